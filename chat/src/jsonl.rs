@@ -1,0 +1,90 @@
+//! JSON lines in and out. A bad line is named by file, line and field, with what to do about it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::records::Checked;
+
+/// Why rows could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonlError {
+    /// The file itself.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read" or "write".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line that is not the expected object.
+    #[error("{}:{line}: {message}; mend that line or remove it", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it: the field, and what was expected.
+        message: String,
+    },
+    /// No rows at all.
+    #[error("{} has no rows; expected one JSON object a line", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads every row; blank lines are skipped.
+///
+/// # Errors
+/// [`JsonlError`] for an unreadable file, for the first line that does not parse or has a defect, and for a file
+/// without rows.
+pub fn read<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, JsonlError> {
+    let io = |source| JsonlError::Io { action: "read", path: path.into(), source };
+    let mut rows = Vec::new();
+    for (index, line) in BufReader::new(File::open(path).map_err(io)?).lines().enumerate() {
+        let line = line.map_err(io)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let at = |message| JsonlError::Line { path: path.into(), line: index + 1, message };
+        let row: T = serde_json::from_str(&line).map_err(|e| at(in_words(&e)))?;
+        if let Some(defect) = row.defect() {
+            return Err(at(format!("field `{}` {}", defect.field, defect.message)));
+        }
+        rows.push(row);
+    }
+    if rows.is_empty() { Err(JsonlError::Empty { path: path.into() }) } else { Ok(rows) }
+}
+
+/// serde_json's message, with its line number (always 1 here) reduced to the column.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+    format!("{cause} (column {})", error.column())
+}
+
+/// Writes one object a line, replacing the file in one step: it is there complete, or as it was before.
+///
+/// # Errors
+/// [`JsonlError::Io`] if the folder cannot be written.
+pub fn write<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), JsonlError> {
+    let io = |source| JsonlError::Io { action: "write", path: path.into(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(io)?;
+    }
+    let partial = path.with_extension("jsonl.partial");
+    let mut out = BufWriter::new(File::create(&partial).map_err(io)?);
+    for row in rows {
+        serde_json::to_writer(&mut out, row).map_err(|e| io(e.into()))?;
+        out.write_all(b"\n").map_err(io)?;
+    }
+    out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)
+}

@@ -1,0 +1,1 @@
+//! The typed run configuration and the prompt templates.

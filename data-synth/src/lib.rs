@@ -1,0 +1,1 @@
+//! From interactions to training rows: importers, synthesis, the built-in world.

@@ -1,0 +1,1 @@
+//! Benchmarks and inference settings, with intervals over people.

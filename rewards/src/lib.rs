@@ -1,0 +1,1 @@
+//! Judges, reward terms, their composition, and credit across streaming stages.
