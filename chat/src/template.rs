@@ -1,1 +1,166 @@
-//! t
+//! Chat templates: a conversation to the text a model was trained on, as transformers' `apply_chat_template` renders it.
+
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use serde_json::Value as Json;
+
+use crate::{Message, Role};
+
+/// A conversation that does not render, or a template that does not compile.
+#[derive(Debug, thiserror::Error)]
+#[error("chat template: {0}")]
+pub struct TemplateError(String);
+
+impl From<Error> for TemplateError {
+    fn from(error: Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
+
+/// A compiled chat template with the special tokens it may name.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    special: Vec<(String, String)>,
+}
+
+impl ChatTemplate {
+    /// Compiles Jinja `source`; `special` are the tokenizer's named tokens (`bos_token`, `eos_token`, …).
+    ///
+    /// # Errors
+    /// [`TemplateError`] with the line for a syntax error.
+    pub fn new(source: &str, special: Vec<(String, String)>) -> Result<Self, TemplateError> {
+        let mut environment = Environment::new();
+        // The settings of transformers' Jinja environment.
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_filter("tojson", to_json);
+        environment.add_template_owned("chat", source.to_owned())?;
+        Ok(Self { environment, source: source.into(), special })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Renders a conversation. With `add_generation_prompt` the assistant's turn is opened at the end; `thinking` is
+    /// the template's `enable_thinking` (left undefined if `None`).
+    ///
+    /// # Errors
+    /// [`TemplateError`] if the template refuses the conversation.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        thinking: Option<bool>,
+    ) -> Result<String, TemplateError> {
+        let mut variables = context! { messages, add_generation_prompt };
+        for (name, token) in &self.special {
+            variables = context! { ..variables, ..Value::from_iter([(name.clone(), token.clone())]) };
+        }
+        if let Some(enable_thinking) = thinking {
+            variables = context! { enable_thinking, ..variables };
+        }
+        Ok(self.environment.get_template("chat")?.render(variables)?)
+    }
+
+    /// The text a model continues: the conversation with the assistant's turn opened, and, if the last message is the
+    /// assistant's, that message's text as the turn's beginning.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn open(&self, messages: &[Message], thinking: Option<bool>) -> Result<String, TemplateError> {
+        match messages.split_last() {
+            Some((last, before)) if last.role == Role::Assistant => {
+                Ok(self.render(before, true, thinking)? + &last.content)
+            }
+            _ => self.render(messages, true, thinking),
+        }
+    }
+}
+
+/// Jinja's `tojson` as transformers defines it: `json.dumps(ensure_ascii=False)`, with Python's spaces after , and :.
+fn to_json(value: Value) -> Result<Value, Error> {
+    let json: Json =
+        serde_json::to_value(&value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let mut text = String::new();
+    dump(&json, &mut text);
+    Ok(Value::from_safe_string(text))
+}
+
+fn dump(json: &Json, out: &mut String) {
+    let between = |out: &mut String, first: bool| {
+        if !first {
+            out.push_str(", ");
+        }
+    };
+    match json {
+        Json::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                between(out, i == 0);
+                dump(item, out);
+            }
+            out.push(']');
+        }
+        Json::Object(fields) => {
+            out.push('{');
+            for (i, (key, item)) in fields.iter().enumerate() {
+                between(out, i == 0);
+                out.push_str(&Json::from(key.as_str()).to_string());
+                out.push_str(": ");
+                dump(item, out);
+            }
+            out.push('}');
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHATML: &str = "{% for m in messages %}<{{ m.role }}>{{ m['content'].strip() }}{{ eos_token }}\n{% endfor %}\
+        {% if add_generation_prompt %}<assistant>{% if enable_thinking is defined and not enable_thinking %}!{% endif %}\
+        {% endif %}";
+
+    fn template() -> ChatTemplate {
+        ChatTemplate::new(CHATML, vec![("eos_token".into(), "<end>".into())]).unwrap()
+    }
+
+    #[test]
+    fn renders_turns_special_tokens_and_the_opened_turn() {
+        let chat = [Message::system("s "), Message::user("hi")];
+        let t = template();
+        assert_eq!(t.render(&chat, false, None).unwrap(), "<system>s<end>\n<user>hi<end>\n");
+        assert_eq!(t.open(&chat, None).unwrap(), "<system>s<end>\n<user>hi<end>\n<assistant>");
+        assert_eq!(t.open(&chat[1..], Some(false)).unwrap(), "<user>hi<end>\n<assistant>!");
+    }
+
+    #[test]
+    fn a_final_assistant_message_is_continued() {
+        let chat = [Message::user("hi"), Message::assistant("answer ")];
+        assert_eq!(template().open(&chat, None).unwrap(), "<user>hi<end>\n<assistant>answer ");
+    }
+
+    #[test]
+    fn json_has_pythons_spacing() {
+        let t = ChatTemplate::new("{{ messages | tojson }}", vec![]).unwrap();
+        assert_eq!(
+            t.render(&[Message::user("é\"")], false, None).unwrap(),
+            r#"[{"role": "user", "content": "é\""}]"#
+        );
+    }
+
+    #[test]
+    fn a_template_can_refuse() {
+        let t = ChatTemplate::new("{{ raise_exception('no system turns') }}", vec![]).unwrap();
+        assert!(t.render(&[], false, None).unwrap_err().to_string().contains("no system turns"));
+    }
+}

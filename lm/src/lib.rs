@@ -1,1 +1,25 @@
 //! The language model on libtorch.
+//!
+//! One decoder for all families; a family is data ([`spec`]). Parameters are views into one flat buffer, gradients into
+//! another of the same layout ([`params`]). Batches are packed, never padded ([`batch`]). The way back is explicit, layer
+//! by layer ([`decoder`]), and logits never exist for a whole batch ([`head`]).
+//!
+//! Reading order: spec → params → batch → decoder → head → sampling → generate → local.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod decoder;
+pub mod error;
+pub mod generate;
+pub mod head;
+pub mod local;
+pub mod params;
+pub mod sampling;
+pub mod spec;
+
+pub use batch::Packed;
+pub use decoder::{Decoder, Recompute, Tape};
+pub use error::LmError;
+pub use local::LocalModel;
+pub use params::Params;
+pub use spec::{Family, ModelSpec};

@@ -1,1 +1,30 @@
-//! Judges, reward terms, their composition, and credit across streaming stages.
+//! What a summary is worth: judges, reward terms, their composition, and credit across streaming stages.
+//!
+//! A training step uses the modules in this order:
+//!
+//! - [`judge`]: a frozen model says how likely the person described by a summary is to take one item over another.
+//! - [`gate`]: responses that fail the format gate never reach the judge; the others become questions for it.
+//! - [`terms`]: each scores a response by one criterion. A new term is one file and one line in [`terms::TERMS`].
+//! - [`composition`]: the weighted sum of the terms a run names, with the breakdown of every row.
+//! - [`credit`]: what a summary earns through the summaries built on it at later stages.
+//! - [`advantages`]: rewards relative to the other samples of the same person and stage (GRPO).
+//!
+//! [`draw`] makes random choices that depend on what is drawn and not on when or where, so that a run resumed or split
+//! over more processes repeats itself. Everything here is a function of its arguments; nothing knows libtorch.
+
+pub mod advantages;
+mod answer;
+pub mod composition;
+pub mod credit;
+pub mod draw;
+pub mod gate;
+pub mod judge;
+pub mod terms;
+
+pub use advantages::{Advantages, group_advantages};
+pub use composition::{Composition, CompositionError, Reward};
+pub use credit::{CreditError, CreditRule, pick};
+pub use draw::Draw;
+pub use gate::{Judged, Response};
+pub use judge::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Verdict};
+pub use terms::RewardTerm;

@@ -1,1 +1,16 @@
-//! The parts of libtorch that tch does not bind; all C++ and nearly all unsafe code live here.
+//! The parts of libtorch that tch does not bind, and a few fused kernels for the CPU.
+//!
+//! All C++ and nearly all `unsafe` code of the workspace live in this crate. Every function here is safe: shapes and
+//! dtypes are checked on entry, a C++ exception comes back as a [`TorchError`].
+
+mod ffi;
+mod ops;
+mod runtime;
+
+pub use ops::{AdamW, DecodeRows, adamw_step, decode_attention, grad, rms_norm, rope, swiglu, varlen_attention};
+pub use runtime::{keep_memory, load_cuda, map_file};
+
+/// What libtorch said when an operation failed, or which argument was wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TorchError(pub(crate) String);

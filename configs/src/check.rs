@@ -1,0 +1,74 @@
+//! What a value must satisfy beyond its type.
+
+use std::fmt::Display;
+
+use crate::error::{ConfigError, Origin};
+
+/// A key whose value makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defect {
+    /// The key's full path.
+    pub key: String,
+    /// What it is and what was expected, as a sentence that follows the key.
+    pub problem: String,
+}
+
+impl Defect {
+    pub(crate) fn new(key: &str, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn into_error(self, origin: Origin, example: Option<String>) -> ConfigError {
+        ConfigError::Value { origin, key: self.key, problem: self.problem, example }
+    }
+}
+
+pub(crate) type Verdict = Result<(), Defect>;
+
+/// Puts the keys of an inner table below that table's own key.
+pub(crate) trait Under {
+    fn under(self, table: impl Display) -> Self;
+}
+
+impl Under for Verdict {
+    fn under(self, table: impl Display) -> Self {
+        self.map_err(|defect| Defect { key: format!("{table}.{}", defect.key), ..defect })
+    }
+}
+
+/// `ok`, or "is `value`; expected `expected`".
+pub(crate) fn ensure(ok: bool, key: &str, value: impl Display, expected: &str) -> Verdict {
+    if ok { Ok(()) } else { Err(Defect::new(key, format!("is {value}; expected {expected}"))) }
+}
+
+/// A required key.
+pub(crate) fn given(given: bool, key: &str, what: &str) -> Verdict {
+    if given { Ok(()) } else { Err(Defect::new(key, format!("is not given; expected {what}"))) }
+}
+
+pub(crate) fn at_least(key: &str, value: usize, least: usize) -> Verdict {
+    ensure(value >= least, key, value, &format!("at least {least}"))
+}
+
+pub(crate) fn positive(key: &str, value: f64) -> Verdict {
+    ensure(value > 0.0 && value.is_finite(), key, value, "a finite number above 0")
+}
+
+pub(crate) fn not_negative(key: &str, value: f64) -> Verdict {
+    ensure(value >= 0.0 && value.is_finite(), key, value, "a finite number, 0 or more")
+}
+
+/// Both ends allowed.
+pub(crate) fn fraction(key: &str, value: f64) -> Verdict {
+    ensure((0.0..=1.0).contains(&value), key, value, "a number from 0 to 1")
+}
+
+/// Neither end allowed.
+pub(crate) fn inside_unit(key: &str, value: f64) -> Verdict {
+    ensure(value > 0.0 && value < 1.0, key, value, "a number between 0 and 1, both ends excluded")
+}
+
+/// 0 allowed, 1 not.
+pub(crate) fn below_one(key: &str, value: f64) -> Verdict {
+    ensure((0.0..1.0).contains(&value), key, value, "a number from 0 to below 1")
+}

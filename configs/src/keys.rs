@@ -1,0 +1,186 @@
+//! Key paths (`reward.terms[0].name`), which keys exist, and what a refused one was meant to be.
+
+use serde_path_to_error::{Path, Segment};
+use toml::{Table, Value};
+
+use crate::error::{ConfigError, Origin, list};
+use crate::merge::Layers;
+
+/// The one key that the loader itself reads.
+pub(crate) const EXTENDS: &str = "extends";
+
+/// Names that other trainers (TRL, verl, Hugging Face) give to our keys.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("adam_epsilon", "eps"),
+    ("gamma", "carry_discount"),
+    ("gradient_accumulation_steps", "batch_size"),
+    ("learning_rate", "lr"),
+    ("lr_scheduler_type", "schedule"),
+    ("max_completion_length", "max_new_tokens"),
+    ("max_grad_norm", "grad_clip"),
+    ("max_prompt_length", "max_prompt_tokens"),
+    ("max_response_length", "max_new_tokens"),
+    ("max_seq_length", "max_length"),
+    ("num_generations", "samples"),
+    ("num_train_epochs", "epochs"),
+    ("per_device_train_batch_size", "batch_size"),
+    ("save_freq", "every"),
+    ("save_steps", "every"),
+    ("warmup_steps", "warmup_ratio"),
+];
+
+/// The path of `key` in the table at `prefix`.
+pub(crate) fn child(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
+}
+
+/// The path of a list's element.
+pub(crate) fn element(prefix: &str, index: usize) -> String {
+    format!("{prefix}[{index}]")
+}
+
+/// A value as an error shows it.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".into(),
+        Value::Array(items) if items.len() > 4 => format!("a list of {}", items.len()),
+        other => other.to_string(),
+    }
+}
+
+/// The value at a path.
+pub(crate) fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    let mut segments = path.split(['.', '[']);
+    let mut at = table.get(segments.next()?)?;
+    for segment in segments {
+        at = match segment.strip_suffix(']') {
+            Some(index) => at.get(index.parse::<usize>().ok()?)?,
+            None => at.get(segment)?,
+        };
+    }
+    Some(at)
+}
+
+/// The key's default, written as the key was set. Keys that have none (required ones are empty by default) give nothing.
+pub(crate) fn example(defaults: &Table, key: &str, origin: &Origin) -> Option<String> {
+    let value = lookup(defaults, key)?;
+    let name = key.rsplit('.').next()?;
+    match value {
+        Value::Table(_) => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::Array(items) if items.is_empty() => None,
+        _ if name.contains('[') => None,
+        Value::String(text) if matches!(origin, Origin::Override(_)) => Some(format!("--set {key}={text}")),
+        _ if matches!(origin, Origin::Override(_)) => Some(format!("--set {key}={value}")),
+        _ => Some(format!("{name} = {value}")),
+    }
+}
+
+/// What serde refused, in our words.
+pub(crate) fn explain(
+    refused: &serde_path_to_error::Error<toml::de::Error>,
+    layers: &Layers,
+    defaults: &Table,
+) -> ConfigError {
+    let path = written(refused.path());
+    let message = refused.inner().message();
+    let names = quoted(message);
+    if message.starts_with("unknown field")
+        && let [_, known @ ..] = names.as_slice()
+    {
+        return unknown_key(&path, known, layers, defaults);
+    }
+    let mut problem = problem(message, &names, lookup(&layers.table, &path));
+    if let Some(Value::Table(table)) = lookup(defaults, &path) {
+        problem = format!("{problem} with the keys {}", list(&table.keys().cloned().collect::<Vec<_>>()));
+    }
+    let origin = layers.origin(&path);
+    ConfigError::Value { example: example(defaults, &path, &origin), origin, key: path, problem }
+}
+
+fn unknown_key(path: &str, known: &[String], layers: &Layers, defaults: &Table) -> ConfigError {
+    let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut known = known.to_vec();
+    if parent.is_empty() {
+        known.push(EXTENDS.into());
+    }
+    let ours = ELSEWHERE.iter().find(|(theirs, _)| *theirs == key).map_or(key, |(_, ours)| ours);
+    let here = |name: &String| child(parent, name);
+    let nearest = known.iter().find(|name| *name == ours).map(here).or_else(|| {
+        let mut all = Vec::new();
+        paths(defaults, "", &mut all);
+        let elsewhere = all.into_iter().find(|path| path.rsplit('.').next() == Some(ours));
+        elsewhere.or_else(|| nearest(key, &known).map(here))
+    });
+    ConfigError::UnknownKey { origin: layers.origin(path), key: path.into(), nearest, known }
+}
+
+/// Every key path of a table, tables before what is in them.
+fn paths(table: &Table, prefix: &str, out: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = child(prefix, key);
+        out.push(path.clone());
+        if let Value::Table(inner) = value {
+            paths(inner, &path, out);
+        }
+    }
+}
+
+/// The known name that differs least, if it differs in no more than a third of its letters.
+pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
+    let far = |other: &str| strsim::damerau_levenshtein(name, other);
+    known
+        .iter()
+        .filter(|other| far(other) * 3 <= name.chars().count().max(other.chars().count()))
+        .min_by_key(|other| far(other))
+}
+
+fn problem(message: &str, names: &[String], value: Option<&Value>) -> String {
+    let found = value.map_or_else(|| "missing".into(), shown);
+    if message.starts_with("unknown variant") {
+        let (given, known) = names.split_first().map_or(("", names), |(given, known)| (given.as_str(), known));
+        let meant = nearest(given, known).map_or_else(String::new, |name| format!(" (did you mean \"{name}\"?)"));
+        let known: Vec<_> = known.iter().map(|name| format!("\"{name}\"")).collect();
+        return format!("is {found}{meant}; expected {}", known.join(" or "));
+    }
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("lacks the key {field}; add it");
+    }
+    match message.split_once(", expected ") {
+        Some((_, expected)) => format!("is {found}; expected {}", plain(expected)),
+        None => format!("is {found}; {message}"),
+    }
+}
+
+/// serde's names of types in plain English.
+fn plain(expected: &str) -> String {
+    match expected {
+        "f64" | "f32" => "a number".into(),
+        "usize" | "u64" | "u32" | "u8" => "a whole number, 0 or more".into(),
+        "i64" | "i32" => "a whole number".into(),
+        "a boolean" => "true or false".into(),
+        "a string" | "string" => "text in quotes".into(),
+        "path string" => "a path in quotes".into(),
+        "a sequence" => "a list, [a, b, …]".into(),
+        "string only" | "string or table" => "one of its names, in quotes".into(),
+        other if other.starts_with("struct ") => "a table".into(),
+        other if other.starts_with("enum ") => "one of its names, in quotes".into(),
+        other => match other.strip_prefix("an array of length ") {
+            Some(length) => format!("a list of {length}"),
+            None => other.into(),
+        },
+    }
+}
+
+/// The names that serde puts in backquotes: the refused one first, then those it knows.
+fn quoted(message: &str) -> Vec<String> {
+    message.split('`').skip(1).step_by(2).map(str::to_string).collect()
+}
+
+fn written(path: &Path) -> String {
+    path.iter().fold(String::new(), |at, segment| match segment {
+        Segment::Seq { index } => element(&at, *index),
+        Segment::Map { key } => child(&at, key),
+        Segment::Enum { .. } | Segment::Unknown => at,
+    })
+}

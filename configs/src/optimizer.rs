@@ -1,0 +1,75 @@
+//! AdamW and the schedule of its learning rate.
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Verdict, below_one, fraction, not_negative, positive};
+
+/// How the learning rate moves after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Stays at `lr`.
+    Constant,
+    /// Falls in a straight line to `lr · min_lr_ratio`.
+    Linear,
+    /// Falls as half a cosine to `lr · min_lr_ratio`.
+    Cosine,
+}
+
+/// AdamW (decoupled weight decay), with gradient clipping and a schedule.
+///
+/// The defaults are those of published SFT; RL has its own ([`OptimizerConfig::published_rl`]), and a config file that
+/// leaves keys out gets those of its kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Peak learning rate. Default: 2e-5 (SFT), 1e-6 (RL).
+    pub lr: f64,
+    /// Decay rates of the first and second moment. Default: [0.9, 0.999].
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment. Default: 1e-8.
+    pub eps: f64,
+    /// Weight decay, multiplied by the learning rate at each update. Default: 0 (SFT), 0.01 (RL).
+    pub weight_decay: f64,
+    /// Largest global L2 norm of the gradient; 0 does not clip. Default: 1.
+    pub grad_clip: f64,
+    /// How the rate moves after the warm-up. Default: cosine (SFT), constant (RL).
+    pub schedule: Schedule,
+    /// Share of all updates in which the rate rises from 0 to `lr` in a straight line. Default: 0.1 (SFT), 0 (RL).
+    pub warmup_ratio: f64,
+    /// Where `linear` and `cosine` end, as a share of `lr`. Default: 0.
+    pub min_lr_ratio: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            lr: 2e-5,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.0,
+            grad_clip: 1.0,
+            schedule: Schedule::Cosine,
+            warmup_ratio: 0.1,
+            min_lr_ratio: 0.0,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// The published settings of RL.
+    pub fn published_rl() -> Self {
+        Self { lr: 1e-6, weight_decay: 0.01, schedule: Schedule::Constant, warmup_ratio: 0.0, ..Self::default() }
+    }
+
+    pub(crate) fn check(&self) -> Verdict {
+        positive("lr", self.lr)?;
+        below_one("betas[0]", self.betas[0])?;
+        below_one("betas[1]", self.betas[1])?;
+        positive("eps", self.eps)?;
+        not_negative("weight_decay", self.weight_decay)?;
+        not_negative("grad_clip", self.grad_clip)?;
+        fraction("warmup_ratio", self.warmup_ratio)?;
+        fraction("min_lr_ratio", self.min_lr_ratio)
+    }
+}

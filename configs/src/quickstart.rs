@@ -1,0 +1,324 @@
+//! The whole pipeline on the built-in world. Paths that the run makes itself are not given here, and refused.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Defect, Under, Verdict, at_least, ensure, given};
+use crate::eval::{Setting, check_settings};
+use crate::judge::JudgeConfig;
+use crate::load;
+use crate::model::{Device, Dtype, ModelShape, ModelSource, ModelStart, TokenizerConfig};
+use crate::optimizer::OptimizerConfig;
+use crate::rl::{AlgorithmConfig, LogConfig, RewardConfig, RlConfig, RlTrain, RolloutConfig, at_most_rows};
+use crate::run::{RunConfig, check_name};
+use crate::sampling::SamplingConfig;
+use crate::sft::{SftConfig, SftData, SftTrain};
+
+/// The text of `configs/quickstart.toml`, which holds the defaults.
+pub const EMBEDDED: &str = include_str!("../quickstart.toml");
+
+/// The quickstart. The defaults are those of `configs/quickstart.toml`, which is built into the program.
+// No `serde(default)`: it would ask for the default while the default is being read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuickstartConfig {
+    /// The run's name and the name of its folder.
+    pub name: String,
+    /// The folder that holds runs.
+    pub out: PathBuf,
+    /// Seed of the world and, through it, of everything after.
+    pub seed: u64,
+    /// CPU threads; 0 takes all cores.
+    pub threads: usize,
+    /// Number format of all models.
+    pub dtype: Dtype,
+    /// Where all models compute.
+    pub device: Device,
+    /// Prompt set of the policy, built in or a folder.
+    pub prompts: String,
+    /// How much of the world is made.
+    pub world: WorldConfig,
+    /// The one tokenizer of all models, trained on the world's text.
+    pub tokenizer: TokenizerConfig,
+    /// The judge that gives reward.
+    pub judge: QuickstartJudge,
+    /// The judge that only evaluates.
+    pub second_judge: QuickstartJudge,
+    /// The shape of the policy.
+    pub policy: ModelShape,
+    /// The policy's fine-tuning.
+    pub sft: QuickstartSft,
+    /// The policy's reinforcement learning.
+    pub rl: QuickstartRl,
+    /// The evaluation.
+    pub eval: QuickstartEval,
+}
+
+/// Sizes of the built-in world's data sets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorldConfig {
+    /// People that training may see.
+    pub train_people: usize,
+    /// People that only the evaluation sees.
+    pub heldout_people: usize,
+    /// Judge rows per judge.
+    pub judge_rows: usize,
+    /// Training people that the teacher summarises for fine-tuning.
+    pub sft_people: usize,
+    /// Training people with rows for reinforcement learning.
+    pub rl_people: usize,
+    /// Held-out people that are evaluated; at most `heldout_people`.
+    pub eval_people: usize,
+    /// Targets judged per evaluated person.
+    pub eval_targets: usize,
+}
+
+/// A judge trained by the run, and how it is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuickstartJudge {
+    /// Shape of its model.
+    pub shape: ModelShape,
+    /// How its rows are read; the file is the run's own.
+    pub data: SftData,
+    /// Length and batches.
+    pub train: SftTrain,
+    /// Optimizer.
+    pub optimizer: OptimizerConfig,
+    /// How it is asked; the model is the run's own.
+    pub ask: JudgeConfig,
+}
+
+/// The policy's fine-tuning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuickstartSft {
+    /// How the rows are read; the file is the run's own.
+    pub data: SftData,
+    /// Length and batches.
+    pub train: SftTrain,
+    /// Optimizer.
+    pub optimizer: OptimizerConfig,
+}
+
+/// The policy's reinforcement learning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuickstartRl {
+    /// How summaries are drawn.
+    pub rollout: RolloutConfig,
+    /// What a summary is worth.
+    pub reward: RewardConfig,
+    /// The policy update.
+    pub algorithm: AlgorithmConfig,
+    /// How long.
+    pub train: RlTrain,
+    /// Optimizer.
+    pub optimizer: OptimizerConfig,
+    /// What is written down of the rollouts.
+    pub log: LogConfig,
+}
+
+impl Default for QuickstartRl {
+    fn default() -> Self {
+        let RlConfig { rollout, reward, algorithm, train, optimizer, log, .. } = RlConfig::default();
+        Self { rollout, reward, algorithm, train, optimizer, log }
+    }
+}
+
+/// The evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuickstartEval {
+    /// The settings.
+    pub settings: Vec<Setting>,
+    /// How summaries are drawn.
+    pub sampling: SamplingConfig,
+}
+
+impl Default for QuickstartEval {
+    fn default() -> Self {
+        Self { settings: vec![Setting::Direct, Setting::Full, Setting::Streaming], sampling: SamplingConfig::default() }
+    }
+}
+
+impl Default for QuickstartConfig {
+    fn default() -> Self {
+        load::parse_over(&Self::bare(), Path::new("configs/quickstart.toml"), EMBEDDED, &[])
+            .expect("the embedded quickstart.toml is valid: a test loads it")
+    }
+}
+
+impl QuickstartConfig {
+    /// The defaults of the parts, below those of the embedded file.
+    fn bare() -> Self {
+        Self {
+            name: "quickstart".into(),
+            out: "runs".into(),
+            seed: 0,
+            threads: 0,
+            dtype: Dtype::Fp32,
+            device: Device::Cpu,
+            prompts: "compact".into(),
+            world: WorldConfig::default(),
+            tokenizer: TokenizerConfig::default(),
+            judge: QuickstartJudge::default(),
+            second_judge: QuickstartJudge::default(),
+            policy: ModelShape::default(),
+            sft: QuickstartSft::default(),
+            rl: QuickstartRl::default(),
+            eval: QuickstartEval::default(),
+        }
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.out.join(&self.name)
+    }
+
+    /// A model of the run, in the run's number format and place.
+    pub fn source(&self, path: &Path) -> ModelSource {
+        ModelSource { path: path.display().to_string(), dtype: self.dtype, device: self.device }
+    }
+
+    /// The training of a judge, from random weights, on the rows in `rows`, with the tokenizer in the folder
+    /// `tokenizer`.
+    pub fn judge_training(&self, judge: &QuickstartJudge, rows: &Path, tokenizer: &Path) -> SftConfig {
+        let QuickstartJudge { shape, data, train, optimizer, .. } = judge;
+        self.training(shape, &QuickstartSft { data: data.clone(), train: train.clone(), optimizer: optimizer.clone() })
+            .with_files(rows, tokenizer)
+    }
+
+    /// The policy's fine-tuning, from random weights, on the rows in `rows`, with the tokenizer in the folder
+    /// `tokenizer`.
+    pub fn policy_training(&self, rows: &Path, tokenizer: &Path) -> SftConfig {
+        self.training(&self.policy, &self.sft).with_files(rows, tokenizer)
+    }
+
+    /// The policy's reinforcement learning, from the model in `policy`, judged by the one in `judge`.
+    pub fn rl_training(&self, rows: &Path, policy: &Path, judge: &Path) -> RlConfig {
+        let QuickstartRl { rollout, reward, algorithm, train, optimizer, log } = self.rl.clone();
+        RlConfig {
+            name: "rl".into(),
+            out: self.folder(),
+            seed: self.seed,
+            threads: self.threads,
+            prompts: self.prompts.clone(),
+            model: self.source(policy),
+            judge: JudgeConfig { model: self.source(judge), ..self.judge.ask.clone() },
+            data: crate::rl::RlData { train: rows.into() },
+            checkpoint: crate::CheckpointConfig::default(),
+            rollout,
+            reward,
+            algorithm,
+            train,
+            optimizer,
+            log,
+        }
+    }
+
+    fn training(&self, shape: &ModelShape, recipe: &QuickstartSft) -> SftConfig {
+        SftConfig {
+            out: self.folder(),
+            seed: self.seed,
+            threads: self.threads,
+            model: ModelStart {
+                path: None,
+                dtype: self.dtype,
+                device: self.device,
+                shape: Some(shape.clone()),
+                tokenizer: Some(self.tokenizer.clone()),
+            },
+            data: recipe.data.clone(),
+            train: recipe.train.clone(),
+            optimizer: recipe.optimizer.clone(),
+            ..SftConfig::default()
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        check_name(&self.name)?;
+        given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
+        self.world.check().under("world")?;
+        self.tokenizer.check().under("tokenizer")?;
+        self.judge.check().under("judge")?;
+        self.second_judge.check().under("second_judge")?;
+        self.policy.check().under("policy")?;
+        self.sft.check().under("sft")?;
+        self.rl.check().under("rl")?;
+        check_settings(&self.eval.settings).under("eval")?;
+        self.eval.sampling.check().under("eval.sampling")
+    }
+}
+
+impl RunConfig for QuickstartConfig {
+    fn defect(&self) -> Option<Defect> {
+        self.verdict().err()
+    }
+}
+
+impl SftConfig {
+    /// The same training on other rows, with a tokenizer that exists.
+    fn with_files(mut self, rows: &Path, tokenizer: &Path) -> Self {
+        self.data.train = rows.into();
+        if let Some(config) = &mut self.model.tokenizer {
+            config.path = Some(tokenizer.into());
+        }
+        self
+    }
+}
+
+impl WorldConfig {
+    fn check(&self) -> Verdict {
+        at_least("train_people", self.train_people, 1)?;
+        at_least("heldout_people", self.heldout_people, 1)?;
+        at_least("judge_rows", self.judge_rows, 1)?;
+        let of = |whole: usize, name: &str| format!("1 to {name} ({whole})");
+        let part =
+            |key, value: usize, whole: usize, name| ensure((1..=whole).contains(&value), key, value, &of(whole, name));
+        part("sft_people", self.sft_people, self.train_people, "train_people")?;
+        part("rl_people", self.rl_people, self.train_people, "train_people")?;
+        part("eval_people", self.eval_people, self.heldout_people, "heldout_people")?;
+        at_least("eval_targets", self.eval_targets, 1)
+    }
+}
+
+/// A path that the run makes itself.
+fn not_given(empty: bool, key: &str) -> Verdict {
+    if empty { Ok(()) } else { Err(Defect::new(key, "is given; the quickstart makes it itself, so remove the key")) }
+}
+
+impl QuickstartJudge {
+    fn check(&self) -> Verdict {
+        self.shape.check().under("shape")?;
+        not_given(self.data.train.as_os_str().is_empty(), "data.train")?;
+        self.data.check_reading().under("data")?;
+        self.train.check().under("train")?;
+        self.optimizer.check().under("optimizer")?;
+        // Number format and place are the run's, so nothing of a model can be said here.
+        not_given(self.ask.model == ModelSource::default(), "ask.model")?;
+        self.ask.check_question().under("ask")
+    }
+}
+
+impl QuickstartSft {
+    fn check(&self) -> Verdict {
+        not_given(self.data.train.as_os_str().is_empty(), "data.train")?;
+        self.data.check_reading().under("data")?;
+        self.train.check().under("train")?;
+        self.optimizer.check().under("optimizer")
+    }
+}
+
+impl QuickstartRl {
+    fn check(&self) -> Verdict {
+        self.rollout.check().under("rollout")?;
+        self.reward.check().under("reward")?;
+        self.algorithm.check().under("algorithm")?;
+        at_most_rows(&self.algorithm, &self.rollout)?;
+        self.train.check().under("train")?;
+        self.optimizer.check().under("optimizer")
+    }
+}

@@ -1,0 +1,51 @@
+//! What all run configurations can do, and the keys that all have.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::check::{Defect, Verdict, ensure};
+use crate::error::{ConfigError, Origin};
+
+/// A configuration that can be loaded from TOML, checked, and written out in full.
+pub trait RunConfig: Clone + Default + DeserializeOwned + Serialize {
+    /// The first value that makes no sense, beyond what the types refuse. Whether paths exist is not looked at.
+    fn defect(&self) -> Option<Defect>;
+
+    /// Checks a value built or changed in code. Loaded values are checked already.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for the first defect.
+    fn check(&self) -> Result<(), ConfigError> {
+        self.defect().map_or(Ok(()), |defect| Err(defect.into_error(Origin::Code, None)))
+    }
+
+    /// The configuration as TOML with every default written out; it loads to an equal value.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unwritable`] if an integer is above 2⁶³ − 1.
+    fn resolved(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string(&toml::Table::try_from(self)?)?)
+    }
+}
+
+/// A run's name is one folder's name.
+pub(crate) fn check_name(name: &str) -> Verdict {
+    let one_folder = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\']);
+    ensure(one_folder, "name", format!("\"{name}\""), "a folder's name: not empty, no `/`")
+}
+
+/// `None` written as the empty string, so that a file can take back what the file it extends has given, and so that the
+/// resolved config shows the key.
+pub(crate) mod empty_is_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer, T: AsRef<std::ffi::OsStr>>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        let text = value.as_ref().map(|value| value.as_ref().to_string_lossy());
+        to.serialize_str(&text.unwrap_or_default())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<String>>(from: D) -> Result<Option<T>, D::Error> {
+        let text = String::deserialize(from)?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+}

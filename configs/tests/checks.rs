@@ -1,0 +1,169 @@
+//! Each value that makes no sense is refused by name; the border that still makes sense is accepted.
+
+use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
+
+const SFT: &str = "[model]\npath='p'\n[data]\ntrain='r'\n";
+const NEW: &str = "[model.shape]\nlayers=1\n[model.tokenizer]\nvocab_size=300\n[data]\ntrain='r'\n";
+const RL: &str = "[model]\npath='p'\n[judge.model]\npath='j'\n[data]\ntrain='r'\n";
+const EVAL: &str = "people='p'\n[[models]]\nname='a'\nmodel.path='m'\n[[judges]]\nname='b'\njudge.model.path='j'\n";
+
+/// `refused` must be refused at `key` by an error that says `expected`; `accepted` must load.
+#[track_caller]
+fn check<T: RunConfig>(text: &str, key: &str, expected: &str, refused: &str, accepted: &str) {
+    let load = |value: &str| configs::parse::<T>("my.toml", text, &[value.to_string()]);
+    let Err(error) = load(refused) else { panic!("{refused} was accepted") };
+    let error = error.to_string();
+    assert!(error.contains(&format!("`{key}` ")) && error.contains(expected), "{refused}: {error}");
+    if let Err(error) = load(accepted) {
+        panic!("{accepted} was refused: {error}");
+    }
+}
+
+#[test]
+fn sft() {
+    for (key, expected, refused, accepted) in [
+        ("name", "a folder's name", "''", "a"),
+        ("name", "a folder's name", "a/b", "a b"),
+        ("data.max_length", "at least 2", "1", "2"),
+        ("train.epochs", "at least 1", "0", "1"),
+        ("train.batch_size", "at least 1", "0", "1"),
+        ("train.tokens_per_microbatch", "at least 1", "0", "1"),
+        ("optimizer.lr", "finite number above 0", "0", "1e-9"),
+        ("optimizer.lr", "finite number above 0", "inf", "1"),
+        ("optimizer.lr", "finite number above 0", "nan", "1"),
+        ("optimizer.eps", "finite number above 0", "0", "1e-12"),
+        ("optimizer.weight_decay", "0 or more", "-0.1", "0"),
+        ("optimizer.grad_clip", "0 or more", "-1", "0"),
+        ("optimizer.warmup_ratio", "from 0 to 1", "1.1", "1"),
+        ("optimizer.min_lr_ratio", "from 0 to 1", "-0.1", "0"),
+        ("checkpoint.keep_last", "at least 1", "0", "1"),
+    ] {
+        check::<SftConfig>(SFT, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    let betas = |values: &str| format!("optimizer.betas={values}");
+    check::<SftConfig>(SFT, "optimizer.betas[0]", "below 1", &betas("[1, 0.9]"), &betas("[0, 0.9]"));
+    check::<SftConfig>(SFT, "optimizer.betas[1]", "below 1", &betas("[0.9, -0.1]"), &betas("[0.9, 0]"));
+}
+
+#[test]
+fn new_models() {
+    for (key, expected, refused, accepted) in [
+        ("shape.hidden_size", "at least 1", "0", "1"),
+        ("shape.intermediate_size", "at least 1", "0", "1"),
+        ("shape.layers", "at least 1", "0", "1"),
+        ("shape.heads", "at least 1", "0", "2"),
+        ("shape.kv_heads", "a divisor of heads (4)", "3", "4"),
+        ("shape.kv_heads", "a divisor of heads (4)", "0", "1"),
+        ("shape.head_dim", "even", "33", "34"),
+        ("shape.head_dim", "even", "0", "2"),
+        ("shape.max_position_embeddings", "at least 1", "0", "1"),
+        ("shape.rope_theta", "above 0", "0", "1"),
+        ("shape.rms_norm_eps", "above 0", "0", "1"),
+        ("shape.init_std", "above 0", "0", "1"),
+        ("tokenizer.vocab_size", "at least 272", "271", "272"),
+    ] {
+        let key = format!("model.{key}");
+        check::<SftConfig>(NEW, &key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+}
+
+#[test]
+fn rl() {
+    for (key, expected, refused, accepted) in [
+        ("prompts", "prompt set", "''", "plain"),
+        ("model.path", "a model folder or a hub id", "''", "p"),
+        ("judge.model.path", "a model folder or a hub id", "''", "p"),
+        ("judge.choices", "two different answers", "['A', 'A']", "['A', 'B']"),
+        ("judge.choices", "two different answers", "['', 'B']", "['1', '2']"),
+        ("judge.choices", "without spaces around them", "['A', ' B']", "['yes', 'no']"),
+        ("judge.prompts", "prompt set", "''", "plain"),
+        ("data.train", "JSONL", "''", "r"),
+        ("rollout.stages", "at least 1", "0", "1"),
+        ("rollout.samples", "at least 2", "1", "2"),
+        ("rollout.people_per_step", "at least 1", "0", "1"),
+        ("rollout.temperature", "above 0", "0", "0.1"),
+        ("rollout.top_p", "above 0, at most 1", "0", "1"),
+        ("rollout.top_p", "above 0, at most 1", "1.1", "0.1"),
+        ("rollout.max_prompt_tokens", "at least 1", "0", "1"),
+        ("rollout.max_new_tokens", "at least 1", "0", "1"),
+        ("reward.terms", "at least one term", "[]", "[{name = 'short', weight = -1}]"),
+        ("reward.carry_discount", "from 0 to 1", "1.1", "0"),
+        ("reward.carry_baseline", "0 or more", "-1", "0"),
+        ("algorithm.clip_low", "between 0 and 1", "0", "0.1"),
+        ("algorithm.clip_low", "between 0 and 1", "1", "0.9"),
+        ("algorithm.clip_high", "between 0 and 1", "1", "0.28"),
+        ("algorithm.dual_clip", "above 1", "1", "1.5"),
+        ("algorithm.advantage_eps", "0 or more", "-1e-6", "0"),
+        ("algorithm.updates_per_step", "at least 1", "0", "1"),
+        ("algorithm.updates_per_step", "at most the 8192 rows", "8193", "8192"),
+        ("algorithm.tokens_per_microbatch", "at least 1", "0", "1"),
+        ("train.epochs", "at least 1", "0", "1"),
+        ("optimizer.lr", "above 0", "-1", "1"),
+        ("checkpoint.keep_last", "at least 1", "0", "1"),
+    ] {
+        check::<RlConfig>(RL, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    let terms = |names: &str| format!("reward.terms=[{names}]");
+    let (one, two) = (terms("{name='a'}, {name='a'}"), terms("{name='a'}, {name='b'}"));
+    check::<RlConfig>(RL, "reward.terms[1].name", "each term once", &one, &two);
+    check::<RlConfig>(RL, "reward.terms[0].weight", "finite", &terms("{weight=inf}"), &terms("{weight=0}"));
+    check::<RlConfig>(RL, "reward.terms[0].name", "not given", &terms("{name=''}"), &two);
+    let reasoned = RL.replace("[judge.model]", "[judge]\nmode = 'reasoned'\n[judge.model]");
+    check::<RlConfig>(
+        &reasoned,
+        "judge.max_new_tokens",
+        "at least 1",
+        "judge.max_new_tokens=0",
+        "judge.max_new_tokens=1",
+    );
+}
+
+#[test]
+fn eval() {
+    let model = |name: &str| format!("{{name='{name}', model.path='m'}}");
+    let list = |names: [&str; 2]| format!("models=[{}, {}]", model(names[0]), model(names[1]));
+    for (key, expected, refused, accepted) in [
+        ("prompts", "prompt set", "prompts=", "prompts=plain"),
+        ("people", "JSONL", "people=", "people=p"),
+        ("settings", "expected some of", "settings=[]", "settings=['full']"),
+        ("settings", "expected some of", "settings=['full', 'full']", "settings=['full', 'direct']"),
+        ("sampling.temperature", "0 or more", "sampling.temperature=-1", "sampling.temperature=0"),
+        ("sampling.top_p", "above 0", "sampling.top_p=0", "sampling.top_p=1"),
+        ("sampling.max_new_tokens", "at least 1", "sampling.max_new_tokens=0", "sampling.max_new_tokens=1"),
+        ("models", "at least one [[models]]", "models=[]", "models=[{name='x', model.path='m'}]"),
+        ("models[0].name", "a name for the tables", "models.0.name=", "models.0.name=x"),
+        ("models[1].name", "a name of its own", &list(["x", "x"]), &list(["x", "y"])),
+        ("models[0].model.path", "a model folder", "models.0.model.path=", "models.0.model.path=x"),
+        ("judges", "at least one [[judges]]", "judges=[]", "judges=[{name='x', judge.model.path='m'}]"),
+        ("judges[0].judge.model.path", "a model folder", "judges.0.judge.model.path=", "judges.0.judge.model.path=x"),
+    ] {
+        check::<EvalConfig>(EVAL, key, expected, refused, accepted);
+    }
+}
+
+#[test]
+fn quickstart() {
+    for (key, expected, refused, accepted) in [
+        ("world.train_people", "at least 1", "world.train_people=0", "world.train_people=5000"),
+        ("world.heldout_people", "at least 1", "world.heldout_people=0", "world.heldout_people=300"),
+        ("world.judge_rows", "at least 1", "world.judge_rows=0", "world.judge_rows=1"),
+        ("world.sft_people", "train_people", "world.sft_people=1000000", "world.sft_people=1"),
+        ("world.rl_people", "train_people", "world.rl_people=0", "world.rl_people=1"),
+        ("world.eval_people", "heldout_people", "world.eval_people=1000000", "world.eval_people=1"),
+        ("world.eval_targets", "at least 1", "world.eval_targets=0", "world.eval_targets=1"),
+        ("tokenizer.vocab_size", "at least 272", "tokenizer.vocab_size=9", "tokenizer.vocab_size=999"),
+        ("judge.data.train", "remove the key", "judge.data.train=x", "judge.data.train="),
+        ("judge.ask.model", "remove the key", "judge.ask.model.path=x", "judge.ask.model.path="),
+        ("second_judge.shape.layers", "at least 1", "second_judge.shape.layers=0", "second_judge.shape.layers=1"),
+        ("policy.heads", "at least 1", "policy.heads=0", "policy.heads=8"),
+        ("sft.data.train", "remove the key", "sft.data.train=x", "sft.data.train="),
+        ("sft.train.batch_size", "at least 1", "sft.train.batch_size=0", "sft.train.batch_size=1"),
+        ("rl.rollout.samples", "at least 2", "rl.rollout.samples=1", "rl.rollout.samples=2"),
+        ("rl.algorithm.updates_per_step", "rows of a step", "rl.algorithm.updates_per_step=99999", "rl.train.steps=1"),
+        ("rl.optimizer.lr", "above 0", "rl.optimizer.lr=0", "rl.optimizer.lr=1"),
+        ("eval.settings", "expected some of", "eval.settings=[]", "eval.settings=['full']"),
+        ("eval.sampling.top_p", "above 0", "eval.sampling.top_p=2", "eval.sampling.top_p=1"),
+    ] {
+        check::<QuickstartConfig>("", key, expected, refused, accepted);
+    }
+}

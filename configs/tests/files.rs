@@ -1,0 +1,117 @@
+//! The TOML files of this folder load, and every config survives being written out.
+
+use std::fs;
+use std::path::Path;
+
+use configs::{
+    EvalConfig, EvalJudge, EvalModel, JudgeConfig, ModelShape, ModelSource, ModelStart, QuickstartConfig, RlConfig,
+    RunConfig, SftConfig, TokenizerConfig,
+};
+
+fn round_trip<T: RunConfig + PartialEq + std::fmt::Debug>(config: &T) {
+    let text = config.resolved().unwrap();
+    let back: T = configs::parse("resolved.toml", &text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!(&back, config, "{text}");
+    assert_eq!(back.resolved().unwrap(), text);
+}
+
+fn load<T: RunConfig + PartialEq + std::fmt::Debug>(path: &Path) {
+    let config: T = configs::load(path, &[]).unwrap_or_else(|e| panic!("{e}"));
+    round_trip(&config);
+}
+
+#[test]
+fn every_file_loads_and_survives_being_written_out() {
+    let mut count = 0;
+    for entry in fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        match name.as_str() {
+            "Cargo.toml" => continue,
+            other if !other.ends_with(".toml") => continue,
+            "sft.toml" | "examples-sft.toml" => load::<SftConfig>(&path),
+            "rl.toml" | "examples-rl.toml" => load::<RlConfig>(&path),
+            "quickstart.toml" => load::<QuickstartConfig>(&path),
+            _ => panic!("{name}: say here which config this is"),
+        }
+        count += 1;
+    }
+    assert_eq!(count, 5);
+}
+
+/// The published figures, once in the defaults and once spelt out in the files.
+#[test]
+fn the_recipe_files_say_what_the_defaults_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sft: SftConfig = configs::load(&folder.join("sft.toml"), &[]).unwrap();
+    assert_eq!(sft, SftConfig { model: sft.model.clone(), data: sft.data.clone(), ..SftConfig::default() });
+    assert_eq!((sft.data.max_length, sft.data.shuffle), (16384, true));
+    let rl: RlConfig = configs::load(&folder.join("rl.toml"), &[]).unwrap();
+    let judge = JudgeConfig { model: rl.judge.model.clone(), ..JudgeConfig::default() };
+    assert_eq!(rl, RlConfig { model: rl.model.clone(), judge, data: rl.data.clone(), ..RlConfig::default() });
+    let rows = rl.rollout.people_per_step * rl.rollout.samples * rl.rollout.stages;
+    assert_eq!(rows / rl.algorithm.updates_per_step, 512 * 4);
+}
+
+#[test]
+fn a_new_model_and_an_evaluation_survive_being_written_out() {
+    let mut sft = SftConfig {
+        model: ModelStart {
+            shape: Some(ModelShape { rope_theta: 12345.678, init_std: 1e-9, ..ModelShape::default() }),
+            tokenizer: Some(TokenizerConfig { path: Some("a \"quoted\" folder".into()), vocab_size: 300 }),
+            ..ModelStart::default()
+        },
+        ..SftConfig::default()
+    };
+    sft.data.train = "rows.jsonl".into();
+    sft.optimizer.lr = 1.0 / 3.0;
+    round_trip(&sft);
+    let model = ModelSource { path: "p".into(), ..ModelSource::default() };
+    round_trip(&EvalConfig {
+        people: "people.jsonl".into(),
+        models: vec![EvalModel { name: "rl".into(), model: model.clone() }],
+        judges: vec![EvalJudge { name: "second".into(), judge: JudgeConfig { model, ..JudgeConfig::default() } }],
+        ..EvalConfig::default()
+    });
+}
+
+#[test]
+fn every_default_is_written_out() {
+    let text = configs::parse::<SftConfig>("my.toml", "[model]\npath='p'\n[data]\ntrain='r'", &[])
+        .unwrap()
+        .resolved()
+        .unwrap();
+    for line in
+        ["seed = 42", "epochs = 4", "schedule = \"cosine\"", "warmup_ratio = 0.1", "keep_last = 2", "device = \"auto\""]
+    {
+        assert!(text.lines().any(|written| written == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn the_quickstart_gives_runs_that_pass_their_own_checks() {
+    let quick = QuickstartConfig::default();
+    let (rows, tokenizer) = (Path::new("rows.jsonl"), Path::new("tokenizer"));
+    for judge in [&quick.judge, &quick.second_judge] {
+        let run = quick.judge_training(judge, rows, tokenizer);
+        run.check().unwrap();
+        assert_eq!((run.data.train.as_path(), run.data.shuffle, &run.train), (rows, false, &judge.train));
+        assert_eq!(run.model.shape.as_ref(), Some(&judge.shape));
+    }
+    let run = quick.policy_training(rows, tokenizer);
+    run.check().unwrap();
+    assert_eq!((run.model.shape.as_ref(), &run.optimizer), (Some(&quick.policy), &quick.sft.optimizer));
+    let run = quick.rl_training(rows, Path::new("policy"), Path::new("judge"));
+    run.check().unwrap();
+    assert_eq!((run.model.path.as_str(), run.judge.model.path.as_str()), ("policy", "judge"));
+    assert_eq!((run.judge.mode, &run.rollout), (quick.judge.ask.mode, &quick.rl.rollout));
+}
+
+#[test]
+fn a_file_over_the_quickstart_changes_only_what_it_names() {
+    let text = "[judge.optimizer]\nlr = 1e-3\n";
+    let config: QuickstartConfig = configs::parse("my.toml", text, &[]).unwrap();
+    let mut expected = QuickstartConfig::default();
+    expected.judge.optimizer.lr = 1e-3;
+    assert_eq!(config, expected);
+}

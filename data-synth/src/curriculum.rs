@@ -1,0 +1,48 @@
+//! From easy to hard: how the difficulty of generated rows grows along a file whose order is the training order.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// The schedule of the level, from 0 (easy) to 1 (hard). Row `i` of `n` draws its level as
+/// `min(1, i / (ramp · n)) · u^skew` with u uniform: the ceiling grows linearly and easy rows never vanish.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Curriculum {
+    /// Fraction of the rows after which the ceiling is 1.
+    pub ramp: f64,
+    /// Exponent of the draw below the ceiling; 0 keeps every row at the ceiling.
+    pub skew: f64,
+}
+
+impl Default for Curriculum {
+    fn default() -> Self {
+        Self { ramp: 0.6, skew: 0.3 }
+    }
+}
+
+impl Curriculum {
+    /// The level of row `index` of `count`.
+    pub fn level(&self, index: usize, count: usize, rng: &mut ChaCha8Rng) -> f64 {
+        let progress = index as f64 / (self.ramp * count as f64).max(1.0);
+        progress.min(1.0) * rng.random::<f64>().powf(self.skew)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn the_ceiling_grows_and_then_stays() {
+        let curriculum = Curriculum { ramp: 0.5, skew: 0.0 };
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut level = |i| curriculum.level(i, 100, &mut rng);
+        assert_eq!([level(0), level(25), level(50), level(99)], [0.0, 0.5, 1.0, 1.0]);
+        let easy = (0..1000).filter(|_| Curriculum::default().level(99, 100, &mut rng) < 0.5).count();
+        // P(u^0.3 < 0.5) = 0.099; six standard errors of 1000 draws.
+        assert!((42..157).contains(&easy), "{easy}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Rows that teach a small model to judge: summary and two items in, evidence and then the answer out.
+//!
+//! A model this small does not learn the bare answer; it learns to list the matching evidence first, and the answer from
+//! that. `A likes science avoids long B likes short answer A` follows the summary's order item by item.
+
+use chat::prompts::{NO_PAST, PromptError, PromptSet};
+use chat::{Message, SftRow};
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use crate::curriculum::Curriculum;
+use crate::lexicon::{Domain, Value};
+use crate::person::Person;
+use crate::render;
+use crate::summary::{Summary, WORDING_COUNT};
+use crate::world::{Pair, Population, WorldConfig, stream};
+
+/// Share of rows whose summary says nothing.
+const UNKNOWN: f64 = 0.03;
+/// Share of rows that keep a pair the summary does not decide; the others draw again.
+const UNDECIDED: f64 = 0.08;
+/// Share of rows whose summary has entries that are not true of the person.
+const FLAWED: f64 = 0.3;
+/// Probability that an item's value is one that the summary names.
+const FOCUS: f64 = 0.55;
+/// Most entries of a summary.
+const MOST_ENTRIES: f64 = 14.0;
+
+/// Makes `count` rows, easy ones first, from the people of `population`.
+///
+/// # Errors
+/// [`PromptError`] if the set has no usable `judge` template.
+pub fn judge_rows(
+    world: &WorldConfig,
+    population: Population,
+    prompts: &PromptSet,
+    count: usize,
+    curriculum: &Curriculum,
+) -> Result<Vec<SftRow>, PromptError> {
+    (0..count)
+        .map(|i| {
+            let mut rng = stream(world.seed, population, i);
+            let level = curriculum.level(i, count, &mut rng);
+            row(world, prompts, level, &mut rng)
+        })
+        .collect()
+}
+
+fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
+    let person = Person::draw(world, rng);
+    let (summary, text) = summary(&person, level, rng);
+    let domain = *Domain::ALL.choose(rng).expect("there are three domains");
+    let (pair, margin) = pair(world, &summary, domain, level, rng);
+    let a_wins = match margin {
+        0 => choice(world, &person, &pair, rng),
+        m => m > 0,
+    };
+    let query = render::query(domain, rng);
+    let [a, b] = [&pair.first, &pair.second].map(|values| render::item(domain, values, world.distraction * level, rng));
+    let answer = evidence(&summary, &pair, a_wins);
+    Ok(SftRow { prompt: prompts.judge(query.as_deref(), &text, &a, &b)?, completion: vec![Message::assistant(answer)] })
+}
+
+/// The judge's turn: what the summary says about A, about B, and the answer.
+fn evidence(summary: &Summary, pair: &Pair, a_wins: bool) -> String {
+    let mut words = Vec::new();
+    for (name, values) in [("A", &pair.first), ("B", &pair.second)] {
+        words.push(name);
+        for (value, sign) in summary.entries().filter(|(v, _)| values.contains(v)) {
+            words.extend([if sign > 0 { "likes" } else { "avoids" }, value.canonical()]);
+        }
+    }
+    words.extend(["answer", if a_wins { "A" } else { "B" }]);
+    words.join(" ")
+}
+
+/// What the person themselves would take.
+fn choice(world: &WorldConfig, person: &Person, pair: &Pair, rng: &mut ChaCha8Rng) -> bool {
+    let gap = person.utility(&pair.first, 1.0) - person.utility(&pair.second, 1.0);
+    if gap == 0.0 { rng.random_bool(0.5) } else { (gap > 0.0) != rng.random_bool(world.choice_noise) }
+}
+
+/// Complete, partial, flawed or absent, in any wording.
+fn summary(person: &Person, level: f64, rng: &mut ChaCha8Rng) -> (Summary, String) {
+    if rng.random_bool(UNKNOWN) {
+        let text = if rng.random_bool(0.5) { NO_PAST.into() } else { Summary::default().text(0) };
+        return (Summary::default(), text);
+    }
+    let truth = person.truth();
+    let mut entries: Vec<(Value, i32)> = truth.entries().collect();
+    entries.shuffle(rng);
+    let most = 1 + (level * (MOST_ENTRIES - 1.0)).round() as usize;
+    entries.truncate(rng.random_range(1..=most));
+    if rng.random_bool(FLAWED) {
+        for _ in 0..rng.random_range(1..=most.div_ceil(4)) {
+            let value = *Value::all().collect::<Vec<_>>().choose(rng).expect("there are values");
+            entries.retain(|&(v, _)| v != value);
+            entries.push((value, if rng.random_bool(0.5) { 1 } else { -1 }));
+        }
+    }
+    let summary = Summary::of_signs(entries);
+    let text = summary.text(rng.random_range(0..WORDING_COUNT));
+    (summary, text)
+}
+
+/// Two items about which the summary mostly says something, and its margin for the first.
+fn pair(world: &WorldConfig, summary: &Summary, domain: Domain, level: f64, rng: &mut ChaCha8Rng) -> (Pair, i32) {
+    let named: Vec<Value> = summary.entries().map(|(v, _)| v).collect();
+    let most = 1 + (level * (world.most_values as f64 - 1.0)).round() as usize;
+    let sizes = world.least_values.min(most)..=most;
+    let keep_undecided = summary.is_empty() || rng.random_bool(UNDECIDED);
+    let score = |values: &[Value]| values.iter().map(|&v| summary.sign(v)).sum::<i32>();
+    let mut pair = Pair::draw(sizes.clone(), domain, &named, FOCUS, rng);
+    // A summary may name nothing this domain shows; such a row stays undecided.
+    for _ in 0..30 {
+        if keep_undecided || score(&pair.first) != score(&pair.second) {
+            break;
+        }
+        pair = Pair::draw(sizes.clone(), domain, &named, FOCUS, rng);
+    }
+    let margin = score(&pair.first) - score(&pair.second);
+    (pair, margin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn rows(count: usize) -> Vec<SftRow> {
+        let prompts = testing::compact();
+        judge_rows(&WorldConfig::default(), Population::TrainingJudge, &prompts, count, &Curriculum::default()).unwrap()
+    }
+
+    /// The items, read back from the prompt.
+    fn items(row: &SftRow) -> (String, String) {
+        let lines: Vec<&str> = row.prompt[0].content.lines().collect();
+        let item = |name: &str| {
+            let line = lines.iter().find(|l| l.starts_with(name)).unwrap();
+            line.strip_prefix(name).unwrap().to_owned()
+        };
+        (item("A "), item("B "))
+    }
+
+    #[test]
+    fn the_answer_follows_from_prompt_and_evidence() {
+        let mut undecided = 0;
+        for row in rows(2000) {
+            let summary = Summary::read(row.prompt[0].content.lines().next().unwrap());
+            let (a, b) = items(&row);
+            let margin = crate::ideal::margin(&summary, &a, &b);
+            let text = &row.completion[0].content;
+            match margin.signum() {
+                1 => assert!(text.ends_with("answer A"), "{row:?}"),
+                -1 => assert!(text.ends_with("answer B"), "{row:?}"),
+                _ => undecided += 1,
+            }
+            let (for_a, for_b) = text.strip_prefix('A').unwrap().split_once(" B").unwrap();
+            let count = |s: &str| s.matches("likes").count() as i32 - s.matches("avoids").count() as i32;
+            assert_eq!(count(for_a) - count(for_b), margin, "{row:?}");
+        }
+        assert!((100..500).contains(&undecided), "{undecided}");
+    }
+
+    #[test]
+    fn rows_get_harder_and_show_every_wording() {
+        let rows = rows(3000);
+        let entries = |rows: &[SftRow]| {
+            let first = |r: &SftRow| Summary::read(r.prompt[0].content.lines().next().unwrap());
+            let named: usize = rows.iter().map(|r| first(r).entries().count()).sum();
+            named as f64 / rows.len() as f64
+        };
+        assert!(entries(&rows[..300]) < 2.5, "{}", entries(&rows[..300]));
+        assert!(entries(&rows[2000..]) > 4.0, "{}", entries(&rows[2000..]));
+        for cue in ["They like", "Prefers", "Wants", "They avoid", "Dislikes", "Rejects", "Not Provided.", "No clear"] {
+            assert!(rows.iter().any(|r| r.prompt[0].content.starts_with(cue)), "{cue}");
+        }
+    }
+}

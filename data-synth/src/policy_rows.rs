@@ -1,0 +1,107 @@
+//! Rows from which a small policy learns to read before it learns from verified synthesis: what pre-training gives a
+//! large model. Interactions in, a correct tally and the teacher's terse summary out, short histories first.
+
+use chat::prompts::{PromptError, PromptSet};
+use chat::{Interaction, Message, SftRow, reasoning};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::curriculum::Curriculum;
+use crate::lexicon::Domain;
+use crate::person::Person;
+use crate::summary::{Summary, WORDING_COUNT};
+use crate::tally::{Evidence, Tally};
+use crate::teacher::Teacher;
+use crate::world::{Population, WorldConfig, interaction, stream};
+
+/// Most interactions of a row.
+const MOST_INTERACTIONS: f64 = 8.0;
+/// Share of rows with a past summary.
+const WITH_PAST: f64 = 0.45;
+
+/// Makes `count` rows, short ones first, from the people of [`Population::Reading`]. The past summaries name anything
+/// from few to all of the preferences that earlier choices support, since better policies will write longer ones.
+///
+/// # Errors
+/// [`PromptError`] if the set has no usable `summarize` template.
+pub fn reading_rows(
+    world: &WorldConfig,
+    teacher: &Teacher,
+    prompts: &PromptSet,
+    count: usize,
+    curriculum: &Curriculum,
+) -> Result<Vec<SftRow>, PromptError> {
+    (0..count)
+        .map(|i| {
+            let mut rng = stream(world.seed, Population::Reading, i);
+            let level = curriculum.level(i, count, &mut rng);
+            row(world, teacher, prompts, level, &mut rng)
+        })
+        .collect()
+}
+
+fn row(
+    world: &WorldConfig,
+    teacher: &Teacher,
+    prompts: &PromptSet,
+    level: f64,
+    rng: &mut ChaCha8Rng,
+) -> Result<SftRow, PromptError> {
+    let person = Person::draw(world, rng);
+    let domain = *Domain::ALL.choose(rng).expect("there are three domains");
+    let most = 1 + (level * (MOST_INTERACTIONS - 1.0)).round() as usize;
+    let past = rng.random_bool(WITH_PAST).then(|| {
+        let earlier: Vec<Interaction> =
+            (0..rng.random_range(1..=most)).map(|_| interaction(world, &person, domain, 0.0, rng)).collect();
+        let known = tally(Summary::default(), &earlier).supported(1);
+        let completeness = rng.random_range(0.1..=1.0);
+        let named = known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>();
+        Summary::of_signs(named)
+    });
+    let past_text = past.as_ref().map(|p| p.text(rng.random_range(0..WORDING_COUNT)));
+    let choices: Vec<Interaction> =
+        (0..rng.random_range(1..=most)).map(|_| interaction(world, &person, domain, 1.0, rng)).collect();
+    let tally = tally(past.unwrap_or_default(), &choices);
+    let summary = teacher.summarize(&tally, &[], rng);
+    Ok(SftRow {
+        prompt: prompts.summarize(past_text.as_deref(), &choices)?,
+        completion: vec![Message::assistant(reasoning::join(&tally.text(), &summary))],
+    })
+}
+
+fn tally(past: Summary, interactions: &[Interaction]) -> Tally {
+    let choices =
+        interactions.iter().map(|i| Evidence::of_items(&i.chosen, i.rejected.as_deref().unwrap_or_default())).collect();
+    Tally { past, choices }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::teacher::read_choices;
+    use crate::testing;
+
+    #[test]
+    fn the_reasoning_is_the_tally_of_the_prompt() {
+        let rows = reading_rows(
+            &WorldConfig::default(),
+            &Teacher::default(),
+            &testing::compact(),
+            400,
+            &Curriculum::default(),
+        )
+        .unwrap();
+        let mut lengths = Vec::new();
+        for row in &rows {
+            let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();
+            let parts = reasoning::split(&row.completion[0].content).unwrap();
+            assert_eq!(parts.reasoning, tally.text());
+            let (supported, named) = (tally.supported(1), Summary::read(parts.summary));
+            let wrong = named.entries().filter(|&(v, sign)| supported.sign(v) != sign).count();
+            assert!(wrong <= 1, "{row:?}");
+            lengths.push(tally.choices.len());
+        }
+        assert!(lengths[..20].iter().all(|&n| n == 1) && lengths[300..].contains(&8));
+    }
+}

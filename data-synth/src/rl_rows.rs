@@ -1,0 +1,156 @@
+//! From scored histories to rows for reinforcement learning: keep what is hard but solvable, two targets a person.
+//!
+//! The rules are those of AlignXplore+'s pruning, which calls its thresholds a, b and c and publishes no values for them.
+
+use chat::RlRow;
+use chat::records::SignalRecord;
+use serde::{Deserialize, Serialize};
+
+use crate::signal::ScoredHistory;
+
+/// Which choices become targets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pruning {
+    /// a: the fraction of all choices kept, those of most signal.
+    pub most_signal: f64,
+    /// b: least probability that the informed judge gives the person's choice.
+    pub least_probability: f64,
+    /// c: of what is left, ordered from easy to hard, the band of targets ends at this fraction.
+    pub band_end: f64,
+    /// Width of that band; AlignXplore+ has 0.1 throughout.
+    pub band_width: f64,
+}
+
+impl Default for Pruning {
+    /// For the built-in world, which is small: everything solvable that knowing the person helps with.
+    fn default() -> Self {
+        Self { most_signal: 0.9, least_probability: 0.5, band_end: 1.0, band_width: 1.0 }
+    }
+}
+
+/// How many choices and people each rule left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruningReport {
+    /// People looked at.
+    pub people: usize,
+    /// Their choices between two items.
+    pub choices: usize,
+    /// Choices left by the signal rule.
+    pub with_signal: usize,
+    /// Of those, choices that the informed judge can solve.
+    pub solvable: usize,
+    /// Of those, choices in the band.
+    pub in_band: usize,
+    /// People with two usable targets: the rows.
+    pub rows: usize,
+}
+
+struct Scored {
+    person: usize,
+    position: usize,
+    record: SignalRecord,
+}
+
+/// Chooses two targets a person where the rules allow it and cuts the history after the later one.
+pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, PruningReport) {
+    let mut choices: Vec<Scored> = Vec::new();
+    for (person, history) in histories.iter().enumerate() {
+        let records = history.signals.iter().enumerate();
+        choices.extend(records.filter_map(|(position, r)| r.map(|record| Scored { person, position, record })));
+    }
+    let mut report = PruningReport { people: histories.len(), choices: choices.len(), ..PruningReport::default() };
+    let part = |n: usize, fraction: f64| (n as f64 * fraction.clamp(0.0, 1.0)) as usize;
+
+    choices.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal));
+    choices.truncate(part(choices.len(), pruning.most_signal).max(1));
+    report.with_signal = choices.len();
+
+    choices.retain(|c| c.record.logprob1 >= pruning.least_probability.ln());
+    report.solvable = choices.len();
+
+    choices.sort_by(|a, b| b.record.logprob1.total_cmp(&a.record.logprob1));
+    let end = part(choices.len(), pruning.band_end).max(1).min(choices.len());
+    let start = part(choices.len(), pruning.band_end - pruning.band_width).min(end);
+    let mut of_person: Vec<Vec<Scored>> = histories.iter().map(|_| Vec::new()).collect();
+    for choice in choices.into_iter().take(end).skip(start) {
+        report.in_band += 1;
+        of_person[choice.person].push(choice);
+    }
+
+    let rows: Vec<RlRow> = histories.iter().zip(of_person).filter_map(|(h, mine)| row(h, mine)).collect();
+    report.rows = rows.len();
+    (rows, report)
+}
+
+/// The first pair of candidates, best signal first, that leaves something to read before the first target and between
+/// the two, with at least four interactions up to the later one.
+fn row(history: &ScoredHistory, mut candidates: Vec<Scored>) -> Option<RlRow> {
+    candidates.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal).then(a.position.cmp(&b.position)));
+    let pairs = candidates.iter().enumerate().flat_map(|(i, a)| candidates[i + 1..].iter().map(move |b| (a, b)));
+    let ordered = pairs.map(|(a, b)| if a.position < b.position { (a, b) } else { (b, a) });
+    let (mid, last) = ordered
+        .into_iter()
+        .find(|(mid, last)| last.position + 1 >= 4 && mid.position != 0 && mid.position + 1 != last.position)?;
+    Some(RlRow {
+        uid: history.uid.clone(),
+        history: history.interactions[..=last.position].to_vec(),
+        mid_position: mid.position,
+        mid_record: mid.record,
+        last_record: last.record,
+        signal_gap: last.record.signal - mid.record.signal,
+        distance_to_end: last.position - mid.position,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chat::Interaction;
+    use chat::records::Checked;
+
+    use super::*;
+
+    fn scored(uid: &str, signals: &[(f64, f64)]) -> ScoredHistory {
+        let record = |&(p1, p2): &(f64, f64)| {
+            let (logprob1, logprob2) = (f64::ln(p1), f64::ln(p2));
+            Some(SignalRecord { logprob1, logprob2, signal: logprob1 - logprob2 })
+        };
+        let interactions = (0..signals.len())
+            .map(|i| Interaction { chosen: format!("c{i}"), rejected: Some("r".into()), ..Interaction::default() })
+            .collect();
+        ScoredHistory { uid: uid.into(), interactions, signals: signals.iter().map(record).collect() }
+    }
+
+    const ALL: Pruning = Pruning { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0 };
+
+    #[test]
+    fn the_pair_of_most_signal_that_leaves_room_is_taken() {
+        // Best signal at 3 and 4 (adjacent, refused) then 3 and 1; 0 never.
+        let history = scored("p", &[(0.9, 0.5), (0.8, 0.5), (0.6, 0.5), (0.99, 0.5), (0.9, 0.46), (0.5, 0.5)]);
+        let (rows, report) = rl_rows(&[history], &ALL);
+        assert_eq!((rows[0].mid_position, rows[0].history.len(), rows[0].distance_to_end), (1, 4, 2));
+        assert_eq!(rows[0].history[3].chosen, "c3");
+        assert!((rows[0].signal_gap - (0.99_f64 / 0.8).ln()).abs() < 1e-12);
+        assert_eq!(rows[0].defect(), None);
+        assert_eq!((report.choices, report.in_band, report.rows), (6, 6, 1));
+    }
+
+    #[test]
+    fn the_rules_cut_by_signal_then_probability_then_band() {
+        let people = [
+            scored("a", &[(0.9, 0.5), (0.9, 0.4), (0.2, 0.1), (0.7, 0.5), (0.7, 0.4)]),
+            scored("b", &[(0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5)]),
+        ];
+        let pruning = Pruning { most_signal: 0.5, least_probability: 0.5, band_end: 1.0, band_width: 0.5 };
+        let (rows, report) = rl_rows(&people, &pruning);
+        assert_eq!((report.with_signal, report.solvable, report.in_band), (5, 4, 2));
+        // The band's two are the harder half: positions 3 and 4, which are adjacent.
+        assert!(rows.is_empty());
+    }
+
+    #[test]
+    fn short_histories_and_none_give_no_rows() {
+        assert!(rl_rows(&[scored("p", &[(0.9, 0.5), (0.9, 0.5), (0.9, 0.5)])], &ALL).0.is_empty());
+        assert_eq!(rl_rows(&[], &ALL).1, PruningReport::default());
+    }
+}

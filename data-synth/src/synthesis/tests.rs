@@ -1,0 +1,112 @@
+use std::cell::RefCell;
+
+use chat::{Completion, FinishReason, Question};
+
+use super::*;
+use crate::ideal;
+use crate::signal::score;
+use crate::summary::Summary;
+use crate::teacher::{Teacher, read_choices};
+use crate::testing;
+use crate::world::{LifeSpan, Population, WorldConfig, people};
+
+fn scored(count: usize, least: usize, most: usize) -> Vec<ScoredHistory> {
+    let span = LifeSpan { least_interactions: least, most_interactions: most, targets: 0, transfer_targets: 0 };
+    let subjects = people(&WorldConfig::default(), Population::Synthesis, count, &span);
+    let histories: Vec<_> = subjects.iter().map(|s| s.history()).collect();
+    let oracles: Vec<_> = subjects.iter().map(|s| s.oracle.clone()).collect();
+    score(&histories, &oracles, "", &ideal::verify).unwrap()
+}
+
+fn run(
+    people: &[ScoredHistory],
+    teacher: &dyn Completer,
+    config: &SynthesisConfig,
+) -> Result<(Vec<SftRow>, SynthesisReport), SynthesisError> {
+    synthesize(people, teacher, &testing::compact(), &ideal::verify, config)
+}
+
+#[test]
+fn rows_are_published_rows_and_everyone_is_accounted_for() {
+    let people = scored(150, 7, 24);
+    let (rows, report) = run(&people, &Teacher::default(), &SynthesisConfig::default()).unwrap();
+    assert_eq!(report.people, 150);
+    assert!(report.too_short > 0 && report.rows > 20, "{report:?}");
+    assert_eq!((rows.len(), rows.len() % 2), (report.rows, 0));
+    assert_eq!(report.first.entered, 150 - report.too_short);
+    assert_eq!(report.second.entered, report.first.passed);
+    assert_eq!(report.rows, 2 * report.second.passed);
+    for stage in [&report.first, &report.second] {
+        let lost = stage.few_targets + stage.few_correct + stage.malformed_merges + stage.failed_retest;
+        assert_eq!(stage.entered, lost + stage.passed, "{stage:?}");
+    }
+    for pair in rows.chunks(2) {
+        let [first, second] = pair else { panic!("rows come in pairs") };
+        assert!(first.prompt[0].content.starts_with("past: Not Provided."));
+        let opening = reasoning::split(&first.completion[0].content).unwrap();
+        assert!(second.prompt[0].content.contains(opening.summary), "the second row's past is the first's summary");
+        for row in pair {
+            assert!(!row.prompt[0].content.contains("later:"), "no target is shown");
+            let parts = reasoning::split(&row.completion[0].content).unwrap();
+            let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();
+            assert_eq!(parts.reasoning, tally.text());
+            assert!(!Summary::read(parts.summary).is_empty());
+        }
+    }
+}
+
+#[test]
+fn batching_and_company_change_nothing() {
+    let people = scored(40, 12, 20);
+    let config = SynthesisConfig::default();
+    let all = run(&people, &Teacher::default(), &config).unwrap();
+    let by_three = run(&people, &Teacher::default(), &SynthesisConfig { people_a_batch: 3, ..config.clone() }).unwrap();
+    assert_eq!(all, by_three);
+    let other = run(&people, &Teacher::default(), &SynthesisConfig { seed: 7, ..config }).unwrap();
+    assert_ne!(all.0, other.0);
+}
+
+#[test]
+fn the_judge_is_asked_in_few_large_calls() {
+    let people = scored(60, 15, 15);
+    let calls = RefCell::new(Vec::new());
+    let verify = |questions: &[Question]| {
+        calls.borrow_mut().push(questions.len());
+        ideal::verify(questions)
+    };
+    synthesize(&people, &Teacher::default(), &testing::compact(), &verify, &SynthesisConfig::default()).unwrap();
+    assert_eq!(calls.borrow().len(), 4);
+    assert!(calls.borrow()[0] > 100, "{:?}", calls.borrow());
+}
+
+#[test]
+fn a_teacher_out_of_form_costs_candidates_not_the_run() {
+    let mute = chat::completer::Scripted::new("mute", |_| Completion {
+        text: "no idea".into(),
+        tokens: Vec::new(),
+        finish: FinishReason::Stop,
+    });
+    let (rows, report) = run(&scored(20, 15, 15), &mute, &SynthesisConfig::default()).unwrap();
+    assert!(rows.is_empty());
+    assert_eq!(report.first.malformed_candidates, report.first.candidates);
+    assert_eq!(report.first.few_targets + report.first.few_correct, 20);
+}
+
+#[test]
+fn positive_only_histories_have_no_targets() {
+    let mut people = scored(5, 12, 12);
+    for person in &mut people {
+        person.interactions.iter_mut().for_each(|i| i.rejected = None);
+        person.signals.fill(None);
+    }
+    let (rows, report) = run(&people, &Teacher::default(), &SynthesisConfig::default()).unwrap();
+    assert_eq!((rows.len(), report.first.few_targets), (0, 5));
+}
+
+#[test]
+fn a_failing_judge_stops_the_run() {
+    let fail = |_: &[Question]| Err("out of memory".to_owned());
+    let people = scored(10, 15, 15);
+    let error = synthesize(&people, &Teacher::default(), &testing::compact(), &fail, &SynthesisConfig::default());
+    assert!(error.unwrap_err().to_string().contains("out of memory"));
+}

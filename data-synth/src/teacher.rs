@@ -1,0 +1,215 @@
+//! The world's teacher: a program that stands where a large language model stands in real runs.
+//!
+//! It answers the prompts of the synthesis like any [`Completer`], and knows only what those prompts say: it finds the
+//! items in the text, reads their words, and counts. Its reasoning is correct and complete. Its summaries are right but
+//! terse: each supported preference is named with a fixed probability, whatever else is named, and now and then one that
+//! the evidence does not support. That is what reinforcement learning can improve.
+
+use chat::completer::CompleterError;
+use chat::{Completer, Completion, CompletionRequest, FinishReason, Role, reasoning};
+use rand::seq::IteratorRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::lexicon::{Value, mentions};
+use crate::summary::{Summary, WORDING_COUNT};
+use crate::synthesis::PREFERENCE_SEPARATOR;
+use crate::tally::{Evidence, Tally};
+
+/// How terse and how sloppy the teacher is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// Probability that a supported preference is named.
+    pub name_supported: f64,
+    /// The same for a preference that the later choice is about.
+    pub name_relevant: f64,
+    /// Probability that one unsupported preference is named.
+    pub name_unsupported: f64,
+}
+
+impl Default for TeacherConfig {
+    fn default() -> Self {
+        Self { name_supported: 0.25, name_relevant: 0.6, name_unsupported: 0.2 }
+    }
+}
+
+/// The teacher.
+#[derive(Clone, Debug, Default)]
+pub struct Teacher {
+    config: TeacherConfig,
+}
+
+impl Teacher {
+    /// A teacher with the given habits.
+    pub fn new(config: TeacherConfig) -> Self {
+        Self { config }
+    }
+
+    /// The terse summary of a tally; `relevant` values are likelier to be named. Never empty if anything is supported.
+    pub fn summarize(&self, tally: &Tally, relevant: &[Value], rng: &mut ChaCha8Rng) -> String {
+        self.terse(&tally.supported(1), relevant, rng).text(rng.random_range(0..WORDING_COUNT))
+    }
+
+    fn terse(&self, supported: &Summary, relevant: &[Value], rng: &mut ChaCha8Rng) -> Summary {
+        let mut named: Vec<(Value, i32)> = supported
+            .entries()
+            .filter(|(value, _)| {
+                let c = &self.config;
+                rng.random_bool(if relevant.contains(value) { c.name_relevant } else { c.name_supported })
+            })
+            .collect();
+        if named.is_empty() {
+            named.extend(supported.entries().choose(rng));
+        }
+        if rng.random_bool(self.config.name_unsupported) {
+            let unsupported = Value::all().filter(|&v| supported.sign(v) == 0).choose(rng);
+            let sign = if rng.random_bool(0.5) { 1 } else { -1 };
+            named.extend(unsupported.map(|v| (v, sign)));
+        }
+        Summary::of_signs(named)
+    }
+
+    fn answer(&self, prompt: &str, rng: &mut ChaCha8Rng) -> Result<String, String> {
+        if prompt.starts_with(MERGE) {
+            let (reasoning, union) = read_candidates(prompt)?;
+            let summary = self.terse(&union, &[], rng).text(rng.random_range(0..WORDING_COUNT));
+            return Ok(format!("{reasoning} {PREFERENCE_SEPARATOR} {summary}"));
+        }
+        let (tally, relevant) = read_choices(prompt)?;
+        Ok(reasoning::join(&tally.text(), &self.summarize(&tally, &relevant, rng)))
+    }
+}
+
+const MERGE: &str = "merge:";
+const PAST: &str = "past:";
+const LATER: &str = "later:";
+
+/// Reads a prompt of the compact `summarize` or `teach` template: the evidence, and the values that the later choice
+/// shows.
+///
+/// # Errors
+/// What the prompt lacks, if it is of another form.
+pub fn read_choices(prompt: &str) -> Result<(Tally, Vec<Value>), String> {
+    let past = prompt.strip_prefix(PAST).ok_or("expected a prompt of the set `compact`, starting with `past:`")?;
+    let (shown, later) = past.split_once(LATER).unwrap_or((past, ""));
+    let mut lines = shown.lines();
+    let past = Summary::read(lines.next().unwrap_or_default());
+    let choices = lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| {
+            let (_, items) = line.split_once("+ ").ok_or_else(|| format!("no chosen item in the line `{line}`"))?;
+            let (chosen, rejected) = items.split_once(" - ").unwrap_or((items, ""));
+            Ok(Evidence::of_items(chosen, rejected))
+        })
+        .collect::<Result<_, String>>()?;
+    Ok((Tally { past, choices }, mentions(later)))
+}
+
+/// Reads a prompt of the compact `merge` template: the first candidate's reasoning (all count the same choices) and
+/// everything the candidates name; where they disagree, the majority's sign.
+fn read_candidates(prompt: &str) -> Result<(String, Summary), String> {
+    let after = |label: &'static str| prompt.lines().filter_map(move |l| l.strip_prefix(label)).map(str::trim);
+    let reasoning = after("reasoning:").next().ok_or("no candidate in the merge prompt")?;
+    let mut votes = Tally::default();
+    for summary in after("summary:").map(Summary::read) {
+        votes.choices.push(Evidence { plus: summary.likes, minus: summary.avoids });
+    }
+    Ok((reasoning.to_owned(), votes.supported(1)))
+}
+
+impl Completer for Teacher {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+        let answer = |(index, request): (usize, &CompletionRequest)| {
+            let refuse = |message: String| CompleterError::Request { index, message };
+            let last = request.messages.last().filter(|m| m.role == Role::User);
+            let prompt = last.ok_or_else(|| refuse("the teacher answers a user's turn only".into()))?;
+            if request.top_logprobs > 0 {
+                return Err(refuse("the teacher is a program and has no token log-probabilities".into()));
+            }
+            let mut rng = ChaCha8Rng::seed_from_u64(request.seed);
+            let text = self.answer(prompt.content.trim(), &mut rng).map_err(refuse)?;
+            Ok(Completion { text, tokens: Vec::new(), finish: FinishReason::Stop })
+        };
+        requests.iter().enumerate().map(answer).collect()
+    }
+
+    fn name(&self) -> &str {
+        "world-teacher"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chat::prompts::Candidate;
+    use chat::{Interaction, Message, Sampling};
+
+    use super::*;
+    use crate::testing;
+
+    fn ask(config: TeacherConfig, messages: Vec<Message>, seed: u64) -> Result<String, CompleterError> {
+        let request = CompletionRequest { seed, ..CompletionRequest::new(messages, Sampling::greedy(64)) };
+        Ok(Teacher::new(config).complete(&[request])?.remove(0).text)
+    }
+
+    fn choices() -> Vec<Interaction> {
+        let choice = |chosen: &str, rejected: &str| Interaction {
+            query: Some("help with taxes".into()),
+            chosen: chosen.into(),
+            rejected: Some(rejected.into()),
+            ..Interaction::default()
+        };
+        vec![choice("a witty brief note", "a frank note of lengthy length"), choice("the witty note", "a solemn note")]
+    }
+
+    const TALKATIVE: TeacherConfig = TeacherConfig { name_supported: 1.0, name_relevant: 1.0, name_unsupported: 0.0 };
+
+    #[test]
+    fn reasoning_is_complete_and_read_from_the_prompt() {
+        let messages = testing::compact()
+            .teach(Some("They avoid data."), &choices(), Some("help with lunch"), "a kind note", "a dry note")
+            .unwrap();
+        let text = ask(TALKATIVE, messages, 1).unwrap();
+        let parts = reasoning::split(&text).unwrap();
+        assert_eq!(parts.reasoning, "past - data ; + funny short - blunt long ; + funny - serious ;");
+        let all = Summary::read("They like funny, short. They avoid serious, blunt, long, data.");
+        assert_eq!(Summary::read(parts.summary), all);
+    }
+
+    #[test]
+    fn summaries_are_terse_by_the_stated_probabilities() {
+        let config = TeacherConfig { name_supported: 0.3, name_relevant: 0.8, name_unsupported: 0.0 };
+        let messages = testing::compact().teach(None, &choices(), None, "a witty note", "a dry note").unwrap();
+        let (mut relevant, mut other) = (0, 0);
+        for seed in 0..1000 {
+            let text = ask(config.clone(), messages.clone(), seed).unwrap();
+            let summary = Summary::read(reasoning::split(&text).unwrap().summary);
+            relevant += usize::from(summary.sign(Value::of_word("funny").unwrap()) == 1);
+            other += usize::from(summary.sign(Value::of_word("blunt").unwrap()) == -1);
+        }
+        // Five standard errors of 1000 draws at 0.8 and 0.3; being named for want of another adds 0.01 at most.
+        assert!((736..=874).contains(&relevant) && (228..=382).contains(&other), "{relevant} {other}");
+    }
+
+    #[test]
+    fn merging_takes_the_union_and_keeps_the_reasoning() {
+        let candidate = |p: &str| Candidate { reasoning: "+ funny ;".into(), preference: p.into() };
+        let candidates = [
+            candidate("They like funny."),
+            candidate("Prefers short. Dislikes data."),
+            candidate("Rejects funny, data."),
+        ];
+        let messages = testing::compact().merge(None, &candidates).unwrap();
+        let text = ask(TALKATIVE, messages, 3).unwrap();
+        let (reasoning, summary) = text.split_once(PREFERENCE_SEPARATOR).unwrap();
+        assert_eq!(reasoning.trim(), "+ funny ;");
+        assert_eq!(Summary::read(summary), Summary::read("They like short. They avoid data."));
+    }
+
+    #[test]
+    fn foreign_prompts_are_refused_by_number() {
+        let error = ask(TALKATIVE, vec![Message::user("Summarise this, please.")], 0).unwrap_err();
+        assert!(error.to_string().contains("request 0") && error.to_string().contains("compact"), "{error}");
+    }
+}

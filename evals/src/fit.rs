@@ -1,0 +1,62 @@
+//! Cutting histories that do not fit a model.
+
+use chat::{Interaction, Message};
+
+/// The longest prompt a model takes.
+#[derive(Clone, Copy)]
+pub struct PromptLimit<'a> {
+    /// Most tokens of a prompt (so leave room for the response).
+    pub tokens: usize,
+    /// The length of a conversation in tokens, chat template included.
+    pub count: &'a dyn Fn(&[Message]) -> usize,
+}
+
+/// What is left of a history, and the prompt made of it.
+pub(crate) struct Fitted<'h> {
+    pub kept: &'h [Interaction],
+    pub messages: Vec<Message>,
+}
+
+/// Keeps the later half (⌊n/2⌋, as published) until the prompt fits. `None` if even a single interaction does not.
+pub(crate) fn fit<'h, E>(
+    history: &'h [Interaction],
+    limit: Option<PromptLimit<'_>>,
+    prompt: impl Fn(&[Interaction]) -> Result<Vec<Message>, E>,
+) -> Result<Option<Fitted<'h>>, E> {
+    let mut kept = history;
+    loop {
+        let messages = prompt(kept)?;
+        if limit.is_none_or(|l| (l.count)(&messages) <= l.tokens) {
+            return Ok(Some(Fitted { kept, messages }));
+        }
+        if kept.len() <= 1 {
+            return Ok(None);
+        }
+        kept = &kept[kept.len() - kept.len() / 2..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_half_is_kept_until_it_fits() {
+        let history: Vec<_> = (0..9).map(|i| Interaction { chosen: i.to_string(), ..Interaction::default() }).collect();
+        let prompt = |h: &[Interaction]| -> Result<_, ()> {
+            Ok(vec![Message::user(h.iter().map(|i| i.chosen.as_str()).collect::<String>())])
+        };
+        let count = |m: &[Message]| m[0].content.len();
+        let left = |tokens| {
+            let fitted = fit(&history, Some(PromptLimit { tokens, count: &count }), prompt).unwrap()?;
+            assert_eq!(fitted.kept.len(), fitted.messages[0].content.len());
+            Some(fitted.messages[0].content.clone())
+        };
+        assert_eq!(left(9).as_deref(), Some("012345678"));
+        assert_eq!(left(8).as_deref(), Some("5678"));
+        assert_eq!(left(3).as_deref(), Some("78"));
+        assert_eq!(left(1).as_deref(), Some("8"));
+        assert_eq!(left(0), None);
+        assert_eq!(fit(&history, None, prompt).unwrap().unwrap().kept.len(), 9);
+    }
+}

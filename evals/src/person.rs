@@ -1,0 +1,84 @@
+//! The people of an evaluation.
+
+use chat::Interaction;
+use chat::records::{Checked, Defect};
+use serde::{Deserialize, Serialize};
+
+use crate::Targets;
+
+/// A person with choices held out. One JSON object a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// The person; unique in a file.
+    pub uid: String,
+    /// What summaries are written from, oldest first; all of one domain.
+    pub history: Vec<Interaction>,
+    /// Held-out choices of the same domain.
+    pub targets: Vec<Interaction>,
+    /// Held-out choices of other domains, for measuring transfer; may be absent.
+    #[serde(default)]
+    pub transfer: Vec<Interaction>,
+    /// The person's true preferences in words (the oracle's summary), where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<String>,
+}
+
+impl Person {
+    /// The held-out choices of a kind.
+    pub fn targets_of(&self, kind: Targets) -> &[Interaction] {
+        match kind {
+            Targets::InDomain => &self.targets,
+            Targets::Transfer => &self.transfer,
+        }
+    }
+}
+
+impl Checked for Person {
+    fn defect(&self) -> Option<Defect> {
+        let defect = |field, message: String| Some(Defect { field, message });
+        if self.uid.is_empty() {
+            return defect("uid", "is empty; expected a name unique to the person".into());
+        }
+        if self.history.is_empty() {
+            return defect("history", "is empty; expected at least one interaction".into());
+        }
+        if self.targets.is_empty() {
+            return defect("targets", "is empty; expected at least one held-out choice".into());
+        }
+        for (field, targets) in [("targets", &self.targets), ("transfer", &self.transfer)] {
+            if let Some(i) = targets.iter().position(|t| t.rejected.is_none()) {
+                return defect(field, format!("has no `rejected` item in entry {}; a judge compares two items", i + 1));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn people_are_read_from_json_lines_and_bad_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("people.jsonl");
+        let good = r#"{"uid":"a","history":[{"chosen":"x"}],"targets":[{"chosen":"x","rejected":"y"}]}"#;
+        let read = |second: &str| {
+            fs::write(&path, format!("{good}\n{second}\n")).unwrap();
+            chat::jsonl::read::<Person>(&path)
+        };
+        let people = read("").unwrap();
+        assert_eq!((people[0].transfer.len(), people[0].truth.clone()), (0, None));
+        for (bad, message) in [
+            (good.replace(r#","rejected":"y""#, ""), "field `targets` has no `rejected` item in entry 1"),
+            (good.replace(r#"[{"chosen":"x"}]"#, "[]"), "field `history` is empty"),
+            (good.replace(r#""a""#, r#""""#), "field `uid` is empty"),
+            (good.replace("targets", "target"), "missing field `targets`"),
+        ] {
+            let error = read(&bad).unwrap_err().to_string();
+            assert!(error.contains("people.jsonl:2: ") && error.contains(message), "{error}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What is read of a history, and which choices are predicted.
+
+use std::fmt;
+
+use chat::Interaction;
+use serde::{Deserialize, Serialize};
+
+/// How the history reaches the judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// The judge reads the raw history itself.
+    Direct,
+    /// One summary, of the whole history.
+    Full,
+    /// Two summaries: of the first part, and of the second part with the first summary as past. The judge reads the
+    /// second.
+    Streaming,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Setting::Direct => "direct",
+            Setting::Full => "full",
+            Setting::Streaming => "streaming",
+        })
+    }
+}
+
+/// Which choices are predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Targets {
+    /// Choices of the history's domain.
+    InDomain,
+    /// Choices of other domains.
+    Transfer,
+}
+
+impl Targets {
+    /// Both kinds.
+    pub const ALL: [Targets; 2] = [Targets::InDomain, Targets::Transfer];
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Targets::InDomain => "in-domain",
+            Targets::Transfer => "transfer",
+        })
+    }
+}
+
+/// How a history of n interactions is divided. Both ways are AlignXplore+'s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// `full` reads everything; `streaming` the first ⌊n/2⌋, then the rest. Published for all but recommendation sets.
+    #[default]
+    Halves,
+    /// `full` reads the first 2⌊n/3⌋; `streaming` the first ⌊n/3⌋, then the next ⌊n/3⌋. The rest is not read. Published
+    /// for recommendation sets.
+    Thirds,
+}
+
+impl Split {
+    /// What the setting `full` reads.
+    pub fn full(self, history: &[Interaction]) -> &[Interaction] {
+        match self {
+            Split::Halves => history,
+            Split::Thirds => &history[..2 * (history.len() / 3)],
+        }
+    }
+
+    /// What the two stages of the setting `streaming` read.
+    pub fn stages(self, history: &[Interaction]) -> [&[Interaction]; 2] {
+        let middle = match self {
+            Split::Halves => history.len() / 2,
+            Split::Thirds => history.len() / 3,
+        };
+        let (first, second) = self.full(history).split_at(middle);
+        [first, second]
+    }
+
+    /// The shortest history that leaves every stage something to read.
+    pub fn least(self) -> usize {
+        match self {
+            Split::Halves => 2,
+            Split::Thirds => 3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histories_divide_as_published() {
+        let history: Vec<_> = (0..8).map(|i| Interaction { chosen: i.to_string(), ..Interaction::default() }).collect();
+        let lengths = |split: Split, n: usize| {
+            let [first, second] = split.stages(&history[..n]);
+            assert_eq!([first, second].concat(), split.full(&history[..n]), "the stages together are what full reads");
+            (first.len(), second.len())
+        };
+        assert_eq!(lengths(Split::Halves, 8), (4, 4));
+        assert_eq!(lengths(Split::Halves, 7), (3, 4));
+        assert_eq!(lengths(Split::Thirds, 8), (2, 2));
+        for split in [Split::Halves, Split::Thirds] {
+            assert_eq!(lengths(split, split.least()), (1, 1));
+            assert_eq!(lengths(split, split.least() - 1).0, 0);
+        }
+    }
+}

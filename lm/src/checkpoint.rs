@@ -1,0 +1,176 @@
+//! Hugging Face model folders in and out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use chat::tokenizer::Tokenizer;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value as Json, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Decoder, LmError, ModelSpec, Params};
+
+/// Reads a model folder: config.json, model.safetensors (or shards with an index).
+///
+/// # Errors
+/// [`LmError::File`] naming the file, and the tensors that are missing, superfluous or of another shape.
+pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmError> {
+    let spec = ModelSpec::load(folder)?;
+    let params = Params::zeros(&spec, kind, device)?;
+    let mut wanted: BTreeSet<&str> = params.entries().iter().map(|e| e.name.as_str()).collect();
+    let mut unexpected = Vec::new();
+    for file in weight_files(folder)? {
+        let at = |message: String| LmError::File { path: file.clone(), message };
+        let bytes = torch_ext::map_file(&file).map_err(|e| at(e.to_string()))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| {
+            at(format!("not a complete safetensors file ({e}); it was cut off or damaged, copy or download it again"))
+        })?;
+        for (name, tensor) in tensors.tensors() {
+            let Some(entry) = params.entries().iter().find(|e| e.name == name) else {
+                // A tied projection is often stored all the same.
+                if !(name == "lm_head.weight" && spec.tie_word_embeddings) {
+                    unexpected.push(name);
+                }
+                continue;
+            };
+            let shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
+            if shape != entry.shape {
+                return Err(at(format!("tensor `{name}` is {shape:?}; config.json makes it {:?}", entry.shape)));
+            }
+            let stored = stored_kind(tensor.dtype())
+                .ok_or_else(|| at(format!("tensor `{name}` is {:?}; supported: F32, BF16, F16", tensor.dtype())))?;
+            let value = Tensor::f_from_data_size(tensor.data(), &shape, stored)?;
+            tch::no_grad(|| params.view(entry).copy_(&value));
+            wanted.remove(name.as_str());
+        }
+    }
+    if !wanted.is_empty() || !unexpected.is_empty() {
+        return Err(LmError::File {
+            path: folder.into(),
+            message: format!(
+                "the weights do not fit config.json: missing [{}], unexpected [{}]",
+                some_of(wanted.into_iter()),
+                some_of(unexpected.iter().map(String::as_str))
+            ),
+        });
+    }
+    Ok(Decoder::new(params))
+}
+
+fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let shown = names[..names.len().min(6)].join(", ");
+    if names.len() > 6 { format!("{shown}, … {} in all", names.len()) } else { shown }
+}
+
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LmError> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let index = folder.join("model.safetensors.index.json");
+    let at = |message: String| LmError::File { path: index.clone(), message };
+    let text = std::fs::read(&index).map_err(|_| LmError::File {
+        path: folder.into(),
+        message: "no weights here: neither model.safetensors nor model.safetensors.index.json; give a complete model \
+                  folder (a checkpoint that was not finished has none)"
+            .into(),
+    })?;
+    let json: Json = serde_json::from_slice(&text).map_err(|e| at(format!("not JSON: {e}")))?;
+    let map = json["weight_map"].as_object().ok_or_else(|| at("field `weight_map`: expected an object".into()))?;
+    let files: BTreeSet<PathBuf> = map.values().filter_map(Json::as_str).map(|name| folder.join(name)).collect();
+    Ok(files.into_iter().collect())
+}
+
+fn stored_kind(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F16 => Kind::Half,
+        _ => return None,
+    })
+}
+
+/// Writes a folder that transformers loads as it is. It appears by rename, complete or not at all; a folder that stood
+/// there is replaced. `beside` may write more files into the folder before it appears.
+///
+/// # Errors
+/// [`LmError::File`] if the folder cannot be written (permissions, full disk).
+pub fn save(
+    folder: &Path,
+    model: &Decoder,
+    tokenizer: &Tokenizer,
+    beside: impl FnOnce(&Path) -> Result<(), LmError>,
+) -> Result<(), LmError> {
+    let io = |path: &Path, e: &dyn std::fmt::Display| LmError::File {
+        path: path.into(),
+        message: format!("cannot be written: {e}; free space or choose another folder with --out"),
+    };
+    let partial = sibling(folder, "partial");
+    let old = sibling(folder, "old");
+    let _ = std::fs::remove_dir_all(&partial);
+    std::fs::create_dir_all(&partial).map_err(|e| io(&partial, &e))?;
+    write_model(&partial, model, tokenizer).and_then(|()| beside(&partial)).inspect_err(|_| {
+        // What is half written must not fill a disk that is full already.
+        let _ = std::fs::remove_dir_all(&partial);
+    })?;
+    let _ = std::fs::remove_dir_all(&old);
+    if folder.exists() {
+        std::fs::rename(folder, &old).map_err(|e| io(folder, &e))?;
+    }
+    std::fs::rename(&partial, folder).map_err(|e| io(folder, &e))?;
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
+fn sibling(folder: &Path, suffix: &str) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!(".{name}.{suffix}"))
+}
+
+fn write_model(folder: &Path, model: &Decoder, tokenizer: &Tokenizer) -> Result<(), LmError> {
+    let dtype = match model.params.flat.kind() {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
+    let spec = model.spec();
+    let write = |name: &str, json: &Json| {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("{json:#}\n")).map_err(|e| LmError::File { path, message: e.to_string() })
+    };
+    write("config.json", &spec.to_json(tokenizer.stop_ids(), tokenizer.pad_id(), dtype))?;
+    write(
+        "generation_config.json",
+        &json!({ "eos_token_id": tokenizer.stop_ids(), "pad_token_id": tokenizer.pad_id() }),
+    )?;
+    tokenizer.save(folder)?;
+    write_weights(&folder.join("model.safetensors"), &model.params)
+}
+
+fn write_weights(path: &Path, params: &Params) -> Result<(), LmError> {
+    let dtype = match params.flat.kind() {
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Half => Dtype::F16,
+        _ => Dtype::F32,
+    };
+    let flat = params.flat.to_device(Device::Cpu).contiguous();
+    let width = flat.kind().elt_size_in_bytes();
+    let mut bytes = vec![0u8; flat.numel() * width];
+    flat.f_copy_data_u8(&mut bytes, flat.numel())?;
+    let mut views = BTreeMap::new();
+    for entry in params.entries() {
+        let begin = entry.offset as usize * width;
+        let end = begin + entry.numel() as usize * width;
+        let shape = entry.shape.iter().map(|&n| n as usize).collect();
+        let view = TensorView::new(dtype, shape, &bytes[begin..end])
+            .map_err(|e| LmError::File { path: path.into(), message: e.to_string() })?;
+        views.insert(entry.name.as_str(), view);
+    }
+    let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
+    safetensors::serialize_to_file(views, metadata, path)
+        .map_err(|e| LmError::File { path: path.into(), message: e.to_string() })?;
+    let sync = std::fs::File::open(path).and_then(|f| f.sync_all());
+    sync.map_err(|e| LmError::File { path: path.into(), message: e.to_string() })
+}

@@ -1,0 +1,137 @@
+//! A model in this process as a [`chat::Completer`].
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use chat::completer::CompleterError;
+use chat::tokenizer::Tokenizer;
+use chat::{Completer, Completion, CompletionRequest, TokenLogprob};
+use rayon::prelude::*;
+use tch::{Device, Kind};
+
+use crate::generate::{Generated, Generator, Limits, Request};
+use crate::{Decoder, LmError, checkpoint};
+
+/// Weights and tokenizer.
+#[derive(Debug)]
+pub struct LocalModel {
+    /// The weights.
+    pub decoder: Decoder,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Bounds of generation batches.
+    pub limits: Limits,
+    name: String,
+}
+
+impl LocalModel {
+    /// Puts weights and tokenizer together.
+    ///
+    /// # Errors
+    /// If the tokenizer has more tokens than the embedding has rows.
+    pub fn new(name: &str, decoder: Decoder, tokenizer: Tokenizer) -> Result<Self, LmError> {
+        let (tokens, rows) = (tokenizer.vocab_size(), decoder.spec().vocab_size);
+        if tokens as i64 > rows {
+            return Err(LmError::Request(format!(
+                "model {name}: its tokenizer has {tokens} tokens, its embedding only {rows} rows; they do not belong \
+                 together"
+            )));
+        }
+        Ok(Self { decoder, tokenizer, limits: Limits::default(), name: name.into() })
+    }
+
+    /// Reads a model folder.
+    ///
+    /// # Errors
+    /// [`LmError::File`] naming the file at fault.
+    pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self, LmError> {
+        let decoder = checkpoint::load(folder, kind, device)?;
+        Self::new(&folder.display().to_string(), decoder, Tokenizer::load(folder)?)
+    }
+
+    /// The generation engine over this model.
+    pub fn generator(&self) -> Generator<'_> {
+        Generator { model: &self.decoder, stop_ids: self.tokenizer.stop_ids(), limits: self.limits }
+    }
+
+    fn completion(&self, generated: &Generated, wants_tokens: bool) -> Result<Completion, LmError> {
+        let stop = self.tokenizer.stop_ids();
+        let spoken = generated.ids.len() - usize::from(generated.ids.last().is_some_and(|id| stop.contains(id)));
+        let text = self.tokenizer.decode(&generated.ids[..spoken])?;
+        let mut tokens = Vec::new();
+        if wants_tokens {
+            for top in &generated.top[..spoken] {
+                let piece = |&(id, logprob): &(u32, f32)| Ok::<_, LmError>((self.tokenizer.decode(&[id])?, logprob));
+                let (text, logprob) = piece(&top[0])?;
+                let top = top[1..].iter().map(piece).collect::<Result<_, _>>()?;
+                tokens.push(TokenLogprob { text, logprob, top });
+            }
+        }
+        Ok(Completion { text, tokens, finish: generated.finish })
+    }
+}
+
+impl Completer for LocalModel {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+        let at = |index: usize, message: String| CompleterError::Request { index, message };
+        let (tokenizer, context) = (&self.tokenizer, self.decoder.spec().max_position_embeddings);
+        let prompts: Vec<Vec<u32>> = requests
+            .par_iter()
+            .enumerate()
+            .map(|(i, r)| {
+                let ids = tokenizer.encode_chat(&r.messages, r.thinking).map_err(|e| at(i, e.to_string()))?;
+                if ids.len() >= context {
+                    let n = ids.len();
+                    return Err(at(i, format!("the prompt has {n} tokens; the model's context holds {context}")));
+                }
+                Ok(ids)
+            })
+            .collect::<Result<_, _>>()?;
+
+        // Requests that ask the same of the same prompt share its prefill.
+        let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
+        let mut seen: HashMap<(&[u32], [u64; 5]), usize> = HashMap::new();
+        for (i, (prompt, r)) in prompts.iter().zip(requests).enumerate() {
+            let s = &r.sampling;
+            let settings = [
+                s.temperature.to_bits(),
+                s.top_p.to_bits(),
+                s.top_k as u64,
+                s.max_tokens as u64,
+                r.top_logprobs as u64,
+            ];
+            let group = *seen.entry((prompt, settings)).or_insert_with(|| {
+                let request = Request {
+                    prompt: prompt.clone(),
+                    seeds: Vec::new(),
+                    sampling: r.sampling.clone(),
+                    top_logprobs: r.top_logprobs,
+                };
+                groups.push((request, Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].0.seeds.push(r.seed);
+            groups[group].1.push(i);
+        }
+        let batch: Vec<Request> = groups.iter().map(|(request, _)| request.clone()).collect();
+        let stops: Vec<&[String]> = groups.iter().map(|(_, members)| requests[members[0]].stop.as_slice()).collect();
+        let hook = |group: usize, ids: &[u32]| {
+            let stops = stops[group];
+            !stops.is_empty()
+                && self.tokenizer.decode(ids).is_ok_and(|text| stops.iter().any(|s| text.contains(s.as_str())))
+        };
+        let model = |e: LmError| CompleterError::Model(format!("{}: {e}", self.name));
+        let generated = self.generator().generate(&batch, Some(&hook)).map_err(model)?;
+        let mut answers: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
+        for ((_, members), samples) in groups.iter().zip(&generated) {
+            for (&i, sample) in members.iter().zip(samples) {
+                answers[i] = Some(self.completion(sample, requests[i].top_logprobs > 0).map_err(model)?);
+            }
+        }
+        Ok(answers.into_iter().map(|a| a.expect("every request is in a group")).collect())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}

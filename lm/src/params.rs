@@ -1,0 +1,226 @@
+//! Parameters as views into one flat buffer, and gradients into another of the same layout.
+//!
+//! A layer's tensors lie together, matrices first, so that the optimizer and the collectives work on few large tensors
+//! and the projections that share an input (q, k, v; gate, up) are one matrix without a copy.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{LmError, ModelSpec};
+
+/// One named tensor of the model and its place in the flat buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The tensor's name in transformers' checkpoints.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// First element in the flat buffer.
+    pub offset: i64,
+    /// Which part of the model it belongs to.
+    pub part: Part,
+}
+
+impl Entry {
+    /// Elements.
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// Whether weight decay applies: to matrices, not to norm weights (as transformers' Trainer and TRL have it).
+    pub fn decays(&self) -> bool {
+        self.shape.len() > 1
+    }
+}
+
+/// Parts of the model, in the order of the flat buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Token embedding.
+    Embedding,
+    /// A decoder layer.
+    Layer(usize),
+    /// Final norm, and the output projection unless it is tied.
+    Head,
+}
+
+/// The tensors one layer computes with; each may span several named ones.
+#[derive(Debug)]
+pub struct LayerWeights {
+    /// [(heads + 2·kv_heads)·head_dim, hidden]
+    pub qkv: Tensor,
+    /// [hidden, heads·head_dim]
+    pub o: Tensor,
+    /// [2·intermediate, hidden]
+    pub gate_up: Tensor,
+    /// [hidden, intermediate]
+    pub down: Tensor,
+    /// [hidden]
+    pub input_norm: Tensor,
+    /// [hidden]
+    pub post_norm: Tensor,
+    /// [head_dim] each, in families that normalise queries and keys.
+    pub qk_norm: Option<(Tensor, Tensor)>,
+}
+
+impl LayerWeights {
+    /// All of them, in the order of the flat buffer.
+    pub fn all(&self) -> Vec<&Tensor> {
+        let mut all = vec![&self.qkv, &self.o, &self.gate_up, &self.down, &self.input_norm, &self.post_norm];
+        if let Some((q, k)) = &self.qk_norm {
+            all.extend([q, k]);
+        }
+        all
+    }
+
+    /// The same values as leaves of a new autograd graph (storage shared).
+    pub fn leaves(&self) -> Self {
+        let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
+        Self {
+            qkv: leaf(&self.qkv),
+            o: leaf(&self.o),
+            gate_up: leaf(&self.gate_up),
+            down: leaf(&self.down),
+            input_norm: leaf(&self.input_norm),
+            post_norm: leaf(&self.post_norm),
+            qk_norm: self.qk_norm.as_ref().map(|(q, k)| (leaf(q), leaf(k))),
+        }
+    }
+}
+
+/// A flat buffer with the layout of a model.
+#[derive(Debug)]
+pub struct Params {
+    /// [elements], contiguous.
+    pub flat: Tensor,
+    entries: Vec<Entry>,
+    spec: ModelSpec,
+}
+
+/// The named tensors of a model in the order of the flat buffer.
+pub fn layout(spec: &ModelSpec) -> Vec<Entry> {
+    let (c, i, d) = (spec.hidden_size, spec.intermediate_size, spec.head_dim);
+    let (q, kv) = (spec.num_attention_heads * d, spec.num_key_value_heads * d);
+    let mut entries = Vec::new();
+    let mut offset = 0;
+    let mut put = |part: Part, name: String, shape: Vec<i64>| {
+        let entry = Entry { name, shape, offset, part };
+        offset += entry.numel();
+        entries.push(entry);
+    };
+    put(Part::Embedding, "model.embed_tokens.weight".into(), vec![spec.vocab_size, c]);
+    for layer in 0..spec.num_hidden_layers {
+        let mut at = |name: &str, shape| put(Part::Layer(layer), format!("model.layers.{layer}.{name}.weight"), shape);
+        at("self_attn.q_proj", vec![q, c]);
+        at("self_attn.k_proj", vec![kv, c]);
+        at("self_attn.v_proj", vec![kv, c]);
+        at("self_attn.o_proj", vec![c, q]);
+        at("mlp.gate_proj", vec![i, c]);
+        at("mlp.up_proj", vec![i, c]);
+        at("mlp.down_proj", vec![c, i]);
+        at("input_layernorm", vec![c]);
+        at("post_attention_layernorm", vec![c]);
+        if spec.family.qk_norm() {
+            at("self_attn.q_norm", vec![d]);
+            at("self_attn.k_norm", vec![d]);
+        }
+    }
+    put(Part::Head, "model.norm.weight".into(), vec![c]);
+    if !spec.tie_word_embeddings {
+        put(Part::Head, "lm_head.weight".into(), vec![spec.vocab_size, c]);
+    }
+    entries
+}
+
+impl Params {
+    /// A buffer of zeros.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn zeros(spec: &ModelSpec, kind: Kind, device: Device) -> Result<Self, LmError> {
+        let entries = layout(spec);
+        let total = entries.last().map_or(0, |e| e.offset + e.numel());
+        Ok(Self { flat: Tensor::f_zeros([total], (kind, device))?, entries, spec: spec.clone() })
+    }
+
+    /// Matrices from a normal distribution with deviation `std`, norms at 1 (as transformers initialises).
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn random(spec: &ModelSpec, std: f64, seed: i64, device: Device) -> Result<Self, LmError> {
+        let params = Self::zeros(spec, Kind::Float, device)?;
+        tch::manual_seed(seed);
+        tch::no_grad(|| {
+            for entry in &params.entries {
+                let mut view = params.view(entry);
+                let _ = if entry.decays() { view.normal_(0.0, std) } else { view.fill_(1.0) };
+            }
+        });
+        Ok(params)
+    }
+
+    /// The model whose layout this is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The named tensors.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// One named tensor, sharing storage.
+    pub fn view(&self, entry: &Entry) -> Tensor {
+        self.flat.narrow(0, entry.offset, entry.numel()).view(entry.shape.as_slice())
+    }
+
+    /// One tensor by its name in transformers' checkpoints.
+    pub fn named(&self, name: &str) -> Option<Tensor> {
+        self.entries.iter().find(|e| e.name == name).map(|e| self.view(e))
+    }
+
+    /// The token embedding, [vocab, hidden].
+    pub fn embedding(&self) -> Tensor {
+        self.view(&self.entries[0])
+    }
+
+    /// Final norm weight [hidden] and output projection [vocab, hidden] (the embedding, if tied).
+    pub fn head(&self) -> (Tensor, Tensor) {
+        let at = self.entries.iter().position(|e| e.part == Part::Head).expect("every layout ends with the head");
+        let projection = self.entries.get(at + 1).unwrap_or(&self.entries[0]);
+        (self.view(&self.entries[at]), self.view(projection))
+    }
+
+    /// The tensors of one layer, sharing storage.
+    pub fn layer(&self, layer: usize) -> LayerWeights {
+        let (c, i, d) = (self.spec.hidden_size, self.spec.intermediate_size, self.spec.head_dim);
+        let (heads, kv) = (self.spec.num_attention_heads, self.spec.num_key_value_heads);
+        let first = self.entries.iter().find(|e| e.part == Part::Layer(layer));
+        let mut offset = first.expect("a layer of this model").offset;
+        let mut take = |shape: &[i64]| {
+            let numel: i64 = shape.iter().product();
+            offset += numel;
+            self.flat.narrow(0, offset - numel, numel).view(shape)
+        };
+        LayerWeights {
+            qkv: take(&[(heads + 2 * kv) * d, c]),
+            o: take(&[c, heads * d]),
+            gate_up: take(&[2 * i, c]),
+            down: take(&[c, i]),
+            input_norm: take(&[c]),
+            post_norm: take(&[c]),
+            qk_norm: self.spec.family.qk_norm().then(|| (take(&[d]), take(&[d]))),
+        }
+    }
+
+    /// Stretches of the buffer with the same rule for weight decay: (offset, length, decays).
+    pub fn decay_ranges(&self) -> Vec<(i64, i64, bool)> {
+        let mut ranges: Vec<(i64, i64, bool)> = Vec::new();
+        for entry in &self.entries {
+            match ranges.last_mut() {
+                Some((_, length, decays)) if *decays == entry.decays() => *length += entry.numel(),
+                _ => ranges.push((entry.offset, entry.numel(), entry.decays())),
+            }
+        }
+        ranges
+    }
+}

@@ -1,0 +1,156 @@
+//! Which metrics share a chart. Metrics that nobody foresaw get a chart too, under their own name.
+
+use crate::error::ReportError;
+use crate::lines::{self, Curve, Form};
+use crate::metrics::Phase;
+use crate::palette;
+use crate::run::Run;
+
+/// What is known of a metric, or of all metrics under a prefix that ends in `/`.
+struct Known {
+    /// The key, or the prefix.
+    key: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    form: Form,
+    /// Shown at once, not folded away.
+    main: bool,
+}
+
+const fn known(key: &'static str, title: &'static str, unit: &'static str, form: Form, main: bool) -> Known {
+    Known { key, title, unit, form, main }
+}
+
+/// In the order in which charts come.
+const KNOWN: [Known; 14] = [
+    known("reward/", "Reward", "", Form::Lines, true),
+    known("entropy", "Entropy", "nats per token", Form::Lines, true),
+    known("length/", "Length", "tokens", Form::Lines, true),
+    known("loss", "Loss", "", Form::Lines, true),
+    known("time/", "Time", "seconds per step", Form::Stacked, true),
+    known("credit/", "Streaming credit", "", Form::Lines, true),
+    known("truncated", "Truncated responses", "", Form::Lines, false),
+    known("zero_variance", "Groups without spread in reward", "", Form::Lines, false),
+    known("clip/", "Clipped ratios", "", Form::Lines, false),
+    known("ratio/", "Importance ratio", "", Form::Lines, false),
+    known("grad_norm", "Gradient norm", "", Form::Lines, false),
+    known("lr", "Learning rate", "", Form::Lines, false),
+    known("tokens_per_second", "Throughput", "tokens per second", Form::Lines, false),
+    known("trained_tokens", "Trained tokens", "", Form::Lines, false),
+];
+
+/// A name in a legend.
+#[derive(serde::Serialize)]
+pub(crate) struct Key {
+    /// The name.
+    pub label: String,
+    /// Its colour, as CSS writes it.
+    pub color: String,
+}
+
+/// A chart on the page.
+#[derive(serde::Serialize)]
+pub(crate) struct Chart {
+    /// Its heading.
+    pub title: String,
+    /// The unit of its values, if it has one.
+    pub unit: &'static str,
+    /// Who is who; empty where there is one curve.
+    pub legend: Vec<Key>,
+    /// The drawing.
+    pub svg: String,
+    /// Shown at once, not folded away.
+    #[serde(skip)]
+    pub main: bool,
+}
+
+/// The title of a phase.
+pub(crate) fn phase_title(name: &str) -> String {
+    match name {
+        "judge" => "Training judge".into(),
+        "second_judge" => "Second judge".into(),
+        "sft" => "SFT".into(),
+        "rl" => "RL".into(),
+        "" => "Training".into(),
+        other => other.replace('_', " "),
+    }
+}
+
+/// The names of all phases of all runs, as they first appear, with whether rewards are earned there.
+pub(crate) fn phases(runs: &[Run]) -> Vec<(String, bool)> {
+    let mut names: Vec<(String, bool)> = Vec::new();
+    for phase in runs.iter().flat_map(|run| &run.phases) {
+        match names.iter_mut().find(|(name, _)| *name == phase.name) {
+            Some((_, rl)) => *rl |= phase.is_rl(),
+            None => names.push((phase.name.clone(), phase.is_rl())),
+        }
+    }
+    names
+}
+
+/// The charts of one phase. One run: metrics of a kind share a chart. Several: one chart a metric, one curve a run.
+pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportError> {
+    let logs: Vec<(usize, &Run, &Phase)> = runs
+        .iter()
+        .enumerate()
+        .filter_map(|(index, run)| Some((index, run, run.phases.iter().find(|p| p.name == phase)?)))
+        .collect();
+    let mut charts = Vec::new();
+    for (stem, keys) in stems(logs.iter().map(|(_, _, log)| *log)) {
+        let known = KNOWN.iter().find(|known| known.key == stem);
+        let title = known.map_or_else(|| stem.trim_end_matches('/').replace('_', " "), |known| known.title.to_owned());
+        let unit = known.map_or("", |known| known.unit);
+        let main = known.is_some_and(|known| known.main);
+        let mut add = |title: String, curves: Vec<Curve>, form: Form, names: bool| {
+            let key = |curve: &Curve| Key { label: curve.label.clone(), color: palette::hex(curve.color) };
+            let legend = if names { curves.iter().map(key).collect() } else { Vec::new() };
+            lines::chart(&curves, form).map(|svg| charts.push(Chart { title, unit, legend, svg, main }))
+        };
+        if let ([_], [(_, _, log)]) = (runs, &logs[..]) {
+            let curve = |(index, key): (usize, &String)| Curve {
+                label: short(key, &stem),
+                color: palette::series(index),
+                points: log.points(key).unwrap_or_default().to_vec(),
+            };
+            let form = known.map_or(Form::Lines, |known| known.form);
+            add(title, keys.iter().enumerate().map(curve).collect(), form, stem.ends_with('/'))?;
+        } else {
+            for key in &keys {
+                let curve = |&(index, run, log): &(usize, &Run, &Phase)| {
+                    let points = log.points(key)?.to_vec();
+                    Some(Curve { label: run.name.clone(), color: palette::series(index), points })
+                };
+                let title = if stem.ends_with('/') { format!("{title}: {}", short(key, &stem)) } else { title.clone() };
+                add(title, logs.iter().filter_map(curve).collect(), Form::Lines, true)?;
+            }
+        }
+    }
+    Ok(charts)
+}
+
+/// The metrics of a phase by what they share, the known ones first: `reward/` with `reward/judge`, …, or a key alone.
+fn stems<'a>(logs: impl Iterator<Item = &'a Phase>) -> Vec<(String, Vec<String>)> {
+    let mut stems: Vec<(String, Vec<String>)> = Vec::new();
+    for series in logs.flat_map(|log| &log.series).filter(|series| !series.points.is_empty()) {
+        let stem = series.key.find('/').map_or(series.key.as_str(), |slash| &series.key[..=slash]);
+        let keys = match stems.iter_mut().position(|(known, _)| known == stem) {
+            Some(there) => &mut stems[there].1,
+            None => &mut stems.push_mut((stem.to_owned(), Vec::new())).1,
+        };
+        if !keys.contains(&series.key) {
+            keys.push(series.key.clone());
+        }
+    }
+    stems.sort_by_key(|(stem, _)| KNOWN.iter().position(|known| known.key == stem).unwrap_or(KNOWN.len()));
+    for (_, keys) in &mut stems {
+        // The sum of the others comes first, in the first colour.
+        keys.sort_by_key(|key| !key.ends_with("/total"));
+    }
+    stems
+}
+
+/// A key without the part that its chart's title tells.
+fn short(key: &str, stem: &str) -> String {
+    let rest = if stem.ends_with('/') { key.strip_prefix(stem).unwrap_or(key) } else { key };
+    rest.replace('_', " ")
+}

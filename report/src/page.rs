@@ -1,0 +1,117 @@
+//! The HTML page: what the template is given.
+
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::bars;
+use crate::curves::{self, Chart, Key};
+use crate::error::ReportError;
+use crate::palette;
+use crate::records::{Example, Model};
+use crate::run::{Missing, Run};
+use crate::tables::{self, EvalTable, GainLine, Headline, PANELS, SETTINGS};
+
+/// What the template sees.
+#[derive(Serialize)]
+struct Page<'a> {
+    /// Whether runs must be told apart.
+    several: bool,
+    runs: Vec<RunPart<'a>>,
+    rl: Vec<PhasePart>,
+    /// One part for all phases: they have few charts each.
+    supervised: PhasePart,
+    ink: String,
+    muted: String,
+    grid: String,
+}
+
+/// The parts of the page that come once a run.
+#[derive(Serialize)]
+struct RunPart<'a> {
+    name: &'a str,
+    missing: &'a [Missing],
+    headlines: Vec<Headline>,
+    eval: Option<EvalPart>,
+    gains: Vec<GainLine>,
+    examples: &'a [Example],
+    config: Option<&'a str>,
+}
+
+/// The evaluation of one run.
+#[derive(Serialize)]
+struct EvalPart {
+    legend: Vec<Key>,
+    panels: Vec<Chart>,
+    table: EvalTable,
+}
+
+/// The curves of one phase, or of several.
+#[derive(Default, Serialize)]
+struct PhasePart {
+    title: String,
+    main: Vec<Chart>,
+    more: Vec<Chart>,
+}
+
+/// Fills the template.
+pub(crate) fn html(runs: &[Run]) -> Result<String, ReportError> {
+    let mut page = Page {
+        several: runs.len() > 1,
+        runs: runs.iter().map(run_part).collect::<Result<_, _>>()?,
+        rl: Vec::new(),
+        supervised: PhasePart::default(),
+        ink: palette::hex(palette::INK),
+        muted: palette::hex(palette::MUTED),
+        grid: palette::hex(palette::GRID),
+    };
+    for (name, is_rl) in curves::phases(runs) {
+        let title = curves::phase_title(&name);
+        let (main, more): (Vec<_>, Vec<_>) = curves::charts(runs, &name)?.into_iter().partition(|chart| chart.main);
+        if is_rl {
+            page.rl.push(PhasePart { title, main, more });
+            continue;
+        }
+        let named = |mut chart: Chart| {
+            chart.title = format!("{title}: {}", chart.title.to_lowercase());
+            chart
+        };
+        page.supervised.main.extend(main.into_iter().map(named));
+        page.supervised.more.extend(more.into_iter().map(named));
+    }
+    let mut templates = Environment::new();
+    templates.set_undefined_behavior(UndefinedBehavior::Strict);
+    templates.set_trim_blocks(true);
+    templates.set_lstrip_blocks(true);
+    // Escaping goes by the name: on for .html, off for .css.
+    templates.add_template("report.html", include_str!("../templates/report.html"))?;
+    templates.add_template("report.css", include_str!("../templates/report.css"))?;
+    Ok(templates.get_template("report.html")?.render(page)?)
+}
+
+fn run_part(run: &Run) -> Result<RunPart<'_>, ReportError> {
+    Ok(RunPart {
+        name: &run.name,
+        missing: &run.missing,
+        headlines: tables::headlines(&run.eval, &run.gains),
+        eval: if run.eval.is_empty() { None } else { Some(eval_part(run)?) },
+        gains: tables::gains(&run.gains),
+        examples: &run.examples,
+        config: run.config.as_deref(),
+    })
+}
+
+fn eval_part(run: &Run) -> Result<EvalPart, ReportError> {
+    let mut models: Vec<Model> = run.eval.iter().map(|row| row.model).collect();
+    models.sort_unstable();
+    models.dedup();
+    let key = |model: &Model| Key { label: model.label().into(), color: palette::hex(palette::model(*model)) };
+    let mut panels = Vec::new();
+    for (targets, judge) in PANELS {
+        let groups = bars::groups(&run.eval, targets, judge, &SETTINGS);
+        if !groups.is_empty() {
+            let title = format!("{}, {}", targets.label(), judge.label());
+            panels.push(Chart { title, unit: "%", legend: Vec::new(), svg: bars::chart(&groups)?, main: true });
+        }
+    }
+    Ok(EvalPart { legend: models.iter().map(key).collect(), panels, table: tables::eval(&run.eval) })
+}

@@ -1,0 +1,46 @@
+//! Colours. Series colours are mid-tones that stand out on white and on near-black alike; ink and grid have a light and
+//! a dark form, and the page's style sheet swaps them inside the charts by their light value.
+
+use plotters::style::RGBColor;
+
+use crate::records::Model;
+
+/// Text and whiskers.
+pub(crate) const INK: RGBColor = RGBColor(0x24, 0x29, 0x2F);
+/// Axis labels.
+pub(crate) const MUTED: RGBColor = RGBColor(0x65, 0x6D, 0x76);
+/// Grid lines.
+pub(crate) const GRID: RGBColor = RGBColor(0xE4, 0xE7, 0xEB);
+
+/// Curves, in the order of their legend.
+const SERIES: [RGBColor; 8] = [
+    RGBColor(0x2F, 0x7B, 0xD9),
+    RGBColor(0xE0, 0x6C, 0x2B),
+    RGBColor(0x2F, 0x9E, 0x6E),
+    RGBColor(0x8F, 0x63, 0xC4),
+    RGBColor(0xD1, 0x4D, 0x72),
+    RGBColor(0x1C, 0x9F, 0xB5),
+    RGBColor(0xB5, 0x89, 0x0E),
+    RGBColor(0x80, 0x86, 0x8E),
+];
+
+/// The colour of the `index`-th curve; from the ninth on they come round again.
+pub(crate) fn series(index: usize) -> RGBColor {
+    SERIES[index % SERIES.len()]
+}
+
+/// The colour of a model, the same on every chart: grey for what is no model of ours, one hue each for the others.
+pub(crate) fn model(model: Model) -> RGBColor {
+    match model {
+        Model::None => RGBColor(0xAE, 0xB5, 0xBE),
+        Model::Random => RGBColor(0x80, 0x86, 0x8E),
+        Model::Sft => RGBColor(0x6A, 0xA8, 0xEC),
+        Model::Rl => RGBColor(0xE0, 0x6C, 0x2B),
+        Model::Oracle => RGBColor(0x4F, 0xB0, 0x87),
+    }
+}
+
+/// The colour as CSS and SVG write it.
+pub(crate) fn hex(color: RGBColor) -> String {
+    format!("#{:02X}{:02X}{:02X}", color.0, color.1, color.2)
+}

@@ -1,0 +1,222 @@
+//! The page and the picture, from made-up runs. Both are left in the target folder's `tmp/report` to be looked at.
+
+mod made_up;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use report::ReportError;
+
+/// A fresh folder under the target folder.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn page(runs: &[PathBuf], out: &Path) -> String {
+    report::write(runs, out).unwrap();
+    fs::read_to_string(out).unwrap()
+}
+
+fn error(run: &Path) -> String {
+    let out = run.join("report.html");
+    let error = report::write(&[run.to_owned()], &out).unwrap_err();
+    assert!(!out.exists(), "a failed report must leave no page");
+    error.to_string()
+}
+
+#[test]
+fn a_whole_run_has_every_section() {
+    let folder = folder("whole");
+    let run = folder.join("quickstart");
+    made_up::run(&run, 0, 0.0);
+    let html = page(std::slice::from_ref(&run), &run.join("report.html"));
+    let expected = [
+        "<h1>quickstart</h1>",
+        "in-domain targets, training judge",
+        "transferred targets, second judge",
+        "RL over SFT",
+        "After SFT",
+        "After RL",
+        "Prefers in-depth, long items on science.",
+        "History (3 interactions)",
+        "Reward <",
+        "Entropy",
+        "Length",
+        "Streaming credit",
+        "seconds per step",
+        "Training judge: loss",
+        "Second judge: loss",
+        "SFT: loss",
+        "learning_rate = 3e-4",
+    ];
+    for text in expected {
+        assert!(html.contains(text) || html.contains(&text.replace(" <", "</figcaption>")), "no {text:?} on the page");
+    }
+    assert!(!html.contains("Not in the run folder") && !html.contains("class=\"absent\""));
+    // 4 panels; RL: 6 shown at once, 6 folded; three supervised phases: 1 and 5 each.
+    assert_eq!(html.matches("<svg ").count(), 4 + 12 + 3 * 6);
+    assert_eq!(html.matches("<svg ").count(), html.matches("</svg>").count());
+    // In-domain, full history, training judge: the bar and the table agree with eval.json.
+    let rows: Vec<report::EvalRow> = serde_json::from_str(&fs::read_to_string(run.join("eval.json")).unwrap()).unwrap();
+    for row in rows {
+        assert!(html.contains(&format!("{:.1}", 100.0 * row.accuracy)), "{row:?}");
+    }
+    let left: Vec<_> = fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), made_up::FILES.len() + 1, "no partial file may stay: {left:?}");
+}
+
+#[test]
+fn what_users_and_models_wrote_is_escaped() {
+    let folder = folder("escaped");
+    let run = folder.join("<script>run</script>".replace('/', "|"));
+    made_up::run(&run, 0, 0.0);
+    fs::write(run.join("config.toml"), "name = \"</pre><script>alert('config')</script>\"\n").unwrap();
+    let row = "{\"phase\":\"<script>p\",\"step\":1,\"<script>alone\":1,\"<script>a/<script>b\":2}\n";
+    fs::write(run.join("metrics.jsonl"), format!("{row}{}", row.replace(":1,", ":2,"))).unwrap();
+    let html = page(&[run], &folder.join("report.html"));
+    assert!(!html.contains("<script"), "unescaped");
+    assert!(!html.contains("<img"), "unescaped");
+    assert!(html.contains("&lt;script&gt;alert(&#x27;summary&#x27;)&lt;&#x2f;script&gt;"), "the text itself is shown");
+    assert!(html.contains("cheap &amp; cheerful; &lt;b&gt;short"));
+}
+
+#[test]
+fn nothing_is_fetched() {
+    let folder = folder("offline");
+    let run = folder.join("run");
+    made_up::run(&run, 0, 0.0);
+    let html = page(std::slice::from_ref(&run), &folder.join("report.html"));
+    report::figure(&run, &folder.join("figure.svg")).unwrap();
+    let svg = fs::read_to_string(folder.join("figure.svg")).unwrap();
+    for text in [&html, &svg] {
+        let rest = text.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+        for reference in ["http://", "https://", "src=", "url(", "@import", "<link", "<script", "<iframe"] {
+            // Escaping leaves `src=` in the example's text alone; there it stands behind `&lt;img`.
+            let found = rest.matches(reference).count() - rest.matches(&format!("&lt;img {reference}")).count();
+            assert_eq!(found, 0, "{reference} on the page");
+        }
+        assert!(text.matches("href=\"").count() == text.matches("href=\"#").count(), "a link leads off the page");
+    }
+}
+
+#[test]
+fn each_missing_file_is_named_and_no_error() {
+    for gone in made_up::FILES {
+        let folder = folder(&format!("without-{gone}"));
+        made_up::run(&folder, 0, 0.0);
+        fs::remove_file(folder.join(gone)).unwrap();
+        let html = page(std::slice::from_ref(&folder), &folder.join("report.html"));
+        let note = html.split("Not in the run folder").nth(1).expect("a note on what is missing");
+        let note = note.split("</p>").next().unwrap();
+        for file in made_up::FILES {
+            assert_eq!(note.contains(&format!("<code>{file}</code>")), file == gone, "{gone}: {note}");
+        }
+        assert!(html.contains("class=\"absent\""), "the section of {gone} must say so too");
+    }
+}
+
+#[test]
+fn a_folder_without_a_run_is_an_error_that_says_what_was_looked_for() {
+    let folder = folder("nothing");
+    let error = error(&folder);
+    assert!(error.contains(&folder.display().to_string()) && error.contains("metrics.jsonl, eval.json"), "{error}");
+    assert!(matches!(report::write(&[], &folder.join("report.html")), Err(ReportError::NoRuns)));
+}
+
+#[test]
+fn malformed_files_are_named_with_file_and_line() {
+    let cases = [
+        ("metrics.jsonl", "{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":2\n", "metrics.jsonl:2: not a JSON object"),
+        ("metrics.jsonl", "{\"step\":1,\"loss\":2}\n\n{\"loss\":2}\n", "metrics.jsonl:3: field `step` is missing"),
+        ("eval.json", "[\n {\"model\": \"sft\",\n  \"setting\": \"fast\"}\n]", "eval.json:3: unknown variant `fast`"),
+        ("eval.json", "{}", "eval.json:1: "),
+        ("eval-gains.json", "[\n {\"setting\": \"full\"}\n]", "eval-gains.json:2: missing field `targets`"),
+        ("examples.json", "[{\"uid\": \"a\",\n\"truth\": 3}]", "examples.json:2: invalid type: integer `3`"),
+    ];
+    for (index, (file, text, expected)) in cases.into_iter().enumerate() {
+        let folder = folder(&format!("malformed-{index}"));
+        made_up::run(&folder, 0, 0.0);
+        fs::write(folder.join(file), text).unwrap();
+        let error = error(&folder);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_where_they_stand() {
+    let row = |accuracy: &str, low: &str| {
+        format!(
+            "[{{\"model\":\"rl\",\"setting\":\"full\",\"targets\":\"in_domain\",\"judge\":\"training\",\n\
+             \"accuracy\":{accuracy},\n\"ci_low\":{low},\"ci_high\":0.8,\"people\":9,\"targets_judged\":9}}]"
+        )
+    };
+    for (text, expected) in [
+        (row("71.4", "0.6"), "eval.json:2: found 71.4; expected a share from 0 to 1"),
+        (row("0.7", "-0.1"), "eval.json:3: found -0.1; expected a share from 0 to 1"),
+    ] {
+        let folder = folder("out-of-range");
+        fs::write(folder.join("eval.json"), text).unwrap();
+        let error = error(&folder);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn several_runs_share_charts_and_keep_their_names_apart() {
+    let folder = folder("several");
+    let runs = ["a/base", "b/base", "b/no-format"].map(|name| folder.join(name));
+    for (seed, run) in runs.iter().enumerate() {
+        made_up::run(run, seed as u64, 0.02 * seed as f64);
+    }
+    fs::remove_file(runs[2].join("eval.json")).unwrap();
+    let html = page(&runs, &folder.join("report.html"));
+    for name in ["a&#x2f;base", "b&#x2f;base", "no-format"] {
+        assert!(html.contains(&format!("<h3>{name}</h3>")), "no heading {name}");
+    }
+    assert!(html.contains("No evaluation of no-format"));
+    // One chart a metric, with every run in its legend.
+    let judge = html.split("<figcaption>Reward: judge").nth(1).expect("a chart of its own");
+    let judge = judge.split("</figure>").next().unwrap();
+    assert_eq!(judge.matches("<li>").count(), 3);
+    assert_eq!(judge.matches("opacity=\"0.28\"").count(), 3, "a faint line for each run");
+    assert_eq!(judge.matches("stroke-width=\"8\"").count(), 3, "a strong line for each run");
+}
+
+#[test]
+fn the_picture_shows_both_halves_on_white() {
+    let folder = folder("figure");
+    made_up::run(&folder, 0, 0.0);
+    let out = folder.join("figure.svg");
+    report::figure(&folder, &out).unwrap();
+    let svg = fs::read_to_string(&out).unwrap();
+    for text in ["full history", "streaming", "SFT", "RL", "oracle", "reward/total", "chance", "fill=\"#FFFFFF\""] {
+        assert!(svg.contains(text), "no {text:?} in the picture");
+    }
+    assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"960\""));
+    assert!(!svg.contains("random person"), "only the models that the picture is about");
+}
+
+#[test]
+fn a_run_too_thin_for_the_picture_says_what_it_lacks() {
+    let folder = folder("no-figure");
+    made_up::run(&folder, 0, 0.0);
+    fs::remove_file(folder.join("eval.json")).unwrap();
+    let no_eval = report::figure(&folder, &folder.join("figure.svg")).unwrap_err().to_string();
+    assert!(no_eval.contains("eval.json needs rows"), "{no_eval}");
+    made_up::run(&folder, 0, 0.0);
+    fs::write(folder.join("metrics.jsonl"), "{\"step\":1,\"loss\":2}\n").unwrap();
+    let no_rl = report::figure(&folder, &folder.join("figure.svg")).unwrap_err().to_string();
+    assert!(no_rl.contains("metrics.jsonl needs `reward/total`"), "{no_rl}");
+}
+
+#[test]
+fn an_unwritable_place_is_named() {
+    let folder = folder("unwritable");
+    made_up::run(&folder, 0, 0.0);
+    let file = folder.join("config.toml");
+    let error = report::write(std::slice::from_ref(&folder), &file.join("report.html")).unwrap_err().to_string();
+    assert!(error.contains("cannot write") && error.contains("report.html"), "{error}");
+}

@@ -1,0 +1,216 @@
+//! Judges as a training step uses them, with scripted models in the place of real ones.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use chat::completer::{CompleterError, Scripted};
+use chat::{
+    Completer, Completion, CompletionRequest, FinishReason, Interaction, PromptSet, Question, Role, TokenLogprob,
+};
+use rewards::gate::judge_responses;
+use rewards::{Composition, Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Response};
+
+fn prompts() -> PromptSet {
+    let judge = "{{ query }}|{{ preference }}|{{ item_a }}|{{ item_b }}".to_string();
+    PromptSet::new("test", &BTreeMap::from([("judge.j2".into(), judge)])).unwrap()
+}
+
+fn question(preference: &str, chosen: &str, rejected: &str) -> Question {
+    Question { query: None, preference: preference.into(), chosen: chosen.into(), rejected: rejected.into() }
+}
+
+/// A first token that is A with probability `a` and B otherwise.
+fn letter(a: f64) -> TokenLogprob {
+    let top = vec![("A".to_string(), a.ln() as f32), ("B".to_string(), (1.0 - a).ln() as f32)];
+    TokenLogprob { text: if a >= 0.5 { "A" } else { "B" }.into(), logprob: a.max(1.0 - a).ln() as f32, top }
+}
+
+fn say(tokens: Vec<TokenLogprob>) -> Completion {
+    Completion { text: String::new(), tokens, finish: FinishReason::Stop }
+}
+
+/// Prefers the item that occurs in the preference (0.9), and whatever stands first where neither or both do (0.7).
+fn content_judge(request: &CompletionRequest) -> Completion {
+    let parts: Vec<&str> = request.messages[0].content.split('|').collect();
+    let a = match (parts[1].contains(parts[2]), parts[1].contains(parts[3])) {
+        (true, false) => 0.9,
+        (false, true) => 0.1,
+        _ => 0.7,
+    };
+    say(vec![letter(a)])
+}
+
+fn forced(orders: Orders) -> JudgeSettings {
+    JudgeSettings::new(JudgeMode::Forced, orders, "{\"selection\": \"Item ")
+}
+
+#[test]
+fn both_orders_cancel_a_position_bias() {
+    let prompts = prompts();
+    let model = Scripted::new("biased", |_: &CompletionRequest| say(vec![letter(0.97)]));
+    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let verdict = &judge.score(&[question("", "x", "y")]).unwrap()[0];
+    assert!((verdict.p_chosen - 0.5).abs() < 1e-6);
+    assert!(!verdict.malformed);
+    let by_order: Vec<_> = verdict.orders.iter().map(|o| (o.chosen_first, (o.p_chosen * 100.0).round())).collect();
+    assert_eq!(by_order, [(true, 97.0), (false, 3.0)]);
+}
+
+#[test]
+fn the_person_s_choice_is_found_in_either_order() {
+    let prompts = prompts();
+    let model = Scripted::new("content", content_judge);
+    for orders in [Orders::Both, Orders::One { seed: 1 }, Orders::One { seed: 2 }] {
+        let judge = Judge::new(&model, &prompts, forced(orders)).unwrap();
+        let questions: Vec<_> = (0..20).map(|i| question(&format!("jazz{i};"), &format!("jazz{i};"), "rock")).collect();
+        for verdict in judge.score(&questions).unwrap() {
+            assert!((verdict.p_chosen - 0.9).abs() < 1e-6, "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn one_order_is_a_fair_draw_that_depends_on_the_question_alone() {
+    let prompts = prompts();
+    let model = Scripted::new("content", content_judge);
+    let judge = Judge::new(&model, &prompts, forced(Orders::One { seed: 5 })).unwrap();
+    let questions: Vec<_> = (0..1000).map(|i| question(&i.to_string(), "x", "y")).collect();
+    let first = |q: &[Question]| -> Vec<bool> {
+        judge.score(q).unwrap().iter().map(|v| v.orders.iter().all(|o| o.chosen_first)).collect()
+    };
+    let orders = first(&questions);
+    // Binomial(1000, ½): outside 420..=580 with probability below 1e-6.
+    assert!((420..=580).contains(&orders.iter().filter(|&&f| f).count()));
+    let mut reversed = questions.clone();
+    reversed.reverse();
+    let mut again = first(&reversed);
+    again.reverse();
+    assert_eq!(orders, again);
+    assert_eq!(first(&questions[500..600]), orders[500..600]);
+}
+
+#[test]
+fn a_forced_judge_is_asked_for_one_token_after_the_prefix() {
+    let prompts = prompts();
+    let model = Scripted::new("checks", |request: &CompletionRequest| {
+        let last = request.messages.last().unwrap();
+        assert_eq!((last.role, last.content.as_str()), (Role::Assistant, "{\"selection\": \"Item "));
+        assert_eq!((request.sampling.max_tokens, request.sampling.temperature), (1, 0.0));
+        assert_eq!((request.top_logprobs, request.thinking), (20, Some(false)));
+        say(vec![letter(0.8)])
+    });
+    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    assert_eq!(judge.score(&[question("", "x", "y")]).unwrap().len(), 1);
+}
+
+#[test]
+fn a_judge_that_reasons_is_read_after_its_last_answer_prefix() {
+    let prompts = prompts();
+    let model = Scripted::new("reasons", |request: &CompletionRequest| {
+        assert_eq!(request.messages.len(), 1);
+        assert_eq!(request.sampling.max_tokens, 40);
+        let word = |w: &str| TokenLogprob { text: w.into(), logprob: 0.0, top: vec![(w.into(), 0.0)] };
+        let answer = content_judge(request).tokens.remove(0);
+        let mut tokens: Vec<_> = ["B", " likes", " A", " answer"].map(word).into();
+        if !request.messages[0].content.starts_with("cut") {
+            tokens.push(answer);
+        }
+        say(tokens)
+    });
+    let mode = JudgeMode::Reasoned { max_new_tokens: 40 };
+    let judge = Judge::new(&model, &prompts, JudgeSettings::new(mode, Orders::Both, "answer")).unwrap();
+    let cut = Question { query: Some("cut".into()), ..question("jazz", "jazz", "rock") };
+    let verdicts = judge.score(&[question("jazz", "jazz", "rock"), cut]).unwrap();
+    assert!((verdicts[0].p_chosen - 0.9).abs() < 1e-6 && !verdicts[0].malformed);
+    assert!(verdicts[1].p_chosen == 0.5 && verdicts[1].malformed);
+}
+
+/// Counts what it is asked.
+struct Counting(RefCell<Vec<usize>>);
+
+impl Completer for Counting {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+        self.0.borrow_mut().push(requests.len());
+        Ok(requests.iter().map(content_judge).collect())
+    }
+
+    fn name(&self) -> &str {
+        "counting"
+    }
+}
+
+#[test]
+fn equal_questions_are_asked_once_and_all_in_one_call() {
+    let prompts = prompts();
+    let model = Counting(RefCell::default());
+    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let (x, y) = (question("a", "a", "b"), question("b", "a", "b"));
+    let verdicts = judge.score(&[x.clone(), y.clone(), x.clone(), x, y]).unwrap();
+    assert_eq!(*model.0.borrow(), [4]);
+    assert!(verdicts[2].p_chosen > 0.8 && verdicts[3] == verdicts[0]);
+    assert!(verdicts[4].p_chosen < 0.2 && verdicts[4] == verdicts[1]);
+    assert!(judge.score(&[]).unwrap().is_empty());
+    assert_eq!(model.0.borrow().len(), 1, "nothing to ask, so no call");
+}
+
+#[test]
+fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
+    let prompts = prompts();
+    let model = Counting(RefCell::default());
+    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let target = Interaction { chosen: "jazz".into(), rejected: Some("rock".into()), ..Interaction::default() };
+    let response = |text| Response { text, tokens: 10, target: &target };
+    // The reasoning is not shown to the judge: the second response names the choice there only.
+    let responses = [
+        response("<think>t</think>Likes jazz."),
+        response("<think>jazz</think>Likes rock."),
+        response("<think>t</think>"),
+        response("Likes jazz."),
+    ];
+    let judged = judge_responses(&judge, &responses, 100).unwrap();
+    assert_eq!(*model.0.borrow(), [4], "two well-formed responses, two orders each");
+    let totals: Vec<f64> =
+        Composition::new(&[("judge", 1.0)]).unwrap().score(&judged).iter().map(|r| r.total).collect();
+    for (got, want) in totals.iter().zip([0.9, 0.1, 0.0, 0.0]) {
+        assert!((got - want).abs() < 1e-6, "{totals:?}");
+    }
+    let one_sided = Interaction { chosen: "jazz".into(), ..Interaction::default() };
+    let bad = [responses[0], Response { target: &one_sided, ..responses[0] }];
+    let error = judge_responses(&judge, &bad, 100).unwrap_err().to_string();
+    assert_eq!(error, "target 1 has no `rejected` item; a judge needs both, so give it one or remove the target");
+}
+
+#[test]
+fn settings_that_cannot_work_and_broken_models_are_errors() {
+    let prompts = prompts();
+    let model = Counting(RefCell::default());
+    let reasoned = |max_new_tokens| JudgeMode::Reasoned { max_new_tokens };
+    let mut same = forced(Orders::Both);
+    same.choices = ["A".into(), "A".into()];
+    let mut spaced = forced(Orders::Both);
+    spaced.choices = ["A".into(), " B".into()];
+    let no_prefix = JudgeSettings::new(reasoned(8), Orders::Both, " ");
+    let no_tokens = JudgeSettings::new(reasoned(0), Orders::Both, "answer");
+    for settings in [same, spaced, no_prefix, no_tokens] {
+        assert!(matches!(Judge::new(&model, &prompts, settings), Err(JudgeError::Settings(_))));
+    }
+
+    struct Broken(bool);
+    impl Completer for Broken {
+        fn complete(&self, _: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+            if self.0 { Err(CompleterError::Model("out of memory".into())) } else { Ok(vec![]) }
+        }
+        fn name(&self) -> &str {
+            "broken"
+        }
+    }
+    let message = |broken: Broken| {
+        Judge::new(&broken, &prompts, forced(Orders::Both))
+            .unwrap()
+            .score(&[question("", "x", "y")])
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(message(Broken(true)), "judge `broken`: out of memory");
+    assert!(message(Broken(false)).contains("answered 0 of 2 requests"));
+}

@@ -1,0 +1,36 @@
+//! Compiles the shim against the headers beside libtorch's libraries.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells its direct dependents where libtorch is");
+    let root = Path::new(&lib).parent().expect("libtorch's lib folder stands in libtorch's folder");
+    let include = root.join("include");
+    println!("cargo::metadata=libtorch_lib={lib}");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo::rerun-if-changed=csrc");
+
+    let mut shim = cc::Build::new();
+    shim.cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        .flag("-w")
+        .flag("-fopenmp-simd")
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("csrc/shim.cpp")
+        .compile("xplore_shim");
+
+    // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        .flag("-ffast-math")
+        .file("csrc/kernels.cpp")
+        .compile("xplore_kernels");
+    println!("cargo::rustc-link-lib=dylib=mvec");
+    println!("cargo::rustc-link-lib=dylib=dl");
+}

@@ -1,0 +1,89 @@
+//! The C functions of `csrc/shim.cpp`, and the two steps around each call: pass pointers, take results or the error.
+#![expect(unsafe_code, reason = "this is the boundary to C++")]
+
+use std::ffi::{CStr, c_char, c_int};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::TorchError;
+
+unsafe extern "C" {
+    fn xt_last_error() -> *const c_char;
+    pub(crate) fn xt_keep_memory();
+    pub(crate) fn xt_load_cuda() -> c_int;
+    pub(crate) fn xt_grad(
+        outputs: *const *mut C_tensor,
+        n_outputs: c_int,
+        grad_outputs: *const *mut C_tensor,
+        inputs: *const *mut C_tensor,
+        n_inputs: c_int,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_rms_norm(x: *mut C_tensor, w: *mut C_tensor, eps: f64, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_swiglu(gate_up: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_rope(
+        x: *mut C_tensor,
+        cos: *mut C_tensor,
+        sin: *mut C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_varlen_attention(
+        q: *mut C_tensor,
+        k: *mut C_tensor,
+        v: *mut C_tensor,
+        cu: *const i64,
+        n_cu: c_int,
+        scale: f64,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_decode_attention(
+        q: *mut C_tensor,
+        prefix_k: *mut C_tensor,
+        prefix_v: *mut C_tensor,
+        k_cache: *mut C_tensor,
+        v_cache: *mut C_tensor,
+        slot: *const i64,
+        own_len: *const i64,
+        prefix_begin: *const i64,
+        prefix_len: *const i64,
+        rows: c_int,
+        scale: f64,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_fused_adamw(
+        param: *mut C_tensor,
+        grad: *mut C_tensor,
+        exp_avg: *mut C_tensor,
+        exp_avg_sq: *mut C_tensor,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        step: f64,
+    ) -> c_int;
+}
+
+/// A tensor's pointer for a C++ function that reads the handle during the call and keeps nothing of it.
+pub(crate) fn raw(tensor: &Tensor) -> *mut C_tensor {
+    tensor.as_ptr().cast_mut()
+}
+
+/// Turns a status into a result.
+pub(crate) fn check(status: c_int) -> Result<(), TorchError> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim keeps the text in a thread-local string that lives until this thread's next failure.
+    let text = unsafe { CStr::from_ptr(xt_last_error()) };
+    Err(TorchError(text.to_string_lossy().into_owned()))
+}
+
+/// Calls `f` with a place for one new tensor and takes that tensor over.
+pub(crate) fn one(f: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Result<Tensor, TorchError> {
+    let mut made = std::ptr::null_mut();
+    check(f(&raw mut made))?;
+    // SAFETY: on success the shim has put a new at::Tensor there and hands its ownership over.
+    Ok(unsafe { Tensor::from_ptr(made) })
+}

@@ -1,0 +1,216 @@
+//! Operations on tensors. All of them but [`decode_attention`] and [`adamw_step`] are differentiable.
+#![expect(unsafe_code, reason = "calls into the C shim")]
+
+use tch::{Kind, Tensor};
+
+use crate::{TorchError, ffi};
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), TorchError> {
+    if holds { Ok(()) } else { Err(TorchError(otherwise())) }
+}
+
+fn count(n: usize) -> Result<i32, TorchError> {
+    i32::try_from(n).map_err(|_| TorchError(format!("{n} is too many for one call")))
+}
+
+/// Vector-Jacobian product: the gradients of `sum_i outputs[i] · grad_outputs[i]` with respect to `inputs`.
+/// The graph behind `outputs` is freed. (`torch.autograd.grad`.)
+///
+/// # Errors
+/// If an input is not part of the graph, or shapes differ.
+pub fn grad(outputs: &[&Tensor], grad_outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>, TorchError> {
+    ensure(outputs.len() == grad_outputs.len(), || {
+        format!("{} outputs but {} grad_outputs", outputs.len(), grad_outputs.len())
+    })?;
+    let raw = |tensors: &[&Tensor]| tensors.iter().map(|t| ffi::raw(t)).collect::<Vec<_>>();
+    let (out, dout, input) = (raw(outputs), raw(grad_outputs), raw(inputs));
+    let mut made = vec![std::ptr::null_mut(); inputs.len()];
+    let (n_out, n_in) = (count(out.len())?, count(input.len())?);
+    // SAFETY: the pointer arrays have the lengths passed with them and outlive the call; on success every place of
+    // `made` holds a new tensor that is ours.
+    unsafe {
+        ffi::check(ffi::xt_grad(out.as_ptr(), n_out, dout.as_ptr(), input.as_ptr(), n_in, made.as_mut_ptr()))?;
+        Ok(made.into_iter().map(|p| Tensor::from_ptr(p)).collect())
+    }
+}
+
+/// `w · x / sqrt(mean(x², last axis) + eps)`, the mean in fp32.
+/// x: [.., dim], w: [dim]. One pass on CPU fp32, plain operations elsewhere.
+///
+/// # Errors
+/// If `w` is not [dim].
+pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor, TorchError> {
+    ensure(w.dim() == 1 && x.size().last() == w.size().first(), || {
+        format!("rms_norm: x is {:?}, weight {:?}", x.size(), w.size())
+    })?;
+    // SAFETY: live tensors in, one new tensor out.
+    ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), ffi::raw(w), eps, made) })
+}
+
+/// `silu(gate) · up` of `[gate | up]`. gate_up: [tokens, 2·width] → [tokens, width].
+///
+/// # Errors
+/// If the shape is not [tokens, even].
+pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, TorchError> {
+    ensure(gate_up.dim() == 2 && gate_up.size()[1] % 2 == 0, || {
+        format!("swiglu: input is {:?}, expected [tokens, 2·width]", gate_up.size())
+    })?;
+    // SAFETY: a live tensor in, one new tensor out.
+    ffi::one(|made| unsafe { ffi::xt_swiglu(ffi::raw(gate_up), made) })
+}
+
+/// Rotary position embedding, half-split layout (`x·cos + rotate_half(x)·sin`, as in transformers).
+/// x: [tokens, heads, dim]; cos, sin: [tokens, dim/2], fp32, contiguous.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, TorchError> {
+    let size = x.size();
+    let fits = |t: &Tensor| {
+        t.size() == [size[0], size[2] / 2] && t.kind() == Kind::Float && t.is_contiguous() && t.device() == x.device()
+    };
+    ensure(size.len() == 3 && fits(cos) && fits(sin), || {
+        format!("rope: x is {size:?}, cos {:?}, sin {:?} (fp32 [tokens, dim/2])", cos.size(), sin.size())
+    })?;
+    // SAFETY: live tensors in, one new tensor out; shapes and dtypes were checked.
+    ffi::one(|made| unsafe { ffi::xt_rope(ffi::raw(x), ffi::raw(cos), ffi::raw(sin), made) })
+}
+
+/// Causal attention inside each sequence of a packed batch; no token sees another sequence.
+/// q: [tokens, heads, dim]; k, v: [tokens, kv_heads, dim]; `cu_seqlens`: 0, end of sequence 1, …, tokens.
+///
+/// # Errors
+/// If `cu_seqlens` does not cover the tokens in order, or the shapes do not fit.
+pub fn varlen_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    cu_seqlens: &[i64],
+    scale: f64,
+) -> Result<Tensor, TorchError> {
+    let (qs, ks) = (q.size(), k.size());
+    ensure(
+        qs.len() == 3 && ks.len() == 3 && ks == v.size() && qs[0] == ks[0] && qs[2] == ks[2] && qs[1] % ks[1] == 0,
+        || format!("varlen_attention: q is {qs:?}, k {ks:?}, v {:?}", v.size()),
+    )?;
+    let ordered = cu_seqlens.first() == Some(&0)
+        && cu_seqlens.last() == Some(&qs[0])
+        && cu_seqlens.windows(2).all(|pair| pair[0] < pair[1]);
+    ensure(ordered, || format!("varlen_attention: cu_seqlens {cu_seqlens:?} do not cover {} tokens", qs[0]))?;
+    let n = count(cu_seqlens.len())?;
+    // SAFETY: live tensors and an array of `n` bounds in, one new tensor out; bounds lie inside the tensors.
+    ffi::one(|made| unsafe {
+        ffi::xt_varlen_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), cu_seqlens.as_ptr(), n, scale, made)
+    })
+}
+
+/// Where each decoding row's keys lie.
+#[derive(Debug, Default, Clone)]
+pub struct DecodeRows {
+    /// The row's slot in the cache.
+    pub slot: Vec<i64>,
+    /// Positions of its own in that slot (the new one included).
+    pub own_len: Vec<i64>,
+    /// First token of its prefix in the packed prefix tensors.
+    pub prefix_begin: Vec<i64>,
+    /// Tokens of its prefix.
+    pub prefix_len: Vec<i64>,
+}
+
+/// Attention of one new position a row, over a prefix (which rows may share) and the row's own cached positions.
+/// q: [rows, heads, dim]; prefix_k, prefix_v: [prefix tokens, kv_heads, dim]; k_cache, v_cache:
+/// [slots, capacity, kv_heads, dim], all contiguous. → [rows, heads, dim]. Not differentiable.
+///
+/// # Errors
+/// If a row points outside the tensors, or shapes do not fit.
+pub fn decode_attention(
+    q: &Tensor,
+    prefix: (&Tensor, &Tensor),
+    cache: (&Tensor, &Tensor),
+    rows: &DecodeRows,
+    scale: f64,
+) -> Result<Tensor, TorchError> {
+    let (qs, ps, cs) = (q.size(), prefix.0.size(), cache.0.size());
+    let n = rows.slot.len();
+    ensure(
+        qs.len() == 3
+            && qs[0] == n as i64
+            && cs.len() == 4
+            && ps[1..] == cs[2..]
+            && qs[2] == cs[3]
+            && qs[1] % cs[2] == 0
+            && prefix.1.size() == ps
+            && cache.1.size() == cs
+            && [prefix.0, prefix.1, cache.0, cache.1].iter().all(|t| t.is_contiguous() && t.kind() == q.kind()),
+        || format!("decode_attention: q {qs:?}, prefix {ps:?}, cache {cs:?}, {n} rows"),
+    )?;
+    let inside = rows.own_len.len() == n
+        && rows.prefix_begin.len() == n
+        && rows.prefix_len.len() == n
+        && rows.slot.iter().all(|&s| (0..cs[0]).contains(&s))
+        && rows.own_len.iter().all(|&l| (1..=cs[1]).contains(&l))
+        && rows.prefix_begin.iter().zip(&rows.prefix_len).all(|(&b, &l)| b >= 0 && l >= 0 && b + l <= ps[0]);
+    ensure(inside, || "decode_attention: a row points outside the cache".into())?;
+    let n = count(n)?;
+    // SAFETY: every offset the kernel makes from these arrays was checked to lie inside the contiguous tensors.
+    ffi::one(|made| unsafe {
+        ffi::xt_decode_attention(
+            ffi::raw(q),
+            ffi::raw(prefix.0),
+            ffi::raw(prefix.1),
+            ffi::raw(cache.0),
+            ffi::raw(cache.1),
+            rows.slot.as_ptr(),
+            rows.own_len.as_ptr(),
+            rows.prefix_begin.as_ptr(),
+            rows.prefix_len.as_ptr(),
+            n,
+            scale,
+            made,
+        )
+    })
+}
+
+/// Hyperparameters of one AdamW step (Loshchilov & Hutter 2019; decoupled weight decay).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first and second moment.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// One AdamW step in place, by libtorch's fused kernel. All four tensors have the same shape; `step` counts from 1.
+///
+/// # Errors
+/// If shapes or dtypes differ.
+pub fn adamw_step(
+    param: &mut Tensor,
+    grad: &Tensor,
+    moments: (&mut Tensor, &mut Tensor),
+    step: u64,
+    hyper: AdamW,
+) -> Result<(), TorchError> {
+    let same = param.size() == grad.size() && param.size() == moments.0.size() && param.size() == moments.1.size();
+    ensure(same && step > 0, || "adamw_step: shapes differ, or step is 0".into())?;
+    let (m, v) = moments;
+    // SAFETY: four live tensors of one shape, updated in place.
+    ffi::check(unsafe {
+        ffi::xt_fused_adamw(
+            ffi::raw(param),
+            ffi::raw(grad),
+            ffi::raw(m),
+            ffi::raw(v),
+            hyper.lr,
+            hyper.betas.0,
+            hyper.betas.1,
+            hyper.weight_decay,
+            hyper.eps,
+            step as f64,
+        )
+    })
+}
