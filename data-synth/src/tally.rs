@@ -1,7 +1,9 @@
 //! Counting evidence: what each choice says for and against every value, and what follows from all of them.
 //!
-//! The reasoning is written the way a very small model learns fast: the past summary's entries first, then one segment a
-//! choice, values in the order of the items' text, e.g. `past + science - luxury ; + warm short - blunt data long ;`.
+//! The reasoning is written the way a very small model learns fast: the past summary's entries, then one numbered segment
+//! a choice, values in the order of the items' text, then what follows from all of them in canonical order, e.g.
+//! `past + science - luxury one + warm short - blunt data net + science warm short - blunt data luxury`. The numbers, which
+//! prompts of the set `compact` show too, are what lets it find its place: without them it needs many times the training.
 
 use crate::lexicon::{VALUES, Value, mentions};
 use crate::summary::Summary;
@@ -23,18 +25,29 @@ impl Evidence {
         Self { plus: only(&chosen, &rejected), minus: only(&rejected, &chosen) }
     }
 
+    fn of_summary(summary: &Summary) -> Self {
+        Self { plus: summary.likes.clone(), minus: summary.avoids.clone() }
+    }
+
+    /// `prefix + plus - minus`, a sign without values left out.
     fn text(&self, prefix: &str) -> String {
-        let mut words = Vec::new();
-        words.extend((!prefix.is_empty()).then_some(prefix));
+        let mut words = vec![prefix];
         for (sign, values) in [("+", &self.plus), ("-", &self.minus)] {
             if !values.is_empty() {
                 words.push(sign);
                 words.extend(values.iter().map(|v| v.canonical()));
             }
         }
-        words.push(";");
         words.join(" ")
     }
+}
+
+/// How the compact prompts number choices; later ones have digits.
+const NUMBERS: [&str; 12] =
+    ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
+
+fn number(index: usize) -> String {
+    NUMBERS.get(index).map_or_else(|| (index + 1).to_string(), |&n| n.to_owned())
 }
 
 /// The past summary and the evidence of every choice since.
@@ -49,10 +62,10 @@ pub struct Tally {
 impl Tally {
     /// The reasoning text.
     pub fn text(&self) -> String {
-        let past = Evidence { plus: self.past.likes.clone(), minus: self.past.avoids.clone() };
-        let past = (!self.past.is_empty()).then(|| past.text("past"));
-        let choices = self.choices.iter().map(|e| e.text(""));
-        past.into_iter().chain(choices).collect::<Vec<_>>().join(" ")
+        let mut segments = vec![Evidence::of_summary(&self.past).text("past")];
+        segments.extend(self.choices.iter().enumerate().map(|(i, e)| e.text(&number(i))));
+        segments.push(Evidence::of_summary(&self.supported(1)).text("net"));
+        segments.join(" ")
     }
 
     /// Count of evidence for minus against, by [`Value::index`]; an entry of the past summary counts as one choice.
@@ -78,6 +91,17 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
+
+    #[test]
+    fn numbers_are_those_of_the_compact_prompts() {
+        let choice = chat::Interaction { chosen: "a note".into(), ..chat::Interaction::default() };
+        let prompt = testing::compact().summarize(None, &vec![choice; 14]).unwrap().remove(0).content;
+        for (index, line) in prompt.lines().skip(1).enumerate() {
+            assert!(line.starts_with(&format!("{} + ", number(index))), "{line}");
+        }
+        assert_eq!(prompt.lines().count(), 15);
+    }
 
     #[test]
     fn choices_are_counted_and_written_down() {
@@ -90,7 +114,8 @@ mod tests {
         };
         assert_eq!(
             tally.text(),
-            "past + science - luxury ; + warm short science - long blunt data ; + warm - funny science ;"
+            "past + science - luxury one + warm short science - long blunt data two + warm - funny science \
+             net + science warm short - funny blunt long data luxury"
         );
         let all = "They like science, warm, short. They avoid funny, blunt, long, data, luxury.";
         assert_eq!(tally.supported(1).text(0), all);

@@ -172,7 +172,7 @@ mod tests {
             .unwrap();
         let text = ask(TALKATIVE, messages, 1).unwrap();
         let parts = reasoning::split(&text).unwrap();
-        assert_eq!(parts.reasoning, "past - data ; + funny short - blunt long ; + funny - serious ;");
+        assert_eq!(parts.reasoning, "past - data one + funny short - blunt long two + funny - serious net + funny short - serious blunt long data");
         let all = Summary::read("They like funny, short. They avoid serious, blunt, long, data.");
         assert_eq!(Summary::read(parts.summary), all);
     }

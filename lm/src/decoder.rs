@@ -110,11 +110,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If libtorch fails (memory).
-    pub fn forward_train<'a>(
-        &self,
-        batch: &'a Packed,
-        recompute: Recompute,
-    ) -> Result<(Tensor, Tape<'a>), LmError> {
+    pub fn forward_train<'a>(&self, batch: &'a Packed, recompute: Recompute) -> Result<(Tensor, Tape<'a>), LmError> {
         let (cos, sin) = self.rope_rows(&batch.positions);
         let mut x = tch::no_grad(|| self.embed(&batch.ids));
         let mut layers = Vec::new();
@@ -122,8 +118,7 @@ impl Decoder {
             let weights = self.params.layer(layer);
             let (input, output, graph) = match recompute {
                 Recompute::EveryLayer => {
-                    let (y, _) =
-                        tch::no_grad(|| layer_forward(self.spec(), &weights, &x, (&cos, &sin), batch))?;
+                    let (y, _) = tch::no_grad(|| layer_forward(self.spec(), &weights, &x, (&cos, &sin), batch))?;
                     (x, y, None)
                 }
                 Recompute::Nothing => {

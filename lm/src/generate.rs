@@ -180,17 +180,16 @@ impl Generator<'_> {
             let row = &mut rows[r];
             row.ids.push(drawn[i] as u32);
             row.logprobs.push(probabilities[i * vocab + drawn[i]].ln());
-            row.finish = if self.stop_ids.contains(&(drawn[i] as u32))
-                || stop.is_some_and(|hook| hook(row.request, &row.ids))
-            {
-                Some(FinishReason::Stop)
-            } else if row.ids.len() >= requests[row.request].sampling.max_tokens
-                || row.prefix_len as usize + row.ids.len() >= context
-            {
-                Some(FinishReason::Length)
-            } else {
-                None
-            };
+            row.finish =
+                if self.stop_ids.contains(&(drawn[i] as u32)) || stop.is_some_and(|hook| hook(row.request, &row.ids)) {
+                    Some(FinishReason::Stop)
+                } else if row.ids.len() >= requests[row.request].sampling.max_tokens
+                    || row.prefix_len as usize + row.ids.len() >= context
+                {
+                    Some(FinishReason::Length)
+                } else {
+                    None
+                };
         }
         Ok(())
     }
@@ -249,8 +248,7 @@ impl Generator<'_> {
             let (q, k, v) = project(spec, &weights, &x, (&cos, &sin))?;
             let (own_k, own_v) = cache.write(layer, &places, &k, &v);
             let prefix = &cache.prefix[layer];
-            let attended =
-                torch_ext::decode_attention(&q, (&prefix.0, &prefix.1), (own_k, own_v), &at, scale(spec))?;
+            let attended = torch_ext::decode_attention(&q, (&prefix.0, &prefix.1), (own_k, own_v), &at, scale(spec))?;
             x = finish(spec, &weights, &x, &attended.view([-1, width]))?;
         }
         let all = Tensor::arange(active.len() as i64, (Kind::Int64, device));

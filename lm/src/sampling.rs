@@ -39,8 +39,7 @@ pub fn draw(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
         return invert(probabilities.iter().copied().enumerate(), sum(probabilities.iter().copied()), u);
     }
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
-    let by_probability =
-        |a: &usize, b: &usize| probabilities[*b].total_cmp(&probabilities[*a]).then(a.cmp(b));
+    let by_probability = |a: &usize, b: &usize| probabilities[*b].total_cmp(&probabilities[*a]).then(a.cmp(b));
     if sampling.top_k > 0 && sampling.top_k < order.len() {
         order.select_nth_unstable_by(sampling.top_k - 1, by_probability);
         order.truncate(sampling.top_k);

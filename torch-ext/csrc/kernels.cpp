@@ -10,6 +10,18 @@
 
 namespace xplore {
 
+namespace {
+
+// exp of a positive number may overflow, and the reciprocal that relaxed float rules make of a division turns
+// 1/infinity into NaN; exp(-|x|) is at most 1.
+inline float sigmoid(float x) {
+  const float e = expf(-std::fabs(x));
+  const float s = 1.0f / (1.0f + e);
+  return x < 0 ? e * s : s;
+}
+
+}  // namespace
+
 EACH_CPU void rms_norm_rows(const float* x, const float* w, float* y, float* inv, int64_t begin, int64_t end,
                             int64_t dim, float eps) {
   for (int64_t r = begin; r < end; ++r) {
@@ -45,7 +57,7 @@ EACH_CPU void swiglu_rows(const float* gate_up, float* out, int64_t begin, int64
     const float* gate = gate_up + r * 2 * width;
     const float* up = gate + width;
     float* o = out + r * width;
-    for (int64_t i = 0; i < width; ++i) o[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+    for (int64_t i = 0; i < width; ++i) o[i] = gate[i] * sigmoid(gate[i]) * up[i];
   }
 }
 
@@ -58,7 +70,7 @@ EACH_CPU void swiglu_rows_backward(const float* dout, const float* gate_up, floa
     float* dgate = dgate_up + r * 2 * width;
     float* dup = dgate + width;
     for (int64_t i = 0; i < width; ++i) {
-      const float s = 1.0f / (1.0f + expf(-gate[i]));
+      const float s = sigmoid(gate[i]);
       const float silu = gate[i] * s;
       dup[i] = d[i] * silu;
       dgate[i] = d[i] * up[i] * (s + silu * (1.0f - s));

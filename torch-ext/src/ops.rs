@@ -40,7 +40,7 @@ pub fn grad(outputs: &[&Tensor], grad_outputs: &[&Tensor], inputs: &[&Tensor]) -
 /// # Errors
 /// If `w` is not [dim].
 pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor, TorchError> {
-    ensure(w.dim() == 1 && x.size().last() == w.size().first(), || {
+    ensure(w.dim() == 1 && w.numel() > 0 && x.size().last() == w.size().first(), || {
         format!("rms_norm: x is {:?}, weight {:?}", x.size(), w.size())
     })?;
     // SAFETY: live tensors in, one new tensor out.
@@ -69,7 +69,7 @@ pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, TorchError
     let fits = |t: &Tensor| {
         t.size() == [size[0], size[2] / 2] && t.kind() == Kind::Float && t.is_contiguous() && t.device() == x.device()
     };
-    ensure(size.len() == 3 && fits(cos) && fits(sin), || {
+    ensure(size.len() == 3 && size[2] % 2 == 0 && fits(cos) && fits(sin), || {
         format!("rope: x is {size:?}, cos {:?}, sin {:?} (fp32 [tokens, dim/2])", cos.size(), sin.size())
     })?;
     // SAFETY: live tensors in, one new tensor out; shapes and dtypes were checked.
@@ -141,7 +141,9 @@ pub fn decode_attention(
             && qs[1] % cs[2] == 0
             && prefix.1.size() == ps
             && cache.1.size() == cs
-            && [prefix.0, prefix.1, cache.0, cache.1].iter().all(|t| t.is_contiguous() && t.kind() == q.kind()),
+            && [prefix.0, prefix.1, cache.0, cache.1]
+                .iter()
+                .all(|t| t.is_contiguous() && t.kind() == q.kind() && t.device() == q.device()),
         || format!("decode_attention: q {qs:?}, prefix {ps:?}, cache {cs:?}, {n} rows"),
     )?;
     let inside = rows.own_len.len() == n

@@ -1,0 +1,111 @@
+//! Tiny models and the comparisons all tests make.
+
+use std::sync::LazyLock;
+
+use chat::tokenizer::Tokenizer;
+use lm::sampling::uniform;
+use lm::{Decoder, Family, ModelSpec, Params};
+use tch::{Device, Kind, Tensor};
+
+/// Longest sequence of the tiny models.
+pub const CONTEXT: usize = 256;
+/// Rows of their embedding; a little more than the tokenizer has tokens.
+pub const VOCAB: i64 = 520;
+
+/// Both families, tied and untied.
+pub const VARIANTS: [(Family, bool); 4] =
+    [(Family::Qwen3, true), (Family::Qwen3, false), (Family::Llama, true), (Family::Llama, false)];
+
+/// Grouped queries in both; in Qwen3 the heads together are wider than the residual stream.
+pub fn spec(family: Family, tied: bool) -> ModelSpec {
+    let qwen = family == Family::Qwen3;
+    ModelSpec {
+        family,
+        vocab_size: VOCAB,
+        hidden_size: 48,
+        intermediate_size: 80,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: if qwen { 2 } else { 1 },
+        head_dim: if qwen { 16 } else { 12 },
+        max_position_embeddings: CONTEXT,
+        rope_theta: if qwen { 1e6 } else { 1e4 },
+        rms_norm_eps: if qwen { 1e-6 } else { 1e-5 },
+        tie_word_embeddings: tied,
+    }
+}
+
+/// Numbers from N(0, std²), [shape]. A function of `seed` alone: libtorch's generator is global and tests run at once.
+pub fn normal(seed: u64, std: f64, shape: &[i64]) -> Tensor {
+    let numel: i64 = shape.iter().product();
+    let values: Vec<f32> = (0..numel as u64)
+        .map(|i| {
+            let (u, v) = (uniform(seed, 2 * i), uniform(seed, 2 * i + 1));
+            (std * (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+        })
+        .collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+/// Weights wide enough that logits vary by several nats; norm weights differ from 1, so that leaving one out shows.
+pub fn weights(spec: &ModelSpec, seed: u64) -> Params {
+    let params = Params::zeros(spec, Kind::Float, Device::Cpu).unwrap();
+    for (i, entry) in params.entries().iter().enumerate() {
+        let mean = if entry.decays() { 0.0 } else { 1.0 };
+        let values = normal(seed * 1000 + i as u64, 0.25, &entry.shape) + mean;
+        params.view(entry).copy_(&values);
+    }
+    params
+}
+
+/// A model of [`spec`] with [`weights`].
+pub fn decoder(family: Family, tied: bool) -> Decoder {
+    Decoder::new(weights(&spec(family, tied), 7))
+}
+
+/// A tokenizer of about 500 tokens with the ChatML template.
+pub fn tokenizer() -> Tokenizer {
+    static TRAINED: LazyLock<Tokenizer> = LazyLock::new(|| {
+        let texts = [
+            "She likes warm stories about space and avoids long dry reports about finance.",
+            "He prefers short practical answers; tone matters more to him than length.",
+            "They read news about gardens, bread, rivers and the 1990s. 12 345 6789",
+            "Ünïcode wörds are rare: naïve café, 日本語, привет.",
+        ];
+        Tokenizer::train(texts.iter().copied().cycle().take(80), 500).unwrap()
+    });
+    TRAINED.clone()
+}
+
+/// `length` token ids that depend on `seed` alone.
+pub fn ids(seed: u64, length: usize) -> Vec<u32> {
+    (0..length as u64).map(|i| (uniform(seed, i) * VOCAB as f64) as u32).collect()
+}
+
+/// Ragged sequences, the shortest of one token, the longest near the context's end.
+pub fn sequences() -> Vec<Vec<u32>> {
+    [33, 1, 17, 200, 2, 64].iter().enumerate().map(|(i, n)| ids(100 + i as u64, *n)).collect()
+}
+
+/// |actual - expected| / |expected|, Euclidean; infinite if anything is not finite.
+pub fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(actual.size(), expected.size());
+    let (a, e) = (actual.detach().to_kind(Kind::Double), expected.detach().to_kind(Kind::Double));
+    let d = ((a - &e).norm() / (e.norm() + 1e-300)).double_value(&[]);
+    if d.is_finite() { d } else { f64::INFINITY }
+}
+
+/// Asserts [`distance`] below `tolerance`.
+#[track_caller]
+pub fn close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
+    let d = distance(actual, expected);
+    assert!(d < tolerance, "{what}: relative distance {d:.2e}, allowed {tolerance:.0e}");
+}
+
+/// Asserts [`distance`], and the largest single difference beside the largest value, below `tolerance`.
+#[track_caller]
+pub fn close_everywhere(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
+    close(what, actual, expected, tolerance);
+    let d = ((actual - expected).abs().max() / expected.abs().max()).double_value(&[]);
+    assert!(d < tolerance, "{what}: largest difference {d:.2e} of the largest value, allowed {tolerance:.0e}");
+}

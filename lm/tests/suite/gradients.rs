@@ -1,0 +1,180 @@
+//! The explicit way back against plain autograd through the whole model.
+
+use lm::head::{Scores, Targets, score_and_backward};
+use lm::{Decoder, Packed, Params, Recompute};
+use tch::{Device, Kind, Tensor};
+
+use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids, sequences, spec, weights};
+
+/// A loss: the weighted sum of log-probabilities, `sum(weights[i] · logprob(targets[i] after token rows[i]))`.
+#[derive(Default)]
+pub struct Weighted {
+    /// Tokens of the packed batch that predict.
+    pub rows: Vec<i64>,
+    /// What they predict.
+    pub targets: Vec<i64>,
+    /// How much each counts.
+    pub weights: Vec<f32>,
+}
+
+impl Weighted {
+    /// Adds one term.
+    pub fn push(&mut self, row: i64, target: u32, weight: f32) {
+        self.rows.push(row);
+        self.targets.push(i64::from(target));
+        self.weights.push(weight);
+    }
+
+    /// Where log-probabilities are wanted.
+    pub fn at(&self) -> Targets {
+        Targets { rows: Tensor::from_slice(&self.rows), targets: Tensor::from_slice(&self.targets) }
+    }
+}
+
+/// Gradients of the loss by the model's own way back, and its scores.
+pub fn layerwise(
+    model: &Decoder,
+    batch: &Packed,
+    wanted: &Weighted,
+    temperature: f64,
+    recompute: Recompute,
+) -> (Params, Scores) {
+    let grads = Params::zeros(model.spec(), Kind::Float, Device::Cpu).unwrap();
+    let scores = add_layerwise(&grads, model, batch, wanted, temperature, recompute);
+    (grads, scores)
+}
+
+fn add_layerwise(
+    grads: &Params,
+    model: &Decoder,
+    batch: &Packed,
+    wanted: &Weighted,
+    temperature: f64,
+    recompute: Recompute,
+) -> Scores {
+    let weights = Tensor::from_slice(&wanted.weights);
+    let (hidden, tape) = model.forward_train(batch, recompute).unwrap();
+    let (grad_hidden, scores) =
+        score_and_backward(model, &hidden, &wanted.at(), temperature, grads, |begin, scores| {
+            weights.narrow(0, begin, scores.logprobs.size()[0])
+        })
+        .unwrap();
+    model.backward(tape, grad_hidden, grads).unwrap();
+    scores
+}
+
+/// The same by autograd: the flat buffer's gradient, and log-probabilities.
+pub fn autograd(params: &Params, batch: &Packed, wanted: &Weighted, temperature: f64) -> (Params, Tensor) {
+    let mut copy = Params::zeros(params.spec(), Kind::Float, Device::Cpu).unwrap();
+    copy.flat = params.flat.detach().copy().set_requires_grad(true);
+    let model = Decoder::new(copy);
+    let logits = model.logits(batch).unwrap().index_select(0, &Tensor::from_slice(&wanted.rows)) / temperature;
+    let targets = Tensor::from_slice(&wanted.targets).unsqueeze(-1);
+    let logprobs = logits.log_softmax(-1, Kind::Float).gather(-1, &targets, false).squeeze_dim(-1);
+    (&logprobs * Tensor::from_slice(&wanted.weights)).sum(Kind::Float).backward();
+    let mut grads = Params::zeros(params.spec(), Kind::Float, Device::Cpu).unwrap();
+    grads.flat = model.params.flat.grad();
+    (grads, logprobs.detach())
+}
+
+/// Part of the tokens predict, in no order; weights of both signs, some zero.
+fn wanted(batch: &Packed) -> Weighted {
+    let mut wanted = Weighted::default();
+    let targets = ids(40, batch.tokens() as usize);
+    for row in (0..batch.tokens()).rev().filter(|row| row % 3 != 1) {
+        wanted.push(row, targets[row as usize], ((row * 7 % 11) - 5) as f32 / 5.0);
+    }
+    wanted
+}
+
+fn every_parameter_is_close(what: &str, ours: &Params, expected: &Params, tolerance: f64) {
+    for entry in ours.entries() {
+        let reference = expected.view(entry);
+        assert!(reference.norm().double_value(&[]) > 1e-3, "{what}: {} has no gradient to compare", entry.name);
+        close(&format!("{what}, {}", entry.name), &ours.view(entry), &reference, tolerance);
+    }
+}
+
+#[test]
+fn the_explicit_way_back_is_autograds() {
+    let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
+    let wanted = wanted(&batch);
+    for (family, tied) in VARIANTS {
+        let model = decoder(family, tied);
+        for temperature in [1.0, 0.7] {
+            let (expected, logprobs) = autograd(&model.params, &batch, &wanted, temperature);
+            for recompute in [Recompute::Nothing, Recompute::EveryLayer] {
+                let what = format!("{family:?}, tied {tied}, temperature {temperature}, {recompute:?}");
+                let (grads, scores) = layerwise(&model, &batch, &wanted, temperature, recompute);
+                close(&what, &scores.logprobs, &logprobs, 1e-5);
+                every_parameter_is_close(&what, &grads, &expected, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputing_changes_no_bit() {
+    let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
+    let wanted = wanted(&batch);
+    let model = decoder(VARIANTS[0].0, true);
+    let (kept, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::Nothing);
+    let (again, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::EveryLayer);
+    assert_eq!(kept.flat, again.flat);
+}
+
+/// Micro-batches: gradients are added up, and the sum is that of one large batch.
+#[test]
+fn gradients_of_micro_batches_add_up() {
+    let sequences = sequences();
+    let whole = Packed::new(&sequences, CONTEXT, Device::Cpu).unwrap();
+    let (mut all, targets) = (Weighted::default(), ids(41, whole.tokens() as usize));
+    for row in 0..whole.tokens() {
+        all.push(row, targets[row as usize], 0.5 + (row % 4) as f32);
+    }
+    for (family, tied) in VARIANTS {
+        let model = decoder(family, tied);
+        let (expected, _) = layerwise(&model, &whole, &all, 1.0, Recompute::Nothing);
+        let sum = Params::zeros(model.spec(), Kind::Float, Device::Cpu).unwrap();
+        let mut begin = 0;
+        for pair in sequences.chunks(2) {
+            let batch = Packed::new(pair, CONTEXT, Device::Cpu).unwrap();
+            let mut part = Weighted::default();
+            for row in 0..batch.tokens() {
+                let i = (begin + row) as usize;
+                part.push(row, targets[i], all.weights[i]);
+            }
+            begin += batch.tokens();
+            add_layerwise(&sum, &model, &batch, &part, 1.0, Recompute::EveryLayer);
+        }
+        every_parameter_is_close(&format!("{family:?}, tied {tied}"), &sum, &expected, 1e-5);
+    }
+}
+
+/// A step along the gradient must raise the objective by step · |gradient|² (float32 allows a loose check only; it
+/// catches a wrong sign or scale that both implementations above might share).
+#[test]
+fn the_gradient_predicts_the_change_of_the_objective() {
+    let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
+    let wanted = wanted(&batch);
+    for (family, tied) in VARIANTS {
+        let params = weights(&spec(family, tied), 9);
+        let objective = |flat: Tensor| {
+            let mut moved = Params::zeros(params.spec(), Kind::Float, Device::Cpu).unwrap();
+            moved.flat = flat;
+            let model = Decoder::new(moved);
+            let hidden = model.forward(&batch, None).unwrap();
+            let scores = lm::head::score(&model, &hidden, &wanted.at(), 0.7).unwrap();
+            (scores.logprobs.to_kind(Kind::Double) * Tensor::from_slice(&wanted.weights))
+                .sum(Kind::Double)
+                .double_value(&[])
+        };
+        let model = Decoder::new(weights(&spec(family, tied), 9));
+        let (grads, _) = layerwise(&model, &batch, &wanted, 0.7, Recompute::Nothing);
+        let length = grads.flat.norm().double_value(&[]);
+        let step = &grads.flat * (2e-3 / length);
+        let rise = objective(&params.flat + &step) - objective(&params.flat - &step);
+        let expected = 2.0 * 2e-3 * length;
+        assert!((rise / expected - 1.0).abs() < 0.02, "{family:?}, tied {tied}: rose by {rise}, expected {expected}");
+    }
+}

@@ -1,0 +1,192 @@
+//! Folders written by us, read by transformers: logits, gradients, greedy tokens, token ids and chat templates agree.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use chat::tokenizer::Tokenizer;
+use chat::{Message, Sampling};
+use lm::generate::{Generator, Limits, Request};
+use lm::{Family, Packed, Recompute, checkpoint};
+use serde_json::{Value as Json, json};
+use tch::{Device, Tensor};
+
+use crate::fixtures::{CONTEXT, VARIANTS, close, close_everywhere, decoder, ids, normal, sequences, tokenizer};
+use crate::gradients::{Weighted, layerwise};
+use crate::texts::{TEXTS, THINKING_TEMPLATE, conversations};
+use crate::witness::{Answers, ask};
+
+const NEW_TOKENS: usize = 32;
+const TEMPERATURE: f64 = 0.7;
+
+fn name((family, tied): (Family, bool)) -> String {
+    format!("{}-{}", family.model_type(), if tied { "tied" } else { "untied" })
+}
+
+/// The last variant carries a template with everything in it; the others the one that our own tokenizers get.
+fn tokenizer_of(variant: (Family, bool)) -> Tokenizer {
+    if variant != VARIANTS[3] {
+        return tokenizer();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer().save(folder.path()).unwrap();
+    std::fs::write(folder.path().join("chat_template.jinja"), THINKING_TEMPLATE).unwrap();
+    Tokenizer::load(folder.path()).unwrap()
+}
+
+fn weights_of_targets() -> Vec<Vec<f32>> {
+    let made = sequences().into_iter().enumerate();
+    made.map(|(i, s)| Vec::try_from(normal(500 + i as u64, 1.0, &[s.len() as i64 - 1])).unwrap()).collect()
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    (0..6).map(|i| ids(300 + i, 1 + 9 * i as usize)).collect()
+}
+
+/// Every conversation, with and without the assistant's turn opened, under each setting of `thinking`.
+fn chats() -> Vec<(Vec<Message>, bool, Option<bool>)> {
+    let mut chats = Vec::new();
+    for thinking in [None, Some(false), Some(true)] {
+        for add_generation_prompt in [false, true] {
+            chats.extend(conversations().into_iter().map(|chat| (chat, add_generation_prompt, thinking)));
+        }
+    }
+    chats
+}
+
+fn job_of(variant: (Family, bool), folder: &Path) -> Json {
+    let folder = folder.join(name(variant));
+    checkpoint::save(&folder, &decoder(variant.0, variant.1), &tokenizer_of(variant), |_| Ok(())).unwrap();
+    let chats: Vec<Json> = chats()
+        .into_iter()
+        .map(|(messages, add_generation_prompt, enable_thinking)| {
+            json!({
+                "messages": messages,
+                "add_generation_prompt": add_generation_prompt,
+                "enable_thinking": enable_thinking,
+            })
+        })
+        .collect();
+    json!({
+        "name": name(variant),
+        "folder": folder,
+        "sequences": sequences(),
+        "gradients": { "weights": weights_of_targets(), "temperature": TEMPERATURE },
+        "greedy": prompts(),
+        "new_tokens": NEW_TOKENS,
+        "texts": TEXTS,
+        "chats": chats,
+    })
+}
+
+/// One Python process serves all tests of this file.
+static ANSWERS: LazyLock<Answers> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let models: Vec<Json> = VARIANTS.iter().map(|&variant| job_of(variant, folder.path())).collect();
+    ask(&json!({ "make": [], "models": models }), folder.path())
+});
+
+#[test]
+fn transformers_loads_every_tensor_into_the_right_class() {
+    for variant in VARIANTS {
+        let report = ANSWERS.report(&name(variant));
+        assert_eq!(report["class"], variant.0.architecture());
+        assert_eq!(report["missing"], json!([]));
+        assert_eq!(report["unexpected"], json!([]));
+    }
+}
+
+#[test]
+fn logits_of_a_packed_batch_are_those_of_each_sequence_alone() {
+    for variant in VARIANTS {
+        let model = decoder(variant.0, variant.1);
+        let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
+        let logits = tch::no_grad(|| model.logits(&batch)).unwrap();
+        for (i, pair) in batch.cu_seqlens.windows(2).enumerate() {
+            let expected = ANSWERS.tensor(&format!("{}/logits/{i}", name(variant)));
+            let ours = logits.narrow(0, pair[0], pair[1] - pair[0]);
+            // Logits that hardly vary would agree whatever the layers do.
+            assert!(expected.std(true).double_value(&[]) > 0.5);
+            close_everywhere(&format!("{}, sequence {i}", name(variant)), &ours, &expected, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_packed_batch_are_those_of_the_sequences() {
+    let sequences = sequences();
+    let batch = Packed::new(&sequences, CONTEXT, Device::Cpu).unwrap();
+    let mut wanted = Weighted::default();
+    for (i, (sequence, weights)) in sequences.iter().zip(weights_of_targets()).enumerate() {
+        for (t, weight) in weights.into_iter().enumerate() {
+            wanted.push(batch.cu_seqlens[i] + t as i64, sequence[t + 1], weight);
+        }
+    }
+    for variant in VARIANTS {
+        let model = decoder(variant.0, variant.1);
+        let (grads, _) = layerwise(&model, &batch, &wanted, TEMPERATURE, Recompute::Nothing);
+        let prefix = format!("{}/gradient/", name(variant));
+        let mut theirs = ANSWERS.names(&prefix);
+        let mut ours: Vec<&str> = grads.entries().iter().map(|e| e.name.as_str()).collect();
+        theirs.sort_unstable();
+        ours.sort_unstable();
+        assert_eq!(ours, theirs);
+        for parameter in ours {
+            let expected = ANSWERS.tensor(&format!("{prefix}{parameter}"));
+            close(&format!("{prefix}{parameter}"), &grads.named(parameter).unwrap(), &expected, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_the_same() {
+    for variant in VARIANTS {
+        let model = decoder(variant.0, variant.1);
+        let tokenizer = tokenizer();
+        let generator = Generator { model: &model, stop_ids: tokenizer.stop_ids(), limits: Limits::default() };
+        let request = |prompt: Vec<u32>| Request {
+            prompt,
+            seeds: vec![0],
+            sampling: Sampling::greedy(NEW_TOKENS),
+            top_logprobs: 0,
+        };
+        let requests: Vec<Request> = prompts().into_iter().map(request).collect();
+        let ours: Vec<Vec<u32>> =
+            generator.generate(&requests, None).unwrap().into_iter().map(|mut r| r.remove(0).ids).collect();
+        assert_eq!(json!(ours), ANSWERS.report(&name(variant))["greedy"], "{}", name(variant));
+    }
+}
+
+#[test]
+fn token_ids_and_decoded_texts_are_the_same() {
+    for variant in VARIANTS {
+        let (report, tokenizer) = (ANSWERS.report(&name(variant)), tokenizer_of(variant));
+        assert_eq!(json!(tokenizer.stop_ids()), json!([report["eos"]]));
+        assert_eq!(json!(tokenizer.pad_id()), report["pad"]);
+        for (i, text) in TEXTS.iter().enumerate() {
+            let ids = tokenizer.encode(text).unwrap();
+            assert_eq!(json!(ids), report["ids"][i], "ids of {text:?}");
+            assert_eq!(json!(tokenizer.decode(&ids).unwrap()), report["decoded"][i], "decoded {text:?}");
+        }
+    }
+}
+
+#[test]
+fn chat_templates_render_the_same_bytes() {
+    for variant in VARIANTS {
+        let (report, tokenizer) = (ANSWERS.report(&name(variant)), tokenizer_of(variant));
+        for (i, (messages, open, thinking)) in chats().iter().enumerate() {
+            let ours = tokenizer.template().render(messages, *open, *thinking).unwrap();
+            let expected = report["chats"][i].as_str().unwrap();
+            assert_eq!(ours, expected, "{messages:?}, opened: {open}, thinking: {thinking:?}");
+            assert_eq!(json!(tokenizer.encode(&ours).unwrap()), report["chat_ids"][i]);
+        }
+    }
+}
+
+/// Angles at the end of a long context: fp32 products of position and frequency, as transformers has them.
+#[test]
+fn the_witness_sees_differences() {
+    let expected = ANSWERS.tensor("qwen3-tied/logits/0");
+    let other: Tensor = ANSWERS.tensor("qwen3-untied/logits/0");
+    assert!(crate::fixtures::distance(&other, &expected) > 0.1, "two models with the same logits test nothing");
+}

@@ -1,0 +1,138 @@
+//! RMSNorm, SwiGLU and RoPE.
+
+use tch::{Kind, Tensor};
+
+use crate::{close, forward_and_gradients_agree, leaf, normal, rotations};
+
+const EPS: f64 = 1e-3;
+
+fn rms_norm_formula(x: &Tensor, w: &Tensor) -> Tensor {
+    let mean = (x * x).mean_dim(&[-1i64][..], true, x.kind());
+    x / (mean + EPS).sqrt() * w
+}
+
+/// `x·cos + rotate_half(x)·sin` with cos and sin repeated over both halves, as transformers writes it.
+fn rope_formula(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let half = x.size()[2] / 2;
+    let wide = |t: &Tensor| Tensor::cat(&[t, t], -1).unsqueeze(1).to_kind(x.kind());
+    let rotated = Tensor::cat(&[-x.narrow(-1, half, half), x.narrow(-1, 0, half)], -1);
+    x * wide(cos) + rotated * wide(sin)
+}
+
+#[test]
+fn rms_norm_is_its_formula() {
+    // Widths beside and at the vector lengths; 700 rows make several pieces of the weight's gradient.
+    for shape in [vec![1, 3], vec![5, 7], vec![700, 96], vec![33, 4, 16]] {
+        let dim = shape[shape.len() - 1];
+        let inputs = [normal(1, &shape) * 3.0, normal(2, &[dim]) + 1.0];
+        forward_and_gradients_agree(
+            &format!("rms_norm of {shape:?}"),
+            &inputs,
+            |t| torch_ext::rms_norm(&t[0], &t[1], EPS).unwrap(),
+            |t| rms_norm_formula(&t[0], &t[1]),
+        );
+    }
+}
+
+#[test]
+fn rms_norm_of_a_view_is_that_of_its_copy() {
+    let inputs = [normal(3, &[40, 6, 16]), normal(4, &[16]) + 1.0];
+    forward_and_gradients_agree(
+        "rms_norm of the middle heads",
+        &inputs,
+        |t| torch_ext::rms_norm(&t[0].narrow(1, 2, 3), &t[1], EPS).unwrap(),
+        |t| rms_norm_formula(&t[0].narrow(1, 2, 3), &t[1]),
+    );
+}
+
+#[test]
+fn rms_norm_in_bfloat16_rounds_only_what_is_stored() {
+    let (x, w) = (normal(5, &[20, 64]).to_kind(Kind::BFloat16), (normal(6, &[64]) + 1.0).to_kind(Kind::BFloat16));
+    let y = torch_ext::rms_norm(&x, &w, EPS).unwrap();
+    assert_eq!(y.kind(), Kind::BFloat16);
+    // Two roundings to 8 bits of mantissa: at most 2^-8 each, on average far less.
+    close("bf16", &y, &rms_norm_formula(&x.to_kind(Kind::Double), &w.to_kind(Kind::Double)), 4e-3);
+}
+
+#[test]
+fn swiglu_is_its_formula() {
+    for (tokens, width) in [(1, 1), (9, 5), (500, 48)] {
+        forward_and_gradients_agree(
+            &format!("swiglu of {tokens} × {width}"),
+            &[normal(7, &[tokens, 2 * width]) * 3.0],
+            |t| torch_ext::swiglu(&t[0]).unwrap(),
+            |t| {
+                let (gate, up) = (t[0].narrow(1, 0, width), t[0].narrow(1, width, width));
+                &gate * gate.sigmoid() * up
+            },
+        );
+    }
+}
+
+/// exp overflows in fp32 beyond 88.7: silu must still be 0 or the gate itself, with slope 0 or 1.
+#[test]
+fn swiglu_holds_for_gates_of_any_size() {
+    let gates = [-1e30f32, -1e4, -200.0, -104.0, -90.0, -88.0, -60.0, 0.0, 60.0, 88.0, 90.0, 104.0, 200.0, 1e4, 1e30];
+    // Wide rows, so that vector code runs and not only its scalar tail.
+    let width = 16 * gates.len() as i64;
+    let gate = Tensor::from_slice(&gates).repeat([16]);
+    let input = Tensor::cat(&[gate.shallow_clone(), Tensor::full(width, 0.5, (Kind::Float, gate.device()))], 0);
+    let input = leaf(&input.unsqueeze(0), Kind::Float);
+    let output = torch_ext::swiglu(&input).unwrap();
+    let ones = output.ones_like();
+    let gradient = torch_ext::grad(&[&output], &[&ones], &[&input]).unwrap().remove(0);
+    let wide = gate.to_kind(Kind::Double);
+    let sigmoid = wide.sigmoid();
+    let silu = &wide * &sigmoid;
+    let slope = &sigmoid + &silu * (sigmoid.ones_like() - &sigmoid);
+    for (what, actual, expected) in [
+        ("output", output.view([-1]), &silu * 0.5),
+        ("gradient of gate", gradient.narrow(1, 0, width).reshape([-1]), slope * 0.5),
+        ("gradient of up", gradient.narrow(1, width, width).reshape([-1]), silu.shallow_clone()),
+    ] {
+        for (i, gate) in gates.iter().enumerate() {
+            let (a, e) = (actual.double_value(&[i as i64]), expected.double_value(&[i as i64]));
+            assert!((a - e).abs() <= 1e-5 * e.abs() + 1e-30, "{what} at gate {gate}: {a}, expected {e}");
+        }
+        assert!(bool::try_from(actual.isfinite().all()).unwrap(), "{what} is not finite in the vector part");
+    }
+}
+
+#[test]
+fn rope_is_its_formula() {
+    for (tokens, heads, dim) in [(1, 1, 2), (13, 3, 6), (300, 4, 32)] {
+        let positions: Vec<i64> = (0..tokens).map(|t| t * 7 % 50).collect();
+        let (cos, sin) = rotations(&positions, dim / 2);
+        forward_and_gradients_agree(
+            &format!("rope of {tokens} × {heads} × {dim}"),
+            &[normal(8, &[tokens, heads, dim])],
+            |t| torch_ext::rope(&t[0], &cos, &sin).unwrap(),
+            |t| rope_formula(&t[0], &cos, &sin),
+        );
+    }
+}
+
+/// The decoder hands in queries and keys as slices of one product.
+#[test]
+fn rope_of_a_slice_is_that_of_its_copy() {
+    let (cos, sin) = rotations(&[0, 5, 1, 9, 2], 4);
+    forward_and_gradients_agree(
+        "rope of the middle heads",
+        &[normal(9, &[5, 6, 8])],
+        |t| torch_ext::rope(&t[0].narrow(1, 1, 3), &cos, &sin).unwrap(),
+        |t| rope_formula(&t[0].narrow(1, 1, 3), &cos, &sin),
+    );
+}
+
+/// Other dtypes take libtorch's own operations.
+#[test]
+fn other_kinds_agree_with_the_formulas() {
+    let x = normal(10, &[11, 4, 8]).to_kind(Kind::Double);
+    let (cos, sin) = rotations(&(0..11).collect::<Vec<_>>(), 4);
+    let turned = torch_ext::rope(&x, &cos, &sin).unwrap();
+    assert_eq!(turned.kind(), Kind::Double);
+    close("rope", &turned, &rope_formula(&x, &cos, &sin), 1e-12);
+    let gate_up = normal(11, &[11, 10]).to_kind(Kind::Double);
+    let (gate, up) = (gate_up.narrow(1, 0, 5), gate_up.narrow(1, 5, 5));
+    close("swiglu", &torch_ext::swiglu(&gate_up).unwrap(), &(&gate * gate.sigmoid() * up), 1e-12);
+}

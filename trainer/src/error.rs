@@ -1,0 +1,63 @@
+//! What can end a training run.
+
+use std::path::PathBuf;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] lm::LmError),
+    /// A tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] chat::tokenizer::TokenizerError),
+    /// A prompt template.
+    #[error(transparent)]
+    Prompt(#[from] chat::prompts::PromptError),
+    /// The judge.
+    #[error(transparent)]
+    Judge(#[from] rewards::JudgeError),
+    /// The reward's composition.
+    #[error(transparent)]
+    Reward(#[from] rewards::CompositionError),
+    /// The credit across stages.
+    #[error(transparent)]
+    Credit(#[from] rewards::CreditError),
+    /// A file of the run.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong, and the mend.
+        message: String,
+    },
+    /// Data that cannot be trained on.
+    #[error("{0}")]
+    Data(String),
+    /// The machine lacks what the configuration asks for.
+    #[error("{0}")]
+    Environment(String),
+    /// Training itself broke down.
+    #[error("{0}")]
+    Diverged(String),
+    /// The user asked to stop; the checkpoint is written.
+    #[error("stopped after step {step}, as asked; the checkpoint is in {}", path.display())]
+    Interrupted {
+        /// Last finished step.
+        step: u64,
+        /// The checkpoint.
+        path: PathBuf,
+    },
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+impl From<torch_ext::TorchError> for TrainError {
+    fn from(error: torch_ext::TorchError) -> Self {
+        Self::Model(error.into())
+    }
+}

@@ -1,0 +1,132 @@
+//! AdamW over the flat buffers, clipping by global norm, and the schedule of the learning rate.
+
+use configs::optimizer::{OptimizerConfig, Schedule};
+use lm::Params;
+use tch::{Kind, Tensor};
+use torch_ext::AdamW;
+
+use crate::TrainError;
+
+/// AdamW's state and what it works on: gradients in a buffer of the parameters' layout.
+#[derive(Debug)]
+pub struct Optimizer {
+    /// Where the backward pass adds its gradients.
+    pub grads: Params,
+    /// First and second moment, laid out as the parameters.
+    pub(crate) moments: (Tensor, Tensor),
+    /// Updates made.
+    pub(crate) updates: u64,
+    config: OptimizerConfig,
+}
+
+/// What one update did.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    /// Global L2 norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate used.
+    pub lr: f64,
+    /// Whether the gradient was not finite, so that nothing was changed.
+    pub skipped: bool,
+}
+
+impl Optimizer {
+    /// Fresh state for a model.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn new(params: &Params, config: OptimizerConfig) -> Result<Self, TrainError> {
+        let flat = &params.flat;
+        let zeros = || Tensor::f_zeros_like(flat);
+        Ok(Self {
+            grads: Params::zeros(params.spec(), flat.kind(), flat.device())?,
+            moments: (zeros()?, zeros()?),
+            updates: 0,
+            config,
+        })
+    }
+
+    /// Applies the accumulated gradients and clears them. `progress` in [0, 1) says where in the run this update stands.
+    /// A gradient that is not finite changes nothing.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn update(&mut self, params: &mut Params, progress: Progress) -> Result<Update, TrainError> {
+        let lr = self.config.lr * lr_factor(&self.config, progress);
+        let grad_norm = self.grads.flat.norm().to_kind(Kind::Double).double_value(&[]);
+        let skipped = !grad_norm.is_finite();
+        if !skipped {
+            let clip = self.config.grad_clip;
+            if clip > 0.0 && grad_norm > clip {
+                // torch.nn.utils.clip_grad_norm_ adds the same 1e-6.
+                let _ = self.grads.flat.g_mul_scalar_(clip / (grad_norm + 1e-6));
+            }
+            self.updates += 1;
+            let c = &self.config;
+            for (offset, length, decays) in params.decay_ranges() {
+                let part = |t: &Tensor| t.narrow(0, offset, length);
+                let hyper = AdamW {
+                    lr,
+                    betas: (c.betas[0], c.betas[1]),
+                    eps: c.eps,
+                    weight_decay: if decays { c.weight_decay } else { 0.0 },
+                };
+                let (mut m, mut v) = (part(&self.moments.0), part(&self.moments.1));
+                let (mut p, g) = (part(&params.flat), part(&self.grads.flat));
+                torch_ext::adamw_step(&mut p, &g, (&mut m, &mut v), self.updates, hyper)?;
+            }
+        }
+        let _ = self.grads.flat.zero_();
+        Ok(Update { grad_norm, lr, skipped })
+    }
+}
+
+/// Where in a run an update stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Updates before this one.
+    pub done: u64,
+    /// Updates of the whole run.
+    pub total: u64,
+}
+
+/// The schedule's factor on the learning rate: linear warm-up over `warmup_ratio` of the run (as transformers: update u
+/// of w gets u/w, beginning at 0… here at 1/w, so that no update is lost), then the schedule down to `min_lr_ratio`.
+pub fn lr_factor(config: &OptimizerConfig, progress: Progress) -> f64 {
+    let warmup = (config.warmup_ratio * progress.total as f64).ceil();
+    let done = progress.done as f64;
+    if done < warmup {
+        return (done + 1.0) / warmup;
+    }
+    let share = ((done - warmup) / (progress.total as f64 - warmup).max(1.0)).min(1.0);
+    let falling = match config.schedule {
+        Schedule::Constant => return 1.0,
+        Schedule::Linear => 1.0 - share,
+        Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * share).cos()),
+    };
+    config.min_lr_ratio + (1.0 - config.min_lr_ratio) * falling
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn factor(schedule: Schedule, done: u64) -> f64 {
+        let config = OptimizerConfig { schedule, warmup_ratio: 0.1, min_lr_ratio: 0.2, ..OptimizerConfig::default() };
+        lr_factor(&config, Progress { done, total: 110 })
+    }
+
+    #[test]
+    fn schedules_warm_up_and_fall_as_worked_by_hand() {
+        // 11 updates of warm-up, 99 after it; halfway is update 11 + 49.5.
+        for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine] {
+            assert!((factor(schedule, 0) - 1.0 / 11.0).abs() < 1e-12);
+            assert!((factor(schedule, 10) - 1.0).abs() < 1e-12);
+            assert!((factor(schedule, 11) - 1.0).abs() < 1e-12);
+        }
+        assert_eq!(factor(Schedule::Constant, 100), 1.0);
+        assert!((factor(Schedule::Linear, 44) - (0.2 + 0.8 * 2.0 / 3.0)).abs() < 1e-12, "a third of the way down");
+        assert!((factor(Schedule::Cosine, 44) - (0.2 + 0.8 * 0.75)).abs() < 1e-12, "cos(60°) = 1/2");
+        assert!((factor(Schedule::Linear, 110) - 0.2).abs() < 1e-12);
+    }
+}

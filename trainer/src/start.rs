@@ -1,0 +1,106 @@
+//! The device, an existing model or a new one.
+
+use std::path::Path;
+
+use chat::tokenizer::Tokenizer;
+use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, TokenizerConfig};
+use lm::{Decoder, LocalModel, ModelSpec, Params};
+use tch::{Device, Kind};
+
+use crate::TrainError;
+
+/// Settles what is set once for the process: CPU threads (0: all cores) and the allocator.
+pub fn prepare_process(threads: usize) {
+    torch_ext::keep_memory();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tch::set_num_threads(i32::try_from(if threads == 0 { cores } else { threads }).unwrap_or(1));
+}
+
+/// The device a config asks for.
+///
+/// # Errors
+/// [`TrainError::Environment`] if CUDA is asked for and not usable.
+pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
+    let driver = Path::new("/proc/driver/nvidia/version").exists();
+    match wanted {
+        Wanted::Cpu => Ok(Device::Cpu),
+        Wanted::Auto if !driver => Ok(Device::Cpu),
+        Wanted::Auto | Wanted::Cuda => {
+            let loaded = torch_ext::load_cuda();
+            match (loaded, tch::Cuda::is_available()) {
+                (Ok(()), true) => Ok(Device::Cuda(0)),
+                (loaded, _) if wanted == Wanted::Cuda => Err(TrainError::Environment(format!(
+                    "device = \"cuda\" is asked for, but {}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup \
+                     on a machine with an NVIDIA driver",
+                    loaded.err().map_or("no CUDA device is usable".into(), |e| e.to_string())
+                ))),
+                _ => Ok(Device::Cpu),
+            }
+        }
+    }
+}
+
+/// The tensor kind of a dtype.
+pub fn kind(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::Fp32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::Fp16 => Kind::Half,
+    }
+}
+
+/// Loads an existing model.
+///
+/// # Errors
+/// If the folder is not a complete model, or the device is not there.
+pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
+    Ok(LocalModel::load(Path::new(&source.path), kind(source.dtype), device(source.device)?)?)
+}
+
+/// A new model with random weights.
+///
+/// # Errors
+/// If memory does not suffice, or the device is not there.
+pub fn random(
+    name: &str,
+    shape: &ModelShape,
+    tokenizer: Tokenizer,
+    seed: u64,
+    wanted: Wanted,
+) -> Result<LocalModel, TrainError> {
+    let spec = ModelSpec {
+        family: match shape.family {
+            Family::Qwen3 => lm::Family::Qwen3,
+            Family::Llama => lm::Family::Llama,
+        },
+        // A multiple of 64 suits matrix kernels; the rows beyond the tokenizer's are never drawn for long.
+        vocab_size: (tokenizer.vocab_size() as i64 + 63) / 64 * 64,
+        hidden_size: shape.hidden_size as i64,
+        intermediate_size: shape.intermediate_size as i64,
+        num_hidden_layers: shape.layers,
+        num_attention_heads: shape.heads as i64,
+        num_key_value_heads: shape.kv_heads as i64,
+        head_dim: shape.head_dim as i64,
+        max_position_embeddings: shape.max_position_embeddings,
+        rope_theta: shape.rope_theta,
+        rms_norm_eps: shape.rms_norm_eps,
+        tie_word_embeddings: shape.tie_word_embeddings,
+    };
+    // libtorch's seed is signed; the bits are what counts.
+    let params = Params::random(&spec, shape.init_std, seed.cast_signed(), device(wanted)?)?;
+    Ok(LocalModel::new(name, Decoder::new(params), tokenizer)?)
+}
+
+/// The tokenizer of a new model: that of a folder, or one trained on `texts`.
+///
+/// # Errors
+/// If the folder has none, or training fails.
+pub fn tokenizer<'a>(
+    config: &TokenizerConfig,
+    texts: impl Iterator<Item = &'a str> + Send,
+) -> Result<Tokenizer, TrainError> {
+    Ok(match &config.path {
+        Some(folder) => Tokenizer::load(Path::new(folder))?,
+        None => Tokenizer::train(texts, config.vocab_size)?,
+    })
+}
