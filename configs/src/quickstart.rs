@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, at_least, ensure, given};
+use crate::check::{Defect, Under, Verdict, at_least, given};
 use crate::eval::{Setting, check_settings};
 use crate::judge::JudgeConfig;
 use crate::load;
@@ -47,7 +47,9 @@ pub struct QuickstartConfig {
     pub second_judge: QuickstartJudge,
     /// The shape of the policy.
     pub policy: ModelShape,
-    /// The policy's fine-tuning.
+    /// The base model's training: it stands where a pretrained model stands in real runs.
+    pub reading: QuickstartSft,
+    /// The policy's fine-tuning, from the base model.
     pub sft: QuickstartSft,
     /// The policy's reinforcement learning.
     pub rl: QuickstartRl,
@@ -55,23 +57,21 @@ pub struct QuickstartConfig {
     pub eval: QuickstartEval,
 }
 
-/// Sizes of the built-in world's data sets.
+/// Sizes of the built-in world's data sets. Every set has people of its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorldConfig {
-    /// People that training may see.
-    pub train_people: usize,
-    /// People that only the evaluation sees.
-    pub heldout_people: usize,
     /// Judge rows per judge.
     pub judge_rows: usize,
-    /// Training people that the teacher summarises for fine-tuning.
-    pub sft_people: usize,
-    /// Training people with rows for reinforcement learning.
+    /// Rows from which the policy's base model learns to read and count, before the synthesized rows.
+    pub reading_rows: usize,
+    /// People whose histories the teacher summarises for fine-tuning.
+    pub synthesis_people: usize,
+    /// People whose histories become rows for reinforcement learning, before pruning.
     pub rl_people: usize,
-    /// Held-out people that are evaluated; at most `heldout_people`.
+    /// Held-out people that are evaluated.
     pub eval_people: usize,
-    /// Targets judged per evaluated person.
+    /// Targets judged per evaluated person, in their own domain and in each other one.
     pub eval_targets: usize,
 }
 
@@ -167,6 +167,7 @@ impl QuickstartConfig {
             judge: QuickstartJudge::default(),
             second_judge: QuickstartJudge::default(),
             policy: ModelShape::default(),
+            reading: QuickstartSft::default(),
             sft: QuickstartSft::default(),
             rl: QuickstartRl::default(),
             eval: QuickstartEval::default(),
@@ -191,10 +192,21 @@ impl QuickstartConfig {
             .with_files(rows, tokenizer)
     }
 
-    /// The policy's fine-tuning, from random weights, on the rows in `rows`, with the tokenizer in the folder
+    /// The base model's training, from random weights, on the rows in `rows`, with the tokenizer in the folder
     /// `tokenizer`.
-    pub fn policy_training(&self, rows: &Path, tokenizer: &Path) -> SftConfig {
-        self.training(&self.policy, &self.sft).with_files(rows, tokenizer)
+    pub fn base_training(&self, rows: &Path, tokenizer: &Path) -> SftConfig {
+        self.training(&self.policy, &self.reading).with_files(rows, tokenizer)
+    }
+
+    /// The policy's fine-tuning, from the model in `base`, on the rows in `rows`.
+    pub fn policy_training(&self, rows: &Path, base: &Path) -> SftConfig {
+        let source = self.source(base);
+        SftConfig {
+            name: "sft".into(),
+            data: SftData { train: rows.into(), ..self.sft.data.clone() },
+            model: ModelStart { path: Some(source.path), dtype: self.dtype, device: self.device, ..ModelStart::default() },
+            ..self.training(&self.policy, &self.sft)
+        }
     }
 
     /// The policy's reinforcement learning, from the model in `policy`, judged by the one in `judge`.
@@ -246,6 +258,7 @@ impl QuickstartConfig {
         self.judge.check().under("judge")?;
         self.second_judge.check().under("second_judge")?;
         self.policy.check().under("policy")?;
+        self.reading.check().under("reading")?;
         self.sft.check().under("sft")?;
         self.rl.check().under("rl")?;
         check_settings(&self.eval.settings).under("eval")?;
@@ -272,15 +285,11 @@ impl SftConfig {
 
 impl WorldConfig {
     fn check(&self) -> Verdict {
-        at_least("train_people", self.train_people, 1)?;
-        at_least("heldout_people", self.heldout_people, 1)?;
         at_least("judge_rows", self.judge_rows, 1)?;
-        let of = |whole: usize, name: &str| format!("1 to {name} ({whole})");
-        let part =
-            |key, value: usize, whole: usize, name| ensure((1..=whole).contains(&value), key, value, &of(whole, name));
-        part("sft_people", self.sft_people, self.train_people, "train_people")?;
-        part("rl_people", self.rl_people, self.train_people, "train_people")?;
-        part("eval_people", self.eval_people, self.heldout_people, "heldout_people")?;
+        at_least("reading_rows", self.reading_rows, 1)?;
+        at_least("synthesis_people", self.synthesis_people, 1)?;
+        at_least("rl_people", self.rl_people, 1)?;
+        at_least("eval_people", self.eval_people, 2)?;
         at_least("eval_targets", self.eval_targets, 1)
     }
 }

@@ -144,12 +144,11 @@ fn eval() {
 #[test]
 fn quickstart() {
     for (key, expected, refused, accepted) in [
-        ("world.train_people", "at least 1", "world.train_people=0", "world.train_people=5000"),
-        ("world.heldout_people", "at least 1", "world.heldout_people=0", "world.heldout_people=300"),
         ("world.judge_rows", "at least 1", "world.judge_rows=0", "world.judge_rows=1"),
-        ("world.sft_people", "train_people", "world.sft_people=1000000", "world.sft_people=1"),
-        ("world.rl_people", "train_people", "world.rl_people=0", "world.rl_people=1"),
-        ("world.eval_people", "heldout_people", "world.eval_people=1000000", "world.eval_people=1"),
+        ("world.reading_rows", "at least 1", "world.reading_rows=0", "world.reading_rows=1"),
+        ("world.synthesis_people", "at least 1", "world.synthesis_people=0", "world.synthesis_people=1"),
+        ("world.rl_people", "at least 1", "world.rl_people=0", "world.rl_people=1"),
+        ("world.eval_people", "at least 2", "world.eval_people=1", "world.eval_people=2"),
         ("world.eval_targets", "at least 1", "world.eval_targets=0", "world.eval_targets=1"),
         ("tokenizer.vocab_size", "at least 272", "tokenizer.vocab_size=9", "tokenizer.vocab_size=999"),
         ("judge.data.train", "remove the key", "judge.data.train=x", "judge.data.train="),

@@ -98,9 +98,9 @@ fn the_quickstart_gives_runs_that_pass_their_own_checks() {
         assert_eq!((run.data.train.as_path(), run.data.shuffle, &run.train), (rows, false, &judge.train));
         assert_eq!(run.model.shape.as_ref(), Some(&judge.shape));
     }
-    let run = quick.policy_training(rows, tokenizer);
+    let run = quick.base_training(rows, tokenizer);
     run.check().unwrap();
-    assert_eq!((run.model.shape.as_ref(), &run.optimizer), (Some(&quick.policy), &quick.sft.optimizer));
+    assert_eq!((run.model.shape.as_ref(), &run.optimizer), (Some(&quick.policy), &quick.reading.optimizer));
     let run = quick.rl_training(rows, Path::new("policy"), Path::new("judge"));
     run.check().unwrap();
     assert_eq!((run.model.path.as_str(), run.judge.model.path.as_str()), ("policy", "judge"));

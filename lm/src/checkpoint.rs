@@ -96,14 +96,14 @@ fn stored_kind(dtype: Dtype) -> Option<Kind> {
 /// there is replaced. `beside` may write more files into the folder before it appears.
 ///
 /// # Errors
-/// [`LmError::File`] if the folder cannot be written (permissions, full disk).
+/// [`LmError::Write`] if the folder cannot be written (permissions, full disk).
 pub fn save(
     folder: &Path,
     model: &Decoder,
     tokenizer: &Tokenizer,
     beside: impl FnOnce(&Path) -> Result<(), LmError>,
 ) -> Result<(), LmError> {
-    let io = |path: &Path, e: &dyn std::fmt::Display| LmError::File {
+    let io = |path: &Path, e: &dyn std::fmt::Display| LmError::Write {
         path: path.into(),
         message: format!("cannot be written: {e}; free space or choose another folder with --out"),
     };
@@ -138,7 +138,7 @@ fn write_model(folder: &Path, model: &Decoder, tokenizer: &Tokenizer) -> Result<
     let spec = model.spec();
     let write = |name: &str, json: &Json| {
         let path = folder.join(name);
-        std::fs::write(&path, format!("{json:#}\n")).map_err(|e| LmError::File { path, message: e.to_string() })
+        std::fs::write(&path, format!("{json:#}\n")).map_err(|e| LmError::Write { path, message: e.to_string() })
     };
     write("config.json", &spec.to_json(tokenizer.stop_ids(), tokenizer.pad_id(), dtype))?;
     write(
@@ -165,12 +165,12 @@ fn write_weights(path: &Path, params: &Params) -> Result<(), LmError> {
         let end = begin + entry.numel() as usize * width;
         let shape = entry.shape.iter().map(|&n| n as usize).collect();
         let view = TensorView::new(dtype, shape, &bytes[begin..end])
-            .map_err(|e| LmError::File { path: path.into(), message: e.to_string() })?;
+            .map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })?;
         views.insert(entry.name.as_str(), view);
     }
     let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
     safetensors::serialize_to_file(views, metadata, path)
-        .map_err(|e| LmError::File { path: path.into(), message: e.to_string() })?;
+        .map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })?;
     let sync = std::fs::File::open(path).and_then(|f| f.sync_all());
-    sync.map_err(|e| LmError::File { path: path.into(), message: e.to_string() })
+    sync.map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })
 }

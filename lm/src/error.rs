@@ -13,6 +13,14 @@ pub enum LmError {
         /// What is wrong, and the mend.
         message: String,
     },
+    /// A model folder that cannot be written.
+    #[error("{}: {message}", path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong, and the mend.
+        message: String,
+    },
     /// The tokenizer beside the weights.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),

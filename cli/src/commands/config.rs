@@ -1,0 +1,34 @@
+//! `xplore config`.
+
+use std::path::Path;
+
+use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
+
+use crate::Kind;
+use crate::failure::Failure;
+
+fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Failure> {
+    Ok(match kind {
+        Kind::Sft => configs::load::<SftConfig>(file, set)?.resolved()?,
+        Kind::Rl => {
+            let config: RlConfig = configs::load(file, set)?;
+            crate::wiring::composition(&config.reward)?;
+            config.resolved()?
+        }
+        Kind::Eval => configs::load::<EvalConfig>(file, set)?.resolved()?,
+        Kind::Quickstart => configs::load::<QuickstartConfig>(file, set)?.resolved()?,
+    })
+}
+
+/// Prints the configuration with every default written out.
+pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
+    print!("{}", resolved(file, kind, set)?);
+    Ok(())
+}
+
+/// Says that the configuration is good; what is wrong with it is the failure.
+pub fn check(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
+    resolved(file, kind, set)?;
+    println!("{}: good", file.display());
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! `xplore quickstart`: the whole pipeline on the built-in world.
+
+mod examples;
+mod world;
+
+use std::path::{Path, PathBuf};
+
+use chat::tokenizer::Tokenizer;
+use chat::{SftRow, jsonl};
+use configs::{
+    EvalConfig, EvalJudge, EvalModel, JudgeConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig, TokenizerConfig,
+};
+use evals::Person;
+use lm::LocalModel;
+use trainer::{Run, run, start};
+
+use super::{eval, rl, sft};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::wiring;
+
+/// Runs the command.
+pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<(), Failure> {
+    let begin = std::time::Instant::now();
+    let config = configured(out, seed, set)?;
+    start::prepare_process(config.threads);
+    let mut run = Run::create(&config.folder(), &config.resolved()?)?;
+    let folder = config.folder();
+    let at = |name: &str| folder.join(name);
+
+    let data = world::make(&config, &folder)?;
+    let tokenizer = save_tokenizer(&config, &data, &at("tokenizer"))?;
+    let judge = train_judge(&config, "judge", &data.judge, &tokenizer, &mut run)?;
+    train_judge(&config, "second_judge", &data.second_judge, &tokenizer, &mut run)?;
+
+    let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
+    let base = SftConfig { name: "base".into(), ..base };
+    train_and_save(&base, &data.reading, "base", &mut run, &folder)?;
+    let rows = world::synthesize(&config, &data, &judge, &folder)?;
+    let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
+    train_and_save(&policy, &rows.sft, "sft", &mut run, &folder)?;
+
+    let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
+    save_config(&folder, "rl", &tuning)?;
+    run::save(&at("models/rl"), &rl::train(&tuning, &rows.rl, &mut run, None)?)?;
+
+    measure(&config, &tuning, &data.people, &folder)?;
+    let page = folder.join("report.html");
+    report::write(std::slice::from_ref(&folder), &page)?;
+    report::figure(&folder, &folder.join("figure.svg"))?;
+    println!("{:.0} s in all. Models, data, metrics: {}", begin.elapsed().as_secs_f64(), folder.display());
+    println!("Open {} in a browser.", page.display());
+    Ok(())
+}
+
+fn configured(out: Option<PathBuf>, seed: Option<u64>, mut set: Vec<String>) -> Result<QuickstartConfig, Failure> {
+    if let Some(seed) = seed {
+        set.push(format!("seed={seed}"));
+    }
+    let mut config: QuickstartConfig = configs::parse(Path::new("configs/quickstart.toml"), configs::QUICKSTART, &set)?;
+    if let Some(out) = out {
+        let Some(name) = out.file_name() else {
+            return Err(Failure::usage(format!("--out {} names no folder", out.display())));
+        };
+        config.name = name.to_string_lossy().into_owned();
+        config.out = out.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    }
+    Ok(config)
+}
+
+/// One tokenizer for all models, trained on what they will read and write.
+fn save_tokenizer(config: &QuickstartConfig, data: &world::Data, folder: &Path) -> Result<PathBuf, Failure> {
+    let progress = Progress::new("tokenizer");
+    let rows = data.judge.iter().take(8000).chain(data.reading.iter().rev().take(8000));
+    let texts: Vec<&str> =
+        rows.flat_map(|r| r.prompt.iter().chain(&r.completion)).map(|m| m.content.as_str()).collect();
+    let trained: Tokenizer =
+        start::tokenizer(&TokenizerConfig { path: None, ..config.tokenizer.clone() }, texts.into_iter())?;
+    std::fs::create_dir_all(folder).map_err(|e| Failure::data(format!("{}: {e}", folder.display())))?;
+    trained.save(folder).map_err(lm::LmError::from)?;
+    progress.done(&format!("{} tokens", trained.vocab_size()));
+    Ok(folder.into())
+}
+
+fn train_judge(
+    config: &QuickstartConfig,
+    phase: &str,
+    rows: &[SftRow],
+    tokenizer: &Path,
+    run: &mut Run,
+) -> Result<LocalModel, Failure> {
+    let folder = config.folder();
+    let recipe = if phase == "judge" { &config.judge } else { &config.second_judge };
+    let training = config.judge_training(recipe, &folder.join(format!("data/{phase}.jsonl")), tokenizer);
+    // The second judge shares nothing with the first: family, sample and initial weights differ.
+    let seed = if phase == "judge" { training.seed } else { training.seed ^ (1 << 32) };
+    let training = SftConfig { name: phase.into(), seed, ..training };
+    train_and_save(&training, rows, phase, run, &folder)
+}
+
+fn train_and_save(
+    config: &SftConfig,
+    rows: &[SftRow],
+    phase: &str,
+    run: &mut Run,
+    folder: &Path,
+) -> Result<LocalModel, Failure> {
+    save_config(folder, phase, config)?;
+    let model = sft::train(config, rows, run, phase, None)?;
+    run::save(&folder.join("models").join(phase), &model)?;
+    Ok(model)
+}
+
+/// Each phase's configuration, so that it can be run again by itself.
+fn save_config(folder: &Path, phase: &str, config: &impl RunConfig) -> Result<(), Failure> {
+    wiring::write(&folder.join("configs").join(format!("{phase}.toml")), &config.resolved()?)
+}
+
+fn measure(
+    config: &QuickstartConfig,
+    tuning: &RlConfig,
+    people: &[Person],
+    folder: &Path,
+) -> Result<(), Failure> {
+    let source = |name: &str| config.source(&folder.join("models").join(name));
+    let judge = |name: &str, model: &str, ask: &JudgeConfig| EvalJudge {
+        name: name.into(),
+        judge: JudgeConfig { model: source(model), ..ask.clone() },
+    };
+    let plan = EvalConfig {
+        name: config.name.clone(),
+        out: config.out.clone(),
+        seed: config.seed,
+        threads: config.threads,
+        prompts: config.prompts.clone(),
+        people: folder.join("data/people.jsonl"),
+        settings: config.eval.settings.clone(),
+        sampling: config.eval.sampling.clone(),
+        models: ["sft", "rl"].map(|name| EvalModel { name: name.into(), model: source(name) }).into(),
+        judges: vec![
+            judge("training", "judge", &tuning.judge),
+            judge("second", "second_judge", &config.second_judge.ask),
+        ],
+        ..EvalConfig::default()
+    };
+    save_config(folder, "eval", &plan)?;
+    let evaluation = eval::measure(&plan, people)?;
+    eval::write(folder, &evaluation)?;
+    jsonl::write(&folder.join("eval-people.jsonl"), &evaluation.scores)?;
+    examples::write(folder, people, &evaluation)
+}

@@ -1,0 +1,142 @@
+//! The data of the quickstart: rows for the judges and the base model, synthesized SFT rows, RL rows, held-out people.
+
+use std::path::Path;
+
+use chat::prompts::NO_PAST;
+use chat::{History, PromptSet, Question, RlRow, SftRow, jsonl};
+use configs::QuickstartConfig;
+use data_synth::curriculum::Curriculum;
+use data_synth::judge_rows::judge_rows;
+use data_synth::policy_rows::reading_rows;
+use data_synth::rl_rows::{Pruning, rl_rows};
+use data_synth::signal::{ScoredHistory, score};
+use data_synth::synthesis::{SynthesisConfig, synthesize as run_synthesis};
+use data_synth::teacher::Teacher;
+use data_synth::world::{LifeSpan, Population, Subject, WorldConfig, people};
+use evals::Person;
+use lm::LocalModel;
+use rewards::{Judge, JudgeSettings, Orders};
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::wiring;
+
+/// What the world gives before any model exists.
+pub struct Data {
+    /// Rows of the judge that gives reward, easy ones first.
+    pub judge: Vec<SftRow>,
+    /// Rows of the judge that only evaluates.
+    pub second_judge: Vec<SftRow>,
+    /// Rows of the base model, short ones first.
+    pub reading: Vec<SftRow>,
+    /// Held-out people.
+    pub people: Vec<Person>,
+    world: WorldConfig,
+}
+
+/// What synthesis and pruning give.
+pub struct Rows {
+    /// Verified rows for fine-tuning.
+    pub sft: Vec<SftRow>,
+    /// Rows for reinforcement learning.
+    pub rl: Vec<RlRow>,
+}
+
+/// Lives long enough that each third of a history can be read or predicted.
+const TRAINING_LIFE: LifeSpan =
+    LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
+
+/// Makes the world's people and the rows of judges and base model, and writes them to `folder`/data.
+pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
+    let progress = Progress::new("world");
+    let world = WorldConfig { seed: config.seed, ..WorldConfig::default() };
+    let policy_prompts = wiring::prompts(&config.prompts)?;
+    let rows_of = |population, ask: &configs::JudgeConfig| -> Result<Vec<SftRow>, Failure> {
+        let prompts = wiring::prompts(&ask.prompts)?;
+        Ok(judge_rows(&world, population, &prompts, config.world.judge_rows, &Curriculum::default())?)
+    };
+    let judge = rows_of(Population::TrainingJudge, &config.judge.ask)?;
+    let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
+    let count = config.world.reading_rows;
+    let reading = reading_rows(&world, &Teacher::default(), &policy_prompts, count, &Curriculum::default())?;
+    let targets = config.world.eval_targets;
+    let span = LifeSpan { targets, transfer_targets: targets, ..LifeSpan::default() };
+    let people: Vec<Person> =
+        people(&world, Population::HeldOut, config.world.eval_people, &span).into_iter().map(person).collect();
+
+    let data = folder.join("data");
+    jsonl::write(&data.join("judge.jsonl"), &judge)?;
+    jsonl::write(&data.join("second_judge.jsonl"), &second_judge)?;
+    jsonl::write(&data.join("reading.jsonl"), &reading)?;
+    jsonl::write(&data.join("people.jsonl"), &people)?;
+    progress.done(&format!("{} judge rows, {count} reading rows, {} held-out people", judge.len() * 2, people.len()));
+    Ok(Data { judge, second_judge, reading, people, world })
+}
+
+fn person(subject: Subject) -> Person {
+    Person {
+        uid: subject.uid,
+        history: subject.history,
+        targets: subject.targets,
+        transfer: subject.transfer,
+        truth: Some(subject.oracle),
+    }
+}
+
+/// Scores, synthesizes and prunes with the trained judge, and writes sft.jsonl and rl.jsonl to `folder`/data.
+pub fn synthesize(
+    config: &QuickstartConfig,
+    data: &Data,
+    judge_model: &LocalModel,
+    folder: &Path,
+) -> Result<Rows, Failure> {
+    let mut progress = Progress::new("synthesis");
+    let judge_prompts = wiring::prompts(&config.judge.ask.prompts)?;
+    // One random order a question, as published: synthesis asks much and averages over many targets.
+    let settings = JudgeSettings {
+        orders: Orders::One { seed: config.seed },
+        ..wiring::judge_settings(&config.judge.ask, config.seed)
+    };
+    let judge = Judge::new(judge_model, &judge_prompts, settings)?;
+    let verify = |questions: &[Question]| {
+        let verdicts = judge.score(questions).map_err(|e| e.to_string())?;
+        Ok(verdicts.into_iter().map(|v| v.p_chosen).collect())
+    };
+    let scored = |population, count| -> Result<Vec<ScoredHistory>, Failure> {
+        let subjects = people(&data.world, population, count, &TRAINING_LIFE);
+        let histories: Vec<History> = subjects.iter().map(Subject::history).collect();
+        let informed: Vec<String> = subjects.into_iter().map(|s| s.oracle).collect();
+        Ok(score(&histories, &informed, NO_PAST, &verify)?)
+    };
+    let prompts: PromptSet = wiring::prompts(&config.prompts)?;
+    let students = scored(Population::Synthesis, config.world.synthesis_people)?;
+    progress.at(1, 3, "histories scored");
+    let synthesis = SynthesisConfig { seed: config.seed, ..SynthesisConfig::default() };
+    let (sft, report) = run_synthesis(&students, &Teacher::default(), &prompts, &verify, &synthesis)?;
+    if sft.is_empty() {
+        return Err(Failure::data(format!(
+            "no person passed the synthesis ({report:?}); give it more people (--set world.synthesis_people=…) or \
+             train the judge longer"
+        )));
+    }
+    progress.at(2, 3, "rows synthesized");
+    let candidates = scored(Population::Reinforcement, config.world.rl_people)?;
+    // Nearly the whole range of difficulty: at this size every person counts.
+    let pruning = Pruning { most_signal: 0.8, least_probability: 0.5, band_end: 1.0, band_width: 1.0 };
+    let (rl, pruned) = rl_rows(&candidates, &pruning);
+    if rl.is_empty() {
+        return Err(Failure::data(format!("no person is left after pruning ({pruned:?}); train the judge longer")));
+    }
+    let folder = folder.join("data");
+    jsonl::write(&folder.join("sft.jsonl"), &sft)?;
+    jsonl::write(&folder.join("rl.jsonl"), &rl)?;
+    progress.done(&format!(
+        "{} SFT rows from {} people ({} passed both stages), {} RL rows from {}",
+        sft.len(),
+        report.people,
+        report.second.passed,
+        rl.len(),
+        pruned.people
+    ));
+    Ok(Rows { sft, rl })
+}
