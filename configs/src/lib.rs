@@ -52,7 +52,7 @@ pub use judge::{ItemOrders, JudgeConfig, JudgeMode};
 pub use load::{load, parse};
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 pub use optimizer::{OptimizerConfig, Schedule};
-pub use quickstart::{EMBEDDED as QUICKSTART, QuickstartConfig, WorldConfig};
+pub use quickstart::{EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, WorldConfig};
 pub use rl::{AlgorithmConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig};
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;

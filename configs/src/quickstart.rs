@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, at_least, given};
+use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given};
 use crate::eval::{Setting, check_settings};
 use crate::judge::JudgeConfig;
 use crate::load;
@@ -39,6 +39,10 @@ pub struct QuickstartConfig {
     pub prompts: String,
     /// How much of the world is made.
     pub world: WorldConfig,
+    /// The synthesis of the fine-tuning rows.
+    pub synthesis: SynthesisConfig,
+    /// The pruning of the RL rows.
+    pub pruning: PruningConfig,
     /// The one tokenizer of all models, trained on the world's text.
     pub tokenizer: TokenizerConfig,
     /// The judge that gives reward.
@@ -73,6 +77,68 @@ pub struct WorldConfig {
     pub eval_people: usize,
     /// Targets judged per evaluated person, in their own domain and in each other one.
     pub eval_targets: usize,
+}
+
+/// The teacher's synthesis: generate, verify by the judge, merge, re-test. The defaults are the published thresholds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SynthesisConfig {
+    /// A choice is a target if the informed judge gives it more than this probability. Default: 0.9.
+    pub target_probability: f64,
+    /// Most targets of a stage. Default: 5.
+    pub most_targets: usize,
+    /// Fewest targets of a stage. Default: 4.
+    pub least_targets: usize,
+    /// Fewest candidate summaries that must predict their target. Default: 3.
+    pub least_correct: usize,
+    /// Fraction of the predicted targets that the merged summary must predict too. Default: 0.8.
+    pub retest: f64,
+}
+
+impl Default for SynthesisConfig {
+    fn default() -> Self {
+        Self { target_probability: 0.9, most_targets: 5, least_targets: 4, least_correct: 3, retest: 0.8 }
+    }
+}
+
+impl SynthesisConfig {
+    fn check(&self) -> Verdict {
+        fraction("target_probability", self.target_probability)?;
+        at_least("least_targets", self.least_targets, 1)?;
+        let expected = format!("at least least_targets ({})", self.least_targets);
+        ensure(self.most_targets >= self.least_targets, "most_targets", self.most_targets, &expected)?;
+        at_least("least_correct", self.least_correct, 1)?;
+        fraction("retest", self.retest)
+    }
+}
+
+/// Curriculum pruning of the RL rows: which choices become targets. See the published rule in docs/architecture.md.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PruningConfig {
+    /// Share of all choices kept, by descending signal (a). Default: 0.8.
+    pub most_signal: f64,
+    /// Least probability that the informed judge gives the choice (b). Default: 0.5.
+    pub least_probability: f64,
+    /// End of the band of descending probability that is kept (c). Default: 1.
+    pub band_end: f64,
+    /// Width of that band; published: 0.1. Default: 1, since in a small world every person counts.
+    pub band_width: f64,
+}
+
+impl Default for PruningConfig {
+    fn default() -> Self {
+        Self { most_signal: 0.8, least_probability: 0.5, band_end: 1.0, band_width: 1.0 }
+    }
+}
+
+impl PruningConfig {
+    fn check(&self) -> Verdict {
+        fraction("most_signal", self.most_signal)?;
+        fraction("least_probability", self.least_probability)?;
+        fraction("band_end", self.band_end)?;
+        fraction("band_width", self.band_width)
+    }
 }
 
 /// A judge trained by the run, and how it is asked.
@@ -163,6 +229,8 @@ impl QuickstartConfig {
             device: Device::Cpu,
             prompts: "compact".into(),
             world: WorldConfig::default(),
+            synthesis: SynthesisConfig::default(),
+            pruning: PruningConfig::default(),
             tokenizer: TokenizerConfig::default(),
             judge: QuickstartJudge::default(),
             second_judge: QuickstartJudge::default(),
@@ -254,6 +322,8 @@ impl QuickstartConfig {
         check_name(&self.name)?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         self.world.check().under("world")?;
+        self.synthesis.check().under("synthesis")?;
+        self.pruning.check().under("pruning")?;
         self.tokenizer.check().under("tokenizer")?;
         self.judge.check().under("judge")?;
         self.second_judge.check().under("second_judge")?;

@@ -1,6 +1,6 @@
 //! What can end a training run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +40,18 @@ pub enum TrainError {
     /// Training itself broke down.
     #[error("{0}")]
     Diverged(String),
-    /// The user asked to stop; the checkpoint is written.
-    #[error("stopped after step {step}, as asked; the checkpoint is in {}", path.display())]
+    /// The user asked to stop.
+    #[error("stopped after step {step}, as asked; {}", kept(checkpoint.as_deref()))]
     Interrupted {
         /// Last finished step.
         step: u64,
-        /// The checkpoint.
-        path: PathBuf,
+        /// The checkpoint, if this phase keeps any.
+        checkpoint: Option<PathBuf>,
     },
+}
+
+fn kept(checkpoint: Option<&Path>) -> String {
+    checkpoint.map_or("this phase keeps no checkpoints".into(), |path| format!("the checkpoint is {}", path.display()))
 }
 
 impl From<tch::TchError> for TrainError {

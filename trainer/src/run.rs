@@ -103,9 +103,11 @@ impl Output<'_> {
         (step, steps): (u64, u64),
         config: &configs::checkpoint::CheckpointConfig,
     ) -> Result<(), TrainError> {
-        let Some(folder) = &self.checkpoints else { return Ok(()) };
-        let every = config.every as u64;
         let stop = STOP.load(Ordering::Relaxed);
+        let Some(folder) = &self.checkpoints else {
+            return if stop { Err(TrainError::Interrupted { step, checkpoint: None }) } else { Ok(()) };
+        };
+        let every = config.every as u64;
         if !(stop || step == steps || every > 0 && step.is_multiple_of(every)) {
             return Ok(());
         }
@@ -115,7 +117,7 @@ impl Output<'_> {
             remove_all_but(folder, config.keep_last)?;
         }
         if stop && step < steps {
-            return Err(TrainError::Interrupted { step, path });
+            return Err(TrainError::Interrupted { step, checkpoint: Some(path) });
         }
         Ok(())
     }

@@ -4,16 +4,22 @@ use std::path::Path;
 
 use chat::tokenizer::Tokenizer;
 use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, TokenizerConfig};
+use dist::Place;
 use lm::{Decoder, LocalModel, ModelSpec, Params};
 use tch::{Device, Kind};
 
 use crate::TrainError;
 
 /// Settles what is set once for the process: CPU threads (0: all cores) and the allocator.
-pub fn prepare_process(threads: usize) {
+///
+/// # Errors
+/// [`TrainError::Environment`] if this process was started as one of several.
+pub fn prepare_process(threads: usize) -> Result<(), TrainError> {
+    Place::from_environment().and_then(Place::alone).map_err(|e| TrainError::Environment(e.to_string()))?;
     torch_ext::keep_memory();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     tch::set_num_threads(i32::try_from(if threads == 0 { cores } else { threads }).unwrap_or(1));
+    Ok(())
 }
 
 /// The device a config asks for.

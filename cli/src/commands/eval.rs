@@ -18,7 +18,7 @@ use crate::wiring;
 /// Runs the command.
 pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
     let config: EvalConfig = configs::load(file, set)?;
-    start::prepare_process(config.threads);
+    start::prepare_process(config.threads)?;
     let mut people: Vec<Person> = jsonl::read(&config.people)?;
     if config.max_people > 0 {
         people.truncate(config.max_people);

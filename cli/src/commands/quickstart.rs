@@ -23,7 +23,7 @@ use crate::wiring;
 pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<(), Failure> {
     let begin = std::time::Instant::now();
     let config = configured(out, seed, set)?;
-    start::prepare_process(config.threads);
+    start::prepare_process(config.threads)?;
     let mut run = Run::create(&config.folder(), &config.resolved()?)?;
     let folder = config.folder();
     let at = |name: &str| folder.join(name);

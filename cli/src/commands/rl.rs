@@ -15,7 +15,7 @@ use crate::wiring;
 /// Runs the command.
 pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
     let config: RlConfig = configs::load(file, set)?;
-    start::prepare_process(config.threads);
+    start::prepare_process(config.threads)?;
     // Everything that a user may have misspelt is looked at before weights load.
     wiring::composition(&config.reward)?;
     let rows: Vec<RlRow> = jsonl::read(&config.data.train)?;

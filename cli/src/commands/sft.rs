@@ -13,7 +13,7 @@ use crate::progress::Progress;
 /// Runs the command.
 pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
     let config: SftConfig = configs::load(file, set)?;
-    start::prepare_process(config.threads);
+    start::prepare_process(config.threads)?;
     let rows: Vec<SftRow> = jsonl::read(&config.data.train)?;
     let mut run = Run::create(&config.folder(), &config.resolved()?)?;
     let checkpoints = run.folder().join("checkpoints");

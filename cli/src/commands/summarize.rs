@@ -31,7 +31,7 @@ pub fn run(model: &Path, history: &Path, prompts: &str, how: How, out: Option<&P
     if !(how.temperature >= 0.0 && how.temperature.is_finite()) {
         return Err(Failure::usage(format!("--temperature is {}; expected 0 (greedy) or more", how.temperature)));
     }
-    start::prepare_process(0);
+    start::prepare_process(0)?;
     let prompts = wiring::prompts(prompts)?;
     let people: Vec<History> = jsonl::read(history)?;
     let source =

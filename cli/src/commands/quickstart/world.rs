@@ -111,7 +111,16 @@ pub fn synthesize(
     let prompts: PromptSet = wiring::prompts(&config.prompts)?;
     let students = scored(Population::Synthesis, config.world.synthesis_people)?;
     progress.at(1, 3, "histories scored");
-    let synthesis = SynthesisConfig { seed: config.seed, ..SynthesisConfig::default() };
+    let rules = &config.synthesis;
+    let synthesis = SynthesisConfig {
+        seed: config.seed,
+        target_probability: rules.target_probability,
+        most_targets: rules.most_targets,
+        least_targets: rules.least_targets,
+        least_correct: rules.least_correct,
+        retest: rules.retest,
+        ..SynthesisConfig::default()
+    };
     let (sft, report) = run_synthesis(&students, &Teacher::default(), &prompts, &verify, &synthesis)?;
     if sft.is_empty() {
         return Err(Failure::data(format!(
@@ -121,8 +130,13 @@ pub fn synthesize(
     }
     progress.at(2, 3, "rows synthesized");
     let candidates = scored(Population::Reinforcement, config.world.rl_people)?;
-    // Nearly the whole range of difficulty: at this size every person counts.
-    let pruning = Pruning { most_signal: 0.8, least_probability: 0.5, band_end: 1.0, band_width: 1.0 };
+    let band = &config.pruning;
+    let pruning = Pruning {
+        most_signal: band.most_signal,
+        least_probability: band.least_probability,
+        band_end: band.band_end,
+        band_width: band.band_width,
+    };
     let (rl, pruned) = rl_rows(&candidates, &pruning);
     if rl.is_empty() {
         return Err(Failure::data(format!("no person is left after pruning ({pruned:?}); train the judge longer")));
