@@ -116,10 +116,7 @@ impl PromptSet {
         item_b: &str,
     ) -> Result<Vec<Message>, PromptError> {
         let past = past.unwrap_or(NO_PAST);
-        self.messages(
-            "teach",
-            context! { past, interactions, query => query.unwrap_or_default(), item_a, item_b },
-        )
+        self.messages("teach", context! { past, interactions, query => query.unwrap_or_default(), item_a, item_b })
     }
 
     /// Asks the teacher to put verified candidates together. Template fields: `past`, `candidates[]` (`reasoning`,
@@ -151,10 +148,8 @@ impl PromptSet {
     }
 
     fn render(&self, file: &str, task: &'static str, context: minijinja::Value) -> Result<String, PromptError> {
-        let template = self
-            .templates
-            .get_template(file)
-            .map_err(|_| PromptError::Missing { set: self.name.clone(), task })?;
+        let template =
+            self.templates.get_template(file).map_err(|_| PromptError::Missing { set: self.name.clone(), task })?;
         template.render(context).map_err(|e| PromptError::Template {
             set: self.name.clone(),
             template: file.into(),

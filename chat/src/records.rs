@@ -97,10 +97,9 @@ pub trait Checked {
 
 impl Checked for History {
     fn defect(&self) -> Option<Defect> {
-        self.interactions.is_empty().then(|| Defect {
-            field: "interactions",
-            message: "is empty; expected at least one interaction".into(),
-        })
+        self.interactions
+            .is_empty()
+            .then(|| Defect { field: "interactions", message: "is empty; expected at least one interaction".into() })
     }
 }
 

@@ -152,10 +152,7 @@ mod tests {
     #[test]
     fn json_has_pythons_spacing() {
         let t = ChatTemplate::new("{{ messages | tojson }}", vec![]).unwrap();
-        assert_eq!(
-            t.render(&[Message::user("é\"")], false, None).unwrap(),
-            r#"[{"role": "user", "content": "é\""}]"#
-        );
+        assert_eq!(t.render(&[Message::user("é\"")], false, None).unwrap(), r#"[{"role": "user", "content": "é\""}]"#);
     }
 
     #[test]

@@ -117,10 +117,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError::Library`] if training fails.
-    pub fn train<'a>(
-        texts: impl Iterator<Item = &'a str> + Send,
-        vocab_size: usize,
-    ) -> Result<Self, TokenizerError> {
+    pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self, TokenizerError> {
         let special = [PADDING, START_OF_TURN, END_OF_TURN, crate::reasoning::OPEN, crate::reasoning::CLOSE];
         let mut inner = Inner::new(ModelWrapper::BPE(BPE::default()));
         let bytes = ByteLevel::new(false, true, true);
@@ -237,11 +234,9 @@ fn read_json(path: &Path) -> Result<Option<Json>, TokenizerError> {
 fn template_in(config: &Json) -> Option<String> {
     match &config["chat_template"] {
         Json::String(text) => Some(text.clone()),
-        Json::Array(named) => named
-            .iter()
-            .find(|t| t["name"] == "default")
-            .and_then(|t| t["template"].as_str())
-            .map(str::to_owned),
+        Json::Array(named) => {
+            named.iter().find(|t| t["name"] == "default").and_then(|t| t["template"].as_str()).map(str::to_owned)
+        }
         _ => None,
     }
 }
@@ -290,10 +285,7 @@ mod tests {
     #[test]
     fn a_row_is_split_where_the_completion_begins() {
         let t = tiny();
-        let row = SftRow {
-            prompt: vec![Message::user("space?")],
-            completion: vec![Message::assistant("likes space")],
-        };
+        let row = SftRow { prompt: vec![Message::user("space?")], completion: vec![Message::assistant("likes space")] };
         let tokens = t.encode_row(&row).unwrap();
         assert_eq!(t.decode(&tokens.ids[tokens.prompt_len..]).unwrap(), "likes space\n");
         assert!(tokens.ids[tokens.prompt_len..].contains(&t.stop_ids()[0]));

@@ -272,7 +272,12 @@ impl QuickstartConfig {
         SftConfig {
             name: "sft".into(),
             data: SftData { train: rows.into(), ..self.sft.data.clone() },
-            model: ModelStart { path: Some(source.path), dtype: self.dtype, device: self.device, ..ModelStart::default() },
+            model: ModelStart {
+                path: Some(source.path),
+                dtype: self.dtype,
+                device: self.device,
+                ..ModelStart::default()
+            },
             ..self.training(&self.policy, &self.sft)
         }
     }

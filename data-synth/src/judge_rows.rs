@@ -1,7 +1,7 @@
 //! Rows that teach a small model to judge: summary and two items in, evidence and then the answer out.
 //!
 //! A model this small does not learn the bare answer; it learns to list the matching evidence first, and the answer from
-//! that. `A likes science avoids long B likes short answer A` follows the summary's order item by item.
+//! that: every value of an item with what the summary says of it, `A science likes short unknown B long avoids answer A`.
 
 use chat::prompts::{NO_PAST, PromptError, PromptSet};
 use chat::{Message, SftRow};
@@ -10,7 +10,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::curriculum::Curriculum;
-use crate::lexicon::{Domain, Value};
+use crate::lexicon::{Domain, Value, mentions};
 use crate::person::Person;
 use crate::render;
 use crate::summary::{Summary, WORDING_COUNT};
@@ -58,17 +58,24 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
     };
     let query = render::query(domain, rng);
     let [a, b] = [&pair.first, &pair.second].map(|values| render::item(domain, values, world.distraction * level, rng));
-    let answer = evidence(&summary, &pair, a_wins);
+    let answer = evidence(&summary, [&a, &b], a_wins);
     Ok(SftRow { prompt: prompts.judge(query.as_deref(), &text, &a, &b)?, completion: vec![Message::assistant(answer)] })
 }
 
-/// The judge's turn: what the summary says about A, about B, and the answer.
-fn evidence(summary: &Summary, pair: &Pair, a_wins: bool) -> String {
+/// The judge's turn: each value of A in the item's order with what the summary says about it, the same for B, and the
+/// answer. So small a model learns this many times faster than a list of the matches alone: copying in order and one
+/// look-up a value, nothing to be skipped.
+fn evidence(summary: &Summary, [a, b]: [&str; 2], a_wins: bool) -> String {
     let mut words = Vec::new();
-    for (name, values) in [("A", &pair.first), ("B", &pair.second)] {
+    for (name, item) in [("A", a), ("B", b)] {
         words.push(name);
-        for (value, sign) in summary.entries().filter(|(v, _)| values.contains(v)) {
-            words.extend([if sign > 0 { "likes" } else { "avoids" }, value.canonical()]);
+        for value in mentions(item) {
+            let opinion = match summary.sign(value) {
+                0 => "unknown",
+                sign if sign > 0 => "likes",
+                _ => "avoids",
+            };
+            words.extend([value.canonical(), opinion]);
         }
     }
     words.extend(["answer", if a_wins { "A" } else { "B" }]);

@@ -25,13 +25,15 @@ pub struct TeacherConfig {
     pub name_supported: f64,
     /// The same for a preference that the later choice is about.
     pub name_relevant: f64,
+    /// Probability that a preference of the candidates is named in their merge.
+    pub name_merged: f64,
     /// Probability that one unsupported preference is named.
     pub name_unsupported: f64,
 }
 
 impl Default for TeacherConfig {
     fn default() -> Self {
-        Self { name_supported: 0.25, name_relevant: 0.6, name_unsupported: 0.2 }
+        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.5, name_unsupported: 0.3 }
     }
 }
 
@@ -49,17 +51,15 @@ impl Teacher {
 
     /// The terse summary of a tally; `relevant` values are likelier to be named. Never empty if anything is supported.
     pub fn summarize(&self, tally: &Tally, relevant: &[Value], rng: &mut ChaCha8Rng) -> String {
-        self.terse(&tally.supported(1), relevant, rng).text(rng.random_range(0..WORDING_COUNT))
+        let c = &self.config;
+        let named_with = |value| if relevant.contains(&value) { c.name_relevant } else { c.name_supported };
+        self.terse(&tally.supported(1), named_with, rng).text(rng.random_range(0..WORDING_COUNT))
     }
 
-    fn terse(&self, supported: &Summary, relevant: &[Value], rng: &mut ChaCha8Rng) -> Summary {
-        let mut named: Vec<(Value, i32)> = supported
-            .entries()
-            .filter(|(value, _)| {
-                let c = &self.config;
-                rng.random_bool(if relevant.contains(value) { c.name_relevant } else { c.name_supported })
-            })
-            .collect();
+    /// Names each of the supported preferences with its own probability, and sometimes one that is not supported.
+    fn terse(&self, supported: &Summary, named_with: impl Fn(Value) -> f64, rng: &mut ChaCha8Rng) -> Summary {
+        let mut named: Vec<(Value, i32)> =
+            supported.entries().filter(|&(value, _)| rng.random_bool(named_with(value))).collect();
         if named.is_empty() {
             named.extend(supported.entries().choose(rng));
         }
@@ -74,7 +74,7 @@ impl Teacher {
     fn answer(&self, prompt: &str, rng: &mut ChaCha8Rng) -> Result<String, String> {
         if prompt.starts_with(MERGE) {
             let (reasoning, union) = read_candidates(prompt)?;
-            let summary = self.terse(&union, &[], rng).text(rng.random_range(0..WORDING_COUNT));
+            let summary = self.terse(&union, |_| self.config.name_merged, rng).text(rng.random_range(0..WORDING_COUNT));
             return Ok(format!("{reasoning} {PREFERENCE_SEPARATOR} {summary}"));
         }
         let (tally, relevant) = read_choices(prompt)?;
@@ -163,7 +163,8 @@ mod tests {
         vec![choice("a witty brief note", "a frank note of lengthy length"), choice("the witty note", "a solemn note")]
     }
 
-    const TALKATIVE: TeacherConfig = TeacherConfig { name_supported: 1.0, name_relevant: 1.0, name_unsupported: 0.0 };
+    const TALKATIVE: TeacherConfig =
+        TeacherConfig { name_supported: 1.0, name_relevant: 1.0, name_merged: 1.0, name_unsupported: 0.0 };
 
     #[test]
     fn reasoning_is_complete_and_read_from_the_prompt() {
@@ -172,14 +173,17 @@ mod tests {
             .unwrap();
         let text = ask(TALKATIVE, messages, 1).unwrap();
         let parts = reasoning::split(&text).unwrap();
-        assert_eq!(parts.reasoning, "past - data one + funny short - blunt long two + funny - serious net + funny short - serious blunt long data");
+        assert_eq!(
+            parts.reasoning,
+            "past - data one + funny short - blunt long two + funny - serious net + funny short - serious blunt long data"
+        );
         let all = Summary::read("They like funny, short. They avoid serious, blunt, long, data.");
         assert_eq!(Summary::read(parts.summary), all);
     }
 
     #[test]
     fn summaries_are_terse_by_the_stated_probabilities() {
-        let config = TeacherConfig { name_supported: 0.3, name_relevant: 0.8, name_unsupported: 0.0 };
+        let config = TeacherConfig { name_supported: 0.3, name_relevant: 0.8, name_merged: 0.3, name_unsupported: 0.0 };
         let messages = testing::compact().teach(None, &choices(), None, "a witty note", "a dry note").unwrap();
         let (mut relevant, mut other) = (0, 0);
         for seed in 0..1000 {

@@ -55,13 +55,12 @@ impl Packed {
     }
 }
 
-/// Rotary tables, cos and sin, [max_positions, head_dim/2] each, in fp32 (angles computed in float64).
+/// Rotary tables, cos and sin, [max_positions, head_dim/2] each, in fp32.
 pub fn rope_tables(max_positions: usize, head_dim: i64, theta: f64, device: Device) -> (Tensor, Tensor) {
-    let half = head_dim / 2;
-    let options = (Kind::Double, Device::Cpu);
-    // Frequencies in fp32 as transformers has them, products in fp32 too: parity at long positions depends on it.
-    let exponents = Tensor::arange(half, options) * 2.0 / head_dim as f64;
-    let frequencies = (exponents * -(theta.ln())).exp().to_kind(Kind::Float);
+    // In fp32 from the first power on, as in transformers: at position 100,000 an angle has few digits left, and the
+    // models were trained with these.
+    let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
+    let frequencies = Tensor::pow_scalar(theta, &exponents).reciprocal();
     let positions = Tensor::arange(max_positions as i64, (Kind::Float, Device::Cpu));
     let angles = positions.unsqueeze(1) * frequencies.unsqueeze(0);
     (angles.cos().contiguous().to_device(device), angles.sin().contiguous().to_device(device))

@@ -107,19 +107,34 @@ pub fn save(
         path: path.into(),
         message: format!("cannot be written: {e}; free space or choose another folder with --out"),
     };
+    if folder.is_file() {
+        return Err(io(folder, &"a file of this name stands there"));
+    }
     let partial = sibling(folder, "partial");
-    let old = sibling(folder, "old");
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial).map_err(|e| io(&partial, &e))?;
-    write_model(&partial, model, tokenizer).and_then(|()| beside(&partial)).inspect_err(|_| {
+    let written = write_model(&partial, model, tokenizer)
+        .and_then(|()| beside(&partial))
+        .and_then(|()| put_in_place(&partial, folder).map_err(|e| io(folder, &e)));
+    written.inspect_err(|_| {
         // What is half written must not fill a disk that is full already.
         let _ = std::fs::remove_dir_all(&partial);
-    })?;
+    })
+}
+
+/// Renames `partial` to `folder`. A folder that stands there goes; if the renaming fails it is there still.
+fn put_in_place(partial: &Path, folder: &Path) -> std::io::Result<()> {
+    let old = sibling(folder, "old");
     let _ = std::fs::remove_dir_all(&old);
-    if folder.exists() {
-        std::fs::rename(folder, &old).map_err(|e| io(folder, &e))?;
+    let replaces = folder.exists();
+    if replaces {
+        std::fs::rename(folder, &old)?;
     }
-    std::fs::rename(&partial, folder).map_err(|e| io(folder, &e))?;
+    std::fs::rename(partial, folder).inspect_err(|_| {
+        if replaces {
+            let _ = std::fs::rename(&old, folder);
+        }
+    })?;
     let _ = std::fs::remove_dir_all(&old);
     Ok(())
 }

@@ -111,7 +111,8 @@ impl Generator<'_> {
     ) -> Result<Vec<Vec<Generated>>, LmError> {
         let context = self.model.spec().max_position_embeddings;
         let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
-        let packed = Packed::new(&prompts, context, self.model.device())?;
+        // A prompt leaves room for at least one new token.
+        let packed = Packed::new(&prompts, context.saturating_sub(1), self.model.device())?;
         let mut kept = Vec::new();
         let hidden = self.model.forward(&packed, Some(&mut kept))?;
         let first = head::logits(self.model, &hidden, &packed.last_tokens())?;

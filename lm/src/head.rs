@@ -38,10 +38,15 @@ fn chunk_rows(vocab: i64) -> i64 {
     (CHUNK_ELEMENTS / vocab).max(1)
 }
 
+/// Where the chunks of `n` targets begin. No targets make one empty chunk, so that the results have their shapes.
+fn chunks(n: i64, step: i64) -> impl Iterator<Item = i64> {
+    (0..n.max(1)).step_by(step as usize)
+}
+
 fn score_chunk(h: &Tensor, projection: &Tensor, targets: &Tensor, temperature: f64) -> Chunk {
     let mut logits = h.matmul(&projection.tr()).to_kind(Kind::Float);
     if temperature != 1.0 {
-        logits = logits / temperature;
+        logits /= temperature;
     }
     let lse = logits.logsumexp(&[-1][..], true);
     let logprobs = (logits.gather(-1, &targets.unsqueeze(-1), false) - &lse).squeeze_dim(-1);
@@ -60,7 +65,7 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
         let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
         let n = at.rows.size()[0];
         let step = chunk_rows(model.spec().vocab_size);
-        for begin in (0..n).step_by(step as usize) {
+        for begin in chunks(n, step) {
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let selected = hidden.index_select(0, &take(&at.rows));
             let h = torch_ext::rms_norm(&selected, &norm, model.spec().rms_norm_eps)?;
@@ -108,7 +113,7 @@ pub fn score_and_backward(
     let step = chunk_rows(model.spec().vocab_size);
     tch::no_grad(|| {
         let values = normed.detach();
-        for begin in (0..n).step_by(step as usize) {
+        for begin in chunks(n, step) {
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let (h, targets) = (take(&values), take(&at.targets));
             let Chunk { mut logits, lse, scores } = score_chunk(&h, &projection, &targets, temperature);

@@ -71,6 +71,9 @@ impl LocalModel {
     }
 }
 
+/// What requests share that are answered from one prefill: prompt, settings, stop strings.
+type Question<'a> = (&'a [u32], [u64; 5], &'a [String]);
+
 impl Completer for LocalModel {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
         let at = |index: usize, message: String| CompleterError::Request { index, message };
@@ -90,7 +93,7 @@ impl Completer for LocalModel {
 
         // Requests that ask the same of the same prompt share its prefill.
         let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
-        let mut seen: HashMap<(&[u32], [u64; 5]), usize> = HashMap::new();
+        let mut seen: HashMap<Question<'_>, usize> = HashMap::new();
         for (i, (prompt, r)) in prompts.iter().zip(requests).enumerate() {
             let s = &r.sampling;
             let settings = [
@@ -100,7 +103,7 @@ impl Completer for LocalModel {
                 s.max_tokens as u64,
                 r.top_logprobs as u64,
             ];
-            let group = *seen.entry((prompt, settings)).or_insert_with(|| {
+            let group = *seen.entry((prompt, settings, &r.stop)).or_insert_with(|| {
                 let request = Request {
                     prompt: prompt.clone(),
                     seeds: Vec::new(),

@@ -32,6 +32,14 @@ impl Family {
         }
     }
 
+    /// Width of a head where config.json names none, as transformers has it.
+    fn head_dim(self, hidden_size: i64, heads: i64) -> i64 {
+        match self {
+            Self::Qwen3 => 128,
+            Self::Llama => hidden_size / heads.max(1),
+        }
+    }
+
     /// Whether query and key heads are normalised before RoPE.
     pub fn qk_norm(self) -> bool {
         matches!(self, Self::Qwen3)
@@ -90,6 +98,7 @@ impl ModelSpec {
         };
         let int = |key: &str| json[key].as_i64().ok_or_else(|| format!("field `{key}`: expected an integer"));
         let float = |key: &str| json[key].as_f64().ok_or_else(|| format!("field `{key}`: expected a number"));
+        let int_or = |key: &str, default: i64| if json[key].is_null() { Ok(default) } else { int(key) };
         // transformers 5 writes the RoPE numbers into an object, earlier versions beside the rest.
         let rope = ["rope_parameters", "rope_scaling"].iter().map(|k| &json[*k]).find(|v| v.is_object());
         if let Some(kind) = rope.and_then(|r| r.get("rope_type").or(r.get("type"))).and_then(Json::as_str)
@@ -107,6 +116,9 @@ impl ModelSpec {
                 return Err(format!("field `{bias}` is true; this family is supported without it"));
             }
         }
+        if json["use_sliding_window"].as_bool() == Some(true) {
+            return Err("field `use_sliding_window` is true; only attention over the whole context is supported".into());
+        }
         let (hidden_size, num_attention_heads) = (int("hidden_size")?, int("num_attention_heads")?);
         Ok(Self {
             family,
@@ -116,13 +128,14 @@ impl ModelSpec {
             num_hidden_layers: usize::try_from(int("num_hidden_layers")?)
                 .map_err(|_| "field `num_hidden_layers` is negative")?,
             num_attention_heads,
-            num_key_value_heads: int("num_key_value_heads").unwrap_or(num_attention_heads),
-            head_dim: int("head_dim").unwrap_or(hidden_size / num_attention_heads.max(1)),
+            num_key_value_heads: int_or("num_key_value_heads", num_attention_heads)?,
+            head_dim: int_or("head_dim", family.head_dim(hidden_size, num_attention_heads))?,
             max_position_embeddings: usize::try_from(int("max_position_embeddings")?)
                 .map_err(|_| "field `max_position_embeddings` is negative")?,
             rope_theta: match rope.and_then(|r| r["rope_theta"].as_f64()) {
                 Some(theta) => theta,
-                None => float("rope_theta").unwrap_or(10_000.0),
+                None if json["rope_theta"].is_null() => 10_000.0,
+                None => float("rope_theta")?,
             },
             rms_norm_eps: float("rms_norm_eps")?,
             tie_word_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(false),
@@ -198,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn a_head_width_left_out_is_the_familys_own() {
+        let width = |family: &str| {
+            let mut json = spec().to_json(&[], None, "float32");
+            json["model_type"] = json!(family);
+            json.as_object_mut().unwrap().remove("head_dim");
+            ModelSpec::from_json(&json).unwrap().head_dim
+        };
+        assert_eq!((width("qwen3"), width("llama")), (128, 32));
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (key, value, expect) in [
             ("model_type", json!("gpt2"), "gpt2"),
@@ -205,6 +229,7 @@ mod tests {
             ("hidden_act", json!("gelu"), "gelu"),
             ("attention_bias", json!(true), "attention_bias"),
             ("hidden_size", json!("wide"), "hidden_size"),
+            ("use_sliding_window", json!(true), "use_sliding_window"),
         ] {
             let mut json = spec().to_json(&[], None, "float32");
             json[key] = value;

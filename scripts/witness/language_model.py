@@ -10,6 +10,7 @@ JOB.json holds
                greedy: [[ids]], new_tokens: n,            greedy continuations
                texts: [str],                              token ids and the text they decode to
                chats: [{messages, add_generation_prompt, enable_thinking | null}]}]
+    rope:    [{name, head_dim, theta, positions}]          rotary tables, first half of cos and sin
 
 Numbers that are tensors go to ANSWERS.safetensors under "<name>/…", the rest to ANSWERS.json.
 """
@@ -27,6 +28,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
@@ -73,6 +75,17 @@ def greedy(job, model):
     return answers
 
 
+def rotations(job, tensors):
+    config = Qwen3Config(
+        head_dim=job["head_dim"], rope_parameters={"rope_type": "default", "rope_theta": job["theta"]}
+    )
+    positions = torch.tensor([job["positions"]])
+    cos, sin = Qwen3RotaryEmbedding(config)(torch.zeros(1), positions)
+    half = job["head_dim"] // 2
+    tensors[f"{job['name']}/cos"] = cos[0, :, :half].contiguous()
+    tensors[f"{job['name']}/sin"] = sin[0, :, :half].contiguous()
+
+
 def words(job):
     if not job["texts"] and not job["chats"]:
         return {}
@@ -116,6 +129,8 @@ def main(job_file, answers):
             "greedy": greedy(each, model),
             **words(each),
         }
+    for each in job["rope"]:
+        rotations(each, tensors)
     save_file(tensors, answers + ".safetensors")
     with open(answers + ".json", "w", encoding="utf-8") as file:
         json.dump(report, file)

@@ -69,8 +69,7 @@ pub fn train(
             config.rollout.max_new_tokens,
         )?;
         let judged = begin.elapsed().as_secs_f64();
-        let (update, sums) =
-            update::update(model, &groups, &scored.advantages, config, &mut optimizer, (step, steps))?;
+        let (update, sums) = update::update(model, &groups, &scored.advantages, config, &mut optimizer, (step, steps))?;
         let updated = begin.elapsed().as_secs_f64();
         failures = if update.skipped { failures + 1 } else { 0 };
         if failures == 10 {

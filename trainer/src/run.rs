@@ -15,6 +15,7 @@ use crate::TrainError;
 pub struct Run {
     folder: PathBuf,
     metrics: File,
+    before: String,
 }
 
 /// A step's numbers, in the order in which they were put.
@@ -31,7 +32,8 @@ fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
 }
 
 impl Run {
-    /// Makes the folder with the resolved configuration in it, and begins metrics.jsonl anew.
+    /// Makes the folder with the resolved configuration in it, and begins metrics.jsonl anew. What an earlier run left
+    /// there can be kept with [`Self::keep`].
     ///
     /// # Errors
     /// [`TrainError::File`] if the folder cannot be written.
@@ -40,8 +42,22 @@ impl Run {
         let config = folder.join("config.toml");
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
         let path = folder.join("metrics.jsonl");
+        let before = if path.is_file() { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         let metrics = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
-        Ok(Self { folder: folder.into(), metrics: metrics.map_err(|e| cannot(&path, "write", &e))? })
+        Ok(Self { folder: folder.into(), metrics: metrics.map_err(|e| cannot(&path, "write", &e))?, before })
+    }
+
+    /// Writes again the metrics that an earlier run left of a phase whose result is used again.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn keep(&mut self, phase: &str) -> Result<(), TrainError> {
+        let of_phase = |line: &&str| {
+            serde_json::from_str::<Metrics>(line).is_ok_and(|m| m.get("phase").and_then(Json::as_str) == Some(phase))
+        };
+        let kept: String = self.before.lines().filter(of_phase).flat_map(|line| [line, "\n"]).collect();
+        let path = self.folder.join("metrics.jsonl");
+        self.metrics.write_all(kept.as_bytes()).map_err(|e| cannot(&path, "write", &e))
     }
 
     /// The folder.
@@ -79,7 +95,12 @@ impl Output<'_> {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn step(&mut self, step: u64, steps: u64, numbers: impl IntoIterator<Item = (impl Into<String>, f64)>) -> Result<(), TrainError> {
+    pub fn step(
+        &mut self,
+        step: u64,
+        steps: u64,
+        numbers: impl IntoIterator<Item = (impl Into<String>, f64)>,
+    ) -> Result<(), TrainError> {
         let mut metrics = Metrics::new();
         metrics.insert("phase".into(), self.phase.into());
         metrics.insert("step".into(), step.into());

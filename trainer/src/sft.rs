@@ -35,11 +35,7 @@ pub struct Settings<'a> {
 ///
 /// # Errors
 /// [`TrainError::Data`] naming the row (from 1) that does not tokenize or has nothing left to train on.
-pub fn tokenize(
-    rows: &[SftRow],
-    tokenizer: &Tokenizer,
-    max_length: usize,
-) -> Result<Vec<TokenizedRow>, TrainError> {
+pub fn tokenize(rows: &[SftRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<TokenizedRow>, TrainError> {
     rows.par_iter()
         .enumerate()
         .map(|(i, row)| {
@@ -146,8 +142,7 @@ fn accumulate(
         let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing)?;
         let at = completion_targets(part, &packed);
         let coefficients = |_: i64, scores: &lm::head::Scores| scores.logprobs.full_like(-1.0 / total);
-        let (dh, scores) =
-            score_and_backward(&model.decoder, &hidden, &at, 1.0, &optimizer.grads, coefficients)?;
+        let (dh, scores) = score_and_backward(&model.decoder, &hidden, &at, 1.0, &optimizer.grads, coefficients)?;
         model.decoder.backward(tape, dh, &optimizer.grads)?;
         loss -= scores.logprobs.sum(Kind::Double).double_value(&[]) / total;
     }

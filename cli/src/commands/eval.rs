@@ -49,12 +49,8 @@ pub fn measure(config: &EvalConfig, people: &[Person]) -> Result<Evaluation, Fai
         .zip(&judge_parts)
         .map(|(j, (prompts, model))| Judge::new(model, prompts, wiring::judge_settings(&j.judge, config.seed)))
         .collect::<Result<Vec<_>, _>>()?;
-    let named: Vec<EvalJudge<'_>> = config
-        .judges
-        .iter()
-        .zip(&judges)
-        .map(|(j, judge)| EvalJudge { name: &j.name, judge, limit: None })
-        .collect();
+    let named: Vec<EvalJudge<'_>> =
+        config.judges.iter().zip(&judges).map(|(j, judge)| EvalJudge { name: &j.name, judge, limit: None }).collect();
     let mut contenders = vec![Contender::none()];
     let truth_known = people.iter().all(|p| p.truth.is_some());
     if truth_known && people.len() > 1 {

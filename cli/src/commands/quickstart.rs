@@ -12,6 +12,7 @@ use configs::{
 };
 use evals::Person;
 use lm::LocalModel;
+use sha2::{Digest, Sha256};
 use trainer::{Run, run, start};
 
 use super::{eval, rl, sft};
@@ -106,9 +107,39 @@ fn train_and_save(
     folder: &Path,
 ) -> Result<LocalModel, Failure> {
     save_config(folder, phase, config)?;
+    let (kept, stamp) = (folder.join("models").join(phase), folder.join("models").join(format!("{phase}.stamp")));
+    let fingerprint = fingerprint(config)?;
+    // A quickstart that was stopped goes on where it was: what was trained from the same things is not trained again.
+    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == fingerprint) {
+        run.keep(phase)?;
+        Progress::new(phase).done("as trained before");
+        return Ok(start::load(&configs::ModelSource {
+            path: kept.display().to_string(),
+            dtype: config.model.dtype,
+            device: config.model.device,
+        })?);
+    }
+    let _ = std::fs::remove_file(&stamp);
     let model = sft::train(config, rows, run, phase, None)?;
-    run::save(&folder.join("models").join(phase), &model)?;
+    run::save(&kept, &model)?;
+    wiring::write(&stamp, &fingerprint)?;
     Ok(model)
+}
+
+/// What a phase's model depends on: its configuration, its rows, and the weights it starts from.
+fn fingerprint(config: &SftConfig) -> Result<String, Failure> {
+    let mut hash = Sha256::new();
+    let mut add = |path: &Path| {
+        let bytes = std::fs::read(path).map_err(|e| Failure::data(format!("{}: {e}", path.display())))?;
+        hash.update(bytes);
+        Ok::<(), Failure>(())
+    };
+    add(&config.data.train)?;
+    if let Some(start) = &config.model.path {
+        add(&Path::new(start).join("model.safetensors"))?;
+    }
+    hash.update(config.resolved()?);
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Each phase's configuration, so that it can be run again by itself.
@@ -116,12 +147,7 @@ fn save_config(folder: &Path, phase: &str, config: &impl RunConfig) -> Result<()
     wiring::write(&folder.join("configs").join(format!("{phase}.toml")), &config.resolved()?)
 }
 
-fn measure(
-    config: &QuickstartConfig,
-    tuning: &RlConfig,
-    people: &[Person],
-    folder: &Path,
-) -> Result<(), Failure> {
+fn measure(config: &QuickstartConfig, tuning: &RlConfig, people: &[Person], folder: &Path) -> Result<(), Failure> {
     let source = |name: &str| config.source(&folder.join("models").join(name));
     let judge = |name: &str, model: &str, ask: &JudgeConfig| EvalJudge {
         name: name.into(),

@@ -34,8 +34,7 @@ pub fn run(model: &Path, history: &Path, prompts: &str, how: How, out: Option<&P
     start::prepare_process(0)?;
     let prompts = wiring::prompts(prompts)?;
     let people: Vec<History> = jsonl::read(history)?;
-    let source =
-        ModelSource { path: model.display().to_string(), dtype: Dtype::Fp32, device: Device::Auto };
+    let source = ModelSource { path: model.display().to_string(), dtype: Dtype::Fp32, device: Device::Auto };
     let model = start::load(&source)?;
     let mut progress = Progress::new("summarize");
     let mut pasts: Vec<Option<String>> = people.iter().map(|_| None).collect();

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use chat::tokenizer::Tokenizer;
 use chat::{Message, Sampling};
+use lm::batch::rope_tables;
 use lm::generate::{Generator, Limits, Request};
 use lm::{Family, Packed, Recompute, checkpoint};
 use serde_json::{Value as Json, json};
@@ -17,6 +18,8 @@ use crate::witness::{Answers, ask};
 
 const NEW_TOKENS: usize = 32;
 const TEMPERATURE: f64 = 0.7;
+/// Head width, RoPE base and last position: those of Qwen3, of Llama 3, and small ones.
+const ROTATIONS: [(i64, f64, usize); 3] = [(128, 1e6, 131_071), (64, 5e5, 131_071), (16, 1e4, 4095)];
 
 fn name((family, tied): (Family, bool)) -> String {
     format!("{}-{}", family.model_type(), if tied { "tied" } else { "untied" })
@@ -82,7 +85,14 @@ fn job_of(variant: (Family, bool), folder: &Path) -> Json {
 static ANSWERS: LazyLock<Answers> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let models: Vec<Json> = VARIANTS.iter().map(|&variant| job_of(variant, folder.path())).collect();
-    ask(&json!({ "make": [], "models": models }), folder.path())
+    let rope: Vec<Json> = ROTATIONS
+        .iter()
+        .map(|(head_dim, theta, last)| {
+            json!({ "name": format!("rope/{head_dim}-{theta}-{last}"), "head_dim": head_dim, "theta": theta,
+                    "positions": (last - 63..=*last).collect::<Vec<_>>() })
+        })
+        .collect();
+    ask(&json!({ "make": [], "models": models, "rope": rope }), folder.path())
 });
 
 #[test]
@@ -183,7 +193,20 @@ fn chat_templates_render_the_same_bytes() {
     }
 }
 
-/// Angles at the end of a long context: fp32 products of position and frequency, as transformers has them.
+/// Far positions need the same fp32 frequencies to the last bit: position 131,071 multiplies their error by as much.
+#[test]
+fn rope_tables_agree_to_the_end_of_a_long_context() {
+    for (head_dim, theta, last) in ROTATIONS {
+        let (cos, sin) = rope_tables(last + 1, head_dim, theta, Device::Cpu);
+        for (ours, part) in [(cos, "cos"), (sin, "sin")] {
+            let expected = ANSWERS.tensor(&format!("rope/{head_dim}-{theta}-{last}/{part}"));
+            let ours = ours.narrow(0, last as i64 - 63, 64);
+            let error = (&ours - expected).abs().max().double_value(&[]);
+            assert!(error < 1e-6, "{part} of head_dim {head_dim}, theta {theta}, up to {last}: off by {error:.1e}");
+        }
+    }
+}
+
 #[test]
 fn the_witness_sees_differences() {
     let expected = ANSWERS.tensor("qwen3-tied/logits/0");

@@ -53,7 +53,7 @@ fn models_written_by_transformers_have_the_same_logits_here() {
                     "greedy": [], "new_tokens": 0, "texts": [], "chats": [] })
         })
         .collect();
-    let answers = ask(&json!({ "make": make, "models": models }), place.path());
+    let answers = ask(&json!({ "make": make, "models": models, "rope": [] }), place.path());
     for made in &MODELS {
         let folder = place.path().join(made.name);
         // The forms this test is about: RoPE in an object, shards with an index.

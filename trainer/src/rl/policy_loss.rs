@@ -79,8 +79,7 @@ mod tests {
         let advantages = [2.0, 2.0, -1.0, -1.0, 1.0, -2.0];
         let expected = [-2.2, -2.4, 1.5, 0.8, -0.5, 6.0];
         let logprobs = vector(&ratios).log();
-        let result =
-            token_loss(&logprobs, &logprobs.zeros_like(), &vector(&advantages), &AlgorithmConfig::default());
+        let result = token_loss(&logprobs, &logprobs.zeros_like(), &vector(&advantages), &AlgorithmConfig::default());
         for (got, want) in values(&result.loss).iter().zip(expected) {
             assert!((got - want).abs() < 1e-12, "{got} is not {want}");
         }

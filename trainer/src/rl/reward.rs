@@ -33,9 +33,7 @@ pub fn score(
 ) -> Result<Scored, TrainError> {
     let responses: Vec<Response<'_>> = groups
         .iter()
-        .flat_map(|g| {
-            g.samples.iter().map(|s| Response { text: &s.text, tokens: s.ids.len(), target: g.cut.target })
-        })
+        .flat_map(|g| g.samples.iter().map(|s| Response { text: &s.text, tokens: s.ids.len(), target: g.cut.target }))
         .collect();
     let judged = gate::judge_responses(judge, &responses, token_limit)?;
     let mut flat = composition.score(&judged).into_iter();
@@ -47,8 +45,7 @@ pub fn score(
     for person in 0..people {
         // Groups of one person, in order of stage.
         let of_person: Vec<usize> = (0..groups.len()).filter(|&g| groups[g].person == person).collect();
-        let totals: Vec<Vec<f64>> =
-            of_person.iter().map(|&g| rewards[g].iter().map(|r| r.total).collect()).collect();
+        let totals: Vec<Vec<f64>> = of_person.iter().map(|&g| rewards[g].iter().map(|r| r.total).collect()).collect();
         let picks: Vec<usize> = of_person.iter().filter_map(|&g| groups[g].picked).collect();
         for (&g, with_credit) in of_person.iter().zip(rule.carry(&totals, &picks)?) {
             credited[g] = with_credit;

@@ -81,8 +81,7 @@ pub fn roll_out<'a>(
                     Ok(Sample { ids: g.ids, logprobs: g.logprobs, text, truncated })
                 })
                 .collect::<Result<Vec<_>, TrainError>>()?;
-            let picked =
-                (stage + 1 < config.stages).then(|| pick(seed, step, &row.uid, stage, config.samples));
+            let picked = (stage + 1 < config.stages).then(|| pick(seed, step, &row.uid, stage, config.samples));
             groups.push(Group { person, stage, prompt: request.prompt, cut: stages[stage], samples, picked });
         }
     }

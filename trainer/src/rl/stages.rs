@@ -22,11 +22,8 @@ pub fn cut(row: &RlRow, stages: usize) -> Option<Vec<Stage<'_>>> {
     let mut begin = 0;
     let mut cuts = Vec::with_capacity(stages);
     for stage in 0..stages {
-        let target = if stages == 1 {
-            last
-        } else {
-            row.mid_position + (last - row.mid_position) * stage / (stages - 1)
-        };
+        let target =
+            if stages == 1 { last } else { row.mid_position + (last - row.mid_position) * stage / (stages - 1) };
         if target <= begin {
             return None;
         }

@@ -1,0 +1,168 @@
+//! What a user may get wrong: one paragraph that names file, line or field and the mend, and the right exit code.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// A folder with the configs and data of a small run, all good.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        bench.write("sft.jsonl", &SFT_ROW.repeat(8));
+        bench.write("rl.jsonl", &RL_ROW.repeat(9));
+        bench.write(
+            "sft.toml",
+            &format!(
+                "name = \"sft\"\nout = \"{0}/runs\"\n[model]\ndtype = \"fp32\"\ndevice = \"cpu\"\n[model.shape]\n\
+                 hidden_size = 32\nintermediate_size = 64\nlayers = 1\n[data]\ntrain = \"{0}/sft.jsonl\"\n[train]\n\
+                 epochs = 1\nbatch_size = 4\n",
+                bench.path("").display()
+            ),
+        );
+        bench.write(
+            "rl.toml",
+            &format!(
+                "name = \"rl\"\nout = \"{0}/runs\"\nprompts = \"compact\"\n[model]\npath = \"{0}/model\"\ndtype = \
+                 \"fp32\"\n[judge.model]\npath = \"{0}/model\"\ndtype = \"fp32\"\n[data]\ntrain = \"{0}/rl.jsonl\"\n",
+                bench.path("").display()
+            ),
+        );
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// A model folder, made by the program itself.
+    fn model(&self) -> PathBuf {
+        let out = self.xplore(&["sft", "--config", "sft.toml"]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let checkpoint = self.path("runs/sft/checkpoints/step-000002");
+        fs::rename(&checkpoint, self.path("model")).unwrap();
+        self.path("model")
+    }
+
+    fn xplore(&self, arguments: &[&str]) -> std::process::Output {
+        Command::cargo_bin("xplore").unwrap().current_dir(self.folder.path()).args(arguments).output().unwrap()
+    }
+
+    /// Runs, expects the code, and returns what was said.
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.xplore(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(!said.contains("panicked") && !said.contains("RUST_BACKTRACE"), "{said}");
+        said
+    }
+}
+
+const SFT_ROW: &str = r#"{"prompt":[{"role":"user","content":"likes warm stories?"}],"completion":[{"role":"assistant","content":"yes, warm ones"}]}
+"#;
+const RL_ROW: &str = r#"{"uid":"u","history":[{"query":"q","chosen":"a","rejected":"b"},{"query":"q","chosen":"c","rejected":"d"},{"query":"q","chosen":"e","rejected":"f"}],"mid_position":1}
+"#;
+
+fn says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "`{word}` is missing in: {said}");
+    }
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_line_and_nearest_key() {
+    let bench = Bench::new();
+    let text = fs::read_to_string(bench.path("sft.toml")).unwrap();
+    bench.write("sft.toml", &text.replace("batch_size", "batch_sise"));
+    let line = text.lines().position(|l| l.starts_with("batch_size")).unwrap() + 1;
+    let said = bench.fails(2, &["sft", "--config", "sft.toml"]);
+    says(&said, &[&format!("sft.toml:{line}"), "batch_sise", "batch_size"]);
+}
+
+#[test]
+fn an_unknown_reward_term_fails_before_weights_load() {
+    let bench = Bench::new();
+    let term = ["rl", "--config", "rl.toml", "--set", r#"reward.terms=[{name="juge",weight=1.0}]"#];
+    says(&bench.fails(2, &term), &["juge", "judge"]);
+}
+
+#[test]
+fn a_missing_field_on_line_7_is_named() {
+    let bench = Bench::new();
+    let mut lines: Vec<String> = RL_ROW.repeat(9).lines().map(str::to_owned).collect();
+    lines[6] = lines[6].replace(r#","mid_position":1"#, "");
+    bench.write("rl.jsonl", &lines.join("\n"));
+    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["rl.jsonl:7", "mid_position", "mend that line"]);
+}
+
+#[test]
+fn a_model_folder_without_weights_is_named() {
+    let bench = Bench::new();
+    let model = bench.model();
+    fs::remove_file(model.join("model.safetensors")).unwrap();
+    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["model", "no weights here", "complete model folder"]);
+}
+
+#[test]
+fn a_truncated_safetensors_file_is_named() {
+    let bench = Bench::new();
+    let weights = bench.model().join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let said = bench.fails(3, &["rl", "--config", "rl.toml"]);
+    says(&said, &["model.safetensors", "cut off or damaged", "again"]);
+}
+
+#[test]
+fn an_unwritable_run_folder_is_named() {
+    let bench = Bench::new();
+    // A file where the folder should be: also root cannot write there.
+    bench.write("runs", "in the way");
+    says(&bench.fails(4, &["sft", "--config", "sft.toml"]), &["runs/sft", "choose another folder"]);
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path("runs/sft")).unwrap();
+    // /dev/full takes no byte: "No space left on device".
+    symlink(Path::new("/dev/full"), bench.path("runs/sft/metrics.jsonl")).unwrap();
+    let said = bench.fails(4, &["sft", "--config", "sft.toml"]);
+    says(&said, &["metrics.jsonl", "No space left", "free space"]);
+}
+
+#[test]
+fn a_missing_file_and_a_missing_device_are_named() {
+    let bench = Bench::new();
+    fs::remove_file(bench.path("sft.jsonl")).unwrap();
+    says(&bench.fails(3, &["sft", "--config", "sft.toml"]), &["sft.jsonl"]);
+    bench.write("sft.jsonl", SFT_ROW);
+    if !Path::new("/proc/driver/nvidia/version").exists() {
+        let said = bench.fails(4, &["sft", "--config", "sft.toml", "--set", "model.device=cuda"]);
+        says(&said, &["cuda", "device = \"cpu\""]);
+    }
+}
+
+#[test]
+fn several_processes_are_refused_in_words() {
+    let bench = Bench::new();
+    let mut command = Command::cargo_bin("xplore").unwrap();
+    let output = command
+        .current_dir(bench.folder.path())
+        .env("WORLD_SIZE", "2")
+        .args(["sft", "--config", "sft.toml"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    says(&String::from_utf8_lossy(&output.stderr), &["WORLD_SIZE is 2"]);
+}

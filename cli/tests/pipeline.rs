@@ -1,0 +1,120 @@
+//! The whole pipeline at a small size: it runs, leaves what it says, loads in its own commands, and is reproducible.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// Small enough for half a minute; the models learn nothing, the synthesis lets everyone pass.
+const SMALL: &[&str] = &[
+    "world.judge_rows=640",
+    "world.reading_rows=640",
+    "world.synthesis_people=24",
+    "world.rl_people=24",
+    "world.eval_people=4",
+    "world.eval_targets=2",
+    "synthesis.target_probability=0",
+    "synthesis.least_correct=1",
+    "synthesis.retest=0",
+    "pruning.least_probability=0",
+    "rl.train.steps=2",
+    "rl.rollout.people_per_step=4",
+    "rl.rollout.max_new_tokens=48",
+    "eval.sampling.max_new_tokens=48",
+    "rl.log.rollouts_every=1",
+];
+
+fn xplore(arguments: &[&str]) -> String {
+    let output = Command::cargo_bin("xplore").unwrap().args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn quickstart(out: &Path, seed: &str) {
+    let mut arguments = vec!["quickstart", "--out", out.to_str().unwrap(), "--seed", seed];
+    for setting in SMALL {
+        arguments.extend(["--set", setting]);
+    }
+    xplore(&arguments);
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let untimed = |line: &str| {
+        let mut object: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+        object.retain(|key, _| !key.starts_with("time/"));
+        Value::Object(object)
+    };
+    text.lines().map(untimed).collect()
+}
+
+#[test]
+fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, again, other] = ["first", "again", "other"].map(|name| folder.path().join(name));
+    quickstart(&first, "5");
+    quickstart(&again, "5");
+    quickstart(&other, "6");
+    assert_eq!(metrics(&first), metrics(&again));
+    assert_ne!(metrics(&first), metrics(&other));
+
+    let rows: Vec<Value> = serde_json::from_str(&fs::read_to_string(first.join("eval.json")).unwrap()).unwrap();
+    let has = |model: &str, setting: &str, targets: &str, judge: &str| {
+        rows.iter()
+            .any(|r| r["model"] == model && r["setting"] == setting && r["targets"] == targets && r["judge"] == judge)
+    };
+    for judge in ["training", "second"] {
+        for targets in ["in_domain", "transfer"] {
+            for (model, setting) in [
+                ("none", "direct"),
+                ("none", "full"),
+                ("random", "full"),
+                ("oracle", "full"),
+                ("sft", "full"),
+                ("sft", "streaming"),
+                ("rl", "full"),
+                ("rl", "streaming"),
+            ] {
+                assert!(has(model, setting, targets, judge), "{model} {setting} {targets} {judge}");
+            }
+        }
+    }
+    for file in ["report.html", "figure.svg", "examples.json", "eval-gains.json", "config.toml", "data/rl.jsonl"] {
+        assert!(first.join(file).exists(), "{file}");
+    }
+    for step in ["rollouts/step-000001.jsonl", "rollouts/step-000002.jsonl"] {
+        assert!(first.join(step).exists(), "{step}");
+    }
+    commands_run_on_what_the_quickstart_left(&first);
+}
+
+fn commands_run_on_what_the_quickstart_left(run: &Path) {
+    let at = |name: &str| run.join(name).display().to_string();
+    let out = format!("out={}", at("later"));
+    let rl = at("configs/rl.toml");
+    xplore(&["rl", "--config", &rl, "--set", &out, "--set", "train.steps=1"]);
+    assert!(run.join("later/rl/checkpoints/step-000001/model.safetensors").exists());
+    xplore(&["sft", "--config", &at("configs/sft.toml"), "--set", &out, "--set", "train.max_steps=1"]);
+    assert!(run.join("later/sft/checkpoints/step-000001/config.json").exists());
+    xplore(&["eval", "--config", &at("configs/eval.toml"), "--set", &out, "--set", "max_people=2"]);
+    assert!(run.join("later").read_dir().unwrap().count() >= 3);
+    xplore(&["config", "check", &rl, "--kind", "rl"]);
+    let shown = xplore(&["config", "show", &rl, "--kind", "rl", "--set", "rollout.samples=3"]);
+    assert!(shown.contains("samples = 3"), "{shown}");
+    xplore(&["report", run.to_str().unwrap(), "--out", &at("again.html")]);
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let histories = root.join("examples/histories.jsonl");
+    for mode in [None, Some("--streaming")] {
+        let mut arguments = vec!["summarize", "--prompts", "compact", "--max-new-tokens", "32"];
+        let model = at("models/rl");
+        arguments.extend(["--model", &model, "--history", histories.to_str().unwrap()]);
+        arguments.extend(mode);
+        let lines = xplore(&arguments);
+        let people = fs::read_to_string(&histories).unwrap().lines().count();
+        assert_eq!(lines.lines().count(), people);
+        assert!(lines.lines().all(|l| serde_json::from_str::<Value>(l).unwrap()["uid"].is_string()));
+    }
+}
