@@ -1,5 +1,7 @@
 //! One training pass and one generation call at the quickstart's size: `cargo bench -p benches`.
 
+#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
+
 use std::hint::black_box;
 
 use benches::{ragged, small_model};
