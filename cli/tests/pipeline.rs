@@ -12,6 +12,8 @@ const SMALL: &[&str] = &[
     "world.reading_rows=640",
     "world.synthesis_people=24",
     "world.rl_people=24",
+    // A judge that has learnt nothing never gets to an answer; a forced one always has an opinion.
+    "judge.ask.mode=forced",
     "world.eval_people=4",
     "world.eval_targets=2",
     "synthesis.target_probability=0",
