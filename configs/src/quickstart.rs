@@ -124,11 +124,13 @@ pub struct PruningConfig {
     pub band_end: f64,
     /// Width of that band; published: 0.1. Default: 1, since in a small world every person counts.
     pub band_width: f64,
+    /// Fewest interactions that each of the two stages reads. Default: 4, as in the published rows from AlignX.
+    pub least_window: usize,
 }
 
 impl Default for PruningConfig {
     fn default() -> Self {
-        Self { most_signal: 0.8, least_probability: 0.5, band_end: 1.0, band_width: 1.0 }
+        Self { most_signal: 0.8, least_probability: 0.5, band_end: 1.0, band_width: 1.0, least_window: 4 }
     }
 }
 
@@ -137,7 +139,8 @@ impl PruningConfig {
         fraction("most_signal", self.most_signal)?;
         fraction("least_probability", self.least_probability)?;
         fraction("band_end", self.band_end)?;
-        fraction("band_width", self.band_width)
+        fraction("band_width", self.band_width)?;
+        at_least("least_window", self.least_window, 1)
     }
 }
 

@@ -164,6 +164,7 @@ fn quickstart() {
         ("pruning.least_probability", "0 to 1", "pruning.least_probability=2", "pruning.least_probability=0"),
         ("pruning.band_end", "0 to 1", "pruning.band_end=2", "pruning.band_end=0.5"),
         ("pruning.band_width", "0 to 1", "pruning.band_width=2", "pruning.band_width=0.1"),
+        ("pruning.least_window", "at least 1", "pruning.least_window=0", "pruning.least_window=1"),
         ("tokenizer.vocab_size", "at least 272", "tokenizer.vocab_size=9", "tokenizer.vocab_size=999"),
         ("judge.data.train", "remove the key", "judge.data.train=x", "judge.data.train="),
         ("judge.ask.model", "remove the key", "judge.ask.model.path=x", "judge.ask.model.path="),

@@ -11,7 +11,6 @@ use chat::PromptSet;
 use data_synth::curriculum::Curriculum;
 use data_synth::judge_rows::judge_rows;
 use data_synth::policy_rows::reading_rows;
-use data_synth::teacher::Teacher;
 use data_synth::world::{Population, WorldConfig};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -28,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prompts = PromptSet::new("compact", &sources)?;
     let (world, count, curriculum) = (WorldConfig::default(), count.parse()?, Curriculum::default());
     let rows = match kind.as_str() {
-        "reading" => reading_rows(&world, &Teacher::default(), &prompts, count, &curriculum)?,
+        "reading" => reading_rows(&world, &prompts, count, &curriculum)?,
         "judge" => judge_rows(&world, Population::TrainingJudge, &prompts, count, &curriculum)?,
         other => return Err(format!("`{other}` is no kind of row; expected reading or judge").into()),
     };

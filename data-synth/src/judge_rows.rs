@@ -24,6 +24,8 @@ const UNDECIDED: f64 = 0.08;
 const FLAWED: f64 = 0.3;
 /// Probability that an item's value is one that the summary names.
 const FOCUS: f64 = 0.55;
+/// Most values of an item: more than the world's items show, since every one of them is a lesson.
+const MOST_VALUES: f64 = 4.0;
 /// Most entries of a summary.
 const MOST_ENTRIES: f64 = 14.0;
 
@@ -51,7 +53,7 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
     let person = Person::draw(world, rng);
     let (summary, text) = summary(&person, level, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
-    let (pair, margin) = pair(world, &summary, domain, level, rng);
+    let (pair, margin) = pair(&summary, domain, level, rng);
     let a_wins = match margin {
         0 => choice(world, &person, &pair, rng),
         m => m > 0,
@@ -112,10 +114,9 @@ fn summary(person: &Person, level: f64, rng: &mut ChaCha8Rng) -> (Summary, Strin
 }
 
 /// Two items about which the summary mostly says something, and its margin for the first.
-fn pair(world: &WorldConfig, summary: &Summary, domain: Domain, level: f64, rng: &mut ChaCha8Rng) -> (Pair, i32) {
+fn pair(summary: &Summary, domain: Domain, level: f64, rng: &mut ChaCha8Rng) -> (Pair, i32) {
     let named: Vec<Value> = summary.entries().map(|(v, _)| v).collect();
-    let most = 1 + (level * (world.most_values as f64 - 1.0)).round() as usize;
-    let sizes = world.least_values.min(most)..=most;
+    let sizes = 1..=1 + (level * (MOST_VALUES - 1.0)).round() as usize;
     let keep_undecided = summary.is_empty() || rng.random_bool(UNDECIDED);
     let score = |values: &[Value]| values.iter().map(|&v| summary.sign(v)).sum::<i32>();
     let mut pair = Pair::draw(sizes.clone(), domain, &named, FOCUS, rng);

@@ -1,5 +1,5 @@
 //! Rows from which a small policy learns to read before it learns from verified synthesis: what pre-training gives a
-//! large model. Interactions in, a correct tally and the teacher's terse summary out, short histories first.
+//! large model. Interactions in, a correct tally and a summary of any completeness out, short histories first.
 
 use chat::prompts::{PromptError, PromptSet};
 use chat::{Interaction, Message, SftRow, reasoning};
@@ -12,22 +12,23 @@ use crate::lexicon::Domain;
 use crate::person::Person;
 use crate::summary::{Summary, WORDING_COUNT};
 use crate::tally::{Evidence, Tally};
-use crate::teacher::Teacher;
 use crate::world::{Population, WorldConfig, interaction, stream};
 
 /// Most interactions of a row.
 const MOST_INTERACTIONS: f64 = 8.0;
+/// Least share of what is known that a summary names.
+const LEAST_COMPLETENESS: f64 = 0.1;
 /// Share of rows with a past summary.
 const WITH_PAST: f64 = 0.45;
 
-/// Makes `count` rows, short ones first, from the people of [`Population::Reading`]. The past summaries name anything
-/// from few to all of the preferences that earlier choices support, since better policies will write longer ones.
+/// Makes `count` rows, short ones first, from the people of [`Population::Reading`]. Summaries, past and present, name
+/// anything from few to all of the preferences that the choices support: a model that can read can write either, and how
+/// much to say is for the later phases to teach.
 ///
 /// # Errors
 /// [`PromptError`] if the set has no usable `summarize` template.
 pub fn reading_rows(
     world: &WorldConfig,
-    teacher: &Teacher,
     prompts: &PromptSet,
     count: usize,
     curriculum: &Curriculum,
@@ -36,14 +37,13 @@ pub fn reading_rows(
         .map(|i| {
             let mut rng = stream(world.seed, Population::Reading, i);
             let level = curriculum.level(i, count, &mut rng);
-            row(world, teacher, prompts, level, &mut rng)
+            row(world, prompts, level, &mut rng)
         })
         .collect()
 }
 
 fn row(
     world: &WorldConfig,
-    teacher: &Teacher,
     prompts: &PromptSet,
     level: f64,
     rng: &mut ChaCha8Rng,
@@ -54,20 +54,23 @@ fn row(
     let past = rng.random_bool(WITH_PAST).then(|| {
         let earlier: Vec<Interaction> =
             (0..rng.random_range(1..=most)).map(|_| interaction(world, &person, domain, 0.0, rng)).collect();
-        let known = tally(Summary::default(), &earlier).supported(1);
-        let completeness = rng.random_range(0.1..=1.0);
-        let named = known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>();
-        Summary::of_signs(named)
+        some_of(&tally(Summary::default(), &earlier).supported(1), rng)
     });
     let past_text = past.as_ref().map(|p| p.text(rng.random_range(0..WORDING_COUNT)));
     let choices: Vec<Interaction> =
         (0..rng.random_range(1..=most)).map(|_| interaction(world, &person, domain, 1.0, rng)).collect();
     let tally = tally(past.unwrap_or_default(), &choices);
-    let summary = teacher.summarize(&tally, &[], rng);
+    let summary = some_of(&tally.supported(1), rng).text(rng.random_range(0..WORDING_COUNT));
     Ok(SftRow {
         prompt: prompts.summarize(past_text.as_deref(), &choices)?,
         completion: vec![Message::assistant(reasoning::join(&tally.text(), &summary))],
     })
+}
+
+/// Each entry with one probability, itself drawn evenly from few to all.
+fn some_of(known: &Summary, rng: &mut ChaCha8Rng) -> Summary {
+    let completeness = rng.random_range(LEAST_COMPLETENESS..=1.0);
+    Summary::of_signs(known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>())
 }
 
 fn tally(past: Summary, interactions: &[Interaction]) -> Tally {
@@ -86,7 +89,6 @@ mod tests {
     fn the_reasoning_is_the_tally_of_the_prompt() {
         let rows = reading_rows(
             &WorldConfig::default(),
-            &Teacher::default(),
             &testing::compact(),
             400,
             &Curriculum::default(),
@@ -99,7 +101,7 @@ mod tests {
             assert_eq!(parts.reasoning, tally.text());
             let (supported, named) = (tally.supported(1), Summary::read(parts.summary));
             let wrong = named.entries().filter(|&(v, sign)| supported.sign(v) != sign).count();
-            assert!(wrong <= 1, "{row:?}");
+            assert_eq!(wrong, 0, "{row:?}");
             lengths.push(tally.choices.len());
         }
         let mean = |part: &[usize]| part.iter().sum::<usize>() as f64 / part.len() as f64;

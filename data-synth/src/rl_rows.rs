@@ -20,12 +20,15 @@ pub struct Pruning {
     pub band_end: f64,
     /// Width of that band; AlignXplore+ has 0.1 throughout.
     pub band_width: f64,
+    /// Fewest interactions that each of the two stages reads; AlignXplore+ has 1 before the first target and 2 between the
+    /// two, and 4 and 4 in its rows from AlignX, which it does not prune.
+    pub least_window: usize,
 }
 
 impl Default for Pruning {
     /// For the built-in world, which is small: everything solvable that knowing the person helps with.
     fn default() -> Self {
-        Self { most_signal: 0.9, least_probability: 0.5, band_end: 1.0, band_width: 1.0 }
+        Self { most_signal: 0.9, least_probability: 0.5, band_end: 1.0, band_width: 1.0, least_window: 1 }
     }
 }
 
@@ -78,20 +81,21 @@ pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, P
         of_person[choice.person].push(choice);
     }
 
-    let rows: Vec<RlRow> = histories.iter().zip(of_person).filter_map(|(h, mine)| row(h, mine)).collect();
+    let rows: Vec<RlRow> = histories.iter().zip(of_person).filter_map(|(h, mine)| row(h, mine, pruning.least_window)).collect();
     report.rows = rows.len();
     (rows, report)
 }
 
-/// The first pair of candidates, best signal first, that leaves something to read before the first target and between
-/// the two, with at least four interactions up to the later one.
-fn row(history: &ScoredHistory, mut candidates: Vec<Scored>) -> Option<RlRow> {
+/// The first pair of candidates, best signal first, that leaves enough to read before the first target and between the
+/// two, with at least four interactions up to the later one.
+fn row(history: &ScoredHistory, mut candidates: Vec<Scored>, least_window: usize) -> Option<RlRow> {
     candidates.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal).then(a.position.cmp(&b.position)));
     let pairs = candidates.iter().enumerate().flat_map(|(i, a)| candidates[i + 1..].iter().map(move |b| (a, b)));
     let ordered = pairs.map(|(a, b)| if a.position < b.position { (a, b) } else { (b, a) });
-    let (mid, last) = ordered
-        .into_iter()
-        .find(|(mid, last)| last.position + 1 >= 4 && mid.position != 0 && mid.position + 1 != last.position)?;
+    let (first, between) = (least_window.max(1), least_window.max(2));
+    let (mid, last) = ordered.into_iter().find(|(mid, last)| {
+        last.position + 1 >= 4 && mid.position >= first && last.position - mid.position >= between
+    })?;
     Some(RlRow {
         uid: history.uid.clone(),
         history: history.interactions[..=last.position].to_vec(),
@@ -121,7 +125,7 @@ mod tests {
         ScoredHistory { uid: uid.into(), interactions, signals: signals.iter().map(record).collect() }
     }
 
-    const ALL: Pruning = Pruning { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0 };
+    const ALL: Pruning = Pruning { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0, least_window: 1 };
 
     #[test]
     fn the_pair_of_most_signal_that_leaves_room_is_taken() {
@@ -136,12 +140,23 @@ mod tests {
     }
 
     #[test]
+    fn both_stages_read_at_least_the_window() {
+        // Best signal at 2 and 3, then 6 and 8: with windows of 3 the first target is 3, the second 6 or 8.
+        let signals = [0.5, 0.5, 0.99, 0.98, 0.5, 0.5, 0.9, 0.5, 0.8].map(|p| (p, 0.5));
+        let row = |least_window| {
+            let rows = rl_rows(&[scored("p", &signals)], &Pruning { least_window, ..ALL }).0;
+            rows.first().map(|r| (r.mid_position, r.history.len() - 1))
+        };
+        assert_eq!([row(1), row(3), row(4), row(5)], [Some((2, 6)), Some((3, 6)), Some((4, 8)), None]);
+    }
+
+    #[test]
     fn the_rules_cut_by_signal_then_probability_then_band() {
         let people = [
             scored("a", &[(0.9, 0.5), (0.9, 0.4), (0.2, 0.1), (0.7, 0.5), (0.7, 0.4)]),
             scored("b", &[(0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5)]),
         ];
-        let pruning = Pruning { most_signal: 0.5, least_probability: 0.5, band_end: 1.0, band_width: 0.5 };
+        let pruning = Pruning { most_signal: 0.5, least_probability: 0.5, band_width: 0.5, ..ALL };
         let (rows, report) = rl_rows(&people, &pruning);
         assert_eq!((report.with_signal, report.solvable, report.in_band), (5, 4, 2));
         // The band's two are the harder half: positions 3 and 4, which are adjacent.

@@ -1,9 +1,15 @@
 //! Counting evidence: what each choice says for and against every value, and what follows from all of them.
 //!
-//! The reasoning is written the way a very small model learns fast: the past summary's entries, then one numbered segment
-//! a choice, values in the order of the items' text, then what follows from all of them in canonical order, e.g.
-//! `past + science - luxury one + warm short - blunt data net + science warm short - blunt data luxury`. The numbers, which
-//! prompts of the set `compact` show too, are what lets it find its place: without them it needs many times the training.
+//! The reasoning is written the way a very small model learns fast: what the past summary says, then one numbered segment
+//! a choice, values in the order of the items' text with the sign of their evidence before them; then what follows from
+//! all of them, in canonical order, the sign last (`=` where for and against are equal); then the values that are for and
+//! against, from which a summary is a copy:
+//!
+//! `past + science one + warm - luxury - science net science = warm + luxury - for warm against luxury`
+//!
+//! The numbers, which prompts of the set `compact` show too, are what lets it find its place. Each net sign is one look-up
+//! of the word before it; with the sign first, the model would have to know value and sign at once, and learns the values
+//! but guesses the signs.
 
 use crate::lexicon::{VALUES, Value, mentions};
 use crate::summary::Summary;
@@ -29,17 +35,22 @@ impl Evidence {
         Self { plus: summary.likes.clone(), minus: summary.avoids.clone() }
     }
 
-    /// `prefix + plus - minus`, a sign without values left out.
-    fn text(&self, prefix: &str) -> String {
-        let mut words = vec![prefix];
-        for (sign, values) in [("+", &self.plus), ("-", &self.minus)] {
-            if !values.is_empty() {
-                words.push(sign);
-                words.extend(values.iter().map(|v| v.canonical()));
-            }
-        }
-        words.join(" ")
+    fn signs(&self) -> impl Iterator<Item = (Value, i32)> {
+        self.plus.iter().map(|&v| (v, 1)).chain(self.minus.iter().map(|&v| (v, -1)))
     }
+}
+
+fn sign(n: i32) -> &'static str {
+    match n.signum() {
+        1 => "+",
+        -1 => "-",
+        _ => "=",
+    }
+}
+
+/// `name sign value sign value …`.
+fn evidence(name: &str, evidence: &Evidence) -> String {
+    evidence.signs().fold(name.to_owned(), |text, (value, n)| format!("{text} {} {}", sign(n), value.canonical()))
 }
 
 /// How the compact prompts number choices; later ones have digits.
@@ -62,9 +73,16 @@ pub struct Tally {
 impl Tally {
     /// The reasoning text.
     pub fn text(&self) -> String {
-        let mut segments = vec![Evidence::of_summary(&self.past).text("past")];
-        segments.extend(self.choices.iter().enumerate().map(|(i, e)| e.text(&number(i))));
-        segments.push(Evidence::of_summary(&self.supported(1)).text("net"));
+        let past = Evidence::of_summary(&self.past);
+        let mut segments = vec![evidence("past", &past)];
+        segments.extend(self.choices.iter().enumerate().map(|(i, choice)| evidence(&number(i), choice)));
+        let (net, supported) = (self.net(), self.supported(1));
+        let seen = |v: &Value| std::iter::once(&past).chain(&self.choices).any(|e| e.signs().any(|(s, _)| s == *v));
+        let follows = Value::all().filter(seen).map(|v| format!(" {} {}", v.canonical(), sign(net[v.index()])));
+        segments.push(format!("net{}", follows.collect::<String>()));
+        for (name, values) in [("for", &supported.likes), ("against", &supported.avoids)] {
+            segments.push(values.iter().fold(name.to_owned(), |text, v| format!("{text} {}", v.canonical())));
+        }
         segments.join(" ")
     }
 
@@ -114,12 +132,20 @@ mod tests {
         };
         assert_eq!(
             tally.text(),
-            "past + science - luxury one + warm short science - long blunt data two + warm - funny science \
-             net + science warm short - funny blunt long data luxury"
+            "past + science - luxury one + warm + short + science - long - blunt - data two + warm - funny - science \
+             net science + funny - warm + blunt - short + long - data - luxury - \
+             for science warm short against funny blunt long data luxury"
         );
         let all = "They like science, warm, short. They avoid funny, blunt, long, data, luxury.";
         assert_eq!(tally.supported(1).text(0), all);
         assert_eq!(tally.supported(2).text(0), "They like warm.");
+    }
+
+    #[test]
+    fn evidence_that_cancels_out_is_named_and_not_followed() {
+        let choices = vec![Evidence::of_items("a witty note", "a dry note"), Evidence::of_items("a note", "a witty note")];
+        let tally = Tally { past: Summary::default(), choices };
+        assert_eq!(tally.text(), "past one + funny - dry two - funny net funny = dry - for against dry");
     }
 
     #[test]

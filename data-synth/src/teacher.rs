@@ -33,7 +33,7 @@ pub struct TeacherConfig {
 
 impl Default for TeacherConfig {
     fn default() -> Self {
-        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.5, name_unsupported: 0.3 }
+        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.2, name_unsupported: 0.3 }
     }
 }
 
@@ -175,7 +175,8 @@ mod tests {
         let parts = reasoning::split(&text).unwrap();
         assert_eq!(
             parts.reasoning,
-            "past - data one + funny short - blunt long two + funny - serious net + funny short - serious blunt long data"
+            "past - data one + funny + short - blunt - long two + funny - serious \
+             net serious - funny + blunt - short + long - data - for funny short against serious blunt long data"
         );
         let all = Summary::read("They like funny, short. They avoid serious, blunt, long, data.");
         assert_eq!(Summary::read(parts.summary), all);

@@ -50,8 +50,8 @@ impl Default for WorldConfig {
             choice_noise: 0.06,
             least_gap: 1.2,
             focus: 0.85,
-            least_values: 3,
-            most_values: 3,
+            least_values: 2,
+            most_values: 2,
             distraction: 0.25,
         }
     }

@@ -43,8 +43,10 @@ pub struct Rows {
 }
 
 /// Lives long enough that each third of a history can be read or predicted.
-const TRAINING_LIFE: LifeSpan =
+const SYNTHESIS_LIFE: LifeSpan =
     LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
+/// Stages of about the length that the evaluations read.
+const RL_LIFE: LifeSpan = LifeSpan { least_interactions: 9, most_interactions: 13, ..SYNTHESIS_LIFE };
 
 /// Makes the world's people and the rows of judges and base model, and writes them to `folder`/data.
 pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
@@ -58,7 +60,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
     let judge = rows_of(Population::TrainingJudge, &config.judge.ask)?;
     let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
     let count = config.world.reading_rows;
-    let reading = reading_rows(&world, &Teacher::default(), &policy_prompts, count, &Curriculum::default())?;
+    let reading = reading_rows(&world, &policy_prompts, count, &Curriculum::default())?;
     let targets = config.world.eval_targets;
     let span = LifeSpan { targets, transfer_targets: targets, ..LifeSpan::default() };
     let people: Vec<Person> =
@@ -102,14 +104,14 @@ pub fn synthesize(
         let verdicts = judge.score(questions).map_err(|e| e.to_string())?;
         Ok(verdicts.into_iter().map(|v| v.p_chosen).collect())
     };
-    let scored = |population, count| -> Result<Vec<ScoredHistory>, Failure> {
-        let subjects = people(&data.world, population, count, &TRAINING_LIFE);
+    let scored = |population, count, life: &LifeSpan| -> Result<Vec<ScoredHistory>, Failure> {
+        let subjects = people(&data.world, population, count, life);
         let histories: Vec<History> = subjects.iter().map(Subject::history).collect();
         let informed: Vec<String> = subjects.into_iter().map(|s| s.oracle).collect();
         Ok(score(&histories, &informed, NO_PAST, &verify)?)
     };
     let prompts: PromptSet = wiring::prompts(&config.prompts)?;
-    let students = scored(Population::Synthesis, config.world.synthesis_people)?;
+    let students = scored(Population::Synthesis, config.world.synthesis_people, &SYNTHESIS_LIFE)?;
     progress.at(1, 3, "histories scored");
     let rules = &config.synthesis;
     let synthesis = SynthesisConfig {
@@ -129,13 +131,14 @@ pub fn synthesize(
         )));
     }
     progress.at(2, 3, "rows synthesized");
-    let candidates = scored(Population::Reinforcement, config.world.rl_people)?;
+    let candidates = scored(Population::Reinforcement, config.world.rl_people, &RL_LIFE)?;
     let band = &config.pruning;
     let pruning = Pruning {
         most_signal: band.most_signal,
         least_probability: band.least_probability,
         band_end: band.band_end,
         band_width: band.band_width,
+        least_window: band.least_window,
     };
     let (rl, pruned) = rl_rows(&candidates, &pruning);
     if rl.is_empty() {
