@@ -42,12 +42,7 @@ pub fn reading_rows(
         .collect()
 }
 
-fn row(
-    world: &WorldConfig,
-    prompts: &PromptSet,
-    level: f64,
-    rng: &mut ChaCha8Rng,
-) -> Result<SftRow, PromptError> {
+fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
     let person = Person::draw(world, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
     let most = 1 + (level * (MOST_INTERACTIONS - 1.0)).round() as usize;
@@ -87,13 +82,7 @@ mod tests {
 
     #[test]
     fn the_reasoning_is_the_tally_of_the_prompt() {
-        let rows = reading_rows(
-            &WorldConfig::default(),
-            &testing::compact(),
-            400,
-            &Curriculum::default(),
-        )
-        .unwrap();
+        let rows = reading_rows(&WorldConfig::default(), &testing::compact(), 400, &Curriculum::default()).unwrap();
         let mut lengths = Vec::new();
         for row in &rows {
             let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();

@@ -81,7 +81,8 @@ pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, P
         of_person[choice.person].push(choice);
     }
 
-    let rows: Vec<RlRow> = histories.iter().zip(of_person).filter_map(|(h, mine)| row(h, mine, pruning.least_window)).collect();
+    let rows: Vec<RlRow> =
+        histories.iter().zip(of_person).filter_map(|(h, mine)| row(h, mine, pruning.least_window)).collect();
     report.rows = rows.len();
     (rows, report)
 }
@@ -125,7 +126,8 @@ mod tests {
         ScoredHistory { uid: uid.into(), interactions, signals: signals.iter().map(record).collect() }
     }
 
-    const ALL: Pruning = Pruning { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0, least_window: 1 };
+    const ALL: Pruning =
+        Pruning { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0, least_window: 1 };
 
     #[test]
     fn the_pair_of_most_signal_that_leaves_room_is_taken() {

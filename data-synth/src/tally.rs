@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn evidence_that_cancels_out_is_named_and_not_followed() {
-        let choices = vec![Evidence::of_items("a witty note", "a dry note"), Evidence::of_items("a note", "a witty note")];
+        let choices =
+            vec![Evidence::of_items("a witty note", "a dry note"), Evidence::of_items("a note", "a witty note")];
         let tally = Tally { past: Summary::default(), choices };
         assert_eq!(tally.text(), "past one + funny - dry two - funny net funny = dry - for against dry");
     }
