@@ -4,6 +4,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::world::{Population, WorldConfig, stream};
+
 /// The schedule of the level, from 0 (easy) to 1 (hard). Row `i` of `n` draws its level as
 /// `min(1, i / (ramp · n)) · u^skew` with u uniform: the ceiling grows linearly and easy rows never vanish.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +24,26 @@ impl Default for Curriculum {
 }
 
 impl Curriculum {
+    /// `count` rows of the people of `population`, easy ones first: `row` gets the level and the random stream of each.
+    ///
+    /// # Errors
+    /// The first that `row` gives.
+    pub fn rows<T, E>(
+        &self,
+        world: &WorldConfig,
+        population: Population,
+        count: usize,
+        row: impl Fn(f64, &mut ChaCha8Rng) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        (0..count)
+            .map(|i| {
+                let mut rng = stream(world.seed, population, i);
+                let level = self.level(i, count, &mut rng);
+                row(level, &mut rng)
+            })
+            .collect()
+    }
+
     /// The level of row `index` of `count`.
     pub fn level(&self, index: usize, count: usize, rng: &mut ChaCha8Rng) -> f64 {
         let progress = index as f64 / (self.ramp * count as f64).max(1.0);

@@ -14,7 +14,7 @@ use crate::lexicon::{Domain, Value, mentions};
 use crate::person::Person;
 use crate::render;
 use crate::summary::{Summary, WORDING_COUNT};
-use crate::world::{Pair, Population, WorldConfig, stream};
+use crate::world::{Pair, Population, WorldConfig};
 
 /// Share of rows whose summary says nothing.
 const UNKNOWN: f64 = 0.03;
@@ -40,13 +40,7 @@ pub fn judge_rows(
     count: usize,
     curriculum: &Curriculum,
 ) -> Result<Vec<SftRow>, PromptError> {
-    (0..count)
-        .map(|i| {
-            let mut rng = stream(world.seed, population, i);
-            let level = curriculum.level(i, count, &mut rng);
-            row(world, prompts, level, &mut rng)
-        })
-        .collect()
+    curriculum.rows(world, population, count, |level, rng| row(world, prompts, level, rng))
 }
 
 fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {

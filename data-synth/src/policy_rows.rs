@@ -12,7 +12,7 @@ use crate::lexicon::Domain;
 use crate::person::Person;
 use crate::summary::{Summary, WORDING_COUNT};
 use crate::tally::{Evidence, Tally};
-use crate::world::{Population, WorldConfig, interaction, stream};
+use crate::world::{Population, WorldConfig, interaction};
 
 /// Most interactions of a row.
 const MOST_INTERACTIONS: f64 = 8.0;
@@ -33,13 +33,7 @@ pub fn reading_rows(
     count: usize,
     curriculum: &Curriculum,
 ) -> Result<Vec<SftRow>, PromptError> {
-    (0..count)
-        .map(|i| {
-            let mut rng = stream(world.seed, Population::Reading, i);
-            let level = curriculum.level(i, count, &mut rng);
-            row(world, prompts, level, &mut rng)
-        })
-        .collect()
+    curriculum.rows(world, Population::Reading, count, |level, rng| row(world, prompts, level, rng))
 }
 
 fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
