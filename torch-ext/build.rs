@@ -16,11 +16,14 @@ fn main() {
         .std("c++17")
         .opt_level(3)
         .flag("-w")
-        .flag("-fopenmp-simd")
+        // Without it at::parallel_for, a template, runs serially.
+        .flag("-fopenmp")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .file("csrc/shim.cpp")
+        .file("csrc/paged.cpp")
+        .file("csrc/linear.cpp")
         .compile("xplore_shim");
 
     // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.
@@ -30,7 +33,20 @@ fn main() {
         .opt_level(3)
         .flag("-ffast-math")
         .file("csrc/kernels.cpp")
+        .file("csrc/paged_kernels.cpp")
         .compile("xplore_kernels");
+
+    // Written in instructions already: nothing for the compiler to rearrange.
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        // A known false alarm inside GCC 12's own headers.
+        .flag("-Wno-maybe-uninitialized")
+        .file("csrc/skinny.cpp")
+        .compile("xplore_skinny");
     println!("cargo::rustc-link-lib=dylib=mvec");
+    // Under the name that libtorch links too, so that both use one pool of threads.
+    println!("cargo::rustc-link-lib=dylib=gomp");
     println!("cargo::rustc-link-lib=dylib=dl");
 }

@@ -35,7 +35,7 @@ fn training_pass(c: &mut Criterion) {
 
 fn generation(c: &mut Criterion) {
     let model = small_model().unwrap();
-    let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 64 };
+    let sampling = Sampling::all(64);
     let requests: Vec<Request> = ragged(16)
         .into_iter()
         .map(|prompt| Request { prompt, seeds: (0..8).collect(), sampling: sampling.clone(), top_logprobs: 0 })

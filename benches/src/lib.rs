@@ -1,6 +1,6 @@
 //! What the benches share: a model of the quickstart's size with random weights, and a ragged batch for it.
 
-use lm::{Decoder, Family, LmError, ModelSpec, Params};
+use lm::{Biases, Decoder, Family, LmError, ModelSpec, Params, Rope};
 use tch::Device;
 
 /// A Qwen3 model of the quickstart policy's shape.
@@ -18,9 +18,12 @@ pub fn small_model() -> Result<Decoder, LmError> {
         num_key_value_heads: 4,
         head_dim: 32,
         max_position_embeddings: 1024,
-        rope_theta: 1e4,
+        rope: Rope::new(1e4),
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
+        biases: Biases::default(),
+        window: None,
+        source: Default::default(),
     };
     Ok(Decoder::new(Params::random(&spec, 0.06, 0, Device::Cpu)?))
 }

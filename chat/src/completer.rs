@@ -16,14 +16,48 @@ pub struct Sampling {
     pub top_k: usize,
     /// Keep the smallest set of tokens whose probabilities reach `top_p`; 1 keeps all.
     pub top_p: f64,
+    /// Keep tokens at least this share as likely as the likeliest; 0 keeps all.
+    pub min_p: f64,
+    /// Divides positive and multiplies negative logits of tokens that occurred before; 1 changes nothing.
+    pub repetition_penalty: f64,
     /// At most so many new tokens.
     pub max_tokens: usize,
+    /// Whether the model's end-of-turn tokens are drawn like any other and end nothing.
+    pub ignore_eos: bool,
 }
 
 impl Sampling {
     /// Greedy decoding of at most `max_tokens` tokens.
     pub fn greedy(max_tokens: usize) -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, max_tokens }
+        Self { temperature: 0.0, ..Self::all(max_tokens) }
+    }
+
+    /// Says which value is out of range, if one is.
+    ///
+    /// # Errors
+    /// The field, its value and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let ensure = |holds: bool, field: &str, value: f64, expected: &str| {
+            if holds { Ok(()) } else { Err(format!("`{field}` is {value}; expected {expected}")) }
+        };
+        let (t, p, m, r) = (self.temperature, self.top_p, self.min_p, self.repetition_penalty);
+        ensure(t >= 0.0 && t.is_finite(), "temperature", t, "0 (greedy) or more")?;
+        ensure(p > 0.0 && p <= 1.0, "top_p", p, "above 0, at most 1")?;
+        ensure((0.0..=1.0).contains(&m), "min_p", m, "0 to 1")?;
+        ensure(r > 0.0 && r.is_finite(), "repetition_penalty", r, "above 0 (1 changes nothing)")
+    }
+
+    /// Draws from the whole distribution, as the model gives it.
+    pub fn all(max_tokens: usize) -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            max_tokens,
+            ignore_eos: false,
+        }
     }
 }
 
@@ -38,7 +72,7 @@ pub struct CompletionRequest {
     /// How many alternatives to report per generated token (0: none). They are the model's own log-probabilities,
     /// before temperature and truncation.
     pub top_logprobs: usize,
-    /// Stop after any of these strings has appeared; the string is kept in the text.
+    /// Stop after any of these strings has appeared; the text ends with the string.
     pub stop: Vec<String>,
     /// The request's own random stream: equal requests with equal seeds get equal draws, whatever else is in the batch.
     pub seed: u64,

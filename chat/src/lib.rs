@@ -17,6 +17,7 @@ pub mod prompts;
 pub mod reasoning;
 pub mod records;
 pub mod template;
+pub mod text_stream;
 pub mod tokenizer;
 
 pub use completer::{Completer, Completion, CompletionRequest, FinishReason, Sampling, TokenLogprob};

@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 use crate::template::{ChatTemplate, TemplateError};
-use crate::{Message, SftRow};
+use crate::{Message, Sampling, SftRow};
 
 /// Ends a turn in the models we train ourselves.
 const END_OF_TURN: &str = "<|im_end|>";
@@ -65,6 +65,7 @@ pub struct Tokenizer {
     inner: Inner,
     template: ChatTemplate,
     config: Json,
+    generation: Json,
     stop_ids: Vec<u32>,
 }
 
@@ -98,10 +99,10 @@ impl Tokenizer {
             })?,
         };
         let generation = read_json(&folder.join("generation_config.json"))?.unwrap_or_default();
-        Self::assemble(inner, &template, config, &generation)
+        Self::assemble(inner, &template, config, generation)
     }
 
-    fn assemble(inner: Inner, template: &str, config: Json, generation: &Json) -> Result<Self, TokenizerError> {
+    fn assemble(inner: Inner, template: &str, config: Json, generation: Json) -> Result<Self, TokenizerError> {
         let template = ChatTemplate::new(template, named_tokens(&config))?;
         let mut stop_ids: Vec<u32> = match &generation["eos_token_id"] {
             Json::Number(id) => id.as_u64().into_iter().map(|id| id as u32).collect(),
@@ -110,7 +111,7 @@ impl Tokenizer {
         };
         let eos = token_text(&config["eos_token"]).and_then(|text| inner.token_to_id(&text));
         stop_ids.extend(eos.filter(|id| !stop_ids.contains(id)));
-        Ok(Self { inner, template, config, stop_ids })
+        Ok(Self { inner, template, config, generation, stop_ids })
     }
 
     /// Trains a byte-level BPE tokenizer on `texts`, with the ChatML template. Equal texts give an equal tokenizer.
@@ -142,7 +143,7 @@ impl Tokenizer {
             "model_max_length": 32768,
             "chat_template": CHATML,
         });
-        Self::assemble(inner, CHATML, config, &Json::Null)
+        Self::assemble(inner, CHATML, config, json!({}))
     }
 
     /// Writes tokenizer.json and tokenizer_config.json.
@@ -161,6 +162,11 @@ impl Tokenizer {
         write("tokenizer_config.json", format!("{config:#}\n"))
     }
 
+    /// The library's tokenizer behind this one.
+    pub(crate) fn library(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Size of the vocabulary, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -174,6 +180,34 @@ impl Tokenizer {
     /// The id of the padding token, if the tokenizer names one.
     pub fn pad_id(&self) -> Option<u32> {
         token_text(&self.config["pad_token"]).and_then(|text| self.inner.token_to_id(&text))
+    }
+
+    /// generation_config.json: what was read, with our stop and padding tokens.
+    pub fn generation_config(&self) -> Json {
+        let mut json = self.generation.clone();
+        if !json.is_object() {
+            json = json!({});
+        }
+        json["eos_token_id"] = json!(self.stop_ids);
+        json["pad_token_id"] = json!(self.pad_id());
+        json
+    }
+
+    /// How the model's makers want it sampled: the values of generation_config.json. Where it says nothing, tokens are
+    /// drawn from the whole distribution, at most 1024 of them; `do_sample: false` is greedy.
+    pub fn generation_defaults(&self) -> Sampling {
+        let json = &self.generation;
+        let number = |key: &str, default: f64| json[key].as_f64().unwrap_or(default);
+        let all = Sampling::all(json["max_new_tokens"].as_u64().map_or(1024, |n| n as usize));
+        let greedy = json["do_sample"].as_bool() == Some(false);
+        Sampling {
+            temperature: if greedy { 0.0 } else { number("temperature", all.temperature) },
+            top_k: json["top_k"].as_u64().map_or(all.top_k, |k| k as usize),
+            top_p: number("top_p", all.top_p),
+            min_p: number("min_p", all.min_p),
+            repetition_penalty: number("repetition_penalty", all.repetition_penalty),
+            ..all
+        }
     }
 
     /// The chat template.
@@ -280,6 +314,31 @@ mod tests {
         assert_eq!(t.encode_chat(&chat, None).unwrap(), again.encode_chat(&chat, None).unwrap());
         assert_eq!(t.stop_ids(), again.stop_ids());
         assert_eq!(t.stop_ids().len(), 1);
+    }
+
+    #[test]
+    fn generation_defaults_are_those_of_the_file_and_survive_a_save() {
+        let (t, folder) = (tiny(), tempfile::tempdir().unwrap());
+        assert_eq!(t.generation_defaults(), Sampling::all(1024));
+        t.save(folder.path()).unwrap();
+        let path = folder.path().join("generation_config.json");
+        let file = json!({"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.1,
+            "max_new_tokens": 7, "do_sample": true, "eos_token_id": [2, 5]});
+        std::fs::write(&path, file.to_string()).unwrap();
+        let read = Tokenizer::load(folder.path()).unwrap();
+        let expected = Sampling {
+            temperature: 0.6,
+            top_k: 20,
+            top_p: 0.95,
+            min_p: 0.1,
+            repetition_penalty: 1.1,
+            ..Sampling::all(7)
+        };
+        assert_eq!(read.generation_defaults(), expected);
+        assert_eq!(read.stop_ids(), [2, 5]);
+        assert_eq!(read.generation_config()["top_k"], 20);
+        std::fs::write(&path, r#"{"do_sample": false, "temperature": 0.6}"#).unwrap();
+        assert_eq!(Tokenizer::load(folder.path()).unwrap().generation_defaults().temperature, 0.0);
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Failure {
         Self { code: DATA, message: message.into() }
     }
 
+    /// What is around the program does not let it work.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self { code: ENVIRONMENT, message: message.into() }
+    }
+
     fn with(code: u8, error: &dyn fmt::Display) -> Self {
         Self { code, message: error.to_string() }
     }
@@ -89,6 +94,12 @@ impl From<TrainError> for Failure {
             TrainError::Judge(_) | TrainError::Diverged(_) => 1,
         };
         Self::with(code, &error)
+    }
+}
+
+impl From<serve::ServeError> for Failure {
+    fn from(error: serve::ServeError) -> Self {
+        Self::with(ENVIRONMENT, &error)
     }
 }
 

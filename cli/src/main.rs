@@ -78,6 +78,20 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Continues prompts: tokens, text and log-probabilities as JSON lines.
+    Generate {
+        #[command(flatten)]
+        asked: commands::generate::Questions,
+        #[command(flatten)]
+        how: commands::generate::Drawing,
+    },
+    /// Log-probabilities of given texts, token by token, as JSON lines.
+    Score {
+        #[command(flatten)]
+        asked: commands::generate::Questions,
+    },
+    /// Serves a model to OpenAI clients: chat completions, streaming, log-probabilities.
+    Serve(commands::serve::Place),
     /// Shows or checks a configuration.
     Config {
         #[command(subcommand)]
@@ -154,6 +168,9 @@ fn run(command: Command) -> Result<(), Failure> {
             let how = commands::summarize::How { streaming, temperature, max_new_tokens, seed };
             commands::summarize::run(&model, &history, &prompts, how, out.as_deref())
         }
+        Command::Generate { asked, how } => commands::generate::generate(&asked, &how),
+        Command::Score { asked } => commands::generate::score(&asked),
+        Command::Serve(place) => commands::serve::run(place),
         Command::Config { action: ConfigAction::Show(c) } => commands::config::show(&c.file, c.kind, &c.set),
         Command::Config { action: ConfigAction::Check(c) } => commands::config::check(&c.file, c.kind, &c.set),
         Command::Report { runs, out, figure } => commands::report::run(&runs, out, figure),

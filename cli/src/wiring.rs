@@ -40,7 +40,7 @@ pub fn sampling(config: &SamplingConfig) -> Sampling {
         temperature: config.temperature,
         top_k: config.top_k,
         top_p: config.top_p,
-        max_tokens: config.max_new_tokens,
+        ..Sampling::all(config.max_new_tokens)
     }
 }
 

@@ -122,8 +122,12 @@ pub enum Family {
     /// Qwen3: queries and keys normalised per head.
     #[default]
     Qwen3,
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    Qwen2,
     /// Llama.
     Llama,
+    /// Mistral.
+    Mistral,
 }
 
 /// The shape of a new model. The defaults are a model of 0.6 million parameters beside its embeddings, which trains on

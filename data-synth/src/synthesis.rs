@@ -53,7 +53,7 @@ impl Default for SynthesisConfig {
             least_targets: 4,
             least_correct: 3,
             retest: 0.8,
-            sampling: Sampling { temperature: 0.6, top_k: 20, top_p: 0.95, max_tokens: 4096 },
+            sampling: Sampling { temperature: 0.6, top_k: 20, top_p: 0.95, ..Sampling::all(4096) },
             people_a_batch: 1024,
         }
     }

@@ -71,7 +71,7 @@ fn plan(settings: &[Setting]) -> Plan {
     Plan {
         settings: settings.into(),
         split: Split::Halves,
-        sampling: Sampling { temperature: 0.6, top_k: 20, top_p: 0.95, max_tokens: 100 },
+        sampling: Sampling { temperature: 0.6, top_k: 20, top_p: 0.95, ..Sampling::all(100) },
         seed: 1,
         requests_per_call: 3,
     }

@@ -1,6 +1,6 @@
 //! Packed batches: sequences laid end to end, with their borders.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::LmError;
 
@@ -53,15 +53,4 @@ impl Packed {
         let last: Vec<i64> = self.cu_seqlens[1..].iter().map(|end| end - 1).collect();
         Tensor::from_slice(&last).to_device(self.ids.device())
     }
-}
-
-/// Rotary tables, cos and sin, [max_positions, head_dim/2] each, in fp32.
-pub fn rope_tables(max_positions: usize, head_dim: i64, theta: f64, device: Device) -> (Tensor, Tensor) {
-    // In fp32 from the first power on, as in transformers: at position 100,000 an angle has few digits left, and the
-    // models were trained with these.
-    let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
-    let frequencies = Tensor::pow_scalar(theta, &exponents).reciprocal();
-    let positions = Tensor::arange(max_positions as i64, (Kind::Float, Device::Cpu));
-    let angles = positions.unsqueeze(1) * frequencies.unsqueeze(0);
-    (angles.cos().contiguous().to_device(device), angles.sin().contiguous().to_device(device))
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use chat::tokenizer::Tokenizer;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use tch::{Device, Kind, Tensor};
+use torch_ext::MappedFile;
 
 use crate::{Decoder, LmError, ModelSpec, Params};
 
@@ -17,12 +18,12 @@ use crate::{Decoder, LmError, ModelSpec, Params};
 /// [`LmError::File`] naming the file, and the tensors that are missing, superfluous or of another shape.
 pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmError> {
     let spec = ModelSpec::load(folder)?;
-    let params = Params::zeros(&spec, kind, device)?;
+    let params = Params::uninitialized(&spec, kind, device)?;
     let mut wanted: BTreeSet<&str> = params.entries().iter().map(|e| e.name.as_str()).collect();
     let mut unexpected = Vec::new();
     for file in weight_files(folder)? {
         let at = |message: String| LmError::File { path: file.clone(), message };
-        let bytes = torch_ext::map_file(&file).map_err(|e| at(e.to_string()))?;
+        let bytes = MappedFile::open(&file).map_err(|e| at(e.to_string()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| {
             at(format!("not a complete safetensors file ({e}); it was cut off or damaged, copy or download it again"))
         })?;
@@ -40,8 +41,7 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
             }
             let stored = stored_kind(tensor.dtype())
                 .ok_or_else(|| at(format!("tensor `{name}` is {:?}; supported: F32, BF16, F16", tensor.dtype())))?;
-            let value = Tensor::f_from_data_size(tensor.data(), &shape, stored)?;
-            tch::no_grad(|| params.view(entry).copy_(&value));
+            fill(&params.view(entry), tensor.data(), stored, &bytes)?;
             wanted.remove(name.as_str());
         }
     }
@@ -56,6 +56,22 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
         });
     }
     Ok(Decoder::new(params))
+}
+
+/// Copies `data`, a part of `file`, to `place`, a piece at a time: of the file no more is in memory than a piece.
+fn fill(place: &Tensor, data: &[u8], stored: Kind, file: &MappedFile) -> Result<(), LmError> {
+    const PIECE: usize = 16 << 20;
+    let width = stored.elt_size_in_bytes();
+    let place = place.view([-1]);
+    // Where the tensor begins in the file; both are slices of the same mapping.
+    let begin = data.as_ptr() as usize - file.as_ptr() as usize;
+    for (i, piece) in data.chunks(PIECE).enumerate() {
+        let count = (piece.len() / width) as i64;
+        let value = Tensor::f_from_data_size(piece, &[count], stored)?;
+        tch::no_grad(|| place.narrow(0, (i * PIECE / width) as i64, count).copy_(&value));
+        file.release(begin + i * PIECE..begin + i * PIECE + piece.len());
+    }
+    Ok(())
 }
 
 fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -156,10 +172,7 @@ fn write_model(folder: &Path, model: &Decoder, tokenizer: &Tokenizer) -> Result<
         std::fs::write(&path, format!("{json:#}\n")).map_err(|e| LmError::Write { path, message: e.to_string() })
     };
     write("config.json", &spec.to_json(tokenizer.stop_ids(), tokenizer.pad_id(), dtype))?;
-    write(
-        "generation_config.json",
-        &json!({ "eos_token_id": tokenizer.stop_ids(), "pad_token_id": tokenizer.pad_id() }),
-    )?;
+    write("generation_config.json", &tokenizer.generation_config())?;
     tokenizer.save(folder)?;
     write_weights(&folder.join("model.safetensors"), &model.params)
 }
@@ -172,8 +185,7 @@ fn write_weights(path: &Path, params: &Params) -> Result<(), LmError> {
     };
     let flat = params.flat.to_device(Device::Cpu).contiguous();
     let width = flat.kind().elt_size_in_bytes();
-    let mut bytes = vec![0u8; flat.numel() * width];
-    flat.f_copy_data_u8(&mut bytes, flat.numel())?;
+    let bytes = torch_ext::bytes(&flat)?;
     let mut views = BTreeMap::new();
     for entry in params.entries() {
         let begin = entry.offset as usize * width;

@@ -7,8 +7,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::batch::rope_tables;
 use crate::params::LayerWeights;
+use crate::rope::Rotary;
 use crate::{LmError, ModelSpec, Packed, Params};
 
 /// What the forward pass keeps for the way back.
@@ -25,17 +25,7 @@ pub enum Recompute {
 pub struct Decoder {
     /// The weights.
     pub params: Params,
-    cos: Tensor,
-    sin: Tensor,
-}
-
-/// Keys and values of the tokens a layer has seen, [tokens, kv_heads, head_dim] each, after RoPE.
-#[derive(Debug)]
-pub struct KeysValues {
-    /// Keys.
-    pub k: Tensor,
-    /// Values.
-    pub v: Tensor,
+    rotary: Rotary,
 }
 
 struct LayerRecord {
@@ -62,8 +52,8 @@ impl Decoder {
     pub fn new(params: Params) -> Self {
         let spec = params.spec();
         let device = params.flat.device();
-        let (cos, sin) = rope_tables(spec.max_position_embeddings, spec.head_dim, spec.rope_theta, device);
-        Self { params, cos, sin }
+        let rotary = Rotary::new(&spec.rope, spec.head_dim, spec.max_position_embeddings, device);
+        Self { params, rotary }
     }
 
     /// The model's shape.
@@ -76,9 +66,15 @@ impl Decoder {
         self.params.flat.device()
     }
 
-    /// Rotary rows of `positions` [tokens].
-    pub(crate) fn rope_rows(&self, positions: &Tensor) -> (Tensor, Tensor) {
-        (self.cos.index_select(0, positions), self.sin.index_select(0, positions))
+    /// The rotary embedding.
+    pub(crate) fn rotary(&self) -> &Rotary {
+        &self.rotary
+    }
+
+    /// cos and sin of each token's angles.
+    fn rotations(&self, batch: &Packed) -> (Tensor, Tensor) {
+        let lengths = batch.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]);
+        self.rotary.at(&batch.positions, lengths.map(|n| (n, n)))
     }
 
     /// Embeds token ids, [tokens] → [tokens, hidden].
@@ -86,21 +82,16 @@ impl Decoder {
         self.params.embedding().index_select(0, ids)
     }
 
-    /// Packed forward without a graph: last layer's output, [tokens, hidden]. If `keep` is given, each layer's keys
-    /// and values go there.
+    /// Packed forward without a graph: last layer's output, [tokens, hidden].
     ///
     /// # Errors
     /// If libtorch fails (memory).
-    pub fn forward(&self, batch: &Packed, mut keep: Option<&mut Vec<KeysValues>>) -> Result<Tensor, LmError> {
+    pub fn forward(&self, batch: &Packed) -> Result<Tensor, LmError> {
         tch::no_grad(|| {
-            let (cos, sin) = self.rope_rows(&batch.positions);
+            let (cos, sin) = self.rotations(batch);
             let mut x = self.embed(&batch.ids);
             for layer in 0..self.spec().num_hidden_layers {
-                let (y, kv) = layer_forward(self.spec(), &self.params.layer(layer), &x, (&cos, &sin), batch)?;
-                if let Some(keep) = keep.as_mut() {
-                    keep.push(kv);
-                }
-                x = y;
+                x = layer_forward(self.spec(), &self.params.layer(layer), &x, (&cos, &sin), batch)?;
             }
             Ok(x)
         })
@@ -111,20 +102,20 @@ impl Decoder {
     /// # Errors
     /// If libtorch fails (memory).
     pub fn forward_train<'a>(&self, batch: &'a Packed, recompute: Recompute) -> Result<(Tensor, Tape<'a>), LmError> {
-        let (cos, sin) = self.rope_rows(&batch.positions);
+        let (cos, sin) = self.rotations(batch);
         let mut x = tch::no_grad(|| self.embed(&batch.ids));
         let mut layers = Vec::new();
         for layer in 0..self.spec().num_hidden_layers {
             let weights = self.params.layer(layer);
             let (input, output, graph) = match recompute {
                 Recompute::EveryLayer => {
-                    let (y, _) = tch::no_grad(|| layer_forward(self.spec(), &weights, &x, (&cos, &sin), batch))?;
+                    let y = tch::no_grad(|| layer_forward(self.spec(), &weights, &x, (&cos, &sin), batch))?;
                     (x, y, None)
                 }
                 Recompute::Nothing => {
                     let input = x.detach().set_requires_grad(true);
                     let leaves = weights.leaves();
-                    let (y, _) = layer_forward(self.spec(), &leaves, &input, (&cos, &sin), batch)?;
+                    let y = layer_forward(self.spec(), &leaves, &input, (&cos, &sin), batch)?;
                     (input, y.detach(), Some((y, leaves)))
                 }
             };
@@ -148,7 +139,7 @@ impl Decoder {
                 None => {
                     let input = record.input.detach().set_requires_grad(true);
                     let leaves = self.params.layer(layer).leaves();
-                    let (y, _) = layer_forward(self.spec(), &leaves, &input, (&cos, &sin), batch)?;
+                    let y = layer_forward(self.spec(), &leaves, &input, (&cos, &sin), batch)?;
                     (input, y, leaves)
                 }
             };
@@ -175,10 +166,10 @@ impl Decoder {
     /// # Errors
     /// If libtorch fails (memory).
     pub fn logits(&self, batch: &Packed) -> Result<Tensor, LmError> {
-        let (cos, sin) = self.rope_rows(&batch.positions);
+        let (cos, sin) = self.rotations(batch);
         let mut x = self.embed(&batch.ids);
         for layer in 0..self.spec().num_hidden_layers {
-            x = layer_forward(self.spec(), &self.params.layer(layer), &x, (&cos, &sin), batch)?.0;
+            x = layer_forward(self.spec(), &self.params.layer(layer), &x, (&cos, &sin), batch)?;
         }
         let (norm, projection) = self.params.head();
         Ok(torch_ext::rms_norm(&x, &norm, self.spec().rms_norm_eps)?.matmul(&projection.tr()))
@@ -194,7 +185,7 @@ pub(crate) fn project(
 ) -> Result<(Tensor, Tensor, Tensor), LmError> {
     let (heads, kv, d) = (spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim);
     let h = torch_ext::rms_norm(x, &weights.input_norm, spec.rms_norm_eps)?;
-    let qkv = h.matmul(&weights.qkv.tr()).view([-1, heads + 2 * kv, d]);
+    let qkv = torch_ext::linear(&h, &weights.qkv, weights.qkv_bias.as_ref())?.view([-1, heads + 2 * kv, d]);
     let (mut q, mut k, v) = (qkv.narrow(1, 0, heads), qkv.narrow(1, heads, kv), qkv.narrow(1, heads + kv, kv));
     if let Some((q_norm, k_norm)) = &weights.qk_norm {
         q = torch_ext::rms_norm(&q, q_norm, spec.rms_norm_eps)?;
@@ -210,10 +201,14 @@ pub(crate) fn finish(
     x: &Tensor,
     attended: &Tensor,
 ) -> Result<Tensor, LmError> {
-    let x = x + attended.matmul(&weights.o.tr());
+    let (gate_up_bias, down_bias) = match &weights.mlp_bias {
+        Some((gate_up, down)) => (Some(gate_up), Some(down)),
+        None => (None, None),
+    };
+    let x = x + torch_ext::linear(attended, &weights.o, weights.o_bias.as_ref())?;
     let h = torch_ext::rms_norm(&x, &weights.post_norm, spec.rms_norm_eps)?;
-    let gated = torch_ext::swiglu(&h.matmul(&weights.gate_up.tr()))?;
-    Ok(x + gated.matmul(&weights.down.tr()))
+    let gated = torch_ext::swiglu(&torch_ext::linear(&h, &weights.gate_up, gate_up_bias)?)?;
+    Ok(x + torch_ext::linear(&gated, &weights.down, down_bias)?)
 }
 
 fn layer_forward(
@@ -222,12 +217,11 @@ fn layer_forward(
     x: &Tensor,
     rope: (&Tensor, &Tensor),
     batch: &Packed,
-) -> Result<(Tensor, KeysValues), LmError> {
+) -> Result<Tensor, LmError> {
     let (q, k, v) = project(spec, weights, x, rope)?;
     let attended = torch_ext::varlen_attention(&q, &k, &v, &batch.cu_seqlens, scale(spec))?;
     let width = spec.num_attention_heads * spec.head_dim;
-    let y = finish(spec, weights, x, &attended.view([-1, width]))?;
-    Ok((y, KeysValues { k, v }))
+    finish(spec, weights, x, &attended.view([-1, width]))
 }
 
 /// 1/√head_dim.

@@ -85,7 +85,7 @@ pub fn logits(model: &Decoder, hidden: &Tensor, rows: &Tensor) -> Result<Tensor,
     tch::no_grad(|| {
         let (norm, projection) = model.params.head();
         let h = torch_ext::rms_norm(&hidden.index_select(0, rows), &norm, model.spec().rms_norm_eps)?;
-        Ok(h.matmul(&projection.tr()).to_kind(Kind::Float))
+        Ok(torch_ext::linear_f32(&h, &projection)?)
     })
 }
 

@@ -4,16 +4,18 @@
 //! another of the same layout ([`params`]). Batches are packed, never padded ([`batch`]). The way back is explicit, layer
 //! by layer ([`decoder`]), and logits never exist for a whole batch ([`head`]).
 //!
-//! Reading order: spec → params → batch → decoder → head → sampling → generate → local.
+//! Reading order: spec → rope → params → batch → decoder → head → sampling → engine → generate → local.
 
 pub mod batch;
 pub mod checkpoint;
 pub mod decoder;
+pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod head;
 pub mod local;
 pub mod params;
+pub mod rope;
 pub mod sampling;
 pub mod spec;
 
@@ -22,4 +24,5 @@ pub use decoder::{Decoder, Recompute, Tape};
 pub use error::LmError;
 pub use local::LocalModel;
 pub use params::Params;
-pub use spec::{Family, ModelSpec};
+pub use rope::Rope;
+pub use spec::{Biases, Family, ModelSpec};

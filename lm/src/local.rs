@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use chat::completer::CompleterError;
+use chat::text_stream::StopText;
 use chat::tokenizer::Tokenizer;
 use chat::{Completer, Completion, CompletionRequest, TokenLogprob};
 use rayon::prelude::*;
 use tch::{Device, Kind};
 
-use crate::generate::{Generated, Generator, Limits, Request};
+use crate::generate::{Generated, Generator, Limits, Request, StopHook};
 use crate::{Decoder, LmError, checkpoint};
 
 /// Weights and tokenizer.
@@ -54,12 +55,17 @@ impl LocalModel {
         Generator { model: &self.decoder, stop_ids: self.tokenizer.stop_ids(), limits: self.limits }
     }
 
-    fn completion(&self, generated: &Generated, wants_tokens: bool) -> Result<Completion, LmError> {
+    fn completion(&self, generated: &Generated, request: &CompletionRequest) -> Result<Completion, LmError> {
         let stop = self.tokenizer.stop_ids();
         let spoken = generated.ids.len() - usize::from(generated.ids.last().is_some_and(|id| stop.contains(id)));
-        let text = self.tokenizer.decode(&generated.ids[..spoken])?;
+        let mut text = self.tokenizer.decode(&generated.ids[..spoken])?;
+        // The token that completed a stop string may have more text after it.
+        let ends = request.stop.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop.len())));
+        if let Some((begin, length)) = ends.min() {
+            text.truncate(begin + length);
+        }
         let mut tokens = Vec::new();
-        if wants_tokens {
+        if request.top_logprobs > 0 {
             for top in &generated.top[..spoken] {
                 let piece = |&(id, logprob): &(u32, f32)| Ok::<_, LmError>((self.tokenizer.decode(&[id])?, logprob));
                 let (text, logprob) = piece(&top[0])?;
@@ -71,13 +77,28 @@ impl LocalModel {
     }
 }
 
-/// What requests share that are answered from one prefill: prompt, settings, stop strings.
-type Question<'a> = (&'a [u32], [u64; 5], &'a [String]);
+/// What samples of one request share: prompt and settings.
+type Question<'a> = (&'a [u32], [u64; 8]);
+
+/// The numbers that make two samplings the same, exactly.
+fn settings(r: &CompletionRequest) -> [u64; 8] {
+    let s = &r.sampling;
+    [
+        s.temperature.to_bits(),
+        s.top_p.to_bits(),
+        s.min_p.to_bits(),
+        s.repetition_penalty.to_bits(),
+        s.top_k as u64,
+        s.max_tokens as u64,
+        u64::from(s.ignore_eos),
+        r.top_logprobs as u64,
+    ]
+}
 
 impl Completer for LocalModel {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
         let at = |index: usize, message: String| CompleterError::Request { index, message };
-        let (tokenizer, context) = (&self.tokenizer, self.decoder.spec().max_position_embeddings);
+        let (tokenizer, context) = (&self.tokenizer, self.decoder.spec().context());
         let prompts: Vec<Vec<u32>> = requests
             .par_iter()
             .enumerate()
@@ -91,19 +112,11 @@ impl Completer for LocalModel {
             })
             .collect::<Result<_, _>>()?;
 
-        // Requests that ask the same of the same prompt share its prefill.
+        // Requests that ask the same of the same prompt are samples of one.
         let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
         let mut seen: HashMap<Question<'_>, usize> = HashMap::new();
         for (i, (prompt, r)) in prompts.iter().zip(requests).enumerate() {
-            let s = &r.sampling;
-            let settings = [
-                s.temperature.to_bits(),
-                s.top_p.to_bits(),
-                s.top_k as u64,
-                s.max_tokens as u64,
-                r.top_logprobs as u64,
-            ];
-            let group = *seen.entry((prompt, settings, &r.stop)).or_insert_with(|| {
+            let group = *seen.entry((prompt, settings(r))).or_insert_with(|| {
                 let request = Request {
                     prompt: prompt.clone(),
                     seeds: Vec::new(),
@@ -117,18 +130,16 @@ impl Completer for LocalModel {
             groups[group].1.push(i);
         }
         let batch: Vec<Request> = groups.iter().map(|(request, _)| request.clone()).collect();
-        let stops: Vec<&[String]> = groups.iter().map(|(_, members)| requests[members[0]].stop.as_slice()).collect();
-        let hook = |group: usize, ids: &[u32]| {
-            let stops = stops[group];
-            !stops.is_empty()
-                && self.tokenizer.decode(ids).is_ok_and(|text| stops.iter().any(|s| text.contains(s.as_str())))
-        };
         let model = |e: LmError| CompleterError::Model(format!("{}: {e}", self.name));
-        let generated = self.generator().generate(&batch, Some(&hook)).map_err(model)?;
+        let mut texts: Vec<StopText<'_>> = requests.iter().map(|r| StopText::new(tokenizer, &r.stop)).collect();
+        let mut hook = |group: usize, sample: usize, id: u32| texts[groups[group].1[sample]].push(id);
+        let stops = requests.iter().any(|r| !r.stop.is_empty());
+        let hook = stops.then_some(&mut hook as &mut StopHook<'_>);
+        let generated = self.generator().generate(&batch, hook).map_err(model)?;
         let mut answers: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
         for ((_, members), samples) in groups.iter().zip(&generated) {
             for (&i, sample) in members.iter().zip(samples) {
-                answers[i] = Some(self.completion(sample, requests[i].top_logprobs > 0).map_err(model)?);
+                answers[i] = Some(self.completion(sample, &requests[i]).map_err(model)?);
             }
         }
         Ok(answers.into_iter().map(|a| a.expect("every request is in a group")).collect())

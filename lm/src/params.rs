@@ -26,10 +26,30 @@ impl Entry {
         self.shape.iter().product()
     }
 
-    /// Whether weight decay applies: to matrices, not to norm weights (as transformers' Trainer and TRL have it).
-    pub fn decays(&self) -> bool {
-        self.shape.len() > 1
+    /// What it does.
+    pub fn role(&self) -> Role {
+        match self.shape.len() {
+            1 if self.name.ends_with(".bias") => Role::Bias,
+            1 => Role::Norm,
+            _ => Role::Matrix,
+        }
     }
+
+    /// Whether weight decay applies: to matrices alone (as transformers' Trainer and TRL have it).
+    pub fn decays(&self) -> bool {
+        self.role() == Role::Matrix
+    }
+}
+
+/// What a tensor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Projection or embedding.
+    Matrix,
+    /// Weight of an RMSNorm.
+    Norm,
+    /// Bias of a projection.
+    Bias,
 }
 
 /// Parts of the model, in the order of the flat buffer.
@@ -60,6 +80,12 @@ pub struct LayerWeights {
     pub post_norm: Tensor,
     /// [head_dim] each, in families that normalise queries and keys.
     pub qk_norm: Option<(Tensor, Tensor)>,
+    /// [(heads + 2·kv_heads)·head_dim]
+    pub qkv_bias: Option<Tensor>,
+    /// [hidden]
+    pub o_bias: Option<Tensor>,
+    /// [2·intermediate] and [hidden]
+    pub mlp_bias: Option<(Tensor, Tensor)>,
 }
 
 impl LayerWeights {
@@ -68,6 +94,11 @@ impl LayerWeights {
         let mut all = vec![&self.qkv, &self.o, &self.gate_up, &self.down, &self.input_norm, &self.post_norm];
         if let Some((q, k)) = &self.qk_norm {
             all.extend([q, k]);
+        }
+        all.extend(&self.qkv_bias);
+        all.extend(&self.o_bias);
+        if let Some((gate_up, down)) = &self.mlp_bias {
+            all.extend([gate_up, down]);
         }
         all
     }
@@ -83,6 +114,9 @@ impl LayerWeights {
             input_norm: leaf(&self.input_norm),
             post_norm: leaf(&self.post_norm),
             qk_norm: self.qk_norm.as_ref().map(|(q, k)| (leaf(q), leaf(k))),
+            qkv_bias: self.qkv_bias.as_ref().map(leaf),
+            o_bias: self.o_bias.as_ref().map(leaf),
+            mlp_bias: self.mlp_bias.as_ref().map(|(gate_up, down)| (leaf(gate_up), leaf(down))),
         }
     }
 }
@@ -109,7 +143,10 @@ pub fn layout(spec: &ModelSpec) -> Vec<Entry> {
     };
     put(Part::Embedding, "model.embed_tokens.weight".into(), vec![spec.vocab_size, c]);
     for layer in 0..spec.num_hidden_layers {
-        let mut at = |name: &str, shape| put(Part::Layer(layer), format!("model.layers.{layer}.{name}.weight"), shape);
+        let mut named = |name: &str, what: &str, shape| {
+            put(Part::Layer(layer), format!("model.layers.{layer}.{name}.{what}"), shape);
+        };
+        let mut at = |name: &str, shape| named(name, "weight", shape);
         at("self_attn.q_proj", vec![q, c]);
         at("self_attn.k_proj", vec![kv, c]);
         at("self_attn.v_proj", vec![kv, c]);
@@ -122,6 +159,20 @@ pub fn layout(spec: &ModelSpec) -> Vec<Entry> {
         if spec.family.qk_norm() {
             at("self_attn.q_norm", vec![d]);
             at("self_attn.k_norm", vec![d]);
+        }
+        let mut bias = |name: &str, width| named(name, "bias", vec![width]);
+        if spec.biases.qkv {
+            bias("self_attn.q_proj", q);
+            bias("self_attn.k_proj", kv);
+            bias("self_attn.v_proj", kv);
+        }
+        if spec.biases.o {
+            bias("self_attn.o_proj", c);
+        }
+        if spec.biases.mlp {
+            bias("mlp.gate_proj", i);
+            bias("mlp.up_proj", i);
+            bias("mlp.down_proj", c);
         }
     }
     put(Part::Head, "model.norm.weight".into(), vec![c]);
@@ -137,12 +188,19 @@ impl Params {
     /// # Errors
     /// If memory does not suffice.
     pub fn zeros(spec: &ModelSpec, kind: Kind, device: Device) -> Result<Self, LmError> {
-        let entries = layout(spec);
-        let total = entries.last().map_or(0, |e| e.offset + e.numel());
-        Ok(Self { flat: Tensor::f_zeros([total], (kind, device))?, entries, spec: spec.clone() })
+        let params = Self::uninitialized(spec, kind, device)?;
+        let _ = params.flat.shallow_clone().zero_();
+        Ok(params)
     }
 
-    /// Matrices from a normal distribution with deviation `std`, norms at 1 (as transformers initialises).
+    /// A buffer of undefined contents, for those who fill all of it. Memory is taken page by page as they do.
+    pub(crate) fn uninitialized(spec: &ModelSpec, kind: Kind, device: Device) -> Result<Self, LmError> {
+        let entries = layout(spec);
+        let total = entries.last().map_or(0, |e| e.offset + e.numel());
+        Ok(Self { flat: Tensor::f_empty([total], (kind, device))?, entries, spec: spec.clone() })
+    }
+
+    /// Matrices from a normal distribution with deviation `std`, norms at 1, biases at 0 (as transformers initialises).
     ///
     /// # Errors
     /// If memory does not suffice.
@@ -152,7 +210,11 @@ impl Params {
         tch::no_grad(|| {
             for entry in &params.entries {
                 let mut view = params.view(entry);
-                let _ = if entry.decays() { view.normal_(0.0, std) } else { view.fill_(1.0) };
+                let _ = match entry.role() {
+                    Role::Matrix => view.normal_(0.0, std),
+                    Role::Norm => view.fill_(1.0),
+                    Role::Bias => view.zero_(),
+                };
             }
         });
         Ok(params)
@@ -209,6 +271,9 @@ impl Params {
             input_norm: take(&[c]),
             post_norm: take(&[c]),
             qk_norm: self.spec.family.qk_norm().then(|| (take(&[d]), take(&[d]))),
+            qkv_bias: self.spec.biases.qkv.then(|| take(&[(heads + 2 * kv) * d])),
+            o_bias: self.spec.biases.o.then(|| take(&[c])),
+            mlp_bias: self.spec.biases.mlp.then(|| (take(&[2 * i]), take(&[c]))),
         }
     }
 

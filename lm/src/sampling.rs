@@ -32,9 +32,10 @@ pub fn argmax(values: &[f32]) -> usize {
 
 /// Draws from `probabilities` (of the distribution after temperature; they sum to about 1) with top-k, then top-p, by
 /// inverting the cumulative sum at `u` in [0, 1). transformers' order: top-k first, top-p on what is left, which keeps
-/// the token that crosses `top_p`.
+/// the token that crosses `top_p`, then min-p.
 pub fn draw(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
-    let truncated = sampling.top_k > 0 && sampling.top_k < probabilities.len() || sampling.top_p < 1.0;
+    let truncated =
+        sampling.top_k > 0 && sampling.top_k < probabilities.len() || sampling.top_p < 1.0 || sampling.min_p > 0.0;
     if !truncated {
         return invert(probabilities.iter().copied().enumerate(), sum(probabilities.iter().copied()), u);
     }
@@ -52,6 +53,9 @@ pub fn draw(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
         reached >= sampling.top_p * kept
     });
     order.truncate(enough.map_or(order.len(), |last| last + 1));
+    // Likeliest first, so that those that are too unlikely stand at the end.
+    let least = sampling.min_p as f32 * probabilities[order[0]];
+    order.truncate(order.partition_point(|&i| probabilities[i] >= least).max(1));
     let total = sum(order.iter().map(|&i| probabilities[i]));
     invert(order.iter().map(|&i| (i, probabilities[i])), total, u)
 }
@@ -102,7 +106,7 @@ mod tests {
     }
 
     fn sampling(top_k: usize, top_p: f64) -> Sampling {
-        Sampling { temperature: 1.0, top_k, top_p, max_tokens: 1 }
+        Sampling { top_k, top_p, ..Sampling::all(1) }
     }
 
     #[test]
@@ -125,6 +129,13 @@ mod tests {
     fn top_p_acts_on_what_top_k_left() {
         // Of {0.4, 0.25}/0.65 the first alone is 0.615 ≥ 0.6.
         check(&sampling(2, 0.6), [0.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn min_p_keeps_what_is_likely_enough_beside_the_likeliest() {
+        // 0.4 · 0.5 = 0.2: a token exactly as likely is kept.
+        check(&Sampling { min_p: 0.5, ..Sampling::all(1) }, [0.0, 0.4 / 0.85, 0.0, 0.25 / 0.85, 0.2 / 0.85]);
+        check(&Sampling { min_p: 0.6, ..sampling(4, 1.0) }, [0.0, 0.4 / 0.65, 0.0, 0.25 / 0.65, 0.0]);
     }
 
     #[test]

@@ -5,22 +5,32 @@ use std::path::Path;
 use serde_json::{Map, Value as Json, json};
 
 use crate::LmError;
+use crate::rope::{Rope, Scaling};
 
 /// Families the decoder knows. They differ in data, not in code: see the methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Qwen3: RMSNorm on each query and key head.
     Qwen3,
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    Qwen2,
     /// Llama: the plain decoder.
     Llama,
+    /// Mistral: the plain decoder.
+    Mistral,
 }
 
 impl Family {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Qwen3, Self::Qwen2, Self::Llama, Self::Mistral];
+
     /// The family's `model_type` in config.json.
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Qwen3 => "qwen3",
+            Self::Qwen2 => "qwen2",
             Self::Llama => "llama",
+            Self::Mistral => "mistral",
         }
     }
 
@@ -28,7 +38,9 @@ impl Family {
     pub fn architecture(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
             Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
         }
     }
 
@@ -36,7 +48,7 @@ impl Family {
     fn head_dim(self, hidden_size: i64, heads: i64) -> i64 {
         match self {
             Self::Qwen3 => 128,
-            Self::Llama => hidden_size / heads.max(1),
+            Self::Qwen2 | Self::Llama | Self::Mistral => hidden_size / heads.max(1),
         }
     }
 
@@ -44,6 +56,41 @@ impl Family {
     pub fn qk_norm(self) -> bool {
         matches!(self, Self::Qwen3)
     }
+
+    /// Which projections carry a bias, given the config's switches (read by the families that have them).
+    pub fn biases(self, attention_bias: bool, mlp_bias: bool) -> Biases {
+        match self {
+            Self::Qwen3 => Biases { qkv: attention_bias, o: attention_bias, mlp: false },
+            Self::Qwen2 => Biases { qkv: true, o: false, mlp: false },
+            Self::Llama => Biases { qkv: attention_bias, o: attention_bias, mlp: mlp_bias },
+            Self::Mistral => Biases::default(),
+        }
+    }
+
+    /// The window beyond which a token does not see, if the config sets one: attention over the whole context is the
+    /// same up to that length.
+    fn window(self, config: &Json) -> Option<usize> {
+        let on = match self {
+            Self::Qwen3 | Self::Qwen2 => config["use_sliding_window"].as_bool() == Some(true),
+            Self::Mistral => true,
+            Self::Llama => false,
+        };
+        let window = config["sliding_window"].as_u64().map(|w| w as usize);
+        // MistralConfig's own default, where config.json leaves the field out.
+        let missing = self == Self::Mistral && config.get("sliding_window").is_none();
+        window.or(missing.then_some(4096)).filter(|_| on)
+    }
+}
+
+/// Which projections carry a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Biases {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// Attention's output.
+    pub o: bool,
+    /// Gate, up and down.
+    pub mlp: bool,
 }
 
 /// Shape and constants of a decoder-only model. Names are those of config.json.
@@ -67,12 +114,18 @@ pub struct ModelSpec {
     pub head_dim: i64,
     /// Longest sequence.
     pub max_position_embeddings: usize,
-    /// RoPE base.
-    pub rope_theta: f64,
+    /// Rotary position embedding.
+    pub rope: Rope,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
     /// Whether the output projection is the embedding.
     pub tie_word_embeddings: bool,
+    /// Projections that carry a bias.
+    pub biases: Biases,
+    /// Sliding window, which bounds the context: up to its length, attention is the same as over everything.
+    pub window: Option<usize>,
+    /// config.json as it was read, so that a saved model keeps the fields that are not ours.
+    pub source: Map<String, Json>,
 }
 
 impl ModelSpec {
@@ -91,34 +144,20 @@ impl ModelSpec {
     }
 
     fn from_json(json: &Json) -> Result<Self, String> {
-        let family = match json["model_type"].as_str() {
-            Some("qwen3") => Family::Qwen3,
-            Some("llama") => Family::Llama,
-            other => return Err(format!("model_type is {other:?}; supported: \"qwen3\", \"llama\"")),
-        };
+        let family = Family::ALL.into_iter().find(|f| json["model_type"].as_str() == Some(f.model_type()));
+        let family = family.ok_or_else(|| {
+            let known = Family::ALL.map(Family::model_type).join(", ");
+            format!("field `model_type` is {}; supported: {known}", json["model_type"])
+        })?;
         let int = |key: &str| json[key].as_i64().ok_or_else(|| format!("field `{key}`: expected an integer"));
         let float = |key: &str| json[key].as_f64().ok_or_else(|| format!("field `{key}`: expected a number"));
         let int_or = |key: &str, default: i64| if json[key].is_null() { Ok(default) } else { int(key) };
-        // transformers 5 writes the RoPE numbers into an object, earlier versions beside the rest.
-        let rope = ["rope_parameters", "rope_scaling"].iter().map(|k| &json[*k]).find(|v| v.is_object());
-        if let Some(kind) = rope.and_then(|r| r.get("rope_type").or(r.get("type"))).and_then(Json::as_str)
-            && kind != "default"
-        {
-            return Err(format!("RoPE scaling `{kind}` is not supported yet; use a model without it"));
-        }
         if let Some(act) = json["hidden_act"].as_str()
             && act != "silu"
         {
             return Err(format!("field `hidden_act` is `{act}`; supported: silu"));
         }
-        for bias in ["attention_bias", "mlp_bias"] {
-            if json[bias].as_bool() == Some(true) {
-                return Err(format!("field `{bias}` is true; this family is supported without it"));
-            }
-        }
-        if json["use_sliding_window"].as_bool() == Some(true) {
-            return Err("field `use_sliding_window` is true; only attention over the whole context is supported".into());
-        }
+        let is = |key: &str| json[key].as_bool() == Some(true);
         let (hidden_size, num_attention_heads) = (int("hidden_size")?, int("num_attention_heads")?);
         Ok(Self {
             family,
@@ -132,19 +171,22 @@ impl ModelSpec {
             head_dim: int_or("head_dim", family.head_dim(hidden_size, num_attention_heads))?,
             max_position_embeddings: usize::try_from(int("max_position_embeddings")?)
                 .map_err(|_| "field `max_position_embeddings` is negative")?,
-            rope_theta: match rope.and_then(|r| r["rope_theta"].as_f64()) {
-                Some(theta) => theta,
-                None if json["rope_theta"].is_null() => 10_000.0,
-                None => float("rope_theta")?,
-            },
+            rope: Rope::from_config(json)?,
             rms_norm_eps: float("rms_norm_eps")?,
-            tie_word_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(false),
+            tie_word_embeddings: is("tie_word_embeddings"),
+            biases: family.biases(is("attention_bias"), is("mlp_bias")),
+            window: family.window(json),
+            source: json.as_object().cloned().unwrap_or_default(),
         })
     }
 
     /// The config.json that transformers reads, with the ids of the special tokens.
     pub fn to_json(&self, stop_ids: &[u32], pad_id: Option<u32>, dtype: &str) -> Json {
-        let mut json = Map::new();
+        let mut json = self.source.clone();
+        // Written below under the names that every version of transformers reads.
+        for other in ["rope_parameters", "dtype"] {
+            json.shift_remove(other);
+        }
         let mut put = |key: &str, value: Json| json.insert(key.into(), value);
         put("architectures", json!([self.family.architecture()]));
         put("model_type", json!(self.family.model_type()));
@@ -156,16 +198,28 @@ impl ModelSpec {
         put("num_key_value_heads", json!(self.num_key_value_heads));
         put("head_dim", json!(self.head_dim));
         put("max_position_embeddings", json!(self.max_position_embeddings));
-        put("rope_theta", json!(self.rope_theta));
+        put("rope_theta", json!(self.rope.theta));
+        put("rope_scaling", if self.rope.scaling == Scaling::None { Json::Null } else { self.rope.to_json() });
         put("rms_norm_eps", json!(self.rms_norm_eps));
         put("tie_word_embeddings", json!(self.tie_word_embeddings));
         put("hidden_act", json!("silu"));
-        put("attention_bias", json!(false));
+        put("attention_bias", json!(self.biases.o));
+        put("mlp_bias", json!(self.biases.mlp));
         put("attention_dropout", json!(0.0));
+        if self.window.is_none() {
+            put("use_sliding_window", json!(false));
+            put("sliding_window", Json::Null);
+        }
         put("eos_token_id", json!(stop_ids.first()));
         put("pad_token_id", json!(pad_id));
         put("torch_dtype", json!(dtype));
         Json::Object(json)
+    }
+
+    /// Longest sequence the model reads.
+    pub fn context(&self) -> usize {
+        let reach = self.rope.context(self.max_position_embeddings);
+        self.window.map_or(reach, |window| reach.min(window))
     }
 
     /// Forward FLOPs of one token's matrix products, attention scores left out: 2 per weight that multiplies it.
@@ -192,22 +246,28 @@ mod tests {
             num_key_value_heads: 2,
             head_dim: 64,
             max_position_embeddings: 2048,
-            rope_theta: 1e6,
+            rope: Rope::new(1e6),
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
+            biases: Biases::default(),
+            window: None,
+            source: Map::new(),
         }
     }
 
     #[test]
     fn what_is_written_reads_back() {
-        assert_eq!(ModelSpec::from_json(&spec().to_json(&[3], Some(0), "float32")).unwrap(), spec());
+        let written = spec().to_json(&[3], Some(0), "float32");
+        let read = ModelSpec::from_json(&written).unwrap();
+        assert_eq!(ModelSpec { source: Map::new(), ..read.clone() }, spec());
+        assert_eq!(read.to_json(&[3], Some(0), "float32"), written);
     }
 
     #[test]
     fn newer_files_keep_rope_in_an_object() {
         let mut json = spec().to_json(&[3], None, "float32");
         json["rope_parameters"] = json!({"rope_theta": 5e5, "rope_type": "default"});
-        assert_eq!(ModelSpec::from_json(&json).unwrap().rope_theta, 5e5);
+        assert_eq!(ModelSpec::from_json(&json).unwrap().rope.theta, 5e5);
     }
 
     #[test]
@@ -222,14 +282,41 @@ mod tests {
     }
 
     #[test]
+    fn a_sliding_window_bounds_the_context() {
+        let context = |family: &str, key: &str, window: serde_json::Value| {
+            let mut json = spec().to_json(&[], None, "float32");
+            (json["model_type"], json[key]) = (json!(family), json!(true));
+            json["sliding_window"] = window;
+            ModelSpec::from_json(&json).unwrap().context()
+        };
+        assert_eq!(context("mistral", "unused", json!(100)), 100);
+        assert_eq!(context("mistral", "unused", json!(null)), 2048);
+        assert_eq!(context("qwen2", "unused", json!(100)), 2048, "use_sliding_window is false");
+        assert_eq!(context("qwen2", "use_sliding_window", json!(100)), 100);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_kept() {
+        let mut json = spec().to_json(&[3], None, "float32");
+        json["bos_token_id"] = json!(7);
+        json["rope_parameters"] = json!({"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0});
+        let written = ModelSpec::from_json(&json).unwrap().to_json(&[3], None, "bfloat16");
+        assert_eq!(written["bos_token_id"], 7);
+        assert_eq!((&written["torch_dtype"], &written["rope_theta"]), (&json!("bfloat16"), &json!(5e5)));
+        assert_eq!(written["rope_scaling"], json!({"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}));
+        assert_eq!(written.get("rope_parameters"), None);
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (key, value, expect) in [
             ("model_type", json!("gpt2"), "gpt2"),
-            ("rope_scaling", json!({"rope_type": "yarn"}), "yarn"),
+            ("rope_scaling", json!({"rope_type": "longrope"}), "longrope"),
+            ("rope_scaling", json!({"rope_type": "linear"}), "factor"),
+            ("rope_scaling", json!({"rope_type": "llama3", "factor": 2.0}), "low_freq_factor"),
             ("hidden_act", json!("gelu"), "gelu"),
-            ("attention_bias", json!(true), "attention_bias"),
             ("hidden_size", json!("wide"), "hidden_size"),
-            ("use_sliding_window", json!(true), "use_sliding_window"),
+            ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
         ] {
             let mut json = spec().to_json(&[], None, "float32");
             json[key] = value;

@@ -97,38 +97,4 @@ EACH_CPU void rope_rows(const float* x, int64_t row_stride, const float* cos, co
   }
 }
 
-EACH_CPU void decode_row(const DecodeRow& row, const float* q, float* out, float* scores, int64_t heads,
-                         int64_t kv_heads, int64_t dim, float scale) {
-  const int64_t group = heads / kv_heads;
-  const int64_t step = kv_heads * dim;
-  const int64_t total = row.prefix_len + row.own_len;
-  for (int64_t h = 0; h < heads; ++h) {
-    const int64_t at = (h / group) * dim;
-    const float* qh = q + h * dim;
-    float* oh = out + h * dim;
-    float best = -1e30f;
-    for (int64_t t = 0; t < total; ++t) {
-      const float* k =
-          (t < row.prefix_len ? row.prefix_k + t * step : row.own_k + (t - row.prefix_len) * step) + at;
-      float dot = 0;
-      for (int64_t i = 0; i < dim; ++i) dot += qh[i] * k[i];
-      scores[t] = dot * scale;
-      best = scores[t] > best ? scores[t] : best;
-    }
-    float sum = 0;
-    for (int64_t t = 0; t < total; ++t) {
-      scores[t] = expf(scores[t] - best);
-      sum += scores[t];
-    }
-    for (int64_t i = 0; i < dim; ++i) oh[i] = 0;
-    const float norm = 1.0f / sum;
-    for (int64_t t = 0; t < total; ++t) {
-      const float* v =
-          (t < row.prefix_len ? row.prefix_v + t * step : row.own_v + (t - row.prefix_len) * step) + at;
-      const float p = scores[t] * norm;
-      for (int64_t i = 0; i < dim; ++i) oh[i] += p * v[i];
-    }
-  }
-}
-
 }  // namespace xplore

@@ -21,17 +21,4 @@ void swiglu_rows_backward(const float* dout, const float* gate_up, float* dgate_
 void rope_rows(const float* x, int64_t row_stride, const float* cos, const float* sin, float* y, int64_t begin,
                int64_t end, int64_t heads, int64_t dim, float sign);
 
-// One query position a row against two stretches of keys: a prefix that rows may share, then the row's own.
-struct DecodeRow {
-  const float* prefix_k;  // [prefix_len, kv_heads, dim]
-  const float* prefix_v;
-  int64_t prefix_len;
-  const float* own_k;  // [own_len, kv_heads, dim]
-  const float* own_v;
-  int64_t own_len;
-};
-// q, out: [heads, dim] of this row; scores: scratch of prefix_len + own_len floats.
-void decode_row(const DecodeRow& row, const float* q, float* out, float* scores, int64_t heads, int64_t kv_heads,
-                int64_t dim, float scale);
-
 }  // namespace xplore

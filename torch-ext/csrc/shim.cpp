@@ -1,5 +1,4 @@
-// The C side of torch-ext. A C++ exception never crosses into Rust: each function returns 0, or 1 with the text kept
-// for xt_last_error. Tensors come and go as `at::Tensor*`, as in torch-sys.
+// The C side of torch-ext. Tensors come and go as `at::Tensor*`, as in torch-sys.
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
 #include <malloc.h>
@@ -8,28 +7,20 @@
 #include <string>
 #include <vector>
 
+#include "guard.h"
 #include "kernels.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using xplore::guarded;
+
+std::string& xplore::last_error() {
+  thread_local std::string text;
+  return text;
+}
 
 namespace {
-
-thread_local std::string last_error;
-
-template <class F>
-int guarded(F&& body) {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& e) {
-    last_error = e.what();
-  } catch (...) {
-    last_error = "unknown C++ exception";
-  }
-  return 1;
-}
 
 bool plain_float(const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat; }
 
@@ -188,7 +179,7 @@ Tensor repeat_heads(const Tensor& kv, int64_t heads) {
 
 extern "C" {
 
-const char* xt_last_error() { return last_error.c_str(); }
+const char* xt_last_error() { return xplore::last_error().c_str(); }
 
 // Large tensors come and go every step; giving their pages back to the system and faulting them in again costs a
 // third of a small model's step.
@@ -253,50 +244,6 @@ int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int 
     Tensor keys = repeat_heads(*k, q->size(1)), values = repeat_heads(*v, q->size(1));
     *result = new Tensor(q->device().is_cpu() ? VarlenAttention::apply(*q, keys, values, bounds, scale)
                                               : varlen_attention_plain(*q, keys, values, bounds, scale));
-  });
-}
-
-// One new position a row. q [rows, heads, dim]; k_cache, v_cache [slots, capacity, kv_heads, dim];
-// prefix_k, prefix_v [prefix tokens, kv_heads, dim], packed; per row: slot, own_len, and where its prefix lies.
-int xt_decode_attention(Tensor* q, Tensor* prefix_k, Tensor* prefix_v, Tensor* k_cache, Tensor* v_cache,
-                        const int64_t* slot, const int64_t* own_len, const int64_t* prefix_begin,
-                        const int64_t* prefix_len, int rows, double scale, Tensor** result) {
-  return guarded([&] {
-    const int64_t heads = q->size(1), dim = q->size(2), kv_heads = k_cache->size(2), step = kv_heads * dim;
-    const int64_t capacity = k_cache->size(1);
-    Tensor out = at::empty({rows, heads, dim}, q->options());
-    if (plain_float(*q)) {
-      Tensor qc = q->contiguous();
-      const float *qp = qc.const_data_ptr<float>(), *pk = prefix_k->const_data_ptr<float>(),
-                  *pv = prefix_v->const_data_ptr<float>(), *kc = k_cache->const_data_ptr<float>(),
-                  *vc = v_cache->const_data_ptr<float>();
-      float* op = out.mutable_data_ptr<float>();
-      at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
-        std::vector<float> scores;
-        for (int64_t r = b; r < e; ++r) {
-          scores.resize(prefix_len[r] + own_len[r]);
-          const int64_t own = slot[r] * capacity * step, shared = prefix_begin[r] * step;
-          xplore::decode_row({pk + shared, pv + shared, prefix_len[r], kc + own, vc + own, own_len[r]},
-                             qp + r * heads * dim, op + r * heads * dim, scores.data(), heads, kv_heads, dim,
-                             static_cast<float>(scale));
-        }
-      });
-    } else {
-      for (int r = 0; r < rows; ++r) {
-        auto whole = [&](const Tensor& prefix, const Tensor& cache) {
-          Tensor both = at::cat({prefix.narrow(0, prefix_begin[r], prefix_len[r]),
-                                 cache.select(0, slot[r]).narrow(0, 0, own_len[r])});
-          return repeat_heads(both, heads).transpose(0, 1).unsqueeze(0);
-        };
-        Tensor query = q->select(0, r).unsqueeze(1).unsqueeze(0);
-        out.select(0, r).copy_(at::scaled_dot_product_attention(query, whole(*prefix_k, *k_cache),
-                                                                whole(*prefix_v, *v_cache), std::nullopt, 0.0, false,
-                                                                scale)
-                                   .squeeze(0)
-                                   .squeeze(1));
-      }
-    }
-    *result = new Tensor(out);
   });
 }
 

@@ -37,17 +37,28 @@ unsafe extern "C" {
         scale: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;
-    pub(crate) fn xt_decode_attention(
+    pub(crate) fn xt_linear(
+        x: *mut C_tensor,
+        w: *mut C_tensor,
+        bias: *mut C_tensor,
+        wide_result: c_int,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_write_paged(
+        cache_k: *mut C_tensor,
+        cache_v: *mut C_tensor,
+        k: *mut C_tensor,
+        v: *mut C_tensor,
+        slots: *const i64,
+    ) -> c_int;
+    pub(crate) fn xt_paged_attention(
         q: *mut C_tensor,
-        prefix_k: *mut C_tensor,
-        prefix_v: *mut C_tensor,
-        k_cache: *mut C_tensor,
-        v_cache: *mut C_tensor,
-        slot: *const i64,
-        own_len: *const i64,
-        prefix_begin: *const i64,
-        prefix_len: *const i64,
-        rows: c_int,
+        cache_k: *mut C_tensor,
+        cache_v: *mut C_tensor,
+        table: *const i32,
+        table_size: i64,
+        begin: *const i64,
+        length: *const i64,
         scale: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;

@@ -4,11 +4,15 @@
 //! dtypes are checked on entry, a C++ exception comes back as a [`TorchError`].
 
 mod ffi;
+mod memory;
 mod ops;
+mod paged;
 mod runtime;
 
-pub use ops::{AdamW, DecodeRows, adamw_step, decode_attention, grad, rms_norm, rope, swiglu, varlen_attention};
-pub use runtime::{keep_memory, load_cuda, map_file};
+pub use memory::{MappedFile, bytes, floats};
+pub use ops::{AdamW, adamw_step, grad, linear, linear_f32, rms_norm, rope, swiglu, varlen_attention};
+pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
+pub use runtime::{keep_memory, load_cuda};
 
 /// What libtorch said when an operation failed, or which argument was wrong.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,11 @@
-//! Operations on tensors. All of them but [`decode_attention`] and [`adamw_step`] are differentiable.
+//! Operations on tensors. All of them but [`adamw_step`] are differentiable.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 use tch::{Kind, Tensor};
 
 use crate::{TorchError, ffi};
 
-fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), TorchError> {
+pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), TorchError> {
     if holds { Ok(()) } else { Err(TorchError(otherwise())) }
 }
 
@@ -45,6 +45,33 @@ pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor, TorchError> 
     })?;
     // SAFETY: live tensors in, one new tensor out.
     ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), ffi::raw(w), eps, made) })
+}
+
+/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. Few rows on a CPU with AVX-512 go to a kernel of our own
+/// with fp32 sums, unless a gradient is wanted.
+///
+/// # Errors
+/// If shapes or dtypes do not fit.
+pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TorchError> {
+    linear_into(x, w, bias, false)
+}
+
+/// As [`linear`] without bias, the result in fp32.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_f32(x: &Tensor, w: &Tensor) -> Result<Tensor, TorchError> {
+    linear_into(x, w, None, true)
+}
+
+fn linear_into(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, wide_result: bool) -> Result<Tensor, TorchError> {
+    let fits = x.dim() == 2 && w.dim() == 2 && x.size()[1] == w.size()[1] && x.kind() == w.kind();
+    ensure(fits && bias.is_none_or(|b| b.size() == w.size()[..1]), || {
+        format!("linear: x is {:?}, w {:?}, bias {:?}", x.size(), w.size(), bias.map(Tensor::size))
+    })?;
+    let bias = bias.map_or(std::ptr::null_mut(), ffi::raw);
+    // SAFETY: live tensors (or none for the bias) in, one new tensor out; the shapes were checked.
+    ffi::one(|made| unsafe { ffi::xt_linear(ffi::raw(x), ffi::raw(w), bias, wide_result.into(), made) })
 }
 
 /// `silu(gate) · up` of `[gate | up]`. gate_up: [tokens, 2·width] → [tokens, width].
@@ -101,75 +128,6 @@ pub fn varlen_attention(
     // SAFETY: live tensors and an array of `n` bounds in, one new tensor out; bounds lie inside the tensors.
     ffi::one(|made| unsafe {
         ffi::xt_varlen_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), cu_seqlens.as_ptr(), n, scale, made)
-    })
-}
-
-/// Where each decoding row's keys lie.
-#[derive(Debug, Default, Clone)]
-pub struct DecodeRows {
-    /// The row's slot in the cache.
-    pub slot: Vec<i64>,
-    /// Positions of its own in that slot (the new one included).
-    pub own_len: Vec<i64>,
-    /// First token of its prefix in the packed prefix tensors.
-    pub prefix_begin: Vec<i64>,
-    /// Tokens of its prefix.
-    pub prefix_len: Vec<i64>,
-}
-
-/// Attention of one new position a row, over a prefix (which rows may share) and the row's own cached positions.
-/// q: [rows, heads, dim]; prefix_k, prefix_v: [prefix tokens, kv_heads, dim]; k_cache, v_cache:
-/// [slots, capacity, kv_heads, dim], all contiguous. → [rows, heads, dim]. Not differentiable.
-///
-/// # Errors
-/// If a row points outside the tensors, or shapes do not fit.
-pub fn decode_attention(
-    q: &Tensor,
-    prefix: (&Tensor, &Tensor),
-    cache: (&Tensor, &Tensor),
-    rows: &DecodeRows,
-    scale: f64,
-) -> Result<Tensor, TorchError> {
-    let (qs, ps, cs) = (q.size(), prefix.0.size(), cache.0.size());
-    let n = rows.slot.len();
-    ensure(
-        qs.len() == 3
-            && qs[0] == n as i64
-            && cs.len() == 4
-            && ps[1..] == cs[2..]
-            && qs[2] == cs[3]
-            && qs[1] % cs[2] == 0
-            && prefix.1.size() == ps
-            && cache.1.size() == cs
-            && [prefix.0, prefix.1, cache.0, cache.1]
-                .iter()
-                .all(|t| t.is_contiguous() && t.kind() == q.kind() && t.device() == q.device()),
-        || format!("decode_attention: q {qs:?}, prefix {ps:?}, cache {cs:?}, {n} rows"),
-    )?;
-    let inside = rows.own_len.len() == n
-        && rows.prefix_begin.len() == n
-        && rows.prefix_len.len() == n
-        && rows.slot.iter().all(|&s| (0..cs[0]).contains(&s))
-        && rows.own_len.iter().all(|&l| (1..=cs[1]).contains(&l))
-        && rows.prefix_begin.iter().zip(&rows.prefix_len).all(|(&b, &l)| b >= 0 && l >= 0 && b + l <= ps[0]);
-    ensure(inside, || "decode_attention: a row points outside the cache".into())?;
-    let n = count(n)?;
-    // SAFETY: every offset the kernel makes from these arrays was checked to lie inside the contiguous tensors.
-    ffi::one(|made| unsafe {
-        ffi::xt_decode_attention(
-            ffi::raw(q),
-            ffi::raw(prefix.0),
-            ffi::raw(prefix.1),
-            ffi::raw(cache.0),
-            ffi::raw(cache.1),
-            rows.slot.as_ptr(),
-            rows.own_len.as_ptr(),
-            rows.prefix_begin.as_ptr(),
-            rows.prefix_len.as_ptr(),
-            n,
-            scale,
-            made,
-        )
     })
 }
 

@@ -20,14 +20,3 @@ pub fn load_cuda() -> Result<(), TorchError> {
     // SAFETY: dlopen of a library by name; libtorch's own initialisers run.
     ffi::check(unsafe { ffi::xt_load_cuda() })
 }
-
-/// Maps a file into memory for reading.
-///
-/// # Errors
-/// If it cannot be opened. A file that another process shortens while it is mapped ends this process: do not overwrite
-/// weights in place while they load (checkpoints here appear by rename).
-pub fn map_file(path: &std::path::Path) -> std::io::Result<memmap2::Mmap> {
-    let file = std::fs::File::open(path)?;
-    // SAFETY: the map is read-only and private to this process; see above for files changed underneath.
-    unsafe { memmap2::Mmap::map(&file) }
-}

@@ -137,7 +137,7 @@ fn accumulate(
     for range in by_tokens(&lengths, budget) {
         let part = &batch[range];
         let sequences: Vec<&[u32]> = part.iter().map(|row| row.ids.as_slice()).collect();
-        let context = model.decoder.spec().max_position_embeddings;
+        let context = model.decoder.spec().context();
         let packed = Packed::new(&sequences, context, model.decoder.device())?;
         let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing)?;
         let at = completion_targets(part, &packed);

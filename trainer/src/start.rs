@@ -5,7 +5,7 @@ use std::path::Path;
 use chat::tokenizer::Tokenizer;
 use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, TokenizerConfig};
 use dist::Place;
-use lm::{Decoder, LocalModel, ModelSpec, Params};
+use lm::{Decoder, LocalModel, ModelSpec, Params, Rope};
 use tch::{Device, Kind};
 
 use crate::TrainError;
@@ -74,11 +74,14 @@ pub fn random(
     seed: u64,
     wanted: Wanted,
 ) -> Result<LocalModel, TrainError> {
+    let family = match shape.family {
+        Family::Qwen3 => lm::Family::Qwen3,
+        Family::Qwen2 => lm::Family::Qwen2,
+        Family::Llama => lm::Family::Llama,
+        Family::Mistral => lm::Family::Mistral,
+    };
     let spec = ModelSpec {
-        family: match shape.family {
-            Family::Qwen3 => lm::Family::Qwen3,
-            Family::Llama => lm::Family::Llama,
-        },
+        family,
         // A multiple of 64 suits matrix kernels; the rows beyond the tokenizer's are never drawn for long.
         vocab_size: (tokenizer.vocab_size() as i64 + 63) / 64 * 64,
         hidden_size: shape.hidden_size as i64,
@@ -88,9 +91,12 @@ pub fn random(
         num_key_value_heads: shape.kv_heads as i64,
         head_dim: shape.head_dim as i64,
         max_position_embeddings: shape.max_position_embeddings,
-        rope_theta: shape.rope_theta,
+        rope: Rope::new(shape.rope_theta),
         rms_norm_eps: shape.rms_norm_eps,
         tie_word_embeddings: shape.tie_word_embeddings,
+        biases: family.biases(false, false),
+        window: None,
+        source: serde_json::Map::new(),
     };
     // libtorch's seed is signed; the bits are what counts.
     let params = Params::random(&spec, shape.init_std, seed.cast_signed(), device(wanted)?)?;

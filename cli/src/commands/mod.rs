@@ -2,8 +2,13 @@
 
 pub mod config;
 pub mod eval;
+pub mod generate;
+pub mod input;
+pub mod model;
 pub mod quickstart;
 pub mod report;
 pub mod rl;
+pub mod serve;
 pub mod sft;
+pub mod stats;
 pub mod summarize;

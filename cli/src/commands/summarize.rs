@@ -46,8 +46,12 @@ pub fn run(model: &Path, history: &Path, prompts: &str, how: How, out: Option<&P
             .zip(&pasts)
             .map(|(person, past)| {
                 let messages = prompts.summarize(past.as_deref(), window(&person.interactions, stage, stages))?;
-                let sampling =
-                    Sampling { temperature: how.temperature, top_k: 20, top_p: 0.95, max_tokens: how.max_new_tokens };
+                let sampling = Sampling {
+                    temperature: how.temperature,
+                    top_k: 20,
+                    top_p: 0.95,
+                    ..Sampling::all(how.max_new_tokens)
+                };
                 let seed = Draw::new(how.seed).text("summarize").text(&person.uid).with(stage as u64).bits();
                 Ok(CompletionRequest { seed, ..CompletionRequest::new(messages, sampling) })
             })

@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 
 use chat::tokenizer::Tokenizer;
+use lm::params::Role;
 use lm::sampling::uniform;
-use lm::{Decoder, Family, ModelSpec, Params};
+use lm::{Biases, Decoder, Family, ModelSpec, Params, Rope};
 use tch::{Device, Kind, Tensor};
 
 /// Longest sequence of the tiny models.
@@ -29,10 +30,60 @@ pub fn spec(family: Family, tied: bool) -> ModelSpec {
         num_key_value_heads: if qwen { 2 } else { 1 },
         head_dim: if qwen { 16 } else { 12 },
         max_position_embeddings: CONTEXT,
-        rope_theta: if qwen { 1e6 } else { 1e4 },
+        rope: Rope::new(if qwen { 1e6 } else { 1e4 }),
         rms_norm_eps: if qwen { 1e-6 } else { 1e-5 },
         tie_word_embeddings: tied,
+        biases: family.biases(false, false),
+        window: None,
+        source: serde_json::Map::new(),
     }
+}
+
+/// One model of every kind that the decoder knows: families, biases, ways to stretch RoPE.
+pub fn specimens() -> Vec<(&'static str, ModelSpec)> {
+    let rope = |scaling: serde_json::Value| {
+        let config = serde_json::json!({ "rope_theta": 1e4, "rope_scaling": scaling, "max_position_embeddings": 64 });
+        Rope::from_config(&config).unwrap()
+    };
+    let stretched =
+        |scaling| ModelSpec { rope: rope(scaling), max_position_embeddings: 64, ..spec(Family::Llama, true) };
+    let all = Biases { qkv: true, o: true, mlp: true };
+    vec![
+        ("qwen3-tied", spec(Family::Qwen3, true)),
+        ("qwen3-untied", spec(Family::Qwen3, false)),
+        ("qwen3-biases", ModelSpec { biases: Biases { mlp: false, ..all }, ..spec(Family::Qwen3, true) }),
+        ("qwen2-tied", spec(Family::Qwen2, true)),
+        ("qwen2-untied", spec(Family::Qwen2, false)),
+        ("mistral", spec(Family::Mistral, false)),
+        ("mistral-window", ModelSpec { window: Some(CONTEXT), ..spec(Family::Mistral, false) }),
+        ("llama-tied", spec(Family::Llama, true)),
+        ("llama-untied", spec(Family::Llama, false)),
+        ("llama-biases", ModelSpec { biases: all, ..spec(Family::Llama, false) }),
+        ("llama-linear", stretched(serde_json::json!({ "type": "linear", "factor": 4.0 }))),
+        ("llama-dynamic", stretched(serde_json::json!({ "rope_type": "dynamic", "factor": 4.0 }))),
+        ("llama-llama3", {
+            let scaling = serde_json::json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 32 });
+            ModelSpec { rope: rope(scaling), ..spec(Family::Llama, true) }
+        }),
+        (
+            "llama-yarn",
+            stretched(
+                serde_json::json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64 }),
+            ),
+        ),
+        ("qwen3-yarn", {
+            let scaling = serde_json::json!({ "rope_type": "yarn", "factor": 8.0, "beta_fast": 16.0, "beta_slow": 2.0,
+                "original_max_position_embeddings": 32, "attention_factor": 1.3, "truncate": false });
+            ModelSpec { rope: rope(scaling), max_position_embeddings: 64, ..spec(Family::Qwen3, true) }
+        }),
+    ]
+}
+
+/// The weights of a specimen.
+pub fn specimen(name: &str) -> Decoder {
+    let (_, spec) = specimens().into_iter().find(|(n, _)| *n == name).unwrap();
+    Decoder::new(weights(&spec, 7))
 }
 
 /// Numbers from N(0, std²), [shape]. A function of `seed` alone: libtorch's generator is global and tests run at once.
@@ -51,7 +102,7 @@ pub fn normal(seed: u64, std: f64, shape: &[i64]) -> Tensor {
 pub fn weights(spec: &ModelSpec, seed: u64) -> Params {
     let params = Params::zeros(spec, Kind::Float, Device::Cpu).unwrap();
     for (i, entry) in params.entries().iter().enumerate() {
-        let mean = if entry.decays() { 0.0 } else { 1.0 };
+        let mean = if entry.role() == Role::Norm { 1.0 } else { 0.0 };
         let values = normal(seed * 1000 + i as u64, 0.25, &entry.shape) + mean;
         params.view(entry).copy_(&values);
     }

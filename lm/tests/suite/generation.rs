@@ -1,5 +1,7 @@
 //! The generation engine against forward passes without a cache, and against itself in other batches.
 
+use std::collections::HashMap;
+
 use chat::{FinishReason, Sampling};
 use lm::generate::{Generated, Generator, Limits, Request};
 use lm::head::{Targets, score};
@@ -9,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids};
 
 fn sampling(temperature: f64, max_tokens: usize) -> Sampling {
-    Sampling { temperature, top_k: 0, top_p: 1.0, max_tokens }
+    Sampling { temperature, ..Sampling::all(max_tokens) }
 }
 
 fn request(prompt: Vec<u32>, seeds: Vec<u64>, sampling: Sampling) -> Request {
@@ -66,7 +68,7 @@ fn log_probabilities_of_samples_are_those_of_a_scoring_pass() {
                 for sample in samples {
                     let whole: Vec<u32> = request.prompt.iter().chain(&sample.ids).copied().collect();
                     let batch = Packed::new(&[whole], CONTEXT, Device::Cpu).unwrap();
-                    let hidden = model.forward(&batch, None).unwrap();
+                    let hidden = model.forward(&batch).unwrap();
                     let first = request.prompt.len() as i64 - 1;
                     let n = sample.ids.len() as i64;
                     let at = Targets {
@@ -156,10 +158,12 @@ fn a_sample_does_not_depend_on_its_neighbours() {
         let other: Vec<Vec<u32>> = tokens(other).into_iter().rev().collect();
         assert_eq!(tokens(samples), other, "in another order");
     }
+    let roomy = Limits::default();
     for limits in [
-        Limits { max_rows: 1, prefill_tokens: 1 },
-        Limits { max_rows: 5, prefill_tokens: 100_000 },
-        Limits { max_rows: 512, prefill_tokens: 94 },
+        Limits { max_rows: 1, step_tokens: 1, ..roomy },
+        Limits { max_rows: 5, step_tokens: 100_000, ..roomy },
+        Limits { max_rows: 512, step_tokens: 94, ..roomy },
+        Limits { step_tokens: 7, ..roomy },
     ] {
         let cut = Generator { model: &model, stop_ids: &stop, limits }.generate(&requests, None).unwrap();
         for (samples, other) in together.iter().zip(&cut) {
@@ -202,10 +206,20 @@ fn the_hook_sees_every_new_token_of_its_request() {
     let requests =
         [request(ids(30, 4), vec![1], sampling(1.0, 20)), request(ids(31, 4), vec![2, 3], sampling(1.0, 20))];
     // One row at a time, so that request indices count across batches.
-    let limits = Limits { max_rows: 1, prefill_tokens: 1 };
+    let limits = Limits { max_rows: 1, ..Limits::default() };
     let generator = Generator { model: &model, stop_ids: &[], limits };
-    let hook = |request: usize, ids: &[u32]| ids.len() == 5 + request;
-    let samples = generator.generate(&requests, Some(&hook)).unwrap();
+    let mut seen: HashMap<(usize, usize), Vec<u32>> = HashMap::new();
+    let mut hook = |request: usize, sample: usize, id: u32| {
+        let ids = seen.entry((request, sample)).or_default();
+        ids.push(id);
+        ids.len() == 5 + request
+    };
+    let samples = generator.generate(&requests, Some(&mut hook)).unwrap();
+    for (request, samples) in samples.iter().enumerate() {
+        for (sample, generated) in samples.iter().enumerate() {
+            assert_eq!(seen[&(request, sample)], generated.ids);
+        }
+    }
     let ends: Vec<Vec<(usize, FinishReason)>> =
         samples.iter().map(|r| r.iter().map(|s| (s.ids.len(), s.finish)).collect()).collect();
     assert_eq!(ends, [vec![(5, FinishReason::Stop)], vec![(6, FinishReason::Stop); 2]]);
@@ -232,7 +246,7 @@ fn prompts_that_leave_no_room_are_refused() {
         let fine = request(ids(41, 3), vec![1], sampling(1.0, 2));
         let error = generator.generate(&[fine, request(ids(41, length), vec![1], sampling(1.0, 2))], None);
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("sequence 1") && error.contains(&format!("{length} tokens")), "{error}");
+        assert!(error.contains("request 1") && error.contains(&format!("{length} tokens")), "{error}");
     }
 }
 

@@ -163,7 +163,7 @@ fn the_gradient_predicts_the_change_of_the_objective() {
             let mut moved = Params::zeros(params.spec(), Kind::Float, Device::Cpu).unwrap();
             moved.flat = flat;
             let model = Decoder::new(moved);
-            let hidden = model.forward(&batch, None).unwrap();
+            let hidden = model.forward(&batch).unwrap();
             let scores = lm::head::score(&model, &hidden, &wanted.at(), 0.7).unwrap();
             (scores.logprobs.to_kind(Kind::Double) * Tensor::from_slice(&wanted.weights))
                 .sum(Kind::Double)

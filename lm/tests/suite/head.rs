@@ -11,7 +11,7 @@ use crate::gradients::{Weighted, autograd, layerwise};
 fn scores_are_those_of_the_softmax_in_float64() {
     let model = decoder(Family::Qwen3, false);
     let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
-    let hidden = model.forward(&batch, None).unwrap();
+    let hidden = model.forward(&batch).unwrap();
     let rows: Vec<i64> = (0..batch.tokens()).rev().step_by(2).collect();
     let targets: Vec<i64> = ids(50, rows.len()).into_iter().map(i64::from).collect();
     let at = Targets { rows: Tensor::from_slice(&rows), targets: Tensor::from_slice(&targets) };
@@ -51,7 +51,7 @@ fn large_vocabulary() -> (ModelSpec, Packed, Weighted) {
 fn chunks_of_the_logits_do_not_show() {
     let (spec, batch, wanted) = large_vocabulary();
     let model = Decoder::new(weights(&spec, 3));
-    let hidden = model.forward(&batch, None).unwrap();
+    let hidden = model.forward(&batch).unwrap();
     let mut begins = Vec::new();
     let grads = lm::Params::zeros(&spec, Kind::Float, Device::Cpu).unwrap();
     let coefficients = Tensor::from_slice(&wanted.weights);
@@ -80,6 +80,6 @@ fn nothing_to_score_is_no_error() {
     let (grads, scores) = layerwise(&model, &batch, &Weighted::default(), 1.0, Recompute::Nothing);
     assert_eq!(scores.logprobs.size(), [0]);
     assert_eq!(grads.flat.abs().max().double_value(&[]), 0.0);
-    let hidden = model.forward(&batch, None).unwrap();
+    let hidden = model.forward(&batch).unwrap();
     assert_eq!(head::score(&model, &hidden, &Weighted::default().at(), 1.0).unwrap().entropy.size(), [0]);
 }

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod completer;
+mod engine;
 mod fixtures;
 mod generation;
 mod gradients;

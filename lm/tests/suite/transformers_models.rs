@@ -64,7 +64,7 @@ fn models_written_by_transformers_have_the_same_logits_here() {
         assert_eq!(folder.join("model.safetensors").exists(), made.shard_size.is_none());
 
         let model = checkpoint::load(&folder, Kind::Float, Device::Cpu).unwrap();
-        assert_eq!(model.spec().rope_theta, 500_000.0);
+        assert_eq!(model.spec().rope.theta, 500_000.0);
         assert_eq!(model.spec().tie_word_embeddings, made.tied);
         let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
         let logits = tch::no_grad(|| model.logits(&batch)).unwrap();

@@ -1,7 +1,7 @@
 //! Attention over packed batches, and over a cache.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::DecodeRows;
+use torch_ext::{BLOCK, PagedQueries};
 
 use crate::{close, forward_and_gradients_agree, normal};
 
@@ -81,46 +81,58 @@ fn a_sequence_does_not_see_its_neighbours() {
     assert_ne!(before.narrow(0, 0, 7), after.narrow(0, 0, 7));
 }
 
-/// Three rows: two share a prefix, one has none; slots are out of order and the cache holds rubbish beyond what is used.
-fn decoding(kind: Kind, tolerance: f64) {
-    let (heads, kv_heads, dim, capacity) = (4, 2, 16, 9);
+/// Rows whose blocks are out of order, shared and partly filled; queries of one position and of several.
+fn paged(kind: Kind, heads: i64, tolerance: f64) {
+    let (kv_heads, dim, blocks, block) = (2, 16, 5, BLOCK as i64);
     let to = |t: Tensor| t.to_kind(kind);
-    let q = to(normal(8, &[3, heads, dim]) * 2.0);
-    let prefix = (to(normal(9, &[12, kv_heads, dim])), to(normal(10, &[12, kv_heads, dim])));
-    let cache = (to(normal(11, &[4, capacity, kv_heads, dim])), to(normal(12, &[4, capacity, kv_heads, dim])));
-    let rows = DecodeRows {
-        slot: vec![3, 0, 1],
-        own_len: vec![1, 9, 4],
-        prefix_begin: vec![2, 2, 0],
-        prefix_len: vec![10, 10, 0],
-    };
-    let attend = |cache: (&Tensor, &Tensor)| {
-        torch_ext::decode_attention(&q, (&prefix.0, &prefix.1), cache, &rows, 0.35).unwrap()
-    };
-    let got = attend((&cache.0, &cache.1));
-    for r in 0..3usize {
-        let (slot, own, begin, len) = (rows.slot[r], rows.own_len[r], rows.prefix_begin[r], rows.prefix_len[r]);
-        let seen = |prefix: &Tensor, cache: &Tensor| {
-            let own = cache.select(0, slot).narrow(0, 0, own);
-            Tensor::cat(&[prefix.narrow(0, begin, len), own], 0).to_kind(Kind::Double)
-        };
-        let (k, v) = (seen(&prefix.0, &cache.0), seen(&prefix.1, &cache.1));
-        let all = Tensor::ones([1, len + own], (Kind::Bool, Device::Cpu));
-        let expected = attention_formula(&q.narrow(0, r as i64, 1).to_kind(Kind::Double), &k, &v, &all, 0.35);
-        close(&format!("row {r} in {kind:?}"), &got.narrow(0, r as i64, 1), &expected, tolerance);
+    // (blocks of the row, query positions): the second shares its first block, the last asks for three positions.
+    let rows: [(&[u32], std::ops::Range<usize>); 4] =
+        [(&[3, 0], 39..40), (&[3, 4], 33..34), (&[2], 0..1), (&[1, 2, 0], 62..65)];
+    let history = to(normal(9, &[blocks * block, kv_heads, dim]));
+    let values = to(normal(10, &[blocks * block, kv_heads, dim]));
+    let options = (kind, Device::Cpu);
+    let (k, v) = (
+        Tensor::full([blocks, kv_heads, dim, block], f64::NAN, options),
+        Tensor::full([blocks, kv_heads, block, dim], f64::NAN, options),
+    );
+    // Written out of order; the last positions of block 4 are never written.
+    let slots: Vec<i64> = (0..blocks * block - 30).rev().collect();
+    let at = Tensor::from_slice(&slots);
+    torch_ext::write_paged(&k, &v, &history.index_select(0, &at), &values.index_select(0, &at), &slots).unwrap();
+    let n: i64 = rows.iter().map(|(_, queries)| queries.len() as i64).sum();
+    let q = to(normal(8, &[n, heads, dim]) * 2.0);
+    let mut queries = PagedQueries::default();
+    for (blocks, positions) in &rows {
+        queries.push_row(blocks, positions.clone());
     }
-    let _ = cache.0.select(0, 3).narrow(0, 1, capacity - 1).fill_(f64::NAN);
-    let _ = cache.1.select(0, 2).fill_(f64::NAN);
-    assert_eq!(got, attend((&cache.0, &cache.1)), "unused places of the cache were read");
+    let got = torch_ext::paged_attention(&q, &k, &v, &queries, 0.35).unwrap();
+    let mut i = 0;
+    for (blocks, positions) in rows {
+        for position in positions {
+            let seen: Vec<i64> =
+                (0..=position as i64).map(|p| i64::from(blocks[(p / block) as usize]) * block + p % block).collect();
+            let seen = Tensor::from_slice(&seen);
+            let take = |t: &Tensor| t.index_select(0, &seen).to_kind(Kind::Double);
+            let all = Tensor::ones([1, position as i64 + 1], (Kind::Bool, Device::Cpu));
+            let query = q.narrow(0, i, 1).to_kind(Kind::Double);
+            let expected = attention_formula(&query, &take(&history), &take(&values), &all, 0.35);
+            close(&format!("query {i} in {kind:?}, {heads} heads"), &got.narrow(0, i, 1), &expected, tolerance);
+            i += 1;
+        }
+    }
+}
+
+/// 1, 2, 3, 5 and 8 queries a key/value head: every way in which the kernel cuts them.
+#[test]
+fn paged_attention_is_its_formula() {
+    for group in [1, 2, 3, 5, 8] {
+        paged(Kind::Float, 2 * group, 1e-5);
+        paged(Kind::BFloat16, 2 * group, 1e-2);
+    }
 }
 
 #[test]
-fn decode_attention_is_its_formula() {
-    decoding(Kind::Float, 1e-5);
-}
-
-#[test]
-fn decode_attention_by_plain_operations_is_its_formula() {
-    decoding(Kind::Double, 1e-10);
-    decoding(Kind::BFloat16, 1e-2);
+fn paged_attention_by_plain_operations_is_its_formula() {
+    paged(Kind::Double, 4, 1e-10);
+    paged(Kind::Half, 4, 2e-3);
 }

@@ -136,3 +136,51 @@ fn other_kinds_agree_with_the_formulas() {
     let (gate, up) = (gate_up.narrow(1, 0, 5), gate_up.narrow(1, 5, 5));
     close("swiglu", &torch_ext::swiglu(&gate_up).unwrap(), &(&gate * gate.sigmoid() * up), 1e-12);
 }
+
+/// 1 to 13 rows and odd numbers of columns: every bundle and every remainder of the kernel for few rows. 65 rows and a
+/// width of 40 go to libtorch.
+#[test]
+fn linear_is_its_formula() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for rows in (1..=13).chain([64, 65]) {
+            for (width, columns) in [(32, 1), (64, 6), (96, 131), (40, 5)] {
+                let seed = (rows * 1000 + columns) as u64;
+                let x = normal(seed, &[rows, width]).to_kind(kind);
+                let w = normal(seed + 1, &[columns, width]).to_kind(kind);
+                let bias = normal(seed + 2, &[columns]).to_kind(kind);
+                let wide = |t: &Tensor| t.to_kind(Kind::Double);
+                let exact = wide(&x).matmul(&wide(&w).tr());
+                let what = format!("{rows} rows of {width}, {columns} columns, {kind:?}");
+                close(
+                    &what,
+                    &torch_ext::linear_f32(&x, &w).unwrap(),
+                    &exact,
+                    if kind == Kind::Float { 1e-6 } else { 3e-3 },
+                );
+                let with_bias = torch_ext::linear(&x, &w, Some(&bias)).unwrap();
+                assert_eq!(with_bias.kind(), kind);
+                close(&what, &with_bias, &(exact + wide(&bias)), if kind == Kind::Float { 1e-6 } else { 4e-3 });
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_has_gradients_where_they_are_wanted() {
+    let x = normal(1, &[3, 64]).set_requires_grad(true);
+    let w = normal(2, &[5, 64]).set_requires_grad(true);
+    let y = torch_ext::linear(&x, &w, None).unwrap();
+    let gradients = torch_ext::grad(&[&y], &[&y.ones_like()], &[&x, &w]).unwrap();
+    close(
+        "dx",
+        &gradients[0],
+        &w.sum_dim_intlist(&[0][..], false, Kind::Float).unsqueeze(0).expand([3, 64], false),
+        1e-6,
+    );
+    close(
+        "dw",
+        &gradients[1],
+        &x.sum_dim_intlist(&[0][..], false, Kind::Float).unsqueeze(0).expand([5, 64], false),
+        1e-6,
+    );
+}

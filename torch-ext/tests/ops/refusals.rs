@@ -1,7 +1,7 @@
 //! Wrong arguments come back as errors that name what is wrong; none of them ends the process.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{AdamW, DecodeRows, TorchError};
+use torch_ext::{AdamW, PagedQueries, TorchError};
 
 use crate::{normal, rotations};
 
@@ -35,23 +35,29 @@ fn borders_that_do_not_cover_the_tokens() {
 }
 
 #[test]
-fn decoding_rows_that_point_outside_the_cache() {
-    let (q, prefix, cache) = (normal(1, &[1, 2, 4]), normal(2, &[5, 1, 4]), normal(3, &[2, 3, 1, 4]));
-    let at = |slot, own_len, prefix_begin, prefix_len| DecodeRows {
-        slot: vec![slot],
-        own_len: vec![own_len],
-        prefix_begin: vec![prefix_begin],
-        prefix_len: vec![prefix_len],
+fn queries_that_point_outside_the_cache() {
+    let (q, k, v) = (normal(1, &[1, 2, 4]), normal(2, &[3, 1, 4, 32]), normal(3, &[3, 1, 32, 4]));
+    let attend = |blocks: &[u32], position: usize| {
+        let mut queries = PagedQueries::default();
+        queries.push_row(blocks, position..position + 1);
+        torch_ext::paged_attention(&q, &k, &v, &queries, 1.0)
     };
-    let attend = |rows: &DecodeRows| torch_ext::decode_attention(&q, (&prefix, &prefix), (&cache, &cache), rows, 1.0);
-    assert!(attend(&at(1, 3, 0, 5)).is_ok());
-    for rows in [at(2, 3, 0, 5), at(-1, 3, 0, 5), at(1, 4, 0, 5), at(1, 0, 0, 5), at(1, 3, 1, 5), at(1, 3, -1, 5)] {
-        refused(attend(&rows), "outside the cache");
+    assert!(attend(&[2, 0], 63).is_ok());
+    for (blocks, position) in [(&[3, 0][..], 63), (&[2, 0], 64), (&[], 0), (&[u32::MAX], 3)] {
+        refused(attend(blocks, position), "outside the cache");
     }
-    refused(attend(&DecodeRows::default()), "0 rows");
-    let mut ragged = at(1, 3, 0, 5);
-    ragged.prefix_len.clear();
-    refused(attend(&ragged), "outside the cache");
+    refused(torch_ext::paged_attention(&q, &k, &v, &PagedQueries::default(), 1.0), "0 queries");
+    refused(torch_ext::paged_attention(&q, &v, &v, &PagedQueries::default(), 1.0), "paged cache");
+}
+
+#[test]
+fn positions_that_lie_outside_the_cache() {
+    let (k, v, new) = (normal(2, &[3, 1, 4, 32]), normal(3, &[3, 1, 32, 4]), normal(1, &[2, 1, 4]));
+    let write = |slots: &[i64]| torch_ext::write_paged(&k, &v, &new, &new, slots);
+    assert!(write(&[0, 95]).is_ok());
+    for slots in [&[0, 96][..], &[-1, 0], &[0], &[0, 1, 2]] {
+        refused(write(slots), "write_paged");
+    }
 }
 
 #[test]
@@ -84,7 +90,10 @@ fn an_optimizer_step_on_tensors_that_differ() {
 fn a_mapped_file_reads_back() {
     let path = std::env::temp_dir().join(format!("torch-ext-map-{}", std::process::id()));
     std::fs::write(&path, b"weights").unwrap();
-    assert_eq!(&torch_ext::map_file(&path).unwrap()[..], b"weights");
+    let map = torch_ext::MappedFile::open(&path).unwrap();
+    assert_eq!(&map[..], b"weights");
+    map.release(0..7);
+    assert_eq!(&map[..], b"weights", "pages that were given back are read again");
     std::fs::remove_file(&path).unwrap();
-    assert!(torch_ext::map_file(&path).is_err());
+    assert!(torch_ext::MappedFile::open(&path).is_err());
 }

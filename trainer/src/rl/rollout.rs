@@ -54,7 +54,7 @@ pub fn roll_out<'a>(
         temperature: config.temperature,
         top_k: config.top_k,
         top_p: config.top_p,
-        max_tokens: config.max_new_tokens,
+        ..Sampling::all(config.max_new_tokens)
     };
     let mut groups: Vec<Group<'a>> = Vec::with_capacity(people.len() * config.stages);
     for stage in 0..config.stages {

@@ -116,7 +116,7 @@ pub fn accumulate(
     for range in by_tokens(&lengths, algorithm.tokens_per_microbatch) {
         let part = &rows[range];
         let sequences: Vec<Vec<u32>> = part.iter().map(|r| [r.prompt, r.response].concat()).collect();
-        let packed = Packed::new(&sequences, model.decoder.spec().max_position_embeddings, model.decoder.device())?;
+        let packed = Packed::new(&sequences, model.decoder.spec().context(), model.decoder.device())?;
         let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing)?;
         let (at, old, advantages) = response_targets(part, &packed);
         let coefficients = |begin: i64, scores: &Scores| {

@@ -1,0 +1,161 @@
+//! `xplore generate` and `xplore score`: the engine on a file of prompts.
+
+use std::path::{Path, PathBuf};
+
+use chat::FinishReason;
+use chat::text_stream::StopText;
+use lm::generate::{Request, ScoreRequest};
+use rewards::Draw;
+use serde_json::{Value as Json, json};
+
+use crate::commands::input::{self, Turn};
+use crate::commands::model::Source;
+use crate::commands::stats::Stats;
+use crate::failure::Failure;
+
+/// A model and a file of prompts.
+#[derive(clap::Args)]
+pub struct Questions {
+    #[command(flatten)]
+    source: Source,
+    /// JSON lines with `text`, `ids` or `messages`.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write the answers; standard output if absent.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print one JSON line of what it cost.
+    #[arg(long)]
+    stats: bool,
+}
+
+/// How tokens are drawn. What is not given comes from the model's generation_config.json.
+#[derive(clap::Args)]
+pub struct Drawing {
+    /// Samples of each prompt.
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
+    /// Most new tokens.
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+    /// Take the likeliest token (temperature 0).
+    #[arg(long, conflicts_with = "temperature")]
+    greedy: bool,
+    /// Sampling temperature.
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Keep the likeliest tokens; 0 keeps all.
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Keep the likeliest tokens that together reach this probability.
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Keep tokens at least this share as likely as the likeliest.
+    #[arg(long)]
+    min_p: Option<f64>,
+    /// Make tokens that occurred before less likely; 1 does nothing.
+    #[arg(long)]
+    repetition_penalty: Option<f64>,
+    /// End a sample after this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Do not end at the model's end-of-turn tokens.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Report so many of the likeliest tokens at each place.
+    #[arg(long, default_value_t = 0)]
+    top_logprobs: usize,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+}
+
+impl Questions {
+    fn answer(&self, lines: &[Json], stats: &Stats, counts: &lm::engine::Counts) -> Result<(), Failure> {
+        input::write(self.out.as_deref(), lines)?;
+        if self.stats {
+            stats.print(counts, self.out.is_some());
+        }
+        Ok(())
+    }
+}
+
+/// The row of `path` that a message about "request N" (from 0) means.
+fn in_file(path: &Path) -> impl Fn(lm::LmError) -> Failure + '_ {
+    move |error| match error {
+        lm::LmError::Request(message) => Failure::data(format!("{} (rows counted from 0): {message}", path.display())),
+        other => other.into(),
+    }
+}
+
+/// Runs `xplore generate`.
+pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Failure> {
+    let model = asked.source.load()?;
+    let tokenizer = &model.tokenizer;
+    let prompts = input::read(&asked.input, tokenizer, Turn::Opened)?;
+    let mut sampling = tokenizer.generation_defaults();
+    let pick = |given: Option<f64>, default: f64| given.unwrap_or(default);
+    sampling.temperature = if how.greedy { 0.0 } else { pick(how.temperature, sampling.temperature) };
+    sampling.top_p = pick(how.top_p, sampling.top_p);
+    sampling.min_p = pick(how.min_p, sampling.min_p);
+    sampling.repetition_penalty = pick(how.repetition_penalty, sampling.repetition_penalty);
+    sampling.top_k = how.top_k.unwrap_or(sampling.top_k);
+    sampling.max_tokens = how.max_new_tokens.unwrap_or(sampling.max_tokens);
+    sampling.ignore_eos = how.ignore_eos;
+    sampling.check().map_err(Failure::usage)?;
+
+    let seeds = |row: usize| {
+        let stream = Draw::new(how.seed).text("generate").with(row as u64);
+        (0..how.samples as u64).map(|i| stream.with(i).bits()).collect()
+    };
+    let requests: Vec<Request> = prompts
+        .into_iter()
+        .enumerate()
+        .map(|(row, prompt)| Request {
+            prompt,
+            seeds: seeds(row),
+            sampling: sampling.clone(),
+            top_logprobs: how.top_logprobs,
+        })
+        .collect();
+    let generator = model.generator();
+    let mut texts: Vec<StopText<'_>> =
+        (0..requests.len() * how.samples).map(|_| StopText::new(tokenizer, &how.stop)).collect();
+    let mut hook = |row: usize, sample: usize, id: u32| texts[row * how.samples + sample].push(id);
+    let stats = Stats::begin();
+    let hook = (!how.stop.is_empty()).then_some(&mut hook as &mut lm::generate::StopHook<'_>);
+    let (answers, counts) = generator.generate_counted(&requests, hook).map_err(in_file(&asked.input))?;
+    let mut lines = Vec::new();
+    for (row, (request, samples)) in requests.iter().zip(answers).enumerate() {
+        for (sample, g) in samples.into_iter().enumerate() {
+            let text = tokenizer.decode(&g.ids).map_err(lm::LmError::from)?;
+            let mut line = json!({
+                "row": row, "sample": sample, "prompt_tokens": request.prompt.len(), "ids": g.ids, "text": text,
+                "logprobs": g.logprobs, "finish": if g.finish == FinishReason::Stop { "stop" } else { "length" },
+            });
+            if how.top_logprobs > 0 {
+                // The drawn token comes first of all; those after it are the likeliest.
+                line["top"] = json!(g.top.iter().map(|top| &top[1..]).collect::<Vec<_>>());
+            }
+            lines.push(line);
+        }
+    }
+    asked.answer(&lines, &stats, &counts)
+}
+
+/// Runs `xplore score`.
+pub fn score(asked: &Questions) -> Result<(), Failure> {
+    let model = asked.source.load()?;
+    let rows = input::read(&asked.input, &model.tokenizer, Turn::Closed)?;
+    let requests: Vec<ScoreRequest> =
+        rows.into_iter().map(|ids| ScoreRequest { ids, from: 1, candidates: Vec::new() }).collect();
+    let stats = Stats::begin();
+    let (scores, counts) = model.generator().score(&requests).map_err(in_file(&asked.input))?;
+    let line = |(row, (request, scored)): (usize, (&ScoreRequest, lm::generate::Scored))| {
+        // The first token has no past.
+        let logprobs: Vec<Option<f32>> = std::iter::once(None).chain(scored.logprobs.into_iter().map(Some)).collect();
+        json!({ "row": row, "ids": request.ids, "logprobs": logprobs })
+    };
+    let lines: Vec<Json> = requests.iter().zip(scores).enumerate().map(line).collect();
+    asked.answer(&lines, &stats, &counts)
+}

@@ -1,0 +1,52 @@
+//! What a run of the engine cost.
+
+use std::time::Instant;
+
+use lm::engine::Counts;
+use serde_json::json;
+
+/// From the end of loading on.
+pub struct Stats {
+    begun: Instant,
+}
+
+impl Stats {
+    /// Begins to count. The peak of memory is forgotten where the system allows it (Linux).
+    pub fn begin() -> Self {
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        Self { begun: Instant::now() }
+    }
+
+    /// Prints one JSON line: to standard output if rows went to a file, else to standard error.
+    pub fn print(&self, counts: &Counts, rows_to_file: bool) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let made =
+            if counts.drawn_tokens > 0 { counts.drawn_tokens } else { counts.prompt_tokens + counts.shared_tokens };
+        let line = json!({
+            "prompt_tokens": counts.prompt_tokens + counts.shared_tokens,
+            "prompt_tokens_shared": counts.shared_tokens,
+            "generated_tokens": counts.drawn_tokens,
+            "prefill_seconds": counts.prefill_seconds,
+            "decode_seconds": counts.decode_seconds,
+            "seconds": seconds,
+            "tokens_per_second": made as f64 / seconds,
+            "decode_tokens_per_second": counts.decoded_tokens as f64 / counts.decode_seconds.max(1e-9),
+            "forward_passes": counts.passes,
+            "preemptions": counts.preemptions,
+            "peak_memory_bytes": peak_memory(),
+        });
+        if rows_to_file {
+            println!("{line}");
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// The most memory this process held at once, in bytes, as Linux counts it; null elsewhere.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

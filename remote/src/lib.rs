@@ -1,0 +1,182 @@
+//! A model behind an OpenAI-compatible endpoint (`xplore serve`, vLLM, a hosted service) as a [`Completer`].
+//!
+//! Requests go out several at a time, each with a time-out; what a retry may mend (connection lost, 408, 429, 5xx) is
+//! tried again with growing pauses. With a journal every answer is kept on disk as it comes, so that a job that was
+//! stopped asks only what it had not asked.
+
+mod journal;
+mod wire;
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use backon::{BlockingRetryable, ExponentialBuilder};
+use chat::completer::CompleterError;
+use chat::{Completer, Completion, CompletionRequest};
+use serde_json::Value as Json;
+
+use journal::Journal;
+
+/// Where the endpoint is and how it is treated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Base address with the version, e.g. `http://node7:8000/v1`.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// Bearer token.
+    pub api_key: Option<String>,
+    /// Requests in flight at once.
+    pub concurrency: usize,
+    /// A request that takes longer has failed.
+    pub timeout: Duration,
+    /// Tries after the first.
+    pub retries: usize,
+    /// The first pause before a retry; each further one is twice as long, with a random part added.
+    pub first_pause: Duration,
+}
+
+impl Settings {
+    /// 32 requests at once, ten minutes each, six retries from half a second on.
+    pub fn new(url: &str, model: &str) -> Self {
+        Self {
+            url: url.trim_end_matches('/').into(),
+            model: model.into(),
+            api_key: None,
+            concurrency: 32,
+            timeout: Duration::from_secs(600),
+            retries: 6,
+            first_pause: Duration::from_millis(500),
+        }
+    }
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct RemoteModel {
+    settings: Settings,
+    agent: ureq::Agent,
+    journal: Option<Mutex<Journal>>,
+}
+
+/// Why a try failed.
+#[derive(Debug)]
+struct Failed {
+    message: String,
+    /// Whether another try may succeed.
+    passing: bool,
+}
+
+impl RemoteModel {
+    /// A client; nothing is sent yet.
+    pub fn new(settings: Settings) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(settings.timeout))
+            .http_status_as_error(false)
+            .max_idle_connections_per_host(settings.concurrency.max(1))
+            .build()
+            .new_agent();
+        Self { settings, agent, journal: None }
+    }
+
+    /// Keeps every answer in `file` and takes from there what it holds already.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or a line of it is not a journal's (a last line that was cut off is dropped).
+    pub fn with_journal(mut self, file: &Path) -> Result<Self, CompleterError> {
+        let journal = Journal::open(file).map_err(|e| CompleterError::Model(format!("{}: {e}", file.display())))?;
+        self.journal = Some(Mutex::new(journal));
+        Ok(self)
+    }
+
+    fn ask(&self, request: &CompletionRequest) -> Result<Completion, String> {
+        let body = wire::body(request, &self.settings.model)?;
+        let kept = self.with_the_journal(|journal| journal.get(&body));
+        if let Some(answer) = kept.flatten() {
+            return wire::completion(&answer, request);
+        }
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(self.settings.first_pause)
+            .with_max_delay(Duration::from_secs(60))
+            .with_max_times(self.settings.retries)
+            .with_jitter();
+        let sent = (|| self.send(&body)).retry(pauses).when(|failed: &Failed| failed.passing).call();
+        let answer = sent.map_err(|failed| failed.message)?;
+        let completion = wire::completion(&answer, request)?;
+        if let Some(kept) = self.with_the_journal(|journal| journal.put(&body, &answer)) {
+            kept.map_err(|e| format!("the journal cannot be written: {e}; free space and start again"))?;
+        }
+        Ok(completion)
+    }
+
+    fn with_the_journal<T>(&self, f: impl FnOnce(&mut Journal) -> T) -> Option<T> {
+        // A thread that panicked while it held the journal has left at worst a line that is cut off.
+        self.journal.as_ref().map(|journal| f(&mut journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner)))
+    }
+
+    fn send(&self, body: &Json) -> Result<Json, Failed> {
+        let url = format!("{}/chat/completions", self.settings.url);
+        let mut request = self.agent.post(&url);
+        if let Some(key) = &self.settings.api_key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let lost = |e: ureq::Error| Failed { message: format!("{url}: {e}"), passing: true };
+        let mut response = request.send_json(body).map_err(lost)?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(256 << 20).read_to_string().map_err(lost)?;
+        if (200..300).contains(&status) {
+            let parsed = serde_json::from_str(&text);
+            return parsed
+                .map_err(|e| Failed { message: format!("{url}: the answer is not JSON: {e}"), passing: false });
+        }
+        let said = serde_json::from_str::<Json>(&text).ok();
+        let said = said.as_ref().and_then(|json| json["error"]["message"].as_str().or(json["message"].as_str()));
+        let said = said.unwrap_or(text.trim()).chars().take(500).collect::<String>();
+        let passing = matches!(status, 408 | 409 | 425 | 429) || status >= 500;
+        Err(Failed { message: format!("{url} answered {status}: {said}"), passing })
+    }
+}
+
+impl Completer for RemoteModel {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let answers: Vec<Mutex<Option<Result<Completion, String>>>> =
+            requests.iter().map(|_| Mutex::new(None)).collect();
+        thread::scope(|scope| {
+            for _ in 0..self.settings.concurrency.clamp(1, requests.len().max(1)) {
+                scope.spawn(|| {
+                    // After a failure nothing new is sent; what is under way is kept in the journal.
+                    while !failed.load(Ordering::Relaxed) {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(request) = requests.get(index) else { break };
+                        let answer = self.ask(request);
+                        failed.fetch_or(answer.is_err(), Ordering::Relaxed);
+                        if let Ok(mut place) = answers[index].lock() {
+                            *place = Some(answer);
+                        }
+                    }
+                });
+            }
+        });
+        let mut completions = Vec::with_capacity(requests.len());
+        let mut unasked = None;
+        for (index, place) in answers.into_iter().enumerate() {
+            match place.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                Some(Ok(completion)) => completions.push(completion),
+                Some(Err(message)) => return Err(CompleterError::Request { index, message }),
+                None => unasked = unasked.or(Some(index)),
+            }
+        }
+        match unasked {
+            None => Ok(completions),
+            Some(index) => Err(CompleterError::Request { index, message: "was not asked after a failure".into() }),
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.settings.model
+    }
+}

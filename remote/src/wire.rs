@@ -1,0 +1,89 @@
+//! The JSON of a request and of its answer.
+
+use chat::{Completion, CompletionRequest, FinishReason, Role, TokenLogprob};
+use serde_json::{Value as Json, json};
+
+/// The body of a request. Fields beyond OpenAI's own (as vLLM and `xplore serve` have them) are sent only where they
+/// change something, so that a plain request works anywhere.
+///
+/// # Errors
+/// If the endpoint cannot be asked such a thing.
+pub fn body(request: &CompletionRequest, model: &str) -> Result<Json, String> {
+    let s = &request.sampling;
+    if request.top_logprobs > 20 {
+        return Err(format!("{} alternatives were asked for; endpoints report at most 20", request.top_logprobs));
+    }
+    let mut body = json!({
+        "model": model,
+        "messages": request.messages,
+        "temperature": s.temperature,
+        "top_p": s.top_p,
+        "max_tokens": s.max_tokens,
+        "seed": request.seed.cast_signed(),
+    });
+    if request.top_logprobs > 0 {
+        body["logprobs"] = json!(true);
+        body["top_logprobs"] = json!(request.top_logprobs);
+    }
+    if !request.stop.is_empty() {
+        body["stop"] = json!(request.stop);
+        body["include_stop_str_in_output"] = json!(true);
+    }
+    if let Some(thinking) = request.thinking {
+        body["chat_template_kwargs"] = json!({ "enable_thinking": thinking });
+    }
+    if request.messages.last().is_some_and(|m| m.role == Role::Assistant) {
+        body["continue_final_message"] = json!(true);
+        body["add_generation_prompt"] = json!(false);
+    }
+    for (key, value, neutral) in [("min_p", s.min_p, 0.0), ("repetition_penalty", s.repetition_penalty, 1.0)] {
+        if value != neutral {
+            body[key] = json!(value);
+        }
+    }
+    if s.top_k > 0 {
+        body["top_k"] = json!(s.top_k);
+    }
+    if s.ignore_eos {
+        body["ignore_eos"] = json!(true);
+    }
+    Ok(body)
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// Naming the field that is missing.
+pub fn completion(answer: &Json, request: &CompletionRequest) -> Result<Completion, String> {
+    let choice = &answer["choices"][0];
+    let missing = |field: &str| format!("the endpoint's answer has no `{field}`: {answer}");
+    let message = &choice["message"];
+    let mut text = message["content"].as_str().unwrap_or_default().to_owned();
+    // Servers with a reasoning parser move the thought into a field of its own.
+    let thought = message["reasoning_content"].as_str().or(message["reasoning"].as_str());
+    if let Some(thought) = thought.filter(|t| !t.is_empty()) {
+        text = format!("<think>\n{}\n</think>\n\n{text}", thought.trim_matches('\n'));
+    } else if !message["content"].is_string() {
+        return Err(missing("choices[0].message.content"));
+    }
+    let finish = match choice["finish_reason"].as_str() {
+        Some("length") => FinishReason::Length,
+        Some(_) => FinishReason::Stop,
+        None => return Err(missing("choices[0].finish_reason")),
+    };
+    let mut tokens = Vec::new();
+    if request.top_logprobs > 0 {
+        let content = choice["logprobs"]["content"].as_array().ok_or_else(|| missing("choices[0].logprobs.content"))?;
+        for token in content {
+            tokens.push(token_logprob(token).ok_or_else(|| missing("choices[0].logprobs.content[].logprob"))?);
+        }
+    }
+    Ok(Completion { text, tokens, finish })
+}
+
+fn token_logprob(token: &Json) -> Option<TokenLogprob> {
+    let pair = |json: &Json| Some((json["token"].as_str()?.to_owned(), json["logprob"].as_f64()? as f32));
+    let (text, logprob) = pair(token)?;
+    let top = token["top_logprobs"].as_array()?.iter().map(pair).collect::<Option<Vec<_>>>()?;
+    Some(TokenLogprob { text, logprob, top })
+}

@@ -1,0 +1,25 @@
+// What every function of the C side begins with.
+#pragma once
+#include <exception>
+#include <string>
+
+namespace xplore {
+
+// The text of this thread's last failure.
+std::string& last_error();
+
+// A C++ exception never crosses into Rust: 0, or 1 with the text kept for xt_last_error.
+template <class F>
+int guarded(F&& body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& e) {
+    last_error() = e.what();
+  } catch (...) {
+    last_error() = "unknown C++ exception";
+  }
+  return 1;
+}
+
+}  // namespace xplore

@@ -1,0 +1,112 @@
+//! Keys and values in blocks: what the generation engine writes and attends to. Not differentiable.
+#![expect(unsafe_code, reason = "calls into the C shim")]
+
+use std::ops::Range;
+
+use tch::Tensor;
+
+use crate::ops::ensure;
+use crate::{TorchError, ffi};
+
+/// Positions of a block. The kernels are written for this number.
+pub const BLOCK: usize = 32;
+
+/// Query positions and the cached positions each attends to.
+#[derive(Debug, Default, Clone)]
+pub struct PagedQueries {
+    table: Vec<i32>,
+    begin: Vec<i64>,
+    length: Vec<i64>,
+}
+
+impl PagedQueries {
+    /// Adds the positions `queries` of a sequence whose keys and values lie in `blocks`, its first positions in the
+    /// first; each query attends to everything up to itself.
+    pub fn push_row(&mut self, blocks: &[u32], queries: Range<usize>) {
+        let begin = self.table.len() as i64;
+        self.table.extend(blocks.iter().map(|&block| block.cast_signed()));
+        for position in queries {
+            self.begin.push(begin);
+            self.length.push(position as i64 + 1);
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.begin.is_empty()
+    }
+}
+
+/// The shapes of one layer's cache: blocks, kv_heads, head_dim.
+fn shape_of(keys: &Tensor, values: &Tensor) -> Result<[i64; 3], TorchError> {
+    let (k, v) = (keys.size(), values.size());
+    let fits = k.len() == 4 && k[3] == BLOCK as i64 && v == [k[0], k[1], k[3], k[2]];
+    let alike = keys.kind() == values.kind() && keys.device() == values.device();
+    ensure(fits && alike && keys.is_contiguous() && values.is_contiguous(), || {
+        format!(
+            "paged cache: keys {k:?}, values {v:?}; expected [blocks, heads, dim, {BLOCK}], [blocks, heads, {BLOCK}, dim]"
+        )
+    })?;
+    Ok([k[0], k[1], k[2]])
+}
+
+/// Writes keys and values of new positions into a layer's cache.
+/// keys: [blocks, kv_heads, dim, BLOCK]; values: [blocks, kv_heads, BLOCK, dim]; k, v: [n, kv_heads, dim];
+/// slots: block · BLOCK + place in it, of each.
+///
+/// # Errors
+/// If a slot lies outside, or shapes, dtypes or devices differ.
+pub fn write_paged(keys: &Tensor, values: &Tensor, k: &Tensor, v: &Tensor, slots: &[i64]) -> Result<(), TorchError> {
+    let [blocks, heads, dim] = shape_of(keys, values)?;
+    let expected = [slots.len() as i64, heads, dim];
+    let same = |t: &Tensor| t.size() == expected && t.kind() == keys.kind() && t.device() == keys.device();
+    let inside = slots.iter().all(|slot| (0..blocks * BLOCK as i64).contains(slot));
+    ensure(same(k) && same(v) && inside, || {
+        format!(
+            "write_paged: k {:?}, v {:?}, expected {expected:?}; or a slot beyond {blocks} blocks",
+            k.size(),
+            v.size()
+        )
+    })?;
+    // SAFETY: live tensors; every slot lies inside the contiguous cache.
+    ffi::check(unsafe {
+        ffi::xt_write_paged(ffi::raw(keys), ffi::raw(values), ffi::raw(k), ffi::raw(v), slots.as_ptr())
+    })
+}
+
+/// Attention of single positions over cached ones. q: [n, heads, dim] → [n, heads, dim]. The scores are in fp32.
+///
+/// # Errors
+/// If a query's blocks lie outside the cache, or shapes, dtypes or devices do not fit.
+pub fn paged_attention(
+    q: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    queries: &PagedQueries,
+    scale: f64,
+) -> Result<Tensor, TorchError> {
+    let [blocks, kv_heads, dim] = shape_of(keys, values)?;
+    let size = q.size();
+    let fits = size.len() == 3 && size[0] == queries.begin.len() as i64 && size[1] % kv_heads == 0 && size[2] == dim;
+    ensure(fits && q.kind() == keys.kind() && q.device() == keys.device() && !queries.is_empty(), || {
+        format!("paged_attention: q is {size:?}, {} queries, cache {:?}", queries.begin.len(), keys.size())
+    })?;
+    let table = queries.table.len() as i64;
+    let inside = queries.table.iter().all(|&block| (0..blocks).contains(&i64::from(block)))
+        && queries.begin.iter().zip(&queries.length).all(|(b, n)| b + (n + BLOCK as i64 - 1) / BLOCK as i64 <= table);
+    ensure(inside, || "paged_attention: a query points outside the cache".into())?;
+    // SAFETY: every block that the kernel reads through these arrays was checked to lie inside the contiguous cache.
+    ffi::one(|made| unsafe {
+        ffi::xt_paged_attention(
+            ffi::raw(q),
+            ffi::raw(keys),
+            ffi::raw(values),
+            queries.table.as_ptr(),
+            table,
+            queries.begin.as_ptr(),
+            queries.length.as_ptr(),
+            scale,
+            made,
+        )
+    })
+}
