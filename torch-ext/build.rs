@@ -33,6 +33,7 @@ fn main() {
         .opt_level(3)
         .flag("-ffast-math")
         .file("csrc/kernels.cpp")
+        .file("csrc/bf16_kernels.cpp")
         .file("csrc/paged_kernels.cpp")
         .compile("xplore_kernels");
 

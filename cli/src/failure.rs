@@ -4,6 +4,7 @@
 use std::fmt;
 
 use chat::jsonl::JsonlError;
+use hub::HubError;
 use lm::LmError;
 use trainer::TrainError;
 
@@ -87,6 +88,8 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         let code = match error {
             TrainError::Model(error) => return error.into(),
+            TrainError::Hub(HubError::NoSuchPlace { .. } | HubError::NotAModel { .. }) => DATA,
+            TrainError::Hub(HubError::NotCached { .. } | HubError::Network { .. }) => ENVIRONMENT,
             TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => DATA,
             TrainError::Prompt(_) | TrainError::Reward(_) => CONFIG,
             TrainError::File { .. } | TrainError::Environment(_) => ENVIRONMENT,

@@ -1,5 +1,7 @@
 //! `xplore serve`, asked by the official OpenAI client and by our own remote model.
 
+mod tiny;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -8,35 +10,13 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use chat::tokenizer::Tokenizer;
 use chat::{Completer, CompletionRequest, Message, Sampling};
-use configs::ModelShape;
-use lm::{LocalModel, checkpoint};
+use lm::LocalModel;
 use remote::{RemoteModel, Settings};
 use serde_json::Value as Json;
 use tch::{Device, Kind};
 
-/// A model of random weights whose logits vary, in a folder called "tiny".
-fn folder() -> (tempfile::TempDir, PathBuf) {
-    let place = tempfile::tempdir().unwrap();
-    let texts = ["likes warm stories about space and avoids long dry reports about finance"; 20];
-    let tokenizer = Tokenizer::train(texts.into_iter(), 400).unwrap();
-    let shape = ModelShape {
-        hidden_size: 64,
-        intermediate_size: 96,
-        layers: 2,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 16,
-        max_position_embeddings: 256,
-        init_std: 0.3,
-        ..ModelShape::default()
-    };
-    let model = trainer::start::random("tiny", &shape, tokenizer, 3, configs::Device::Cpu).unwrap();
-    let folder = place.path().join("tiny");
-    checkpoint::save(&folder, &model.decoder, &model.tokenizer, |_| Ok(())).unwrap();
-    (place, folder)
-}
+use crate::tiny::folder;
 
 /// A running server; killed when dropped.
 struct Server {

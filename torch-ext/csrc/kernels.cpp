@@ -2,11 +2,7 @@
 
 #include <cmath>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EACH_CPU
-#endif
+#include "each_cpu.h"
 
 namespace xplore {
 
@@ -14,7 +10,7 @@ namespace {
 
 // exp of a positive number may overflow, and the reciprocal that relaxed float rules make of a division turns
 // 1/infinity into NaN; exp(-|x|) is at most 1.
-inline float sigmoid(float x) {
+INSIDE float sigmoid(float x) {
   const float e = expf(-std::fabs(x));
   const float s = 1.0f / (1.0f + e);
   return x < 0 ? e * s : s;

@@ -3,12 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EACH_CPU
-#endif
-#define INSIDE inline __attribute__((always_inline))
+#include "each_cpu.h"
 
 namespace xplore {
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bf16_kernels.h"
 #include "guard.h"
 #include "kernels.h"
 
@@ -22,10 +23,54 @@ std::string& xplore::last_error() {
 
 namespace {
 
-bool plain_float(const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat; }
-
 // Rows a thread takes at least: enough floats that the start of a thread does not show.
 int64_t grain(int64_t row_floats) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_floats)); }
+
+// bfloat16 on the CPU in a pass without gradients.
+template <class... Tensors>
+bool plain_bf16(const Tensors&... all) {
+  const bool tracked = at::GradMode::is_enabled() && (all.requires_grad() || ...);
+  return !tracked && ((all.device().is_cpu() && all.scalar_type() == at::kBFloat16) && ...);
+}
+
+const uint16_t* bits(const Tensor& t) { return static_cast<const uint16_t*>(t.const_data_ptr()); }
+uint16_t* bits(Tensor& t) { return static_cast<uint16_t*>(t.mutable_data_ptr()); }
+
+// Rows of `dim` numbers side by side: [rows, dim], or [rows, heads, dim] with the heads of a row side by side.
+bool even_rows(const Tensor& t) { return t.stride(-1) == 1 && (t.dim() == 2 || t.is_contiguous()); }
+
+Tensor rms_norm_bf16(Tensor x, const Tensor& w, double eps) {
+  const int64_t dim = x.size(-1), rows = x.numel() / dim;
+  if (!even_rows(x)) x = x.contiguous();
+  Tensor y = at::empty(x.sizes(), x.options()), weight = w.contiguous();
+  const int64_t stride = x.dim() == 2 ? x.stride(0) : dim;
+  at::parallel_for(0, rows, grain(dim), [&](int64_t b, int64_t e) {
+    xplore::rms_norm_rows_bf16(bits(x), stride, bits(weight), bits(y), b, e, dim, static_cast<float>(eps));
+  });
+  return y;
+}
+
+Tensor swiglu_bf16(const Tensor& given) {
+  Tensor gate_up = given.contiguous();
+  const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
+  Tensor out = at::empty({rows, width}, gate_up.options());
+  at::parallel_for(0, rows, grain(width * 2),
+                   [&](int64_t b, int64_t e) { xplore::swiglu_rows_bf16(bits(gate_up), bits(out), b, e, width); });
+  return out;
+}
+
+Tensor rope_bf16(const Tensor& x, const Tensor& cos, const Tensor& sin) {
+  const int64_t rows = x.size(0), heads = x.size(1), dim = x.size(2);
+  Tensor in = x.stride(2) == 1 && x.stride(1) == dim ? x : x.contiguous();
+  Tensor y = at::empty({rows, heads, dim}, x.options());
+  const float *c = cos.const_data_ptr<float>(), *s = sin.const_data_ptr<float>();
+  at::parallel_for(0, rows, grain(heads * dim), [&](int64_t b, int64_t e) {
+    xplore::rope_rows_bf16(bits(in), in.stride(0), c, s, bits(y), b, e, heads, dim);
+  });
+  return y;
+}
+
+bool plain_float(const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat; }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static Tensor forward(AutogradContext* ctx, Tensor x, Tensor w, double eps) {
@@ -213,6 +258,8 @@ int xt_rms_norm(Tensor* x, Tensor* w, double eps, Tensor** result) {
   return guarded([&] {
     if (plain_float(*x) && plain_float(*w)) {
       *result = new Tensor(RmsNorm::apply(*x, *w, eps));
+    } else if (plain_bf16(*x, *w)) {
+      *result = new Tensor(rms_norm_bf16(*x, *w, eps));
     } else {
       Tensor wide = x->to(at::kFloat);
       Tensor y = wide * at::rsqrt(wide.pow(2).mean(-1, true) + eps);
@@ -225,6 +272,8 @@ int xt_swiglu(Tensor* gate_up, Tensor** result) {
   return guarded([&] {
     if (plain_float(*gate_up)) {
       *result = new Tensor(SwiGlu::apply(*gate_up));
+    } else if (plain_bf16(*gate_up)) {
+      *result = new Tensor(swiglu_bf16(*gate_up));
     } else {
       auto halves = gate_up->chunk(2, 1);
       *result = new Tensor(at::silu(halves[0]) * halves[1]);
@@ -234,7 +283,9 @@ int xt_swiglu(Tensor* gate_up, Tensor** result) {
 
 int xt_rope(Tensor* x, Tensor* cos, Tensor* sin, Tensor** result) {
   return guarded([&] {
-    *result = new Tensor(plain_float(*x) ? Rope::apply(*x, *cos, *sin) : rope_plain(*x, *cos, *sin, 1.0f));
+    *result = new Tensor(plain_float(*x)  ? Rope::apply(*x, *cos, *sin)
+                         : plain_bf16(*x) ? rope_bf16(*x, *cos, *sin)
+                                          : rope_plain(*x, *cos, *sin, 1.0f));
   });
 }
 

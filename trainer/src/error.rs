@@ -8,6 +8,9 @@ pub enum TrainError {
     /// The model.
     #[error(transparent)]
     Model(#[from] lm::LmError),
+    /// A model that is nowhere to be had.
+    #[error(transparent)]
+    Hub(#[from] hub::HubError),
     /// A tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),

@@ -58,9 +58,10 @@ pub fn kind(dtype: Dtype) -> Kind {
 /// Loads an existing model.
 ///
 /// # Errors
-/// If the folder is not a complete model, or the device is not there.
+/// If the folder is not a complete model, the hub does not have it, or the device is not there.
 pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
-    Ok(LocalModel::load(Path::new(&source.path), kind(source.dtype), device(source.device)?)?)
+    let folder = hub::model(&source.path, &hub::Settings::from_environment())?;
+    Ok(LocalModel::load(&folder, kind(source.dtype), device(source.device)?)?)
 }
 
 /// A new model with random weights.

@@ -1,20 +1,20 @@
 //! A model for the commands that only ask it.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use configs::{Device, Dtype, ModelSource};
 use lm::LocalModel;
 use lm::generate::Limits;
-use trainer::start;
+use trainer::{TrainError, start};
 
 use crate::failure::Failure;
 
 /// A model and what it may use.
 #[derive(clap::Args)]
 pub struct Source {
-    /// A model folder.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// A model folder, or a hub id such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
+    #[arg(long, value_name = "DIR|ID")]
+    model: String,
     /// Number format of weights and activations.
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Number,
@@ -43,10 +43,12 @@ enum Number {
 }
 
 impl Source {
-    /// The folder's own name.
+    /// The folder's own name, or the id.
     pub fn name(&self) -> String {
-        let folder = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
-        folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        match Path::new(&self.model).canonicalize() {
+            Ok(folder) => folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Err(_) => self.model.clone(),
+        }
     }
 
     /// Loads the model.
@@ -60,13 +62,14 @@ impl Source {
             }
         }
         start::prepare_process(self.threads)?;
+        let folder = hub::model(&self.model, &hub::Settings::from_environment()).map_err(TrainError::from)?;
         let dtype = match self.dtype {
-            Number::Auto => self.stored()?,
+            Number::Auto => stored(&folder)?,
             Number::Fp32 => Dtype::Fp32,
             Number::Bf16 => Dtype::Bf16,
             Number::Fp16 => Dtype::Fp16,
         };
-        let source = ModelSource { path: self.model.display().to_string(), dtype, device: Device::Auto };
+        let source = ModelSource { path: folder.display().to_string(), dtype, device: Device::Auto };
         let mut model = start::load(&source)?;
         model.limits = Limits {
             max_rows: self.max_rows,
@@ -76,15 +79,15 @@ impl Source {
         };
         Ok(model)
     }
+}
 
-    /// The format that config.json names; fp32 if it names none.
-    fn stored(&self) -> Result<Dtype, Failure> {
-        let source = lm::ModelSpec::load(&self.model)?.source;
-        let named = ["dtype", "torch_dtype"].iter().find_map(|key| source.get(*key)).and_then(|v| v.as_str());
-        Ok(match named {
-            Some("bfloat16") => Dtype::Bf16,
-            Some("float16") => Dtype::Fp16,
-            _ => Dtype::Fp32,
-        })
-    }
+/// The format that config.json names; fp32 if it names none.
+fn stored(folder: &Path) -> Result<Dtype, Failure> {
+    let source = lm::ModelSpec::load(folder)?.source;
+    let named = ["dtype", "torch_dtype"].iter().find_map(|key| source.get(*key)).and_then(|v| v.as_str());
+    Ok(match named {
+        Some("bfloat16") => Dtype::Bf16,
+        Some("float16") => Dtype::Fp16,
+        _ => Dtype::Fp32,
+    })
 }

@@ -40,7 +40,10 @@ impl Engine<'_> {
                     }
                     None => {
                         self.waiting.push_front(Waiting::Next(id, sample));
-                        break;
+                        // With no row at work, only kept prompts can hold the blocks.
+                        if !(self.rows.is_empty() && self.forget_prompts()) {
+                            break;
+                        }
                     }
                 },
                 None => break,

@@ -68,6 +68,22 @@ fn batching_changes_nothing() {
     }
 }
 
+/// Prompts that are kept for further samples can fill the whole cache: then they are read again, and nothing hangs.
+#[test]
+fn kept_prompts_give_way() {
+    let model = decoder(Family::Qwen3, true);
+    let requests: Vec<Request> = (0..6).map(|i| request(ids(60 + i, 40), (0..5).collect(), 10)).collect();
+    let roomy = generate(&model, Limits::default(), &requests);
+    for blocks in 2..8 {
+        for max_rows in [1, 2, 9] {
+            let cramped = generate(&model, limits(max_rows, 1000, blocks), &requests);
+            for (a, b) in roomy.iter().flatten().zip(cramped.iter().flatten()) {
+                assert_eq!(a.ids, b.ids, "{blocks} blocks, {max_rows} rows");
+            }
+        }
+    }
+}
+
 #[test]
 fn common_beginnings_are_read_once() {
     let model = decoder(Family::Qwen3, true);

@@ -118,11 +118,11 @@ fn logits_of_a_packed_batch_are_those_of_each_sequence_alone() {
         let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
         let logits = tch::no_grad(|| model.logits(&batch)).unwrap();
         for (i, pair) in batch.cu_seqlens.windows(2).enumerate() {
-            let expected = ANSWERS.tensor(&format!("{}/logits/{i}", name));
+            let expected = ANSWERS.tensor(&format!("{name}/logits/{i}"));
             let ours = logits.narrow(0, pair[0], pair[1] - pair[0]);
             // Logits that hardly vary would agree whatever the layers do.
             assert!(expected.std(true).double_value(&[]) > 0.5);
-            close_everywhere(&format!("{}, sequence {i}", name), &ours, &expected, 1e-4);
+            close_everywhere(&format!("{name}, sequence {i}"), &ours, &expected, 1e-4);
         }
     }
 }
@@ -140,7 +140,7 @@ fn gradients_of_a_packed_batch_are_those_of_the_sequences() {
     for name in names() {
         let model = specimen(name);
         let (grads, _) = layerwise(&model, &batch, &wanted, TEMPERATURE, Recompute::Nothing);
-        let prefix = format!("{}/gradient/", name);
+        let prefix = format!("{name}/gradient/");
         let mut theirs = ANSWERS.names(&prefix);
         let mut ours: Vec<&str> = grads.entries().iter().map(|e| e.name.as_str()).collect();
         theirs.sort_unstable();
@@ -168,7 +168,7 @@ fn greedy_tokens_are_the_same() {
         let requests: Vec<Request> = prompts().into_iter().map(request).collect();
         let ours: Vec<Vec<u32>> =
             generator.generate(&requests, None).unwrap().into_iter().map(|mut r| r.remove(0).ids).collect();
-        assert_eq!(json!(ours), ANSWERS.report(name)["greedy"], "{}", name);
+        assert_eq!(json!(ours), ANSWERS.report(name)["greedy"], "{name}");
     }
 }
 

@@ -184,3 +184,35 @@ fn linear_has_gradients_where_they_are_wanted() {
         1e-6,
     );
 }
+
+/// bfloat16 without gradients has kernels of its own; with gradients the separate operations of libtorch run. Both round
+/// in the same places, so they differ at most where the order of a sum decides a rounding.
+#[test]
+fn bf16_kernels_round_as_separate_operations_do() {
+    let to = |t: Tensor| t.to_kind(Kind::BFloat16);
+    let same = |what: &str, fast: Tensor, slow: Tensor| {
+        let differ = fast.ne_tensor(&slow.detach()).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        assert!(differ < 1e-3, "{what}: {differ} of the numbers differ");
+        close(what, &fast, &slow.detach().to_kind(Kind::Double), 1e-3);
+    };
+    let qkv = to(normal(1, &[37, 6, 48]) * 3.0);
+    let heads = qkv.narrow(1, 1, 4);
+    let w = to(normal(2, &[48]) + 1.0);
+    let tracked = |t: &Tensor| t.detach().set_requires_grad(true);
+    same(
+        "rms_norm",
+        torch_ext::rms_norm(&heads, &w, 1e-6).unwrap(),
+        torch_ext::rms_norm(&tracked(&heads), &w, 1e-6).unwrap(),
+    );
+    let rows = to(normal(3, &[37, 96]) * 2.0);
+    let part = rows.narrow(1, 0, 48);
+    same(
+        "rms_norm of a part",
+        torch_ext::rms_norm(&part, &w, 1e-5).unwrap(),
+        torch_ext::rms_norm(&tracked(&part), &w, 1e-5).unwrap(),
+    );
+    same("swiglu", torch_ext::swiglu(&rows).unwrap(), torch_ext::swiglu(&tracked(&rows)).unwrap());
+    let angles = normal(4, &[37, 24]);
+    let (cos, sin) = (angles.cos(), angles.sin());
+    same("rope", torch_ext::rope(&heads, &cos, &sin).unwrap(), torch_ext::rope(&tracked(&heads), &cos, &sin).unwrap());
+}

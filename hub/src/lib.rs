@@ -1,0 +1,170 @@
+//! Where a model is: a local folder, or a hub id such as `Qwen/Qwen3-8B`, which is downloaded once and then taken from
+//! Hugging Face's cache. `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+
+/// Why a model is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Neither a folder nor an id.
+    #[error("`{given}`: no such folder, and not a hub id (owner/name or owner/name@revision)")]
+    NoSuchPlace {
+        /// What was given.
+        given: String,
+    },
+    /// Offline, and not downloaded before.
+    #[error("`{given}` is not in the cache {}, and HF_HUB_OFFLINE is set; download it first or give a folder", cache.display())]
+    NotCached {
+        /// What was given.
+        given: String,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
+    /// The hub has no weights of a form that can be read.
+    #[error(
+        "`{given}` has no {missing} on the hub; take a repository with config.json, tokenizer.json and *.safetensors"
+    )]
+    NotAModel {
+        /// What was given.
+        given: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// The hub or the way to it.
+    #[error("`{given}` cannot be had from {endpoint}: {cause}")]
+    Network {
+        /// What was given.
+        given: String,
+        /// The hub's address.
+        endpoint: String,
+        /// What it said, and what to do.
+        cause: String,
+    },
+}
+
+/// How the hub is reached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its address.
+    pub endpoint: String,
+    /// The cache folder (`models--owner--name` folders lie in it).
+    pub cache: PathBuf,
+    /// For private and gated repositories.
+    pub token: Option<String>,
+    /// Take everything from the cache.
+    pub offline: bool,
+    /// Show a bar for each file.
+    pub progress: bool,
+}
+
+impl Settings {
+    /// As Hugging Face's own tools read the environment: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN (or the token that
+    /// `hf auth login` stored), HF_HUB_OFFLINE.
+    pub fn from_environment() -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let cache = variable("HF_HUB_CACHE").map_or_else(Cache::from_env, |folder| Cache::new(folder.into()));
+        let off = |value: &str| ["0", "false", "no", "off"].contains(&value.to_lowercase().as_str());
+        Self {
+            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            token: variable("HF_TOKEN").or_else(|| Cache::from_env().token()),
+            cache: cache.path().clone(),
+            offline: variable("HF_HUB_OFFLINE").is_some_and(|value| !off(&value)),
+            progress: true,
+        }
+    }
+}
+
+/// The folder of a model: `given` itself if it exists, else the snapshot of that id in the cache, downloaded if need be.
+///
+/// # Errors
+/// See [`HubError`].
+pub fn model(given: &str, settings: &Settings) -> Result<PathBuf, HubError> {
+    if Path::new(given).exists() {
+        return Ok(given.into());
+    }
+    let Some((id, revision)) = parse(given) else { return Err(HubError::NoSuchPlace { given: given.into() }) };
+    let repo = Repo::with_revision(id.into(), RepoType::Model, revision.into());
+    if settings.offline {
+        let cached = Cache::new(settings.cache.clone()).repo(repo).get("config.json");
+        let folder = cached.and_then(|file| file.parent().map(Path::to_owned));
+        return folder.ok_or_else(|| HubError::NotCached { given: given.into(), cache: settings.cache.clone() });
+    }
+    download(given, &repo, settings)
+}
+
+/// `owner/name` or `owner/name@revision`.
+fn parse(given: &str) -> Option<(&str, &str)> {
+    let (id, revision) = given.split_once('@').unwrap_or((given, "main"));
+    let word = |part: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
+    };
+    let (owner, name) = id.split_once('/')?;
+    (word(owner) && word(name) && !revision.is_empty()).then_some((id, revision))
+}
+
+fn download(given: &str, repo: &Repo, settings: &Settings) -> Result<PathBuf, HubError> {
+    let network = |error: ApiError| HubError::Network {
+        given: given.into(),
+        endpoint: settings.endpoint.clone(),
+        cause: in_words(&error),
+    };
+    let api: Api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
+        .with_endpoint(settings.endpoint.clone())
+        .with_token(settings.token.clone())
+        .with_progress(settings.progress)
+        .with_retries(5)
+        .build()
+        .map_err(network)?;
+    let remote = api.repo(repo.clone());
+    let files: Vec<String> = remote.info().map_err(network)?.siblings.into_iter().map(|s| s.rfilename).collect();
+    let wanted: Vec<&String> = files.iter().filter(|name| is_part_of_a_model(name)).collect();
+    for (missing, ending) in
+        [("config.json", "config.json"), ("tokenizer.json", "tokenizer.json"), ("*.safetensors", ".safetensors")]
+    {
+        if !wanted.iter().any(|name| name.ends_with(ending)) {
+            return Err(HubError::NotAModel { given: given.into(), missing });
+        }
+    }
+    let mut folder = None;
+    for name in wanted {
+        let path = remote.get(name).map_err(network)?;
+        folder = path.parent().map(Path::to_owned);
+    }
+    folder.ok_or_else(|| HubError::NotAModel { given: given.into(), missing: "config.json" })
+}
+
+/// Files at the top of the repository that a model folder has; weights in other forms are left where they are.
+fn is_part_of_a_model(name: &str) -> bool {
+    let weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
+    !name.contains('/') && (weights || name.ends_with(".json") || name.ends_with(".jinja"))
+}
+
+fn in_words(error: &ApiError) -> String {
+    let text = error.to_string();
+    let advice = match &text {
+        t if t.contains("401") || t.contains("403") => {
+            "; the repository is private or gated: accept its terms on its page and set HF_TOKEN"
+        }
+        t if t.contains("404") => "; check the spelling of id and revision",
+        _ => "; check the network, or set HF_HUB_OFFLINE=1 to use what is in the cache",
+    };
+    text + advice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_told_from_paths() {
+        assert_eq!(parse("Qwen/Qwen3-0.6B"), Some(("Qwen/Qwen3-0.6B", "main")));
+        assert_eq!(parse("a/b@refs/pr/3"), Some(("a/b", "refs/pr/3")));
+        for path in ["model", "./a/b", "../b", "/a/b", "a/b/c", "a/", "/b", "a b/c", "a/b@", "runs/x/", "~/m"] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Downloads from a small hub of our own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use hub::{HubError, Settings, model};
+
+const FILES: [(&str, &str); 7] = [
+    ("config.json", "{\"model_type\": \"qwen3\"}"),
+    ("tokenizer.json", "{}"),
+    ("tokenizer_config.json", "{}"),
+    ("chat_template.jinja", "hi"),
+    ("model.safetensors", "0123456789"),
+    ("pytorch_model.bin", "left out"),
+    ("onnx/config.json", "left out"),
+];
+
+/// A hub with one repository, `me/tiny`; it notes what it is asked.
+struct Hub {
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+fn hub() -> Hub {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&asked);
+    thread::spawn(move || listener.incoming().for_each(|stream| answer(stream.unwrap(), &notes)));
+    Hub { address, asked }
+}
+
+fn answer(mut stream: TcpStream, notes: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut request = vec![];
+    while let Some(Ok(line)) = lines.next() {
+        if line.is_empty() {
+            break;
+        }
+        request.push(line);
+    }
+    let path = request[0].split(' ').nth(1).unwrap().to_owned();
+    let header = |name: &str| {
+        let found = request.iter().find_map(|l| l.to_lowercase().strip_prefix(&format!("{name}: ")).map(str::to_owned));
+        found.unwrap_or_default()
+    };
+    notes.lock().unwrap().push(format!("{path} {}", header("authorization")));
+    let (status, headers, body) = if path.starts_with("/api/models/me/tiny/revision/") {
+        let list: Vec<_> = FILES.iter().map(|(name, _)| serde_json::json!({ "rfilename": name })).collect();
+        ("200 OK", String::new(), serde_json::json!({ "siblings": list, "sha": "abc" }).to_string())
+    } else if let Some((name, text)) = FILES.iter().find(|(name, _)| path.ends_with(&format!("/{name}"))) {
+        let range = header("range");
+        let (from, to) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+        let from: usize = from.parse().unwrap();
+        let to = to.parse().map_or(text.len(), |end: usize| (end + 1).min(text.len()));
+        let headers = format!(
+            "x-repo-commit: abc\r\netag: \"{name}-tag\"\r\ncontent-range: bytes {from}-{}/{}\r\n",
+            to - 1,
+            text.len()
+        );
+        ("206 Partial Content", headers, text[from..to].to_owned())
+    } else {
+        ("404 Not Found", String::new(), String::new())
+    };
+    let length = body.len();
+    let _ = write!(stream, "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
+}
+
+fn settings(hub: &Hub, cache: &Path) -> Settings {
+    Settings { endpoint: hub.address.clone(), cache: cache.into(), token: None, offline: false, progress: false }
+}
+
+#[test]
+fn a_repository_is_downloaded_once_and_then_taken_from_the_cache() {
+    let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
+    let online = Settings { token: Some("hf_secret".into()), ..settings(&hub, cache.path()) };
+    let folder = model("me/tiny@v1", &online).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    let expected =
+        ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    assert_eq!(names, expected);
+    assert_eq!(fs::read_to_string(folder.join("model.safetensors")).unwrap(), "0123456789");
+    let asked = std::mem::take(&mut *hub.asked.lock().unwrap());
+    assert!(asked.iter().any(|a| a.starts_with("/me/tiny/resolve/v1/")), "{asked:?}");
+    assert!(asked.iter().all(|a| a.ends_with("bearer hf_secret")), "{asked:?}");
+
+    assert_eq!(model("me/tiny@v1", &online).unwrap(), folder);
+    let again = std::mem::take(&mut *hub.asked.lock().unwrap());
+    assert!(again.iter().all(|a| a.starts_with("/api/")), "files were asked for again: {again:?}");
+    assert_eq!(model("me/tiny@v1", &Settings { offline: true, ..online }).unwrap(), folder);
+    assert_eq!(hub.asked.lock().unwrap().len(), 0, "offline is offline");
+}
+
+#[test]
+fn a_folder_that_exists_asks_nobody() {
+    let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
+    let folder = cache.path().to_str().unwrap();
+    assert_eq!(model(folder, &settings(&hub, cache.path())).unwrap(), cache.path());
+    assert_eq!(hub.asked.lock().unwrap().len(), 0);
+}
+
+#[test]
+fn what_is_not_there_is_said_with_what_to_do() {
+    let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
+    let online = settings(&hub, cache.path());
+    let offline = Settings { offline: true, ..online.clone() };
+    let error = |given: &str, settings: &Settings| model(given, settings).unwrap_err();
+    assert!(matches!(error("no/such/folder", &online), HubError::NoSuchPlace { .. }));
+    assert!(matches!(error("me/tiny", &offline), HubError::NotCached { .. }));
+    let missing = error("me/other", &online).to_string();
+    assert!(missing.contains("404") && missing.contains("spelling"), "{missing}");
+    let nobody = Settings { endpoint: "http://127.0.0.1:1".into(), ..online };
+    assert!(error("me/tiny", &nobody).to_string().contains("HF_HUB_OFFLINE"));
+}
