@@ -23,6 +23,7 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .file("csrc/shim.cpp")
         .file("csrc/paged.cpp")
+        .file("csrc/paged_layers.cpp")
         .file("csrc/linear.cpp")
         .compile("xplore_shim");
 
@@ -32,8 +33,10 @@ fn main() {
         .std("c++17")
         .opt_level(3)
         .flag("-ffast-math")
+        // Vectors of 64 bytes in functions of this crate alone.
+        .flag("-Wno-psabi")
         .file("csrc/kernels.cpp")
-        .file("csrc/bf16_kernels.cpp")
+        .file("csrc/layer_kernels.cpp")
         .file("csrc/paged_kernels.cpp")
         .compile("xplore_kernels");
 
@@ -45,6 +48,8 @@ fn main() {
         // A known false alarm inside GCC 12's own headers.
         .flag("-Wno-maybe-uninitialized")
         .file("csrc/skinny.cpp")
+        .file("csrc/skinny_wide.cpp")
+        .file("csrc/skinny_pairs.cpp")
         .compile("xplore_skinny");
     println!("cargo::rustc-link-lib=dylib=mvec");
     // Under the name that libtorch links too, so that both use one pool of threads.

@@ -6,61 +6,36 @@
 #include "skinny.h"
 
 using at::Tensor;
+using xplore::Product;
 
 namespace {
 
-// Beyond so many rows libtorch's kernels win: the packing they begin with is paid once for all rows.
+// Beyond so many rows libtorch's kernels win: the packing they begin with is paid once for all rows. Not where bf16 numbers
+// are widened: what libtorch has for bf16 on such a CPU is half as fast.
 constexpr int64_t kMostRows = 64;
 
-bool is_skinny(const Tensor& x, const Tensor& w) {
+Product product_for(const Tensor& x, const Tensor& w) {
   const auto type = x.scalar_type();
-  return xplore::has_skinny_kernel() && x.device().is_cpu() && x.dim() == 2 && x.size(0) <= kMostRows &&
-         x.size(1) % 32 == 0 && (type == at::kFloat || type == at::kBFloat16) && w.scalar_type() == type &&
-         w.is_contiguous() && !(at::GradMode::is_enabled() && (x.requires_grad() || w.requires_grad()));
+  const bool fits = x.device().is_cpu() && x.dim() == 2 && x.size(0) > 0 && x.size(1) % 32 == 0 &&
+                    (type == at::kFloat || type == at::kBFloat16) && w.scalar_type() == type && w.is_contiguous() &&
+                    !(at::GradMode::is_enabled() && (x.requires_grad() || w.requires_grad()));
+  const Product product = fits ? xplore::skinny_product(type == at::kBFloat16) : Product::kNone;
+  return product == Product::kWidened || x.size(0) <= kMostRows ? product : Product::kNone;
 }
 
-inline float number(float x) { return x; }
-inline float number(at::BFloat16 x) { return static_cast<float>(x); }
-
-// x in the order that the kernel reads it.
-template <class T>
-void bundle(const T* x, float* out, int64_t m, int64_t k, bool even_first) {
-  for (int64_t row = 0, rows; row < m; row += rows) {
-    rows = xplore::skinny_rows(m, row);
-    float* to = out + row * k;
-    for (int64_t r = 0; r < rows; ++r) {
-      const T* from = x + (row + r) * k;
-      for (int64_t i = 0; i < k; i += 32) {
-        float* a = to + i * rows + r * 16;
-        float* b = a + rows * 16;
-        for (int64_t j = 0; j < 16; ++j) {
-          a[j] = number(from[even_first ? i + 2 * j : i + j]);
-          b[j] = number(from[even_first ? i + 2 * j + 1 : i + 16 + j]);
-        }
-      }
-    }
-  }
-}
-
-Tensor skinny(const Tensor& given, const Tensor& w) {
-  const Tensor x = given.contiguous();
+Tensor skinny(Product product, const Tensor& x, const Tensor& w) {
   const int64_t m = x.size(0), k = x.size(1), n = w.size(0);
-  const bool wide = x.scalar_type() == at::kFloat;
-  Tensor xf = at::empty({m, k}, x.options().dtype(at::kFloat));
-  if (wide)
-    bundle(x.const_data_ptr<float>(), xf.mutable_data_ptr<float>(), m, k, false);
-  else
-    bundle(x.const_data_ptr<at::BFloat16>(), xf.mutable_data_ptr<float>(), m, k, true);
-  Tensor y = at::empty({m, n}, xf.options());
-  const float* xp = xf.const_data_ptr<float>();
+  const Tensor wide = x.to(at::kFloat).contiguous();
+  Tensor y = at::empty({m, n}, at::kFloat);
+  xplore::Bundled bundled{product, m, k};
+  const float* xp = wide.const_data_ptr<float>();
   float* yp = y.mutable_data_ptr<float>();
-  const void* wp = w.const_data_ptr();
-  const int64_t grain = std::max<int64_t>(6, 65536 / std::max<int64_t>(1, m * k));
-  at::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-    if (wide)
-      xplore::skinny_f32(xp, static_cast<const float*>(wp), yp, m, k, begin, end, n);
-    else
-      xplore::skinny_bf16(xp, static_cast<const uint16_t*>(wp), yp, m, k, begin, end, n);
+  void* bp = bundled.data();
+  at::parallel_for(0, m, std::max<int64_t>(1, 16384 / k), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) xplore::skinny_put(product, bp, m, k, r, 0, xp + r * k, k);
+  });
+  at::parallel_for(0, n, std::max<int64_t>(12, 65536 / std::max<int64_t>(1, m * k)), [&](int64_t begin, int64_t end) {
+    xplore::skinny(product, bp, w.const_data_ptr(), yp, m, k, begin, end, n);
   });
   return y;
 }
@@ -73,8 +48,8 @@ extern "C" {
 int xt_linear(Tensor* x, Tensor* w, Tensor* bias, int wide_result, Tensor** result) {
   return xplore::guarded([&] {
     const auto type = wide_result ? at::kFloat : x->scalar_type();
-    if (is_skinny(*x, *w)) {
-      Tensor y = skinny(*x, *w);
+    if (const Product product = product_for(*x, *w); product != Product::kNone) {
+      Tensor y = skinny(product, *x, *w);
       if (bias) y.add_(*bias);
       *result = new Tensor(y.to(type));
     } else {
@@ -82,4 +57,10 @@ int xt_linear(Tensor* x, Tensor* w, Tensor* bias, int wide_result, Tensor** resu
     }
   });
 }
+
+// x · wᵀ by the instruction for pairs of bf16 numbers, which the rule above takes on other CPUs only; for its test.
+int xt_linear_by_pairs(Tensor* x, Tensor* w, Tensor** result) {
+  return xplore::guarded([&] { *result = new Tensor(skinny(Product::kPairs, *x, *w)); });
+}
+int xt_has_pairs() { return xplore::has_pairs(); }
 }

@@ -18,7 +18,7 @@ struct PagedHead {
   float* out;      // [group, dim]
   float* scores;   // room for [group, length rounded up to kBlock]
   int64_t group;
-  int64_t dim;
+  int64_t dim;     // even
   float scale;
 };
 

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "bf16_kernels.h"
 #include "guard.h"
 #include "kernels.h"
 
@@ -232,6 +231,13 @@ void xt_keep_memory() {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
+}
+
+// Calls f(data, i) for every i below n, on libtorch's threads.
+void xt_each(int64_t n, void (*f)(void*, int64_t), void* data) {
+  at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(data, i);
+  });
 }
 
 // Brings in libtorch's CUDA half, which the linker drops because nothing names its symbols.

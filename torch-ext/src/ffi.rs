@@ -1,17 +1,19 @@
 //! The C functions of `csrc/shim.cpp`, and the two steps around each call: pass pointers, take results or the error.
 #![expect(unsafe_code, reason = "this is the boundary to C++")]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
 use crate::TorchError;
+use crate::paged_layers::{RawLayer, RawTokens};
 
 unsafe extern "C" {
     fn xt_last_error() -> *const c_char;
     pub(crate) fn xt_keep_memory();
     pub(crate) fn xt_load_cuda() -> c_int;
+    pub(crate) fn xt_each(n: i64, f: extern "C" fn(*mut c_void, i64), data: *mut c_void);
     pub(crate) fn xt_grad(
         outputs: *const *mut C_tensor,
         n_outputs: c_int,
@@ -44,6 +46,10 @@ unsafe extern "C" {
         wide_result: c_int,
         result: *mut *mut C_tensor,
     ) -> c_int;
+    #[cfg(test)]
+    pub(crate) fn xt_linear_by_pairs(x: *mut C_tensor, w: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    #[cfg(test)]
+    pub(crate) fn xt_has_pairs() -> c_int;
     pub(crate) fn xt_write_paged(
         cache_k: *mut C_tensor,
         cache_v: *mut C_tensor,
@@ -59,6 +65,20 @@ unsafe extern "C" {
         table_size: i64,
         begin: *const i64,
         length: *const i64,
+        scale: f64,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_has_paged_layers(bf16: c_int) -> c_int;
+    pub(crate) fn xt_paged_layers(
+        x: *mut C_tensor,
+        layers: *const RawLayer,
+        count: i64,
+        tokens: *const RawTokens,
+        width: i64,
+        heads: i64,
+        kv_heads: i64,
+        dim: i64,
+        eps: f64,
         scale: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;

@@ -7,12 +7,16 @@ mod ffi;
 mod memory;
 mod ops;
 mod paged;
+mod paged_layers;
 mod runtime;
+mod threads;
 
 pub use memory::{MappedFile, bytes, floats};
 pub use ops::{AdamW, adamw_step, grad, linear, linear_f32, rms_norm, rope, swiglu, varlen_attention};
 pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
+pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};
 pub use runtime::{keep_memory, load_cuda};
+pub use threads::each;
 
 /// What libtorch said when an operation failed, or which argument was wrong.
 #[derive(Debug, thiserror::Error)]

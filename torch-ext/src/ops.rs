@@ -174,3 +174,33 @@ pub fn adamw_step(
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use crate::ffi;
+
+    /// The kernel that AMD's CPUs take, on any that has the instruction: every bundle of rows, remainders of columns, x in
+    /// parts.
+    #[test]
+    fn products_of_pairs_are_the_formula() {
+        // SAFETY: no pointers.
+        if unsafe { ffi::xt_has_pairs() } == 0 {
+            eprintln!("this CPU has no instruction for pairs of bf16 numbers");
+            return;
+        }
+        for rows in (1..=9).chain([31, 64]) {
+            for (width, columns) in [(32, 1), (96, 37), (2112, 14)] {
+                let random = |n: i64| Tensor::randn([n, width], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+                let (x, w) = (random(rows), random(columns));
+                // SAFETY: two live tensors of one width in, one new tensor out.
+                let got =
+                    ffi::one(|made| unsafe { ffi::xt_linear_by_pairs(ffi::raw(&x), ffi::raw(&w), made) }).unwrap();
+                let exact = x.to_kind(Kind::Double).matmul(&w.to_kind(Kind::Double).tr());
+                let error = ((got.to_kind(Kind::Double) - &exact).norm() / exact.norm()).double_value(&[]);
+                assert!(error < 1e-6, "{rows} rows of {width}, {columns} columns: off by {error:.1e}");
+            }
+        }
+    }
+}

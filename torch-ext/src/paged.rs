@@ -14,9 +14,9 @@ pub const BLOCK: usize = 32;
 /// Query positions and the cached positions each attends to.
 #[derive(Debug, Default, Clone)]
 pub struct PagedQueries {
-    table: Vec<i32>,
-    begin: Vec<i64>,
-    length: Vec<i64>,
+    pub(crate) table: Vec<i32>,
+    pub(crate) begin: Vec<i64>,
+    pub(crate) length: Vec<i64>,
 }
 
 impl PagedQueries {
@@ -38,7 +38,7 @@ impl PagedQueries {
 }
 
 /// The shapes of one layer's cache: blocks, kv_heads, head_dim.
-fn shape_of(keys: &Tensor, values: &Tensor) -> Result<[i64; 3], TorchError> {
+pub(crate) fn shape_of(keys: &Tensor, values: &Tensor) -> Result<[i64; 3], TorchError> {
     let (k, v) = (keys.size(), values.size());
     let fits = k.len() == 4 && k[3] == BLOCK as i64 && v == [k[0], k[1], k[3], k[2]];
     let alike = keys.kind() == values.kind() && keys.device() == values.device();
@@ -50,6 +50,25 @@ fn shape_of(keys: &Tensor, values: &Tensor) -> Result<[i64; 3], TorchError> {
     Ok([k[0], k[1], k[2]])
 }
 
+/// One slot for each of `n` positions, inside `blocks` blocks.
+pub(crate) fn check_slots(slots: &[i64], n: i64, blocks: i64) -> Result<(), TorchError> {
+    let inside = slots.iter().all(|slot| (0..blocks * BLOCK as i64).contains(slot));
+    ensure(inside && slots.len() as i64 == n, || {
+        format!("{} slots for {n} positions, or one beyond {blocks} blocks", slots.len())
+    })
+}
+
+/// `n` queries, each of which attends to at least one position and to none outside `blocks` blocks.
+pub(crate) fn check_queries(queries: &PagedQueries, n: i64, blocks: i64) -> Result<(), TorchError> {
+    let table = queries.table.len() as i64;
+    let inside = queries.table.iter().all(|&block| (0..blocks).contains(&i64::from(block)))
+        && queries.begin.iter().zip(&queries.length).all(|(b, n)| b + (n + BLOCK as i64 - 1) / BLOCK as i64 <= table);
+    let count = queries.begin.len() as i64;
+    ensure(inside && count == n && n > 0, || {
+        format!("{count} queries for {n} positions, or one points outside the cache")
+    })
+}
+
 /// Writes keys and values of new positions into a layer's cache.
 /// keys: [blocks, kv_heads, dim, BLOCK]; values: [blocks, kv_heads, BLOCK, dim]; k, v: [n, kv_heads, dim];
 /// slots: block · BLOCK + place in it, of each.
@@ -58,16 +77,11 @@ fn shape_of(keys: &Tensor, values: &Tensor) -> Result<[i64; 3], TorchError> {
 /// If a slot lies outside, or shapes, dtypes or devices differ.
 pub fn write_paged(keys: &Tensor, values: &Tensor, k: &Tensor, v: &Tensor, slots: &[i64]) -> Result<(), TorchError> {
     let [blocks, heads, dim] = shape_of(keys, values)?;
-    let expected = [slots.len() as i64, heads, dim];
+    let n = k.size().first().copied().unwrap_or(0);
+    let expected = [n, heads, dim];
     let same = |t: &Tensor| t.size() == expected && t.kind() == keys.kind() && t.device() == keys.device();
-    let inside = slots.iter().all(|slot| (0..blocks * BLOCK as i64).contains(slot));
-    ensure(same(k) && same(v) && inside, || {
-        format!(
-            "write_paged: k {:?}, v {:?}, expected {expected:?}; or a slot beyond {blocks} blocks",
-            k.size(),
-            v.size()
-        )
-    })?;
+    ensure(same(k) && same(v), || format!("write_paged: k {:?}, v {:?}, expected {expected:?}", k.size(), v.size()))?;
+    check_slots(slots, n, blocks)?;
     // SAFETY: live tensors; every slot lies inside the contiguous cache.
     ffi::check(unsafe {
         ffi::xt_write_paged(ffi::raw(keys), ffi::raw(values), ffi::raw(k), ffi::raw(v), slots.as_ptr())
@@ -87,14 +101,11 @@ pub fn paged_attention(
 ) -> Result<Tensor, TorchError> {
     let [blocks, kv_heads, dim] = shape_of(keys, values)?;
     let size = q.size();
-    let fits = size.len() == 3 && size[0] == queries.begin.len() as i64 && size[1] % kv_heads == 0 && size[2] == dim;
-    ensure(fits && q.kind() == keys.kind() && q.device() == keys.device() && !queries.is_empty(), || {
-        format!("paged_attention: q is {size:?}, {} queries, cache {:?}", queries.begin.len(), keys.size())
+    let fits = size.len() == 3 && size[1] % kv_heads == 0 && size[2] == dim;
+    ensure(fits && q.kind() == keys.kind() && q.device() == keys.device(), || {
+        format!("paged_attention: q is {size:?}, cache {:?}", keys.size())
     })?;
-    let table = queries.table.len() as i64;
-    let inside = queries.table.iter().all(|&block| (0..blocks).contains(&i64::from(block)))
-        && queries.begin.iter().zip(&queries.length).all(|(b, n)| b + (n + BLOCK as i64 - 1) / BLOCK as i64 <= table);
-    ensure(inside, || "paged_attention: a query points outside the cache".into())?;
+    check_queries(queries, size[0], blocks)?;
     // SAFETY: every block that the kernel reads through these arrays was checked to lie inside the contiguous cache.
     ffi::one(|made| unsafe {
         ffi::xt_paged_attention(
@@ -102,7 +113,7 @@ pub fn paged_attention(
             ffi::raw(keys),
             ffi::raw(values),
             queries.table.as_ptr(),
-            table,
+            queries.table.len() as i64,
             queries.begin.as_ptr(),
             queries.length.as_ptr(),
             scale,

@@ -1,7 +1,7 @@
 //! One forward pass over whatever the rows need next: whole prompts, parts of long ones, single new tokens.
 
 use tch::Tensor;
-use torch_ext::PagedQueries;
+use torch_ext::{MOST_TOKENS, PagedLayer, PagedQueries, has_paged_layers, paged_layers};
 
 use crate::decoder::{finish, project, scale};
 use crate::engine::cache::Cache;
@@ -48,6 +48,12 @@ pub(super) fn forward(
     let rotations = (&rotations.0, &rotations.1);
     let (alone, width) = (borders[borders.len() - 1], spec.num_attention_heads * spec.head_dim);
     let mut x = model.embed(&tensor(&ids));
+    let sizes = [spec.hidden_size, spec.intermediate_size, spec.head_dim];
+    if alone == 0 && ids.len() <= MOST_TOKENS && has_paged_layers(x.device(), x.kind(), sizes) {
+        let layers: Vec<_> = layers.iter().enumerate().map(|(l, weights)| paged(weights, cache.layer(l))).collect();
+        let (heads, eps) = (spec.num_attention_heads, spec.rms_norm_eps);
+        return Ok(paged_layers(&x, &layers, rotations, &slots, &queries, heads, eps, scale(spec))?);
+    }
     for (layer, weights) in layers.iter().enumerate() {
         let (q, k, v) = project(spec, weights, &x, rotations)?;
         let (keys, values) = cache.layer(layer);
@@ -65,4 +71,21 @@ pub(super) fn forward(
         x = finish(spec, weights, &x, &attended.view([-1, width]))?;
     }
     Ok(x)
+}
+
+fn paged<'a>(weights: &'a LayerWeights, (keys, values): (&'a Tensor, &'a Tensor)) -> PagedLayer<'a> {
+    PagedLayer {
+        input_norm: &weights.input_norm,
+        qkv: &weights.qkv,
+        qkv_bias: weights.qkv_bias.as_ref(),
+        qk_norm: weights.qk_norm.as_ref().map(|(q, k)| (q, k)),
+        o: &weights.o,
+        o_bias: weights.o_bias.as_ref(),
+        post_norm: &weights.post_norm,
+        gate_up: &weights.gate_up,
+        down: &weights.down,
+        mlp_bias: weights.mlp_bias.as_ref().map(|(gate_up, down)| (gate_up, down)),
+        keys,
+        values,
+    }
 }

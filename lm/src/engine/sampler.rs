@@ -1,7 +1,6 @@
 //! From logits to tokens, for all rows of a step at once.
 
 use chat::Sampling;
-use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::LmError;
@@ -46,14 +45,13 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
         None => reported,
     };
     let vocab = logits.size()[1] as usize;
-    let drawn: Vec<usize> = picks
-        .par_iter()
-        .zip(drawn_from.par_chunks(vocab))
-        .map(|(pick, p)| match pick.sampling.temperature {
+    let drawn = torch_ext::each(picks.len(), |i| {
+        let (pick, p) = (&picks[i], &drawn_from[i * vocab..(i + 1) * vocab]);
+        match pick.sampling.temperature {
             0.0 => argmax(p),
             _ => draw(p, pick.sampling, uniform(pick.seed, pick.position as u64)),
-        })
-        .collect();
+        }
+    });
     let tops = alternatives(logits, picks, &drawn)?;
     let of = |(i, top): (usize, Vec<Alternative>)| Picked {
         id: drawn[i] as u32,

@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 use crate::fixtures::{CONTEXT, VOCAB, decoder, ids};
 
 fn limits(max_rows: usize, step_tokens: usize, blocks: usize) -> Limits {
-    // 3 layers, 2 key/value heads of 16 channels, fp32, 32 positions a block.
-    let block = 3 * 2 * 2 * 16 * 4 * 32;
+    // 3 layers, 2 key/value heads of 32 channels, fp32, 32 positions a block.
+    let block = 3 * 2 * 2 * 32 * 4 * 32;
     Limits { max_rows, step_tokens, cache_bytes: blocks * block, retain_bytes: 2 * block }
 }
 
@@ -22,6 +22,31 @@ fn request(prompt: Vec<u32>, seeds: Vec<u64>, max_tokens: usize) -> Request {
 
 fn generate(model: &Decoder, limits: Limits, requests: &[Request]) -> Vec<Vec<Generated>> {
     Generator { model, stop_ids: &[], limits }.generate(requests, None).unwrap()
+}
+
+/// Compares two runs of the same requests, and says how many samples differ by a tie: the draw fell so close to the border
+/// between two tokens that rounding decides. At the first token that differs, that border is looked up in a plain pass.
+/// Anything else that differs is a failure.
+fn ties(what: &str, model: &Decoder, requests: &[Request], a: &[Vec<Generated>], b: &[Vec<Generated>]) -> usize {
+    let mut ties = 0;
+    for (request, (a, b)) in requests.iter().zip(a.iter().zip(b)) {
+        for (seed, (a, b)) in request.seeds.iter().zip(a.iter().zip(b)) {
+            let Some(at) = (0..a.ids.len()).find(|&i| a.ids.get(i) != b.ids.get(i)) else { continue };
+            let text = [&request.prompt[..], &a.ids[..at]].concat();
+            let batch = Packed::new(&[text], CONTEXT, Device::Cpu).unwrap();
+            let logits = tch::no_grad(|| model.logits(&batch)).unwrap().get(-1);
+            let borders: Vec<f64> = Vec::try_from(logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double)).unwrap();
+            let u = uniform(*seed, at as u64);
+            let (first, second) = (a.ids[at].min(b.ids[at]) as usize, a.ids[at].max(b.ids[at]) as usize);
+            let (end_of_first, begin_of_second) = (borders[first], borders[second - 1]);
+            assert!(
+                (end_of_first - u).abs() < 1e-5 && (begin_of_second - u).abs() < 1e-5,
+                "{what}: tokens {first} and {second} at {at}, drawn by {u}, border {end_of_first} to {begin_of_second}"
+            );
+            ties += 1;
+        }
+    }
+    ties
 }
 
 /// 200 requests of any length, many with a common beginning, some with several samples.
@@ -38,32 +63,33 @@ fn crowd() -> Vec<Request> {
         .collect()
 }
 
-/// The yardstick is at most one token of 10,000, and it must be a tie: in the tiny models, in fp32, none was seen.
+/// The yardstick is at most one token of 10,000, and it must be a tie.
 #[test]
 fn batching_changes_nothing() {
     let model = decoder(Family::Qwen3, true);
     let requests = crowd();
     let together = generate(&model, Limits::default(), &requests);
-    let ids = |samples: &[Generated]| samples.iter().map(|s| s.ids.clone()).collect::<Vec<_>>();
     for (request, samples) in requests.iter().zip(&together) {
         assert_eq!(samples.len(), request.seeds.len());
         assert!(samples.iter().all(|s| s.ids.len() == request.sampling.max_tokens));
     }
     let reversed: Vec<Request> = requests.iter().rev().cloned().collect();
-    let other = generate(&model, limits(17, 200, 400), &reversed);
+    let mut other = generate(&model, limits(17, 200, 400), &reversed);
+    other.reverse();
     // Ten blocks hold one or two of the longest rows: rows are sent away and come back.
     let generator = Generator { model: &model, stop_ids: &[], limits: limits(64, 64, 10) };
     let (cramped, counts) = generator.generate_counted(&requests, None).unwrap();
     assert!(counts.preemptions > 20, "{counts:?}");
-    for (i, samples) in together.iter().enumerate() {
-        assert_eq!(ids(samples), ids(&other[requests.len() - 1 - i]), "request {i} in another order");
-        assert_eq!(ids(samples), ids(&cramped[i]), "request {i} with little memory");
-        let alone = generate(&model, Limits::default(), &requests[i..=i]);
-        assert_eq!(ids(samples), ids(&alone[0]), "request {i} alone");
-        for (a, b) in samples.iter().zip(&cramped[i]) {
-            for (x, y) in a.logprobs.iter().zip(&b.logprobs) {
-                assert!((x - y).abs() < 1e-3, "request {i}: {x} and {y}");
-            }
+    let alone: Vec<_> =
+        requests.iter().flat_map(|r| generate(&model, Limits::default(), std::slice::from_ref(r))).collect();
+    let tokens: usize = together.iter().flatten().map(|s| s.ids.len()).sum();
+    let found = ties("another order", &model, &requests, &together, &other)
+        + ties("little memory", &model, &requests, &together, &cramped)
+        + ties("alone", &model, &requests, &together, &alone);
+    assert!(found * 10_000 <= 3 * tokens, "{found} ties in 3 times {tokens} tokens");
+    for (a, b) in together.iter().flatten().zip(cramped.iter().flatten()).filter(|(a, b)| a.ids == b.ids) {
+        for (x, y) in a.logprobs.iter().zip(&b.logprobs) {
+            assert!((x - y).abs() < 1e-3, "{x} and {y}");
         }
     }
 }
@@ -77,9 +103,8 @@ fn kept_prompts_give_way() {
     for blocks in 2..8 {
         for max_rows in [1, 2, 9] {
             let cramped = generate(&model, limits(max_rows, 1000, blocks), &requests);
-            for (a, b) in roomy.iter().flatten().zip(cramped.iter().flatten()) {
-                assert_eq!(a.ids, b.ids, "{blocks} blocks, {max_rows} rows");
-            }
+            let found = ties(&format!("{blocks} blocks, {max_rows} rows"), &model, &requests, &roomy, &cramped);
+            assert!(found <= 1, "{blocks} blocks, {max_rows} rows: {found} ties in 300 tokens");
         }
     }
 }

@@ -17,18 +17,19 @@ pub const VOCAB: i64 = 520;
 pub const VARIANTS: [(Family, bool); 4] =
     [(Family::Qwen3, true), (Family::Qwen3, false), (Family::Llama, true), (Family::Llama, false)];
 
-/// Grouped queries in both; in Qwen3 the heads together are wider than the residual stream.
+/// Grouped queries in both; in Qwen3 the heads together are wider than the residual stream. The sizes of Qwen3 are multiples
+/// of 32, so that new tokens take the kernels for few rows; Llama's are not, so that they take the general way.
 pub fn spec(family: Family, tied: bool) -> ModelSpec {
     let qwen = family == Family::Qwen3;
     ModelSpec {
         family,
         vocab_size: VOCAB,
-        hidden_size: 48,
-        intermediate_size: 80,
+        hidden_size: if qwen { 64 } else { 48 },
+        intermediate_size: if qwen { 96 } else { 80 },
         num_hidden_layers: 3,
         num_attention_heads: 4,
         num_key_value_heads: if qwen { 2 } else { 1 },
-        head_dim: if qwen { 16 } else { 12 },
+        head_dim: if qwen { 32 } else { 12 },
         max_position_embeddings: CONTEXT,
         rope: Rope::new(if qwen { 1e6 } else { 1e4 }),
         rms_norm_eps: if qwen { 1e-6 } else { 1e-5 },
@@ -37,6 +38,11 @@ pub fn spec(family: Family, tied: bool) -> ModelSpec {
         window: None,
         source: serde_json::Map::new(),
     }
+}
+
+/// The same in sizes that the kernels for few rows take.
+fn even(spec: ModelSpec) -> ModelSpec {
+    ModelSpec { hidden_size: 64, intermediate_size: 96, head_dim: 32, ..spec }
 }
 
 /// One model of every kind that the decoder knows: families, biases, ways to stretch RoPE.
@@ -52,13 +58,14 @@ pub fn specimens() -> Vec<(&'static str, ModelSpec)> {
         ("qwen3-tied", spec(Family::Qwen3, true)),
         ("qwen3-untied", spec(Family::Qwen3, false)),
         ("qwen3-biases", ModelSpec { biases: Biases { mlp: false, ..all }, ..spec(Family::Qwen3, true) }),
-        ("qwen2-tied", spec(Family::Qwen2, true)),
+        ("qwen2-tied", even(spec(Family::Qwen2, true))),
         ("qwen2-untied", spec(Family::Qwen2, false)),
-        ("mistral", spec(Family::Mistral, false)),
+        ("mistral", even(spec(Family::Mistral, false))),
         ("mistral-window", ModelSpec { window: Some(CONTEXT), ..spec(Family::Mistral, false) }),
         ("llama-tied", spec(Family::Llama, true)),
         ("llama-untied", spec(Family::Llama, false)),
         ("llama-biases", ModelSpec { biases: all, ..spec(Family::Llama, false) }),
+        ("llama-biases-even", even(ModelSpec { biases: all, ..spec(Family::Llama, false) })),
         ("llama-linear", stretched(serde_json::json!({ "type": "linear", "factor": 4.0 }))),
         ("llama-dynamic", stretched(serde_json::json!({ "rope_type": "dynamic", "factor": 4.0 }))),
         ("llama-llama3", {

@@ -56,7 +56,7 @@ fn positions_that_lie_outside_the_cache() {
     let write = |slots: &[i64]| torch_ext::write_paged(&k, &v, &new, &new, slots);
     assert!(write(&[0, 95]).is_ok());
     for slots in [&[0, 96][..], &[-1, 0], &[0], &[0, 1, 2]] {
-        refused(write(slots), "write_paged");
+        refused(write(slots), "slots");
     }
 }
 

@@ -1,0 +1,186 @@
+//! All layers of a decoder for a few new tokens in one call, on the CPU. Not differentiable.
+#![expect(unsafe_code, reason = "calls into the C shim")]
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use crate::ops::ensure;
+use crate::paged::{PagedQueries, check_queries, check_slots, shape_of};
+use crate::{TorchError, ffi};
+
+/// The most tokens of one call; beyond them libtorch's own products win.
+pub const MOST_TOKENS: usize = 64;
+
+/// One layer's weights, [out, in] each, and its cache. hidden: width of the residual stream; width: of the MLP.
+#[derive(Debug, Clone, Copy)]
+pub struct PagedLayer<'a> {
+    /// [hidden]
+    pub input_norm: &'a Tensor,
+    /// [(heads + 2·kv_heads)·dim, hidden]
+    pub qkv: &'a Tensor,
+    /// [(heads + 2·kv_heads)·dim]
+    pub qkv_bias: Option<&'a Tensor>,
+    /// [dim] each: RMSNorm of each head's queries and keys.
+    pub qk_norm: Option<(&'a Tensor, &'a Tensor)>,
+    /// [hidden, heads·dim]
+    pub o: &'a Tensor,
+    /// [hidden]
+    pub o_bias: Option<&'a Tensor>,
+    /// [hidden]
+    pub post_norm: &'a Tensor,
+    /// [2·width, hidden]
+    pub gate_up: &'a Tensor,
+    /// [hidden, width]
+    pub down: &'a Tensor,
+    /// [2·width] and [hidden]
+    pub mlp_bias: Option<(&'a Tensor, &'a Tensor)>,
+    /// [blocks, kv_heads, dim, BLOCK]
+    pub keys: &'a Tensor,
+    /// [blocks, kv_heads, BLOCK, dim]
+    pub values: &'a Tensor,
+}
+
+/// [`PagedLayer`] as the shim knows it.
+#[repr(C)]
+pub(crate) struct RawLayer([*mut C_tensor; 14]);
+
+/// The new tokens as the shim knows them.
+#[repr(C)]
+pub(crate) struct RawTokens {
+    cos: *const f32,
+    sin: *const f32,
+    slots: *const i64,
+    table: *const i32,
+    begin: *const i64,
+    length: *const i64,
+    n: i64,
+}
+
+/// Whether [`paged_layers`] has kernels for these: fp32 or bf16 on a CPU with AVX-512, sizes that are multiples of 32.
+pub fn has_paged_layers(device: Device, kind: Kind, sizes: [i64; 3]) -> bool {
+    // SAFETY: no pointers.
+    let supported = |bf16: bool| unsafe { ffi::xt_has_paged_layers(bf16.into()) } != 0;
+    device == Device::Cpu
+        && matches!(kind, Kind::Float | Kind::BFloat16)
+        && sizes.iter().all(|size| size % 32 == 0)
+        && sizes[2] <= 512
+        && supported(kind == Kind::BFloat16)
+}
+
+/// Runs all layers of a decoder over `n` new tokens: their keys and values go to `slots` of each layer's cache, and each
+/// attends to the positions that `queries` names, its own among them.
+/// x: [n, hidden]; cos, sin: [n, dim / 2], fp32 → the last layer's output, [n, hidden]. Roundings are those of the single
+/// operations of this crate; sums are fp32.
+///
+/// # Errors
+/// If [`has_paged_layers`] says no, there are too many tokens or none, or shapes, dtypes or places do not fit.
+#[expect(clippy::too_many_arguments, reason = "what a decoder layer needs")]
+pub fn paged_layers(
+    x: &Tensor,
+    layers: &[PagedLayer<'_>],
+    (cos, sin): (&Tensor, &Tensor),
+    slots: &[i64],
+    queries: &PagedQueries,
+    heads: i64,
+    eps: f64,
+    scale: f64,
+) -> Result<Tensor, TorchError> {
+    let first = layers.first().ok_or_else(|| TorchError("paged_layers: no layers".into()))?;
+    let [_, kv_heads, dim] = shape_of(first.keys, first.values)?;
+    let (n, hidden) = x.size2().map_err(|_| TorchError(format!("paged_layers: x is {:?}", x.size())))?;
+    let width = first.down.size()[1];
+    let fits = (1..=MOST_TOKENS as i64).contains(&n)
+        && heads % kv_heads == 0
+        && has_paged_layers(x.device(), x.kind(), [hidden, width, dim]);
+    ensure(fits, || format!("paged_layers: x is {:?} of {:?}, {heads} heads, MLP of {width}", x.size(), x.kind()))?;
+    let angles = |t: &Tensor| {
+        t.size() == [n, dim / 2] && t.kind() == Kind::Float && t.device() == x.device() && t.is_contiguous()
+    };
+    ensure(angles(cos) && angles(sin), || {
+        format!("paged_layers: cos is {:?}, sin {:?}, expected [{n}, {}]", cos.size(), sin.size(), dim / 2)
+    })?;
+    let mut raw = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let [blocks, ..] = layer.check([hidden, width, heads, kv_heads, dim], x)?;
+        check_slots(slots, n, blocks)?;
+        check_queries(queries, n, blocks)?;
+        raw.push(layer.raw());
+    }
+    let tokens = RawTokens {
+        cos: cos.data_ptr().cast_const().cast(),
+        sin: sin.data_ptr().cast_const().cast(),
+        slots: slots.as_ptr(),
+        table: queries.table.as_ptr(),
+        begin: queries.begin.as_ptr(),
+        length: queries.length.as_ptr(),
+        n,
+    };
+    // SAFETY: live tensors whose shapes, dtype, device and contiguity were checked; every slot and block lies inside the
+    // caches; all arrays outlive the call.
+    ffi::one(|made| unsafe {
+        ffi::xt_paged_layers(
+            ffi::raw(x),
+            raw.as_ptr(),
+            raw.len() as i64,
+            &raw const tokens,
+            width,
+            heads,
+            kv_heads,
+            dim,
+            eps,
+            scale,
+            made,
+        )
+    })
+}
+
+impl PagedLayer<'_> {
+    /// Shape of the cache, after everything was found to fit.
+    fn check(&self, [hidden, width, heads, kv_heads, dim]: [i64; 5], x: &Tensor) -> Result<[i64; 3], TorchError> {
+        let cache = shape_of(self.keys, self.values)?;
+        let like = |t: &Tensor| t.kind() == x.kind() && t.device() == x.device() && t.is_contiguous();
+        let is = |t: &Tensor, shape: &[i64]| t.size() == shape && like(t);
+        let may = |t: Option<&Tensor>, size: i64| t.is_none_or(|t| is(t, &[size]));
+        let (q, k) = self.qk_norm.unzip();
+        let (gate_up, down) = self.mlp_bias.unzip();
+        let qkv = (heads + 2 * kv_heads) * dim;
+        let fits = is(self.input_norm, &[hidden])
+            && is(self.post_norm, &[hidden])
+            && is(self.qkv, &[qkv, hidden])
+            && is(self.o, &[hidden, heads * dim])
+            && is(self.gate_up, &[2 * width, hidden])
+            && is(self.down, &[hidden, width])
+            && may(self.qkv_bias, qkv)
+            && may(self.o_bias, hidden)
+            && may(q, dim)
+            && may(k, dim)
+            && may(gate_up, 2 * width)
+            && may(down, hidden)
+            && like(self.keys)
+            && cache[1..] == [kv_heads, dim];
+        ensure(fits, || format!("paged_layers: a layer's weights do not fit: {self:?}"))?;
+        Ok(cache)
+    }
+
+    fn raw(&self) -> RawLayer {
+        let may = |t: Option<&Tensor>| t.map_or(std::ptr::null_mut(), ffi::raw);
+        let (q, k) = self.qk_norm.unzip();
+        let (gate_up, down) = self.mlp_bias.unzip();
+        RawLayer([
+            ffi::raw(self.input_norm),
+            ffi::raw(self.qkv),
+            may(self.qkv_bias),
+            may(q),
+            may(k),
+            ffi::raw(self.o),
+            may(self.o_bias),
+            ffi::raw(self.post_norm),
+            ffi::raw(self.gate_up),
+            may(gate_up),
+            ffi::raw(self.down),
+            may(down),
+            ffi::raw(self.keys),
+            ffi::raw(self.values),
+        ])
+    }
+}

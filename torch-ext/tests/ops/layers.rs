@@ -1,0 +1,202 @@
+//! All layers in one call against the same layers by single operations.
+
+use tch::{Device, Kind, Tensor};
+use torch_ext::{BLOCK, PagedLayer, PagedQueries, has_paged_layers, paged_layers};
+
+use crate::{close, normal, rotations};
+
+const HIDDEN: i64 = 96;
+const WIDTH: i64 = 160;
+const DIM: i64 = 32;
+const EPS: f64 = 1e-5;
+const SCALE: f64 = 0.2;
+
+/// What varies between families.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    heads: i64,
+    kv_heads: i64,
+    qk_norm: bool,
+    biases: bool,
+    kind: Kind,
+}
+
+struct Layer {
+    matrices: [Tensor; 4],
+    norms: [Tensor; 4],
+    biases: [Tensor; 4],
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl Layer {
+    fn new(seed: u64, shape: Shape, blocks: i64) -> Self {
+        let Shape { heads, kv_heads, kind, .. } = shape;
+        let qkv = (heads + 2 * kv_heads) * DIM;
+        let matrix =
+            |i: u64, out: i64, from: i64| (normal(seed + i, &[out, from]) / (from as f64).sqrt()).to_kind(kind);
+        let norm = |i: u64, n: i64| (normal(seed + i, &[n]) * 0.2 + 1.0).to_kind(kind);
+        let bias = |i: u64, n: i64| (normal(seed + i, &[n]) * 0.3).to_kind(kind);
+        let cache = |i: u64, inner: [i64; 2]| normal(seed + i, &[blocks, kv_heads, inner[0], inner[1]]).to_kind(kind);
+        Self {
+            matrices: [
+                matrix(1, qkv, HIDDEN),
+                matrix(2, HIDDEN, heads * DIM),
+                matrix(3, 2 * WIDTH, HIDDEN),
+                matrix(4, HIDDEN, WIDTH),
+            ],
+            norms: [norm(5, HIDDEN), norm(6, HIDDEN), norm(7, DIM), norm(8, DIM)],
+            biases: [bias(9, qkv), bias(10, HIDDEN), bias(11, 2 * WIDTH), bias(12, HIDDEN)],
+            keys: cache(13, [DIM, BLOCK as i64]),
+            values: cache(14, [BLOCK as i64, DIM]),
+        }
+    }
+
+    fn paged(&self, shape: Shape) -> PagedLayer<'_> {
+        let [qkv, o, gate_up, down] = &self.matrices;
+        let [input_norm, post_norm, q_norm, k_norm] = &self.norms;
+        let [qkv_bias, o_bias, gate_up_bias, down_bias] = &self.biases;
+        PagedLayer {
+            input_norm,
+            qkv,
+            qkv_bias: shape.biases.then_some(qkv_bias),
+            qk_norm: shape.qk_norm.then_some((q_norm, k_norm)),
+            o,
+            o_bias: shape.biases.then_some(o_bias),
+            post_norm,
+            gate_up,
+            down,
+            mlp_bias: shape.biases.then_some((gate_up_bias, down_bias)),
+            keys: &self.keys,
+            values: &self.values,
+        }
+    }
+}
+
+/// The layers by the single operations of this crate.
+fn by_operations(
+    x: &Tensor,
+    layers: &[PagedLayer<'_>],
+    (cos, sin): (&Tensor, &Tensor),
+    slots: &[i64],
+    queries: &PagedQueries,
+    shape: Shape,
+) -> Tensor {
+    let (heads, kv) = (shape.heads, shape.kv_heads);
+    let mut x = x.shallow_clone();
+    for layer in layers {
+        let h = torch_ext::rms_norm(&x, layer.input_norm, EPS).unwrap();
+        let qkv = torch_ext::linear(&h, layer.qkv, layer.qkv_bias).unwrap().view([-1, heads + 2 * kv, DIM]);
+        let (mut q, mut k) = (qkv.narrow(1, 0, heads), qkv.narrow(1, heads, kv));
+        if let Some((q_norm, k_norm)) = layer.qk_norm {
+            q = torch_ext::rms_norm(&q, q_norm, EPS).unwrap();
+            k = torch_ext::rms_norm(&k, k_norm, EPS).unwrap();
+        }
+        let (q, k) = (torch_ext::rope(&q, cos, sin).unwrap(), torch_ext::rope(&k, cos, sin).unwrap());
+        torch_ext::write_paged(layer.keys, layer.values, &k, &qkv.narrow(1, heads + kv, kv), slots).unwrap();
+        let attended = torch_ext::paged_attention(&q, layer.keys, layer.values, queries, SCALE).unwrap();
+        x = &x + torch_ext::linear(&attended.view([-1, heads * DIM]), layer.o, layer.o_bias).unwrap();
+        let h = torch_ext::rms_norm(&x, layer.post_norm, EPS).unwrap();
+        let (gate_up_bias, down_bias) = layer.mlp_bias.unzip();
+        let gated = torch_ext::swiglu(&torch_ext::linear(&h, layer.gate_up, gate_up_bias).unwrap()).unwrap();
+        x = &x + torch_ext::linear(&gated, layer.down, down_bias).unwrap();
+    }
+    x
+}
+
+/// `rows`: blocks and query positions of each row.
+fn agrees(shape: Shape, rows: &[(&[u32], std::ops::Range<usize>)]) {
+    let blocks = 6;
+    let make = || -> Vec<Layer> { (0..3).map(|l| Layer::new(100 * l, shape, blocks)).collect() };
+    let mut queries = PagedQueries::default();
+    let (mut positions, mut slots) = (Vec::new(), Vec::new());
+    for (blocks, range) in rows {
+        queries.push_row(blocks, range.clone());
+        for p in range.clone() {
+            positions.push(p as i64);
+            slots.push(i64::from(blocks[p / BLOCK]) * BLOCK as i64 + (p % BLOCK) as i64);
+        }
+    }
+    let n = positions.len() as i64;
+    let x = normal(77, &[n, HIDDEN]).to_kind(shape.kind);
+    let (cos, sin) = rotations(&positions, DIM / 2);
+    let run = |layers: &[Layer], fused: bool| {
+        let paged: Vec<_> = layers.iter().map(|l| l.paged(shape)).collect();
+        match fused {
+            true => paged_layers(&x, &paged, (&cos, &sin), &slots, &queries, shape.heads, EPS, SCALE).unwrap(),
+            false => by_operations(&x, &paged, (&cos, &sin), &slots, &queries, shape),
+        }
+    };
+    let (fused, single) = (make(), make());
+    let (got, expected) = (run(&fused, true), run(&single, false));
+    // In bf16 both round in the same places, but the order of a sum may decide a rounding.
+    let tolerance = if shape.kind == Kind::Float { 1e-6 } else { 1e-2 };
+    let what = format!("{shape:?}, {n} tokens");
+    assert_eq!(got.kind(), shape.kind);
+    close(&what, &got, &expected, tolerance);
+    for (a, b) in fused.iter().zip(&single) {
+        close(&format!("{what}, keys"), &a.keys, &b.keys, tolerance);
+        close(&format!("{what}, values"), &a.values, &b.values, tolerance);
+    }
+}
+
+fn available(kind: Kind) -> bool {
+    let has = has_paged_layers(Device::Cpu, kind, [HIDDEN, WIDTH, DIM]);
+    if !has {
+        eprintln!("this CPU has no kernels for few rows; nothing to compare");
+    }
+    has
+}
+
+#[test]
+fn all_layers_at_once_are_the_layers_one_by_one() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        if !available(kind) {
+            continue;
+        }
+        for (heads, kv_heads, qk_norm, biases) in
+            [(4, 2, true, false), (2, 2, false, true), (3, 1, true, true), (8, 1, false, false)]
+        {
+            let shape = Shape { heads, kv_heads, qk_norm, biases, kind };
+            agrees(shape, &[(&[3], 0..1)]);
+            agrees(shape, &[(&[3, 0], 39..40), (&[2], 1..2), (&[1, 4], 62..63)]);
+            // Several tokens of one row see each other; 64 in all.
+            agrees(shape, &[(&[3, 0], 20..45), (&[2], 0..30), (&[1, 4, 5], 64..73)]);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    if !available(Kind::Float) {
+        return;
+    }
+    let shape = Shape { heads: 4, kv_heads: 2, qk_norm: true, biases: true, kind: Kind::Float };
+    let layer = Layer::new(0, shape, 2);
+    let paged = layer.paged(shape);
+    let call = |x: &Tensor, layers: &[PagedLayer<'_>], slots: &[i64], block: u32, heads: i64| {
+        let mut queries = PagedQueries::default();
+        let n = x.size()[0];
+        for _ in 0..n {
+            queries.push_row(&[block], 0..1);
+        }
+        let (cos, sin) = rotations(&vec![0; n as usize], DIM / 2);
+        paged_layers(x, layers, (&cos, &sin), slots, &queries, heads, EPS, SCALE).map_err(|e| e.to_string())
+    };
+    let x = normal(1, &[1, HIDDEN]);
+    assert!(call(&x, &[paged], &[3], 1, 4).is_ok());
+    let refused = |result: Result<Tensor, String>, expect: &str| {
+        let error = result.unwrap_err();
+        assert!(error.contains(expect), "expected `{expect}` in: {error}");
+    };
+    refused(call(&x, &[], &[3], 1, 4), "no layers");
+    refused(call(&x, &[paged], &[64], 1, 4), "slots");
+    refused(call(&x, &[paged], &[], 1, 4), "slots");
+    refused(call(&x, &[paged], &[3], 2, 4), "outside the cache");
+    refused(call(&x, &[paged], &[3], 1, 6), "weights do not fit");
+    refused(call(&x, &[paged], &[3], 1, 5), "paged_layers");
+    refused(call(&normal(1, &[1, 64]), &[paged], &[3], 1, 4), "weights do not fit");
+    refused(call(&normal(1, &[65, HIDDEN]), &[paged], &[3; 65], 1, 4), "paged_layers");
+    refused(call(&x.to_kind(Kind::Double), &[paged], &[3], 1, 4), "paged_layers");
+    refused(call(&x, &[PagedLayer { o: paged.down, ..paged }], &[3], 1, 4), "weights do not fit");
+}
