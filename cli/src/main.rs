@@ -81,14 +81,14 @@ enum Command {
     /// Continues prompts: tokens, text and log-probabilities as JSON lines.
     Generate {
         #[command(flatten)]
-        asked: commands::generate::Questions,
+        asked: commands::questions::Questions,
         #[command(flatten)]
         how: commands::generate::Drawing,
     },
-    /// Log-probabilities of given texts, token by token, as JSON lines.
+    /// Log-probabilities of given texts, token by token, or of given answers (`candidates`), as JSON lines.
     Score {
         #[command(flatten)]
-        asked: commands::generate::Questions,
+        asked: commands::questions::Questions,
     },
     /// Serves a model to OpenAI clients: chat completions, streaming, log-probabilities.
     Serve(commands::serve::Place),
@@ -169,7 +169,7 @@ fn run(command: Command) -> Result<(), Failure> {
             commands::summarize::run(&model, &history, &prompts, how, out.as_deref())
         }
         Command::Generate { asked, how } => commands::generate::generate(&asked, &how),
-        Command::Score { asked } => commands::generate::score(&asked),
+        Command::Score { asked } => commands::score::score(&asked),
         Command::Serve(place) => commands::serve::run(place),
         Command::Config { action: ConfigAction::Show(c) } => commands::config::show(&c.file, c.kind, &c.set),
         Command::Config { action: ConfigAction::Check(c) } => commands::config::check(&c.file, c.kind, &c.set),

@@ -74,6 +74,34 @@ fn every_kind_of_row_is_scored_token_by_token() {
 }
 
 #[test]
+fn candidates_are_scored_after_the_opened_turn() {
+    let (_place, folder) = folder();
+    let model = LocalModel::load(&folder, Kind::Float, Device::Cpu).unwrap();
+    let question = json!({"role": "user", "content": "likes space?"});
+    let begun = json!({"role": "assistant", "content": "likes"});
+    let rows = [
+        json!({"messages": [question], "candidates": ["A", "B"]}),
+        json!({"messages": [question, begun], "candidates": ["B"]}),
+        json!({"text": "likes warm", "candidates": ["A", "A"]}),
+    ];
+    let (scored, _) = run("score", &folder, &rows, &["--dtype", "fp32"]);
+    let open = "<|im_start|>user\nlikes space?<|im_end|>\n<|im_start|>assistant\n";
+    let expected = [(open.to_owned(), "AB"), (format!("{open}likes"), "B"), ("likes warm".to_owned(), "AA")];
+    for (line, (text, candidates)) in scored.iter().zip(&expected) {
+        let ids = model.tokenizer.encode(text).unwrap();
+        assert_eq!(line["prompt_tokens"], ids.len());
+        let last = logits(&model, &ids).get(-1);
+        let got = line["candidates"].as_array().unwrap();
+        assert_eq!(got.len(), candidates.len());
+        for (got, letter) in got.iter().zip(candidates.chars()) {
+            let [id] = model.tokenizer.encode(&letter.to_string()).unwrap()[..] else { panic!("one token") };
+            let exact = last.double_value(&[i64::from(id)]);
+            assert!((got.as_f64().unwrap() - exact).abs() < 1e-4, "{letter} after {text:?}: {got}, not {exact}");
+        }
+    }
+}
+
+#[test]
 fn options_of_generation_do_what_they_say() {
     let (_place, folder) = folder();
     let model = LocalModel::load(&folder, Kind::Float, Device::Cpu).unwrap();
@@ -158,6 +186,15 @@ fn what_is_wrong_is_named_by_file_and_row() {
     refused("score", &format!("{good}{{\"text\": \"a\", \"ids\": [1]}}\n"), &[], 3, &["rows.jsonl:2", "exactly one"]);
     refused("score", &format!("{good}{{}}\n"), &[], 3, &["rows.jsonl:2", "exactly one"]);
     refused("score", &format!("{good}{{\"ids\": [7, 99999]}}\n"), &[], 3, &["request 1", "99999"]);
+    let several = "{\"text\": \"likes\", \"candidates\": [\"A\", \"likes warm stories\"]}\n";
+    refused(
+        "score",
+        &format!("{good}{several}"),
+        &[],
+        3,
+        &["rows.jsonl", "row 2", "`likes warm stories`", "must be one"],
+    );
+    refused("score", "{\"text\": \"likes\", \"candidates\": []}\n", &[], 3, &["rows.jsonl:1", "candidates"]);
     refused("generate", &format!("{{\"ids\": {:?}}}\n", vec![1; 300]), &[], 3, &["request 0", "300 tokens"]);
     refused("generate", good, &["--top-p", "0"], 2, &["top_p"]);
     refused("generate", good, &["--max-rows", "0"], 2, &["--max-rows"]);

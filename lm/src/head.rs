@@ -43,8 +43,8 @@ fn chunks(n: i64, step: i64) -> impl Iterator<Item = i64> {
     (0..n.max(1)).step_by(step as usize)
 }
 
-fn score_chunk(h: &Tensor, projection: &Tensor, targets: &Tensor, temperature: f64) -> Chunk {
-    let mut logits = h.matmul(&projection.tr()).to_kind(Kind::Float);
+fn score_chunk(h: &Tensor, projection: &Tensor, targets: &Tensor, temperature: f64) -> Result<Chunk, LmError> {
+    let mut logits = torch_ext::linear_f32(h, projection)?;
     if temperature != 1.0 {
         logits /= temperature;
     }
@@ -52,7 +52,7 @@ fn score_chunk(h: &Tensor, projection: &Tensor, targets: &Tensor, temperature: f
     let logprobs = (logits.gather(-1, &targets.unsqueeze(-1), false) - &lse).squeeze_dim(-1);
     let probabilities = (&logits - &lse).exp();
     let entropy = lse.squeeze_dim(-1) - (probabilities * &logits).sum_dim_intlist(&[-1][..], false, Kind::Float);
-    Chunk { logits, lse, scores: Scores { logprobs, entropy } }
+    Ok(Chunk { logits, lse, scores: Scores { logprobs, entropy } })
 }
 
 /// Scores without gradients. `hidden`: the decoder's output, [tokens, hidden]; logits are divided by `temperature`.
@@ -69,7 +69,7 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let selected = hidden.index_select(0, &take(&at.rows));
             let h = torch_ext::rms_norm(&selected, &norm, model.spec().rms_norm_eps)?;
-            let chunk = score_chunk(&h, &projection, &take(&at.targets), temperature);
+            let chunk = score_chunk(&h, &projection, &take(&at.targets), temperature)?;
             logprobs.push(chunk.scores.logprobs);
             entropy.push(chunk.scores.entropy);
         }
@@ -111,12 +111,12 @@ pub fn score_and_backward(
     let (mut dh, mut logprobs, mut entropy) = (Vec::new(), Vec::new(), Vec::new());
     let n = at.rows.size()[0];
     let step = chunk_rows(model.spec().vocab_size);
-    tch::no_grad(|| {
+    tch::no_grad(|| -> Result<(), LmError> {
         let values = normed.detach();
         for begin in chunks(n, step) {
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let (h, targets) = (take(&values), take(&at.targets));
-            let Chunk { mut logits, lse, scores } = score_chunk(&h, &projection, &targets, temperature);
+            let Chunk { mut logits, lse, scores } = score_chunk(&h, &projection, &targets, temperature)?;
             let c = coefficients(begin, &scores).unsqueeze(-1) / temperature;
             // d logprob / d logits = onehot(target) - softmax, in place of the logits.
             let _ = logits.g_sub_(&lse).exp_().g_mul_(&c.neg());
@@ -127,7 +127,8 @@ pub fn score_and_backward(
             logprobs.push(scores.logprobs);
             entropy.push(scores.entropy);
         }
-    });
+        Ok(())
+    })?;
     let dh = Tensor::cat(&dh, 0);
     let mut found = torch_ext::grad(&[&normed], &[&dh], &[&selected, &norm_leaf])?.into_iter();
     let (d_selected, d_norm) =

@@ -10,17 +10,23 @@ using xplore::Product;
 
 namespace {
 
-// Beyond so many rows libtorch's kernels win: the packing they begin with is paid once for all rows. Not where bf16 numbers
-// are widened: what libtorch has for bf16 on such a CPU is half as fast.
+// Beyond so many rows libtorch's kernels win: the packing they begin with is paid once for all rows.
 constexpr int64_t kMostRows = 64;
+// Where bf16 numbers are widened, what libtorch has for bf16 is half as fast as what it has for fp32: with many rows it pays
+// to widen the weights for that, if they are not so many that the copy weighs.
+constexpr int64_t kManyRows = 512, kMostWeights = 32 << 20;
 
-Product product_for(const Tensor& x, const Tensor& w) {
+enum class Way { kSkinny, kWidened, kLibtorch };
+
+Way way_for(Product product, const Tensor& x, const Tensor& w) {
   const auto type = x.scalar_type();
   const bool fits = x.device().is_cpu() && x.dim() == 2 && x.size(0) > 0 && x.size(1) % 32 == 0 &&
                     (type == at::kFloat || type == at::kBFloat16) && w.scalar_type() == type && w.is_contiguous() &&
                     !(at::GradMode::is_enabled() && (x.requires_grad() || w.requires_grad()));
-  const Product product = fits ? xplore::skinny_product(type == at::kBFloat16) : Product::kNone;
-  return product == Product::kWidened || x.size(0) <= kMostRows ? product : Product::kNone;
+  if (!fits || product == Product::kNone) return Way::kLibtorch;
+  if (x.size(0) <= kMostRows) return Way::kSkinny;
+  if (product != Product::kWidened) return Way::kLibtorch;
+  return x.size(0) >= kManyRows && w.numel() <= kMostWeights ? Way::kWidened : Way::kSkinny;
 }
 
 Tensor skinny(Product product, const Tensor& x, const Tensor& w) {
@@ -48,13 +54,15 @@ extern "C" {
 int xt_linear(Tensor* x, Tensor* w, Tensor* bias, int wide_result, Tensor** result) {
   return xplore::guarded([&] {
     const auto type = wide_result ? at::kFloat : x->scalar_type();
-    if (const Product product = product_for(*x, *w); product != Product::kNone) {
-      Tensor y = skinny(product, *x, *w);
-      if (bias) y.add_(*bias);
-      *result = new Tensor(y.to(type));
-    } else {
+    const Product product = xplore::skinny_product(x->scalar_type() == at::kBFloat16);
+    const Way way = way_for(product, *x, *w);
+    if (way == Way::kLibtorch) {
       *result = new Tensor(at::linear(*x, *w, bias ? c10::optional<Tensor>(*bias) : c10::nullopt).to(type));
+      return;
     }
+    Tensor y = way == Way::kSkinny ? skinny(product, *x, *w) : at::mm(x->to(at::kFloat), w->to(at::kFloat).t());
+    if (bias) y.add_(*bias);
+    *result = new Tensor(y.to(type));
   });
 }
 

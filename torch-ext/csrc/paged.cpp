@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "guard.h"
-#include "paged_kernels.h"
+#include "paged_attention.h"
 
 using at::Tensor;
 using torch::indexing::Slice;
@@ -102,33 +102,20 @@ int xt_paged_attention(Tensor* q, Tensor* cache_k, Tensor* cache_v, const int32_
       *result = new Tensor(attend_plain(*q, *cache_k, *cache_v, wide.data(), begin, length, scale));
       return;
     }
-    const bool wide = q->scalar_type() == at::kFloat;
     Tensor qf = q->to(at::kFloat).contiguous();
     Tensor out = at::empty({n, heads, dim}, qf.options());
-    const float* qp = qf.const_data_ptr<float>();
-    float* op = out.mutable_data_ptr<float>();
-    const char *kp = static_cast<const char*>(cache_k->const_data_ptr()),
-               *vp = static_cast<const char*>(cache_v->const_data_ptr());
-    const int64_t group = heads / kv_heads, head = dim * kBlock, width = wide ? 4 : 2;
-    int64_t positions = 0;
-    for (int64_t i = 0; i < n; ++i) positions += length[i];
-    const int64_t item = std::max<int64_t>(1, positions / n * dim * group);
-    // Heads outside, queries inside: rows with a common prefix find it in the CPU's cache.
-    at::parallel_for(0, kv_heads * n, std::max<int64_t>(1, 32768 / item), [&](int64_t b, int64_t e) {
-      std::vector<float> scores;
-      for (int64_t x = b; x < e; ++x) {
-        const int64_t h = x / n, i = x % n;
-        scores.resize(group * ((length[i] + kBlock - 1) / kBlock) * kBlock);
-        const xplore::PagedHead one{kp + h * head * width, vp + h * head * width, kv_heads * head,
-                                    table + begin[i],     length[i],             qp + (i * heads + h * group) * dim,
-                                    op + (i * heads + h * group) * dim,          scores.data(),
-                                    group,                dim,                   static_cast<float>(scale)};
-        if (wide)
-          xplore::paged_head_f32(one);
-        else
-          xplore::paged_head_bf16(one);
-      }
-    });
+    const auto attend = [&](auto zero) {
+      using T = decltype(zero);
+      const xplore::PagedCache<T> cache{static_cast<const T*>(cache_k->const_data_ptr()),
+                                        static_cast<const T*>(cache_v->const_data_ptr()), heads, kv_heads, dim,
+                                        static_cast<float>(scale)};
+      xplore::attend_paged(cache, {table, begin, length, n}, qf.const_data_ptr<float>(), heads * dim,
+                           out.mutable_data_ptr<float>(), heads * dim, [](int64_t, int64_t, int64_t) {});
+    };
+    if (q->scalar_type() == at::kFloat)
+      attend(float{});
+    else
+      attend(uint16_t{});
     *result = new Tensor(out.to(q->scalar_type()));
   });
 }

@@ -39,17 +39,26 @@ INSIDE void store(float* to, Floats a, Floats b) {
   std::memcpy(to + 16, &b, sizeof b);
 }
 
-// Scores of one block for G queries. Each key is loaded once; even and odd channels have sums of their own, or each
-// addition would wait for the one before.
+// G queries: where each lies, where its result goes, how much it attends to.
+template <int G>
+struct Queries {
+  const float* q[G];
+  float* out[G];
+  int64_t length[G];
+  int64_t longest;
+};
+
+// Scores of one block. Each key is loaded once; even and odd channels have sums of their own, or each addition would wait
+// for the one before.
 template <class T, int G>
-INSIDE void block_scores(const T* k, const float* q, float* scores, int64_t stride, int64_t dim, float scale) {
+INSIDE void block_scores(const T* k, const Queries<G>& of, float* scores, int64_t stride, int64_t dim, float scale) {
   Floats acc[2][G][2] = {};
   for (int64_t d = 0; d < dim; d += 2) {
     for (int odd = 0; odd < 2; ++odd) {
       Floats a, b;
       load(k + (d + odd) * kBlock, a, b);
       for (int g = 0; g < G; ++g) {
-        const float qd = q[g * dim + d + odd];
+        const float qd = of.q[g][d + odd];
         acc[odd][g][0] += a * qd;
         acc[odd][g][1] += b * qd;
       }
@@ -59,66 +68,80 @@ INSIDE void block_scores(const T* k, const float* q, float* scores, int64_t stri
     store<T>(scores + g * stride, (acc[0][g][0] + acc[1][g][0]) * scale, (acc[0][g][1] + acc[1][g][1]) * scale);
 }
 
-// out = p · v for G queries and 32·D channels; every value is loaded once and the sums stay in registers.
-template <class T, int G, int D>
-INSIDE void values(const T* v, int64_t step, const int32_t* table, int64_t length, const float* p, int64_t stride,
-                   float* out, int64_t dim) {
-  Floats acc[G][D][2] = {};
+// Scores become probabilities; what a query must not see gets none.
+INSIDE void softmax(float* p, int64_t length, int64_t longest) {
+  float best = p[0], sum = 0;
+  for (int64_t t = 1; t < length; ++t) best = p[t] > best ? p[t] : best;
   for (int64_t t = 0; t < length; ++t) {
-    const T* row = v + table[t / kBlock] * step + t % kBlock * dim;
-    for (int d = 0; d < D; ++d) {
+    p[t] = expf(p[t] - best);
+    sum += p[t];
+  }
+  const float norm = 1.0f / sum;
+  for (int64_t t = 0; t < length; ++t) p[t] *= norm;
+  for (int64_t t = length; t < longest; ++t) p[t] = 0;
+}
+
+// Weighted values of 32·D channels from `d` on; every value is loaded once and the sums stay in registers.
+template <class T, int G, int D>
+INSIDE void weighted_values(const PagedHead& h, const Queries<G>& of, int64_t stride, int64_t d) {
+  const T* values = static_cast<const T*>(h.v) + d;
+  Floats acc[G][D][2] = {};
+  for (int64_t t = 0; t < of.longest; ++t) {
+    const T* row = values + h.table[t / kBlock] * h.step + t % kBlock * h.dim;
+    for (int c = 0; c < D; ++c) {
       Floats a, b;
-      load(row + 32 * d, a, b);
+      load(row + 32 * c, a, b);
       for (int g = 0; g < G; ++g) {
-        acc[g][d][0] += a * p[g * stride + t];
-        acc[g][d][1] += b * p[g * stride + t];
+        acc[g][c][0] += a * h.scores[g * stride + t];
+        acc[g][c][1] += b * h.scores[g * stride + t];
       }
     }
   }
   for (int g = 0; g < G; ++g)
-    for (int d = 0; d < D; ++d) store<T>(out + g * dim + 32 * d, acc[g][d][0], acc[g][d][1]);
+    for (int c = 0; c < D; ++c) store<T>(of.out[g] + d + 32 * c, acc[g][c][0], acc[g][c][1]);
 }
 
-// Scores, softmax and weighted values of G queries.
 template <class T, int G>
-INSIDE void queries(const PagedHead& h, const float* q, float* out) {
-  const T *keys = static_cast<const T*>(h.k), *vals = static_cast<const T*>(h.v);
-  const int64_t blocks = (h.length + kBlock - 1) / kBlock, stride = blocks * kBlock;
+INSIDE void attend(const PagedHead& h, const Queries<G>& of) {
+  const T *keys = static_cast<const T*>(h.k), *values = static_cast<const T*>(h.v);
+  const int64_t blocks = (of.longest + kBlock - 1) / kBlock, stride = blocks * kBlock;
   for (int64_t b = 0; b < blocks; ++b)
-    block_scores<T, G>(keys + h.table[b] * h.step, q, h.scores + b * kBlock, stride, h.dim, h.scale);
-  for (int g = 0; g < G; ++g) {
-    float* p = h.scores + g * stride;
-    float best = p[0], sum = 0;
-    for (int64_t t = 1; t < h.length; ++t) best = p[t] > best ? p[t] : best;
-    for (int64_t t = 0; t < h.length; ++t) {
-      p[t] = expf(p[t] - best);
-      sum += p[t];
-    }
-    const float norm = 1.0f / sum;
-    for (int64_t t = 0; t < h.length; ++t) p[t] *= norm;
-  }
+    block_scores<T, G>(keys + h.table[b] * h.step, of, h.scores + b * kBlock, stride, h.dim, h.scale);
+  for (int g = 0; g < G; ++g) softmax(h.scores + g * stride, of.length[g], of.longest);
   constexpr int kAtOnce = G > 2 ? 2 : 4;
   int64_t d = 0;
-  for (; d + 32 * kAtOnce <= h.dim; d += 32 * kAtOnce)
-    values<T, G, kAtOnce>(vals + d, h.step, h.table, h.length, h.scores, stride, out + d, h.dim);
-  for (; d + 32 <= h.dim; d += 32)
-    values<T, G, 1>(vals + d, h.step, h.table, h.length, h.scores, stride, out + d, h.dim);
-  for (int64_t rest = d; rest < h.dim; ++rest) {
+  for (; d + 32 * kAtOnce <= h.dim; d += 32 * kAtOnce) weighted_values<T, G, kAtOnce>(h, of, stride, d);
+  for (; d + 32 <= h.dim; d += 32) weighted_values<T, G, 1>(h, of, stride, d);
+  for (; d < h.dim; ++d) {
     for (int g = 0; g < G; ++g) {
       float sum = 0;
-      for (int64_t t = 0; t < h.length; ++t)
-        sum += h.scores[g * stride + t] * widen(vals[h.table[t / kBlock] * h.step + t % kBlock * h.dim + rest]);
-      out[g * h.dim + rest] = sum;
+      for (int64_t t = 0; t < of.longest; ++t)
+        sum += h.scores[g * stride + t] * widen(values[h.table[t / kBlock] * h.step + t % kBlock * h.dim + d]);
+      of.out[g][d] = sum;
     }
   }
+}
+
+// Queries first to first + G of all tokens' ones.
+template <class T, int G>
+INSIDE void some(const PagedHead& h, int64_t first) {
+  Queries<G> of;
+  for (int g = 0; g < G; ++g) {
+    const int64_t token = (first + g) / h.group, head = (first + g) % h.group;
+    of.q[g] = h.q + token * h.q_step + head * h.dim;
+    of.out[g] = h.out + token * h.out_step + head * h.dim;
+    of.length[g] = of.longest = h.length - (h.tokens - 1 - token);
+  }
+  attend<T, G>(h, of);
 }
 
 template <class T>
 INSIDE void paged_head(const PagedHead& h) {
-  int64_t g = 0;
-  for (; g + 4 <= h.group; g += 4) queries<T, 4>(h, h.q + g * h.dim, h.out + g * h.dim);
-  for (; g + 2 <= h.group; g += 2) queries<T, 2>(h, h.q + g * h.dim, h.out + g * h.dim);
-  for (; g < h.group; ++g) queries<T, 1>(h, h.q + g * h.dim, h.out + g * h.dim);
+  const int64_t all = h.tokens * h.group;
+  int64_t i = 0;
+  for (; i + 4 <= all; i += 4) some<T, 4>(h, i);
+  for (; i + 2 <= all; i += 2) some<T, 2>(h, i);
+  for (; i < all; ++i) some<T, 1>(h, i);
 }
 
 }  // namespace

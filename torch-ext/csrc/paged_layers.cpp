@@ -3,12 +3,11 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
-#include <type_traits>
 #include <vector>
 
 #include "guard.h"
 #include "layer_kernels.h"
-#include "paged_kernels.h"
+#include "paged_attention.h"
 #include "skinny.h"
 
 using at::Tensor;
@@ -26,9 +25,7 @@ struct XtPagedLayer {
 struct XtPagedTokens {
   const float *cos, *sin;  // [n, dim / 2]
   const int64_t* slots;
-  const int32_t* table;
-  const int64_t *begin, *length;
-  int64_t n;
+  xplore::PagedQueries queries;
 };
 
 namespace {
@@ -48,7 +45,7 @@ struct Pass {
   const XtPagedTokens t;
   const float scale;
   const Product product = xplore::skinny_product(sizeof(T) == 2);
-  const int64_t n = t.n, qkv = (s.heads + 2 * s.kv_heads) * s.dim, attended = s.heads * s.dim;
+  const int64_t n = t.queries.n, qkv = (s.heads + 2 * s.kv_heads) * s.dim, attended = s.heads * s.dim;
   std::vector<float> residual = std::vector<float>(n * s.hidden);
   // The results of a product, and its x: as rows, and bundled.
   std::vector<float> sums = std::vector<float>(n * std::max({qkv, s.hidden, 2 * s.width}));
@@ -86,33 +83,19 @@ struct Pass {
   void attend(const XtPagedLayer& layer) {
     const xplore::HeadWeights<T> weights{data<T>(layer.qkv_bias), data<T>(layer.q_norm), data<T>(layer.k_norm)};
     T *keys = static_cast<T*>(layer.keys->data_ptr()), *values = static_cast<T*>(layer.values->data_ptr());
-    const int64_t head = s.dim * kBlock, block = s.kv_heads * head, group = s.heads / s.kv_heads, half = s.dim / 2;
+    const int64_t head = s.dim * kBlock, block = s.kv_heads * head, half = s.dim / 2;
     each_row(qkv, [&](int64_t r) {
       const int64_t at = t.slots[r] / kBlock * block;
       xplore::queries_keys_values(s, weights, &sums[r * qkv], t.cos + r * half, t.sin + r * half, keys + at, values + at,
                                   t.slots[r] % kBlock);
     });
-    int64_t positions = 0;
-    for (int64_t i = 0; i < n; ++i) positions += t.length[i];
-    const int64_t item = std::max<int64_t>(1, positions / n * s.dim * group);
-    // Heads outside, tokens inside: rows with a common prefix find it in the CPU's cache.
-    at::parallel_for(0, s.kv_heads * n, std::max<int64_t>(1, 32768 / item), [&](int64_t b, int64_t e) {
-      std::vector<float> scores;
-      for (int64_t i = b; i < e; ++i) {
-        const int64_t h = i / n, r = i % n, first = h * group * s.dim;
-        scores.resize(group * ((t.length[r] + kBlock - 1) / kBlock) * kBlock);
-        float* out = rows.data() + r * attended + first;
-        const xplore::PagedHead one{keys + h * head, values + h * head, block, t.table + t.begin[r], t.length[r],
-                                    &sums[r * qkv + first], out, scores.data(), group, s.dim, scale};
-        if constexpr (std::is_same_v<T, float>) {
-          xplore::paged_head_f32(one);
-        } else {
-          xplore::paged_head_bf16(one);
-          xplore::round_to_bf16(out, group * s.dim);
-        }
-        put(r, attended, first, out, group * s.dim);
-      }
-    });
+    const xplore::PagedCache<T> cache{keys, values, s.heads, s.kv_heads, s.dim, scale};
+    xplore::attend_paged(cache, t.queries, sums.data(), qkv, rows.data(), attended,
+                         [&](int64_t r, int64_t first, int64_t count) {
+                           float* out = &rows[r * attended + first * s.dim];
+                           if (sizeof(T) == 2) xplore::round_to_bf16(out, count * s.dim);
+                           put(r, attended, first * s.dim, out, count * s.dim);
+                         });
   }
 
   void run(const T* x, T* y, const XtPagedLayer* layers, int64_t count) {

@@ -47,8 +47,8 @@ pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor, TorchError> 
     ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), ffi::raw(w), eps, made) })
 }
 
-/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. Few rows on a CPU with AVX-512 go to a kernel of our own
-/// with fp32 sums, unless a gradient is wanted.
+/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. On a CPU with AVX-512 few rows go to a kernel of our own, and
+/// so do rows of bf16 where libtorch has nothing fast for them; sums are fp32. Not where a gradient is wanted.
 ///
 /// # Errors
 /// If shapes or dtypes do not fit.

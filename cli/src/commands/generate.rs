@@ -1,33 +1,15 @@
-//! `xplore generate` and `xplore score`: the engine on a file of prompts.
-
-use std::path::{Path, PathBuf};
+//! `xplore generate`: samples for a file of prompts.
 
 use chat::FinishReason;
 use chat::text_stream::StopText;
-use lm::generate::{Request, ScoreRequest};
+use lm::generate::Request;
 use rewards::Draw;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
-use crate::commands::input::{self, Turn};
-use crate::commands::model::Source;
+use crate::commands::input::{self, Row};
+use crate::commands::questions::{Questions, in_file};
 use crate::commands::stats::Stats;
 use crate::failure::Failure;
-
-/// A model and a file of prompts.
-#[derive(clap::Args)]
-pub struct Questions {
-    #[command(flatten)]
-    source: Source,
-    /// JSON lines with `text`, `ids` or `messages`.
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
-    /// Where to write the answers; standard output if absent.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Print one JSON line of what it cost.
-    #[arg(long)]
-    stats: bool,
-}
 
 /// How tokens are drawn. What is not given comes from the model's generation_config.json.
 #[derive(clap::Args)]
@@ -70,29 +52,11 @@ pub struct Drawing {
     seed: u64,
 }
 
-impl Questions {
-    fn answer(&self, lines: &[Json], stats: &Stats, counts: &lm::engine::Counts) -> Result<(), Failure> {
-        input::write(self.out.as_deref(), lines)?;
-        if self.stats {
-            stats.print(counts, self.out.is_some());
-        }
-        Ok(())
-    }
-}
-
-/// The row of `path` that a message about "request N" (from 0) means.
-fn in_file(path: &Path) -> impl Fn(lm::LmError) -> Failure + '_ {
-    move |error| match error {
-        lm::LmError::Request(message) => Failure::data(format!("{} (rows counted from 0): {message}", path.display())),
-        other => other.into(),
-    }
-}
-
 /// Runs `xplore generate`.
 pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Failure> {
     let model = asked.source.load()?;
     let tokenizer = &model.tokenizer;
-    let prompts = input::read(&asked.input, tokenizer, Turn::Opened)?;
+    let prompts = input::read(&asked.input, |row: Row| row.prompt(tokenizer))?;
     let mut sampling = tokenizer.generation_defaults();
     let pick = |given: Option<f64>, default: f64| given.unwrap_or(default);
     sampling.temperature = if how.greedy { 0.0 } else { pick(how.temperature, sampling.temperature) };
@@ -140,22 +104,5 @@ pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Failure> {
             lines.push(line);
         }
     }
-    asked.answer(&lines, &stats, &counts)
-}
-
-/// Runs `xplore score`.
-pub fn score(asked: &Questions) -> Result<(), Failure> {
-    let model = asked.source.load()?;
-    let rows = input::read(&asked.input, &model.tokenizer, Turn::Closed)?;
-    let requests: Vec<ScoreRequest> =
-        rows.into_iter().map(|ids| ScoreRequest { ids, from: 1, candidates: Vec::new() }).collect();
-    let stats = Stats::begin();
-    let (scores, counts) = model.generator().score(&requests).map_err(in_file(&asked.input))?;
-    let line = |(row, (request, scored)): (usize, (&ScoreRequest, lm::generate::Scored))| {
-        // The first token has no past.
-        let logprobs: Vec<Option<f32>> = std::iter::once(None).chain(scored.logprobs.into_iter().map(Some)).collect();
-        json!({ "row": row, "ids": request.ids, "logprobs": logprobs })
-    };
-    let lines: Vec<Json> = requests.iter().zip(scores).enumerate().map(line).collect();
     asked.answer(&lines, &stats, &counts)
 }

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::Path;
 
 use chat::records::{Checked, Defect};
-use chat::tokenizer::Tokenizer;
+use chat::tokenizer::{Tokenizer, TokenizerError};
 use chat::{Message, jsonl};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::failure::Failure;
 
-/// A line: exactly one of the three.
+/// A line: exactly one of `text`, `ids` and `messages`, and what belongs to them.
 #[derive(Debug, Default, Deserialize)]
 pub struct Row {
     /// Text, tokenized as it stands.
@@ -22,40 +22,84 @@ pub struct Row {
     messages: Option<Vec<Message>>,
     /// The template's `enable_thinking`.
     thinking: Option<bool>,
+    /// For `score`: possible next tokens, each written as text.
+    candidates: Option<Vec<String>>,
 }
 
 impl Checked for Row {
     fn defect(&self) -> Option<Defect> {
         let given = [self.text.is_some(), self.ids.is_some(), self.messages.is_some()];
-        let message = "or `ids` or `messages`: give exactly one of the three";
-        (given.iter().filter(|g| **g).count() != 1).then(|| Defect { field: "text", message: message.into() })
+        let defect = |field, message: &str| Some(Defect { field, message: message.into() });
+        if given.iter().filter(|g| **g).count() != 1 {
+            return defect("text", "or `ids` or `messages`: give exactly one of the three");
+        }
+        match &self.candidates {
+            Some(none) if none.is_empty() => {
+                defect("candidates", "is empty; name the possible next tokens, or leave it out")
+            }
+            _ => None,
+        }
     }
 }
 
-/// What a row's messages are for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// The assistant is to speak: its turn is opened, or its last one continued.
-    Opened,
-    /// The conversation is what it is.
-    Closed,
+/// Why a row has no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// The tokenizer or the chat template refuses it.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A candidate is not one token.
+    #[error("candidate `{text}` is {count} tokens; a candidate must be one, since one probability is asked for")]
+    Candidate {
+        /// The candidate.
+        text: String,
+        /// Its tokens.
+        count: usize,
+    },
 }
 
-/// Token ids of every row.
-pub fn read(path: &Path, tokenizer: &Tokenizer, turn: Turn) -> Result<Vec<Vec<u32>>, Failure> {
-    let rows: Vec<Row> = jsonl::read(path)?;
-    let tokens = |row: Row| match (row.text, row.ids, row.messages) {
-        (Some(text), ..) => tokenizer.encode(&text),
-        (_, Some(ids), _) => Ok(ids),
-        (.., messages) => {
-            let messages = messages.unwrap_or_default();
-            match turn {
-                Turn::Opened => tokenizer.encode_chat(&messages, row.thinking),
-                Turn::Closed => tokenizer.encode(&tokenizer.template().render(&messages, false, row.thinking)?),
+impl Row {
+    /// Token ids of what the model is to continue: the assistant is to speak, its turn is opened, or its last one
+    /// continued.
+    pub fn prompt(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, RowError> {
+        Ok(match self.messages {
+            Some(messages) => tokenizer.encode_chat(&messages, self.thinking)?,
+            None => self.plain(tokenizer)?,
+        })
+    }
+
+    /// Token ids of the row as it is.
+    pub fn conversation(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, RowError> {
+        Ok(match &self.messages {
+            Some(messages) => {
+                let text = tokenizer.template().render(messages, false, self.thinking);
+                tokenizer.encode(&text.map_err(TokenizerError::from)?)?
             }
+            None => self.plain(tokenizer)?,
+        })
+    }
+
+    fn plain(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+        match (self.ids, self.text) {
+            (Some(ids), _) => Ok(ids),
+            (None, text) => tokenizer.encode(&text.unwrap_or_default()),
         }
-    };
-    let named = |(i, row)| tokens(row).map_err(|e| Failure::data(format!("{}: row {}: {e}", path.display(), i + 1)));
+    }
+
+    /// Token ids of the candidates, one each; `None` if the row names none.
+    pub fn candidates(&self, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>, RowError> {
+        let one = |text: &String| match tokenizer.encode(text)?[..] {
+            [id] => Ok(id),
+            ref ids => Err(RowError::Candidate { text: text.clone(), count: ids.len() }),
+        };
+        self.candidates.as_ref().map(|texts| texts.iter().map(one).collect()).transpose()
+    }
+}
+
+/// What `f` makes of every row.
+pub fn read<T>(path: &Path, f: impl Fn(Row) -> Result<T, RowError>) -> Result<Vec<T>, Failure> {
+    let rows: Vec<Row> = jsonl::read(path)?;
+    let named = |(i, row)| f(row).map_err(|e| Failure::data(format!("{}: row {}: {e}", path.display(), i + 1)));
     rows.into_iter().enumerate().map(named).collect()
 }
 

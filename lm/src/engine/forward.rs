@@ -17,14 +17,16 @@ pub(super) struct Chunk {
     pub count: usize,
 }
 
-/// Last layer's output, [tokens, hidden], of all chunks end to end. Chunks that begin a sequence must come first: they
-/// attend within themselves, by the kernel that training uses; the others attend to the cache.
+/// Last layer's output, [outputs, hidden], for the tokens `outputs` (ascending) of all chunks end to end. Chunks that begin a
+/// sequence must come first: they attend within themselves, by the kernel that training uses; the others attend to the
+/// cache.
 pub(super) fn forward(
     model: &Decoder,
     layers: &[LayerWeights],
     cache: &Cache,
     rows: &[Row],
     chunks: &[Chunk],
+    outputs: &[i64],
 ) -> Result<Tensor, LmError> {
     let spec = model.spec();
     let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
@@ -48,16 +50,28 @@ pub(super) fn forward(
     let rotations = (&rotations.0, &rotations.1);
     let (alone, width) = (borders[borders.len() - 1], spec.num_attention_heads * spec.head_dim);
     let mut x = model.embed(&tensor(&ids));
+    let pick =
+        |t: &Tensor| if outputs.len() == ids.len() { t.shallow_clone() } else { t.index_select(0, &tensor(outputs)) };
     let sizes = [spec.hidden_size, spec.intermediate_size, spec.head_dim];
     if alone == 0 && ids.len() <= MOST_TOKENS && has_paged_layers(x.device(), x.kind(), sizes) {
         let layers: Vec<_> = layers.iter().enumerate().map(|(l, weights)| paged(weights, cache.layer(l))).collect();
         let (heads, eps) = (spec.num_attention_heads, spec.rms_norm_eps);
-        return Ok(paged_layers(&x, &layers, rotations, &slots, &queries, heads, eps, scale(spec))?);
+        return Ok(pick(&paged_layers(&x, &layers, rotations, &slots, &queries, heads, eps, scale(spec))?));
     }
+    let last = layers.len() - 1;
     for (layer, weights) in layers.iter().enumerate() {
         let (q, k, v) = project(spec, weights, &x, rotations)?;
         let (keys, values) = cache.layer(layer);
         torch_ext::write_paged(keys, values, &k, &v, &slots)?;
+        if layer == last && outputs.len() < ids.len() {
+            // After the last keys and values nobody looks at the other tokens.
+            if outputs.is_empty() {
+                return Ok(pick(&x));
+            }
+            let queries = single(rows, chunks, outputs);
+            let attended = torch_ext::paged_attention(&pick(&q), keys, values, &queries, scale(spec))?;
+            return finish(spec, weights, &pick(&x), &attended.view([-1, width]));
+        }
         let mut attended = Vec::new();
         if alone > 0 {
             let part = |t: &Tensor| t.narrow(0, 0, alone);
@@ -71,6 +85,21 @@ pub(super) fn forward(
         x = finish(spec, weights, &x, &attended.view([-1, width]))?;
     }
     Ok(x)
+}
+
+/// The tokens `outputs` of all chunks end to end, as queries.
+fn single(rows: &[Row], chunks: &[Chunk], outputs: &[i64]) -> PagedQueries {
+    let mut queries = PagedQueries::default();
+    let mut outputs = outputs.iter().map(|&at| at as usize).peekable();
+    let mut begin = 0;
+    for chunk in chunks {
+        while let Some(at) = outputs.next_if(|&at| at < begin + chunk.count) {
+            let position = chunk.from + at - begin;
+            queries.push_row(&rows[chunk.row].blocks, position..position + 1);
+        }
+        begin += chunk.count;
+    }
+    queries
 }
 
 fn paged<'a>(weights: &'a LayerWeights, (keys, values): (&'a Tensor, &'a Tensor)) -> PagedLayer<'a> {

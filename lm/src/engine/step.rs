@@ -17,9 +17,11 @@ use crate::head::{self, Targets};
 /// Which outputs of a forward pass are wanted.
 #[derive(Default)]
 struct Wanted {
-    /// Rows that draw, and the index of the output they draw from.
+    /// The tokens of the pass whose outputs they are, ascending.
+    outputs: Vec<i64>,
+    /// Rows that draw, and the place in `outputs` they draw from.
     draws: Vec<(usize, i64)>,
-    /// Rows that are scored, the output and the token that comes after it.
+    /// Rows that are scored, the place in `outputs` and the token that comes after it.
     scores: Vec<(usize, i64, i64)>,
 }
 
@@ -37,9 +39,10 @@ impl Engine<'_> {
             ready.retain(|(row, _)| *row < self.rows.len());
             let (mut drawing, mut logits) = (Vec::new(), Vec::new());
             if !chunks.is_empty() {
-                let hidden = forward(self.model, &self.layers, &self.cache, &self.rows, &chunks)?;
+                let wanted = self.wanted(&chunks);
+                let hidden = forward(self.model, &self.layers, &self.cache, &self.rows, &chunks, &wanted.outputs)?;
                 self.counts.passes += 1;
-                let wanted = self.advance(&chunks);
+                self.advance(&chunks);
                 self.score(&hidden, &wanted)?;
                 if !wanted.draws.is_empty() {
                     let at: Vec<i64> = wanted.draws.iter().map(|&(_, at)| at).collect();
@@ -75,10 +78,42 @@ impl Engine<'_> {
         Tensor::from_slice(values).to_device(self.model.device())
     }
 
-    /// Notes what the pass has read, makes full blocks known, and says which outputs are wanted.
-    fn advance(&mut self, chunks: &[Chunk]) -> Wanted {
+    /// Which outputs of a pass over `chunks` are wanted: the last of each row that draws, and those of scored tokens.
+    fn wanted(&self, chunks: &[Chunk]) -> Wanted {
         let mut wanted = Wanted::default();
         let mut begin = 0;
+        for chunk in chunks {
+            let (row, end) = (&self.rows[chunk.row], chunk.from + chunk.count);
+            let mut output = |position: usize| {
+                wanted.outputs.push(begin + (position - chunk.from) as i64);
+                wanted.outputs.len() as i64 - 1
+            };
+            match (row.task, &self.jobs[&row.request]) {
+                (Task::Score { from }, Job::Score { request, .. }) => {
+                    for position in chunk.from.max(from - 1)..end {
+                        let after = request.ids.get(position + 1).into_iter();
+                        let last = position + 1 == request.ids.len();
+                        let asked: Vec<u32> =
+                            after.chain(request.candidates.iter().filter(|_| last)).copied().collect();
+                        if !asked.is_empty() {
+                            let at = output(position);
+                            wanted.scores.extend(asked.into_iter().map(|id| (chunk.row, at, i64::from(id))));
+                        }
+                    }
+                }
+                _ if end == row.tokens.len() => {
+                    let at = output(end - 1);
+                    wanted.draws.push((chunk.row, at));
+                }
+                _ => {}
+            }
+            begin += chunk.count as i64;
+        }
+        wanted
+    }
+
+    /// Notes what the pass has read and makes full blocks known.
+    fn advance(&mut self, chunks: &[Chunk]) {
         for chunk in chunks {
             let row = &mut self.rows[chunk.row];
             row.computed += chunk.count;
@@ -87,24 +122,9 @@ impl Engine<'_> {
                 self.blocks.name(row.blocks[row.named], digest);
                 row.named += 1;
             }
-            match (row.task, &self.jobs[&row.request]) {
-                (Task::Score { from }, Job::Score { request, .. }) => {
-                    for position in chunk.from.max(from - 1)..chunk.from + chunk.count {
-                        let at = begin + (position - chunk.from) as i64;
-                        let after = request.ids.get(position + 1).into_iter();
-                        let last = position + 1 == request.ids.len();
-                        let candidates = request.candidates.iter().filter(|_| last);
-                        wanted.scores.extend(after.chain(candidates).map(|&id| (chunk.row, at, i64::from(id))));
-                    }
-                }
-                _ if row.pending() == 0 => wanted.draws.push((chunk.row, begin + chunk.count as i64 - 1)),
-                _ => {}
-            }
             let generates_on = !row.drawn().is_empty() && chunk.count == 1;
             self.counts.prompt_tokens += if generates_on { 0 } else { chunk.count };
-            begin += chunk.count as i64;
         }
-        wanted
     }
 
     fn score(&mut self, hidden: &Tensor, wanted: &Wanted) -> Result<(), LmError> {

@@ -1,0 +1,78 @@
+"""What the benches that run us beside others have in common."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from noise import Noise
+
+PEERS = Path(__file__).resolve().parent
+ROOT = PEERS.parent.parent
+MODELS = Path(os.environ.get("XPLORE_BENCH_MODELS", ROOT / "target" / "bench-models"))
+INSTALLED = Path(os.environ.get("XPLORE_BENCH_PEERS", ROOT / "target" / "peers"))
+
+
+def model_folder(shape):
+    """The folder of a model of this shape, made if it is not there."""
+    folder = MODELS / shape
+    if not (folder / "prompts.json").exists():
+        subprocess.run([sys.executable, PEERS / "make_model.py", shape, folder], check=True)
+    return folder
+
+
+def last_json(command, **more):
+    """The last line of JSON that a command prints; {"failed": …} if there is none."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, **more)
+    found = [line for line in run.stdout.splitlines() if line.startswith("{")]
+    if run.returncode or not found:
+        return {"failed": (run.stderr or run.stdout)[-400:]}
+    return json.loads(found[-1])
+
+
+def xplore(command, rows, folder, *options):
+    """Runs `xplore COMMAND --stats` on rows; its line of costs, and how much the machine did beside it."""
+    Path(folder, "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    noise = Noise()
+    stats = last_json([ROOT / "target/release/xplore", command, "--input", f"{folder}/in.jsonl", "--out",
+                       f"{folder}/out.jsonl", "--stats", *options])
+    return stats if "failed" in stats else {"engine": "xplore", **stats, **noise.shares()}
+
+
+def least_disturbed(engines, repeat):
+    """Runs every engine `repeat` times, in turn; for each the line that other work disturbed least."""
+    best = {}
+    for _ in range(repeat):
+        for name, run in engines.items():
+            line = run()
+            disturbed = lambda l: l.get("other_cpu_share", 1) + l.get("steal_share", 1)
+            if name not in best or disturbed(line) < disturbed(best[name]):
+                best[name] = line
+    if "failed" in best["xplore"]:
+        sys.exit(f"xplore failed: {best['xplore']['failed']}")
+    return best
+
+
+def compare(best, key):
+    """Our figure and, for each other engine, its own and how many times as large ours is."""
+    ours = best["xplore"][key]
+    words = [f"xplore {ours:.4g}"]
+    for name, line in best.items():
+        if name != "xplore":
+            words.append(f"{name} {line[key]:.4g} (× {ours / line[key]:.2f})" if key in line else f"{name} failed")
+    return ", ".join(words)
+
+
+def write(path, runs):
+    """Writes results with a description of the machine."""
+    lines = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
+    field = lambda name: next((l.split(":")[1].strip() for l in lines if l.startswith(name)), "?")
+    flags = field("flags").split()
+    features = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
+    machine = {"cpu": field("model name"), "family": field("cpu family"), "model": field("model"),
+               "cores": os.cpu_count(), "features": features, "system": platform.platform()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine, "runs": runs}, indent=2) + "\n", encoding="utf-8")
