@@ -88,7 +88,9 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         let code = match error {
             TrainError::Model(error) => return error.into(),
-            TrainError::Hub(HubError::NoSuchPlace { .. } | HubError::NotAModel { .. }) => DATA,
+            TrainError::Hub(HubError::NoSuchPlace { .. } | HubError::NotAFile { .. } | HubError::NotAModel { .. }) => {
+                DATA
+            }
             TrainError::Hub(HubError::NotCached { .. } | HubError::Network { .. }) => ENVIRONMENT,
             TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => DATA,
             TrainError::Prompt(_) | TrainError::Reward(_) => CONFIG,

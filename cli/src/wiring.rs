@@ -1,18 +1,55 @@
 //! From configurations to the parts they name.
 
 use std::path::Path;
+use std::time::Duration;
 
-use chat::{PromptSet, Sampling};
+use chat::records::Checked;
+use chat::{Completer, PromptSet, Sampling, jsonl};
 use configs::judge::{ItemOrders, JudgeConfig, JudgeMode as ConfiguredMode};
 use configs::rl::RewardConfig;
 use configs::sampling::SamplingConfig;
+use remote::{RemoteModel, Settings};
 use rewards::{Composition, JudgeMode, JudgeSettings, Orders};
+use serde::de::DeserializeOwned;
+use trainer::start;
 
 use crate::failure::Failure;
 
 /// Loads a prompt set by name or folder.
 pub fn prompts(set: &str) -> Result<PromptSet, Failure> {
     Ok(PromptSet::new(set, &configs::prompts::sources(set)?)?)
+}
+
+/// The rows of a file, local or on the hub.
+pub fn rows<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, Failure> {
+    let local = hub::data(path, &hub::Settings::from_environment()).map_err(trainer::TrainError::from)?;
+    Ok(jsonl::read(&local)?)
+}
+
+/// The model behind a judge, in this process or at an endpoint.
+pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Failure> {
+    let at = &config.endpoint;
+    if !at.is_given() {
+        return Ok(Box::new(start::load(&config.model)?));
+    }
+    let api_key = match at.api_key_env.as_str() {
+        "" => None,
+        name => Some(std::env::var(name).map_err(|_| {
+            Failure::usage(format!("endpoint.api_key_env names the environment variable {name}, which is not set"))
+        })?),
+    };
+    let settings = Settings {
+        api_key,
+        concurrency: at.concurrency,
+        timeout: Duration::from_secs_f64(at.timeout_seconds),
+        retries: at.retries,
+        ..Settings::new(&at.url, &at.model)
+    };
+    let model = RemoteModel::new(settings);
+    Ok(Box::new(match at.journal.as_os_str().is_empty() {
+        true => model,
+        false => model.with_journal(&at.journal).map_err(|e| Failure::data(e.to_string()))?,
+    }))
 }
 
 /// How a judge is asked; `seed` decides the item order where only one is asked.

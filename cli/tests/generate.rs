@@ -200,4 +200,7 @@ fn what_is_wrong_is_named_by_file_and_row() {
     refused("generate", good, &["--max-rows", "0"], 2, &["--max-rows"]);
     refused("generate", good, &["--cache-gib", "0"], 2, &["--cache-gib"]);
     refused("generate", good, &["--cache-gib", "0.00001"], 3, &["cache"]);
+    let (_, said, code) = xplore(&["score", "--model", model, "--input", "hf://datasets/me/rows"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("hf://datasets/owner/name/path"), "{said}");
 }

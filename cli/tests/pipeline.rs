@@ -1,10 +1,14 @@
 //! The whole pipeline at a small size: it runs, leaves what it says, loads in its own commands, and is reproducible.
 
+mod serving;
+
 use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
 use serde_json::Value;
+
+use crate::serving::serve;
 
 /// Small enough for half a minute; the models learn nothing, the synthesis lets everyone pass.
 const SMALL: &[&str] = &[
@@ -27,8 +31,11 @@ const SMALL: &[&str] = &[
     "rl.log.rollouts_every=1",
 ];
 
+/// The variable that holds the token of the served judge.
+const KEY: &str = "XPLORE_TEST_KEY";
+
 fn xplore(arguments: &[&str]) -> String {
-    let output = Command::cargo_bin("xplore").unwrap().args(arguments).output().unwrap();
+    let output = Command::cargo_bin("xplore").unwrap().args(arguments).env(KEY, "secret").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
@@ -107,6 +114,8 @@ fn commands_run_on_what_the_quickstart_left(run: &Path) {
     assert!(shown.contains("samples = 3"), "{shown}");
     xplore(&["report", run.to_str().unwrap(), "--out", &at("again.html")]);
 
+    a_judge_may_be_elsewhere(run);
+
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let histories = root.join("examples/histories.jsonl");
     for mode in [None, Some("--streaming")] {
@@ -119,4 +128,41 @@ fn commands_run_on_what_the_quickstart_left(run: &Path) {
         assert_eq!(lines.lines().count(), people);
         assert!(lines.lines().all(|l| serde_json::from_str::<Value>(l).unwrap()["uid"].is_string()));
     }
+}
+
+/// The same judge in this process and behind an endpoint: the same verdicts; and a journal from which they come again when
+/// nobody serves any more.
+fn a_judge_may_be_elsewhere(run: &Path) {
+    let at = |name: &str| run.join(name).display().to_string();
+    let config = |judge: &str| {
+        let head = format!(
+            "people = '{}'\nmax_people = 2\nsettings = ['full']\nprompts = 'compact'\n",
+            at("data/people.jsonl")
+        );
+        let model = format!("[[models]]\nname = 'rl'\nmodel.path = '{}'\nmodel.dtype = 'fp32'\n", at("models/rl"));
+        format!(
+            "{head}sampling.max_new_tokens = 24\n{model}[[judges]]\nname = 'judge'\njudge.prompts = 'compact'\n\
+                 judge.mode = 'forced'\njudge.answer_prefix = 'answer'\n{judge}\n"
+        )
+    };
+    let evaluate = |name: &str, judge: &str| -> Value {
+        let file = run.join(format!("{name}.toml"));
+        fs::write(&file, config(judge)).unwrap();
+        let out = format!("out={}", at(name));
+        xplore(&["eval", "--config", file.to_str().unwrap(), "--set", &out]);
+        let folder = run.join(name).read_dir().unwrap().next().unwrap().unwrap().path();
+        serde_json::from_str(&fs::read_to_string(folder.join("eval.json")).unwrap()).unwrap()
+    };
+    let here = evaluate("here", &format!("judge.model.path = '{}'\njudge.model.dtype = 'fp32'", at("models/judge")));
+    let server = serve(&run.join("models/judge"), &["--api-key", "secret"]);
+    let endpoint = format!(
+        "judge.endpoint.url = '{}'\njudge.endpoint.model = 'judge'\njudge.endpoint.journal = '{}'\n\
+         judge.endpoint.retries = 0\njudge.endpoint.api_key_env = '{KEY}'",
+        server.url,
+        at("journal.jsonl")
+    );
+    let there = evaluate("there", &endpoint);
+    assert_eq!(here, there);
+    drop(server);
+    assert_eq!(there, evaluate("again", &endpoint), "answers in the journal are not asked for again");
 }

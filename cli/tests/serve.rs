@@ -1,11 +1,12 @@
 //! `xplore serve`, asked by the official OpenAI client and by our own remote model.
 
+mod serving;
 mod tiny;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -16,35 +17,8 @@ use remote::{RemoteModel, Settings};
 use serde_json::Value as Json;
 use tch::{Device, Kind};
 
+use crate::serving::serve;
 use crate::tiny::folder;
-
-/// A running server; killed when dropped.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn serve(folder: &Path, more: &[&str]) -> Server {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_xplore"))
-        .args(["serve", "--dtype", "fp32", "--port", "0", "--model"])
-        .arg(folder)
-        .args(more)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = lines.next().unwrap().unwrap();
-    thread::spawn(move || lines.for_each(drop));
-    let url = line.split(" at ").nth(1).unwrap_or_else(|| panic!("{line}")).to_owned();
-    Server { child, url }
-}
 
 fn asked(text: &str, seed: u64, max_tokens: usize) -> CompletionRequest {
     CompletionRequest { seed, ..CompletionRequest::new(vec![Message::user(text)], Sampling::all(max_tokens)) }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Defect, Under, Verdict, at_least, ensure, given};
+use crate::endpoint::EndpointConfig;
 use crate::model::ModelSource;
 
 /// How the judge's answer is read.
@@ -31,8 +32,10 @@ pub enum ItemOrders {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// The judge's model. Published: Qwen3-8B, thinking off.
+    /// The judge's model, in this process. Published: Qwen3-8B, thinking off. Either this or `endpoint`.
     pub model: ModelSource,
+    /// The judge's model, served by somebody else. Default: not given.
+    pub endpoint: EndpointConfig,
     /// How the answer is read. Default: forced.
     pub mode: JudgeMode,
     /// Longest evidence in tokens; read by `reasoned` only. Default: 64.
@@ -54,6 +57,7 @@ impl Default for JudgeConfig {
     fn default() -> Self {
         Self {
             model: ModelSource::default(),
+            endpoint: EndpointConfig::default(),
             mode: JudgeMode::default(),
             max_new_tokens: 64,
             orders: ItemOrders::Both,
@@ -66,7 +70,14 @@ impl Default for JudgeConfig {
 
 impl JudgeConfig {
     pub(crate) fn check(&self) -> Verdict {
-        self.model.check().under("model")?;
+        if self.endpoint.is_given() {
+            let path = &self.model.path;
+            let expected = "nothing beside endpoint.url: a judge is either in this process or behind an endpoint";
+            ensure(path.is_empty(), "model.path", format!("`{path}`"), expected)?;
+            self.endpoint.check().under("endpoint")?;
+        } else {
+            self.model.check().under("model")?;
+        }
         self.check_question()
     }
 

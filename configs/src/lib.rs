@@ -27,6 +27,7 @@
 
 mod check;
 pub mod checkpoint;
+pub mod endpoint;
 pub mod error;
 pub mod eval;
 pub mod judge;

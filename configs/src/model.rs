@@ -34,7 +34,7 @@ pub enum Dtype {
 }
 
 /// An existing model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSource {
     /// A folder in Hugging Face's layout, or a hub id such as `Qwen/Qwen3-8B`. Required; empty means not given.
@@ -43,11 +43,33 @@ pub struct ModelSource {
     pub dtype: Dtype,
     /// Where it computes. Default: auto.
     pub device: Device,
+    /// Memory for the keys and values of what it generates or scores at once, GiB. Default: 4.
+    pub cache_gib: f64,
+    /// Sequences it generates at once, if their keys and values fit. Default: 512.
+    pub max_rows: usize,
+    /// Tokens of one forward pass while it generates or scores; longer prompts are read in parts. Default: 8192.
+    pub step_tokens: usize,
+}
+
+impl Default for ModelSource {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            dtype: Dtype::default(),
+            device: Device::default(),
+            cache_gib: 4.0,
+            max_rows: 512,
+            step_tokens: 8192,
+        }
+    }
 }
 
 impl ModelSource {
     pub(crate) fn check(&self) -> Verdict {
-        given(!self.path.is_empty(), "path", "a model folder or a hub id")
+        given(!self.path.is_empty(), "path", "a model folder or a hub id")?;
+        positive("cache_gib", self.cache_gib)?;
+        at_least("max_rows", self.max_rows, 1)?;
+        at_least("step_tokens", self.step_tokens, 1)
     }
 }
 
@@ -92,7 +114,10 @@ impl ModelStart {
     /// nothing is left out; without either, the new model has the default shape.
     pub fn start(&self) -> Start {
         match &self.path {
-            Some(path) => Start::Existing(ModelSource { path: path.clone(), dtype: self.dtype, device: self.device }),
+            Some(path) => {
+                let (path, dtype, device) = (path.clone(), self.dtype, self.device);
+                Start::Existing(ModelSource { path, dtype, device, ..ModelSource::default() })
+            }
             None => Start::Random {
                 shape: self.shape.clone().unwrap_or_default(),
                 tokenizer: self.tokenizer.clone().unwrap_or_default(),

@@ -252,7 +252,12 @@ impl QuickstartConfig {
 
     /// A model of the run, in the run's number format and place.
     pub fn source(&self, path: &Path) -> ModelSource {
-        ModelSource { path: path.display().to_string(), dtype: self.dtype, device: self.device }
+        ModelSource {
+            path: path.display().to_string(),
+            dtype: self.dtype,
+            device: self.device,
+            ..ModelSource::default()
+        }
     }
 
     /// The training of a judge, from random weights, on the rows in `rows`, with the tokenizer in the folder

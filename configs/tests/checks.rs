@@ -46,6 +46,34 @@ fn sft() {
 }
 
 #[test]
+fn models_that_generate_and_judges_elsewhere() {
+    for (key, expected, refused, accepted) in [
+        ("model.cache_gib", "finite number above 0", "0", "0.5"),
+        ("model.max_rows", "at least 1", "0", "1"),
+        ("judge.model.step_tokens", "at least 1", "0", "1"),
+    ] {
+        check::<RlConfig>(RL, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    let served = RL.replace("[judge.model]\npath='j'", "[judge.endpoint]\nurl='http://node:1/v1'\nmodel='m'");
+    for (key, expected, refused, accepted) in [
+        ("judge.endpoint.url", "an address such as", "node7:8000", "https://a/v1"),
+        ("judge.endpoint.model", "the model's name", "''", "a"),
+        ("judge.endpoint.concurrency", "at least 1", "0", "1"),
+        ("judge.endpoint.timeout_seconds", "at most 86400", "1e9", "0.5"),
+        ("judge.model.path", "either in this process or behind an endpoint", "j", "''"),
+    ] {
+        check::<RlConfig>(&served, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    check::<RlConfig>(
+        &served,
+        "judge.model.path",
+        "a model folder",
+        "judge.endpoint.url=''",
+        "judge.endpoint.retries=0",
+    );
+}
+
+#[test]
 fn new_models() {
     for (key, expected, refused, accepted) in [
         ("shape.hidden_size", "at least 1", "0", "1"),

@@ -1,17 +1,26 @@
-//! Where a model is: a local folder, or a hub id such as `Qwen/Qwen3-8B`, which is downloaded once and then taken from
-//! Hugging Face's cache. `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
+//! Where a model or a file of data is: a local path, or a place on Hugging Face's hub, from which it is downloaded once and
+//! then taken from their cache. A model is named as `Qwen/Qwen3-8B`, a file as `hf://datasets/owner/name/rows.jsonl`;
+//! `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
 
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-/// Why a model is not to be had.
+/// Why a model or a file is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither a folder nor an id.
     #[error("`{given}`: no such folder, and not a hub id (owner/name or owner/name@revision)")]
     NoSuchPlace {
+        /// What was given.
+        given: String,
+    },
+    /// Not the name of a file on the hub.
+    #[error(
+        "`{given}`: a file on the hub is named hf://datasets/owner/name/path/of/file or hf://datasets/owner/name@revision/…"
+    )]
+    NotAFile {
         /// What was given.
         given: String,
     },
@@ -106,21 +115,51 @@ fn parse(given: &str) -> Option<(&str, &str)> {
     (word(owner) && word(name) && !revision.is_empty()).then_some((id, revision))
 }
 
-fn download(given: &str, repo: &Repo, settings: &Settings) -> Result<PathBuf, HubError> {
-    let network = |error: ApiError| HubError::Network {
-        given: given.into(),
-        endpoint: settings.endpoint.clone(),
-        cause: in_words(&error),
-    };
-    let api: Api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
+/// A file of data: `given` itself unless it begins with `hf://`, else that file in the cache, downloaded if need be.
+///
+/// # Errors
+/// See [`HubError`].
+pub fn data(given: &Path, settings: &Settings) -> Result<PathBuf, HubError> {
+    let text = given.to_string_lossy();
+    let Some(place) = text.strip_prefix("hf://") else { return Ok(given.into()) };
+    let (id, revision, file) = place
+        .strip_prefix("datasets/")
+        .and_then(parse_file)
+        .ok_or_else(|| HubError::NotAFile { given: text.to_string() })?;
+    let repo = Repo::with_revision(id.into(), RepoType::Dataset, revision.into());
+    if settings.offline {
+        let cached = Cache::new(settings.cache.clone()).repo(repo).get(file);
+        return cached.ok_or_else(|| HubError::NotCached { given: text.to_string(), cache: settings.cache.clone() });
+    }
+    let network = network(&text, settings);
+    api(settings).map_err(&network)?.repo(repo).get(file).map_err(&network)
+}
+
+/// `owner/name/path` or `owner/name@revision/path`: id, revision, path.
+fn parse_file(place: &str) -> Option<(&str, &str, &str)> {
+    let (owner, rest) = place.split_once('/')?;
+    let (name, file) = rest.split_once('/')?;
+    let (id, revision) = parse(&place[..owner.len() + 1 + name.len()])?;
+    (!file.is_empty()).then_some((id, revision, file))
+}
+
+fn network<'a>(given: &'a str, settings: &'a Settings) -> impl Fn(ApiError) -> HubError + 'a {
+    |error| HubError::Network { given: given.into(), endpoint: settings.endpoint.clone(), cause: in_words(&error) }
+}
+
+fn api(settings: &Settings) -> Result<Api, ApiError> {
+    ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
         .with_endpoint(settings.endpoint.clone())
         .with_token(settings.token.clone())
         .with_progress(settings.progress)
         .with_retries(5)
         .build()
-        .map_err(network)?;
-    let remote = api.repo(repo.clone());
-    let files: Vec<String> = remote.info().map_err(network)?.siblings.into_iter().map(|s| s.rfilename).collect();
+}
+
+fn download(given: &str, repo: &Repo, settings: &Settings) -> Result<PathBuf, HubError> {
+    let network = network(given, settings);
+    let remote = api(settings).map_err(&network)?.repo(repo.clone());
+    let files: Vec<String> = remote.info().map_err(&network)?.siblings.into_iter().map(|s| s.rfilename).collect();
     let wanted: Vec<&String> = files.iter().filter(|name| is_part_of_a_model(name)).collect();
     for (missing, ending) in
         [("config.json", "config.json"), ("tokenizer.json", "tokenizer.json"), ("*.safetensors", ".safetensors")]
@@ -131,7 +170,7 @@ fn download(given: &str, repo: &Repo, settings: &Settings) -> Result<PathBuf, Hu
     }
     let mut folder = None;
     for name in wanted {
-        let path = remote.get(name).map_err(network)?;
+        let path = remote.get(name).map_err(&network)?;
         folder = path.parent().map(Path::to_owned);
     }
     folder.ok_or_else(|| HubError::NotAModel { given: given.into(), missing: "config.json" })
@@ -165,6 +204,15 @@ mod tests {
         assert_eq!(parse("a/b@refs/pr/3"), Some(("a/b", "refs/pr/3")));
         for path in ["model", "./a/b", "../b", "/a/b", "a/b/c", "a/", "/b", "a b/c", "a/b@", "runs/x/", "~/m"] {
             assert_eq!(parse(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn files_are_told_from_repositories() {
+        assert_eq!(parse_file("a/b/c.jsonl"), Some(("a/b", "main", "c.jsonl")));
+        assert_eq!(parse_file("a/b@v2/c/d.jsonl"), Some(("a/b", "v2", "c/d.jsonl")));
+        for place in ["a/b", "a/b/", "a//c", "a/b@/c", "/b/c"] {
+            assert_eq!(parse_file(place), None, "{place}");
         }
     }
 }

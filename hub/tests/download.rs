@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use hub::{HubError, Settings, model};
+use hub::{HubError, Settings, data, model};
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("config.json", "{\"model_type\": \"qwen3\"}"),
     ("tokenizer.json", "{}"),
     ("tokenizer_config.json", "{}"),
@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 7] = [
     ("model.safetensors", "0123456789"),
     ("pytorch_model.bin", "left out"),
     ("onnx/config.json", "left out"),
+    ("parts/rows.jsonl", "{}\n"),
 ];
 
 /// A hub with one repository, `me/tiny`; it notes what it is asked.
@@ -95,6 +96,29 @@ fn a_repository_is_downloaded_once_and_then_taken_from_the_cache() {
     assert!(again.iter().all(|a| a.starts_with("/api/")), "files were asked for again: {again:?}");
     assert_eq!(model("me/tiny@v1", &Settings { offline: true, ..online }).unwrap(), folder);
     assert_eq!(hub.asked.lock().unwrap().len(), 0, "offline is offline");
+}
+
+#[test]
+fn a_file_of_data_is_downloaded_once_and_then_taken_from_the_cache() {
+    let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
+    let online = settings(&hub, cache.path());
+    let name = Path::new("hf://datasets/me/tiny@v1/parts/rows.jsonl");
+    let file = data(name, &online).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "{}\n");
+    let asked = std::mem::take(&mut *hub.asked.lock().unwrap());
+    assert!(asked.iter().all(|a| a.starts_with("/datasets/me/tiny/resolve/v1/parts/rows.jsonl")), "{asked:?}");
+
+    assert_eq!(data(name, &online).unwrap(), file);
+    let offline = Settings { offline: true, ..online.clone() };
+    assert_eq!(data(name, &offline).unwrap(), file);
+    assert_eq!(data(Path::new("not/there.jsonl"), &online).unwrap(), Path::new("not/there.jsonl"));
+    assert_eq!(hub.asked.lock().unwrap().len(), 0, "what is in the cache, or local, asks nobody");
+
+    let error = |given: &str, settings: &Settings| data(Path::new(given), settings).unwrap_err();
+    assert!(matches!(error("hf://me/tiny/rows.jsonl", &online), HubError::NotAFile { .. }));
+    assert!(matches!(error("hf://datasets/me/tiny", &online), HubError::NotAFile { .. }));
+    assert!(matches!(error("hf://datasets/me/tiny/other.jsonl", &offline), HubError::NotCached { .. }));
+    assert!(error("hf://datasets/me/tiny/other.jsonl", &online).to_string().contains("404"));
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
 
 /// Copies `data`, a part of `file`, to `place`, a piece at a time: of the file no more is in memory than a piece.
 fn fill(place: &Tensor, data: &[u8], stored: Kind, file: &MappedFile) -> Result<(), LmError> {
-    const PIECE: usize = 16 << 20;
+    const PIECE: usize = 4 << 20;
     let width = stored.elt_size_in_bytes();
     let place = place.view([-1]);
     // Where the tensor begins in the file; both are slices of the same mapping.

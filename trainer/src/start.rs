@@ -5,6 +5,7 @@ use std::path::Path;
 use chat::tokenizer::Tokenizer;
 use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, TokenizerConfig};
 use dist::Place;
+use lm::generate::Limits;
 use lm::{Decoder, LocalModel, ModelSpec, Params, Rope};
 use tch::{Device, Kind};
 
@@ -61,7 +62,14 @@ pub fn kind(dtype: Dtype) -> Kind {
 /// If the folder is not a complete model, the hub does not have it, or the device is not there.
 pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
     let folder = hub::model(&source.path, &hub::Settings::from_environment())?;
-    Ok(LocalModel::load(&folder, kind(source.dtype), device(source.device)?)?)
+    let mut model = LocalModel::load(&folder, kind(source.dtype), device(source.device)?)?;
+    model.limits = Limits {
+        max_rows: source.max_rows,
+        step_tokens: source.step_tokens,
+        cache_bytes: (source.cache_gib * f64::from(1 << 30)) as usize,
+        ..Limits::default()
+    };
+    Ok(model)
 }
 
 /// A new model with random weights.
@@ -116,4 +124,30 @@ pub fn tokenizer<'a>(
         Some(folder) => Tokenizer::load(Path::new(folder))?,
         None => Tokenizer::train(texts, config.vocab_size)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_source_says_of_generation_bounds_the_model() {
+        let texts = ["likes warm stories about space"];
+        let tokenizer = Tokenizer::train(texts.iter().copied(), 300).unwrap();
+        let shape = ModelShape::default();
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("model");
+        let model = random("new", &shape, tokenizer, 1, Wanted::Cpu).unwrap();
+        crate::run::save(&folder, &model).unwrap();
+        let source = ModelSource {
+            path: folder.display().to_string(),
+            dtype: Dtype::Fp32,
+            device: Wanted::Cpu,
+            cache_gib: 0.5,
+            max_rows: 3,
+            step_tokens: 77,
+        };
+        let limits = load(&source).unwrap().limits;
+        assert_eq!((limits.cache_bytes, limits.max_rows, limits.step_tokens), (1 << 29, 3, 77));
+    }
 }

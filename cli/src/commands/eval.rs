@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chat::{PromptSet, jsonl};
+use chat::{Completer, PromptSet};
 use configs::{EvalConfig, RunConfig, Setting as Configured};
 use evals::evaluate::{EvalJudge, Plan, evaluate};
 use evals::evaluation::Evaluation;
@@ -19,7 +19,7 @@ use crate::wiring;
 pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
     let config: EvalConfig = configs::load(file, set)?;
     start::prepare_process(config.threads)?;
-    let mut people: Vec<Person> = jsonl::read(&config.people)?;
+    let mut people: Vec<Person> = wiring::rows(&config.people)?;
     if config.max_people > 0 {
         people.truncate(config.max_people);
     }
@@ -41,13 +41,13 @@ pub fn measure(config: &EvalConfig, people: &[Person]) -> Result<Evaluation, Fai
     let judge_parts = config
         .judges
         .iter()
-        .map(|j| Ok((wiring::prompts(&j.judge.prompts)?, start::load(&j.judge.model)?)))
-        .collect::<Result<Vec<(PromptSet, LocalModel)>, Failure>>()?;
+        .map(|j| Ok((wiring::prompts(&j.judge.prompts)?, wiring::judge_model(&j.judge)?)))
+        .collect::<Result<Vec<(PromptSet, Box<dyn Completer>)>, Failure>>()?;
     let judges = config
         .judges
         .iter()
         .zip(&judge_parts)
-        .map(|(j, (prompts, model))| Judge::new(model, prompts, wiring::judge_settings(&j.judge, config.seed)))
+        .map(|(j, (prompts, model))| Judge::new(&**model, prompts, wiring::judge_settings(&j.judge, config.seed)))
         .collect::<Result<Vec<_>, _>>()?;
     let named: Vec<EvalJudge<'_>> =
         config.judges.iter().zip(&judges).map(|(j, judge)| EvalJudge { name: &j.name, judge, limit: None }).collect();

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::failure::Failure;
+use crate::wiring;
 
 /// A line: exactly one of `text`, `ids` and `messages`, and what belongs to them.
 #[derive(Debug, Default, Deserialize)]
@@ -98,7 +99,7 @@ impl Row {
 
 /// What `f` makes of every row.
 pub fn read<T>(path: &Path, f: impl Fn(Row) -> Result<T, RowError>) -> Result<Vec<T>, Failure> {
-    let rows: Vec<Row> = jsonl::read(path)?;
+    let rows: Vec<Row> = wiring::rows(path)?;
     let named = |(i, row)| f(row).map_err(|e| Failure::data(format!("{}: row {}: {e}", path.display(), i + 1)));
     rows.into_iter().enumerate().map(named).collect()
 }

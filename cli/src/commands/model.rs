@@ -69,15 +69,15 @@ impl Source {
             Number::Bf16 => Dtype::Bf16,
             Number::Fp16 => Dtype::Fp16,
         };
-        let source = ModelSource { path: folder.display().to_string(), dtype, device: Device::Auto };
-        let mut model = start::load(&source)?;
-        model.limits = Limits {
+        let source = ModelSource {
+            path: folder.display().to_string(),
+            dtype,
+            device: Device::Auto,
+            cache_gib: self.cache_gib,
             max_rows: self.max_rows,
             step_tokens: self.step_tokens,
-            cache_bytes: (self.cache_gib * f64::from(1 << 30)) as usize,
-            ..Limits::default()
         };
-        Ok(model)
+        Ok(start::load(&source)?)
     }
 }
 

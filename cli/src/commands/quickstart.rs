@@ -117,6 +117,7 @@ fn train_and_save(
             path: kept.display().to_string(),
             dtype: config.model.dtype,
             device: config.model.device,
+            ..Default::default()
         })?);
     }
     let _ = std::fs::remove_file(&stamp);

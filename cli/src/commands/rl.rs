@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chat::{RlRow, jsonl};
+use chat::RlRow;
 use configs::{RlConfig, RunConfig};
 use lm::LocalModel;
 use rewards::Judge;
@@ -18,7 +18,7 @@ pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
     start::prepare_process(config.threads)?;
     // Everything that a user may have misspelt is looked at before weights load.
     wiring::composition(&config.reward)?;
-    let rows: Vec<RlRow> = jsonl::read(&config.data.train)?;
+    let rows: Vec<RlRow> = wiring::rows(&config.data.train)?;
     let mut run = Run::create(&config.folder(), &config.resolved()?)?;
     let checkpoints = run.folder().join("checkpoints");
     train(&config, &rows, &mut run, Some(&checkpoints))?;
@@ -37,8 +37,8 @@ pub fn train(
     let prompts = wiring::prompts(&config.prompts)?;
     let judge_prompts = wiring::prompts(&config.judge.prompts)?;
     let mut model = start::load(&config.model)?;
-    let judge_model = start::load(&config.judge.model)?;
-    let judge = Judge::new(&judge_model, &judge_prompts, wiring::judge_settings(&config.judge, config.seed))?;
+    let judge_model = wiring::judge_model(&config.judge)?;
+    let judge = Judge::new(&*judge_model, &judge_prompts, wiring::judge_settings(&config.judge, config.seed))?;
     let mut progress = Progress::new("rl");
     let mut last = String::new();
     let mut show = |step, steps, metrics: &trainer::run::Metrics| {

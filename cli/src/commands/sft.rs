@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use chat::{SftRow, jsonl};
+use chat::SftRow;
 use configs::{RunConfig, SftConfig, Start};
 use lm::LocalModel;
 use trainer::{Output, Run, sft, start};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::wiring;
 
 /// Runs the command.
 pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
     let config: SftConfig = configs::load(file, set)?;
     start::prepare_process(config.threads)?;
-    let rows: Vec<SftRow> = jsonl::read(&config.data.train)?;
+    let rows: Vec<SftRow> = wiring::rows(&config.data.train)?;
     let mut run = Run::create(&config.folder(), &config.resolved()?)?;
     let checkpoints = run.folder().join("checkpoints");
     train(&config, &rows, &mut run, "sft", Some(&checkpoints))?;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use chat::{Completer, CompletionRequest, History, Interaction, Sampling, jsonl, reasoning};
-use configs::{Device, Dtype, ModelSource};
+use configs::{Dtype, ModelSource};
 use rewards::Draw;
 use serde_json::json;
 use trainer::start;
@@ -33,8 +33,8 @@ pub fn run(model: &Path, history: &Path, prompts: &str, how: How, out: Option<&P
     }
     start::prepare_process(0)?;
     let prompts = wiring::prompts(prompts)?;
-    let people: Vec<History> = jsonl::read(history)?;
-    let source = ModelSource { path: model.display().to_string(), dtype: Dtype::Fp32, device: Device::Auto };
+    let people: Vec<History> = wiring::rows(history)?;
+    let source = ModelSource { path: model.display().to_string(), dtype: Dtype::Fp32, ..ModelSource::default() };
     let model = start::load(&source)?;
     let mut progress = Progress::new("summarize");
     let mut pasts: Vec<Option<String>> = people.iter().map(|_| None).collect();
