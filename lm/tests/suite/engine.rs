@@ -164,11 +164,16 @@ fn scores_are_those_of_a_plain_pass_whatever_is_shared() {
 /// Log-probabilities of samples under temperature, top-p and a penalty are those of a fresh pass at that temperature.
 #[test]
 fn reported_log_probabilities_are_those_of_a_fresh_pass() {
-    let model = decoder(Family::Llama, false);
+    for family in [Family::Llama, Family::Qwen3] {
+        reported_are_fresh(&decoder(family, false));
+    }
+}
+
+fn reported_are_fresh(model: &Decoder) {
     let sampling = Sampling { temperature: 0.7, top_p: 0.8, repetition_penalty: 1.3, ..Sampling::all(50) };
     let prompt = ids(3, 40);
     let requests = [Request { sampling, ..request(prompt.clone(), vec![1, 2, 3], 50) }];
-    for sample in &generate(&model, Limits::default(), &requests)[0] {
+    for sample in &generate(model, Limits::default(), &requests)[0] {
         let whole: Vec<u32> = prompt.iter().chain(&sample.ids).copied().collect();
         let batch = Packed::new(&[whole], CONTEXT, Device::Cpu).unwrap();
         let hidden = model.forward(&batch).unwrap();
@@ -176,7 +181,7 @@ fn reported_log_probabilities_are_those_of_a_fresh_pass() {
             rows: Tensor::arange_start(39, 89, (Kind::Int64, Device::Cpu)),
             targets: batch.ids.narrow(0, 40, 50),
         };
-        let fresh: Vec<f32> = Vec::try_from(score(&model, &hidden, &at, 0.7).unwrap().logprobs).unwrap();
+        let fresh: Vec<f32> = Vec::try_from(score(model, &hidden, &at, 0.7).unwrap().logprobs).unwrap();
         for (a, b) in sample.logprobs.iter().zip(fresh) {
             assert!((a - b).abs() < 1e-4, "{a} and {b}");
         }

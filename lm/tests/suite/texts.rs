@@ -57,6 +57,18 @@ pub fn conversations() -> Vec<Vec<Message>> {
         vec![user("question"), assistant("calls"), user("[tool] result"), assistant(thought)],
         vec![user("one"), user("two"), system("late"), assistant("three")],
         vec![user("a"), assistant("\n\nleading newlines </think> and \n")],
+        vec![system("s"), user("a"), assistant(thought)],
+        vec![system("s"), user("[tool] only results"), assistant("b"), user("[tool] more")],
+        vec![user("a"), assistant("<think>\n\n</think>\n\nempty thought"), user("b")],
+        vec![user("a"), assistant("<think>never closed"), user("b")],
+        vec![user("a"), assistant("closed </think> twice </think> end"), user("b")],
+        vec![user("a"), assistant(""), user("b"), assistant("")],
+        vec![user("a"), assistant(thought), user("[tool] result"), assistant(thought), user("[tool] result")],
+        vec![user("{\"selection\": \"Item A\"}"), assistant("{\"selection\": \"Item ")],
+        vec![user("long ".repeat(200).as_str()), assistant("ok")],
+        vec![system("two\n\nparagraphs"), user("\ttabbed\r\nlines"), assistant(" \u{a0}odd spaces\u{3000}")],
+        vec![system("<think>in the rules</think>"), user("<think>asked</think>"), assistant("answered")],
+        vec![user("a"), system("s"), user("b"), assistant("c"), system("t")],
     ]
 }
 
