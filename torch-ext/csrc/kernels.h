@@ -1,5 +1,5 @@
-// Loops over fp32 and bf16 numbers for the CPU. Every function works on the rows [begin, end) so that the caller can split
-// the work. Those for bf16 have no way back: training in bf16 takes libtorch's operations.
+// Loops over fp32 and bf16 numbers for the CPU. Every function works on the rows [begin, end) so that the caller can
+// split the work. Those for bf16 have no way back: training in bf16 takes libtorch's operations.
 #pragma once
 #include <cstdint>
 

@@ -12,8 +12,8 @@ namespace {
 
 // Beyond so many rows libtorch's kernels win: the packing they begin with is paid once for all rows.
 constexpr int64_t kMostRows = 64;
-// Where bf16 numbers are widened, what libtorch has for bf16 is half as fast as what it has for fp32: with many rows it pays
-// to widen the weights for that, if they are not so many that the copy weighs.
+// Where bf16 numbers are widened, what libtorch has for bf16 is half as fast as what it has for fp32: with many rows it
+// pays to widen the weights for that, if they are not so many that the copy weighs.
 constexpr int64_t kManyRows = 512, kMostWeights = 32 << 20;
 
 enum class Way { kSkinny, kWidened, kLibtorch };

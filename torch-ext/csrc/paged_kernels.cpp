@@ -13,8 +13,8 @@ typedef float Floats __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef int32_t Order __attribute__((vector_size(64)));
 
-// 32 neighbouring numbers as two vectors: for fp32 the first and the second half, for bf16 the even and the odd ones, since
-// a bf16 number is the upper half of an fp32 one.
+// 32 neighbouring numbers as two vectors: for fp32 the first and the second half, for bf16 the even and the odd ones,
+// since a bf16 number is the upper half of an fp32 one.
 INSIDE void load(const float* from, Floats& a, Floats& b) {
   std::memcpy(&a, from, sizeof a);
   std::memcpy(&b, from + 16, sizeof b);
@@ -48,8 +48,8 @@ struct Queries {
   int64_t longest;
 };
 
-// Scores of one block. Each key is loaded once; even and odd channels have sums of their own, or each addition would wait
-// for the one before.
+// Scores of one block. Each key is loaded once; even and odd channels have sums of their own, or each addition would
+// wait for the one before.
 template <class T, int G>
 INSIDE void block_scores(const T* k, const Queries<G>& of, float* scores, int64_t stride, int64_t dim, float scale) {
   Floats acc[2][G][2] = {};

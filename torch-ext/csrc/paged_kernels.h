@@ -6,8 +6,8 @@ namespace xplore {
 
 constexpr int64_t kBlock = 32;
 
-// Neighbouring query positions of one row, one key/value head. Keys lie [blocks, kv_heads, dim, kBlock], values [blocks,
-// kv_heads, kBlock, dim]; `k` and `v` point to this head in block 0, `step` is the distance between blocks.
+// Neighbouring query positions of one row, one key/value head. Keys lie [blocks, kv_heads, dim, kBlock], values
+// [blocks, kv_heads, kBlock, dim]; `k` and `v` point to this head in block 0, `step` is the distance between blocks.
 struct PagedHead {
   const void* k;
   const void* v;

@@ -1,5 +1,5 @@
-// All layers of a decoder for a few new tokens on the CPU, between two calls of which nothing of libtorch runs: at so few
-// rows its dispatch and allocation cost as much as the products.
+// All layers of a decoder for a few new tokens on the CPU, between two calls of which nothing of libtorch runs: at so
+// few rows its dispatch and allocation cost as much as the products.
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
@@ -86,8 +86,8 @@ struct Pass {
     const int64_t head = s.dim * kBlock, block = s.kv_heads * head, half = s.dim / 2;
     each_row(qkv, [&](int64_t r) {
       const int64_t at = t.slots[r] / kBlock * block;
-      xplore::queries_keys_values(s, weights, &sums[r * qkv], t.cos + r * half, t.sin + r * half, keys + at, values + at,
-                                  t.slots[r] % kBlock);
+      xplore::queries_keys_values(s, weights, &sums[r * qkv], t.cos + r * half, t.sin + r * half, keys + at,
+                                  values + at, t.slots[r] % kBlock);
     });
     const xplore::PagedCache<T> cache{keys, values, s.heads, s.kv_heads, s.dim, scale};
     xplore::attend_paged(cache, t.queries, sums.data(), qkv, rows.data(), attended,

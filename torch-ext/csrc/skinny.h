@@ -1,9 +1,10 @@
-// Matrix products with few rows: one new token of each sequence that is generating. libtorch's kernels are made for large
-// products; here they spend half their time on packing weights that are used once.
+// Matrix products with few rows: one new token of each sequence that is generating. libtorch's kernels are made for
+// large products; here they spend half their time on packing weights that are used once.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 namespace xplore {
 
@@ -30,7 +31,9 @@ inline int64_t skinny_first_row(int64_t m, int64_t i) { return m * i / skinny_bu
 class Bundled {
  public:
   Bundled(Product product, int64_t m, int64_t k)
-      : room_(std::aligned_alloc(64, (m * k * (product == Product::kPairs ? 2 : 4) + 63) / 64 * 64), std::free) {}
+      : room_(std::aligned_alloc(64, (m * k * (product == Product::kPairs ? 2 : 4) + 63) / 64 * 64), std::free) {
+    if (!room_) throw std::bad_alloc();
+  }
   void* data() { return room_.get(); }
 
  private:

@@ -1,13 +1,13 @@
-// The loop over tiles that all kinds of skinny products share. Included after `#pragma GCC target`, so that everything in
-// it is compiled for the instructions that the including file names.
+// The loop over tiles that all kinds of skinny products share. Included after `#pragma GCC target`, so that everything
+// in it is compiled for the instructions that the including file names.
 #pragma once
 #include "skinny.h"
 
 namespace xplore {
 namespace {
 
-// Weights of so many bytes stay in the second-level cache while all bundles pass over them; so many columns of x stay in
-// the first.
+// Weights of so many bytes stay in the second-level cache while all bundles pass over them; so many columns of x stay
+// in the first.
 constexpr int64_t kGroupBytes = 256 << 10, kDepth = 1024;
 
 // Columns a tile covers at once, so that its sums, the weights and one vector of x fill the 32 registers.
@@ -32,7 +32,8 @@ INSIDE void put_sums(const __m512 (&acc)[R][C], float* y, int64_t stride, bool a
     const __mmask8 mask = static_cast<__mmask8>((1 << count) - 1);
     for (int r = 0; r < R; ++r) {
       const __m512* a = acc[r];
-      __m128 sum = sum_each(a[c], a[c + 1 < C ? c + 1 : last], a[c + 2 < C ? c + 2 : last], a[c + 3 < C ? c + 3 : last]);
+      __m128 sum = sum_each(a[c], a[c + 1 < C ? c + 1 : last], a[c + 2 < C ? c + 2 : last],
+                            a[c + 3 < C ? c + 3 : last]);
       float* to = y + r * stride + c;
       if (add) sum = _mm_add_ps(sum, _mm_maskz_loadu_ps(mask, to));
       _mm_mask_storeu_ps(to, mask, sum);
@@ -86,7 +87,8 @@ void product(const void* bundled, const void* weights, float* y, int64_t m, int6
   constexpr decltype(&bundle<How, 1>) kBundles[] = {bundle<How, 1>, bundle<How, 2>, bundle<How, 3>, bundle<How, 4>,
                                                     bundle<How, 5>, bundle<How, 6>, bundle<How, 7>, bundle<How, 8>};
   const int64_t parts = (k + kDepth - 1) / kDepth, bundles = skinny_bundles(m);
-  const int64_t fit = kGroupBytes / (k / parts * static_cast<int64_t>(sizeof *w)) / 12 * 12, group = fit > 12 ? fit : 12;
+  const int64_t fit = kGroupBytes / (k / parts * static_cast<int64_t>(sizeof *w)) / 12 * 12;
+  const int64_t group = fit > 12 ? fit : 12;
   for (int64_t n = begin; n < end; n += group) {
     const int64_t last = n + group < end ? n + group : end;
     for (int64_t p = 0; p < parts; ++p) {

@@ -80,7 +80,8 @@ void skinny_put(Product product, void* bundled, int64_t m, int64_t k, int64_t ro
     const int64_t at = first * k + (i + j) * rows;
     if (product == Product::kPairs) {
       // Exact: they are bf16 numbers already.
-      const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(a), 16), high = _mm512_srli_epi32(_mm512_castps_si512(c), 16);
+      const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(a), 16);
+      const __m512i high = _mm512_srli_epi32(_mm512_castps_si512(c), 16);
       uint16_t* to = static_cast<uint16_t*>(bundled) + at + (row - first) * 32;
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(low));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), _mm512_cvtepi32_epi16(high));
