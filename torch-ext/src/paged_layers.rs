@@ -56,7 +56,8 @@ pub(crate) struct RawTokens {
     n: i64,
 }
 
-/// Whether [`paged_layers`] has kernels for these: fp32 or bf16 on a CPU with AVX-512, sizes that are multiples of 32.
+/// Whether [`paged_layers`] has kernels for these: fp32 or bf16 on a CPU with AVX-512. `sizes`: width of the residual
+/// stream, of the MLP and of a head, all multiples of 32, the last at most 512.
 pub fn has_paged_layers(device: Device, kind: Kind, sizes: [i64; 3]) -> bool {
     // SAFETY: no pointers.
     let supported = |bf16: bool| unsafe { ffi::xt_has_paged_layers(bf16.into()) } != 0;
