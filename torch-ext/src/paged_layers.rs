@@ -101,12 +101,15 @@ pub fn paged_layers(
         format!("paged_layers: cos is {:?}, sin {:?}, expected [{n}, {}]", cos.size(), sin.size(), dim / 2)
     })?;
     let mut raw = Vec::with_capacity(layers.len());
+    let mut least = i64::MAX;
     for layer in layers {
         let [blocks, ..] = layer.check([hidden, width, heads, kv_heads, dim], x)?;
-        check_slots(slots, n, blocks)?;
-        check_queries(queries, n, blocks)?;
+        least = least.min(blocks);
         raw.push(layer.raw());
     }
+    // What lies inside the smallest cache lies inside all of them.
+    check_slots(slots, n, least)?;
+    check_queries(queries, n, least)?;
     let tokens = RawTokens {
         cos: cos.data_ptr().cast_const().cast(),
         sin: sin.data_ptr().cast_const().cast(),
