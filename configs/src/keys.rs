@@ -26,7 +26,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("per_device_train_batch_size", "batch_size"),
     ("save_freq", "every"),
     ("save_steps", "every"),
-    ("warmup_steps", "warmup_ratio"),
+    ("lora_alpha", "alpha"),
+    ("lora_dropout", "dropout"),
+    ("lora_rank", "rank"),
+    ("r", "rank"),
+    ("target_modules", "targets"),
+    ("truncation_mode", "truncation"),
 ];
 
 /// The path of `key` in the table at `prefix`.

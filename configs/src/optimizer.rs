@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, below_one, fraction, not_negative, positive};
+use crate::check::{Verdict, at_least, below_one, fraction, not_negative, positive};
 
 /// How the learning rate moves after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,32 @@ pub enum Schedule {
     Linear,
     /// Falls as half a cosine to `lr · min_lr_ratio`.
     Cosine,
+    /// Warm-up, stable, decay: stays at `lr`, then falls in a straight line to `lr · min_lr_ratio` over the last
+    /// `decay_ratio` of the updates.
+    Wsd,
+}
+
+/// In which number format the optimizer keeps weights and moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateDtype {
+    /// Moments, gradients and, beside weights of a lower format, master weights in fp32: small updates are not lost.
+    #[default]
+    Fp32,
+    /// As the model's weights: with bf16 a quarter of the memory, as AlignXplore+ was trained.
+    Model,
+}
+
+/// Parameters of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParameterKind {
+    /// Weights of norms.
+    Norm,
+    /// Biases.
+    Bias,
+    /// The token embedding (and the output projection that is tied to it).
+    Embedding,
 }
 
 /// AdamW (decoupled weight decay), with gradient clipping and a schedule.
@@ -31,14 +57,25 @@ pub struct OptimizerConfig {
     pub eps: f64,
     /// Weight decay, multiplied by the learning rate at each update. Default: 0 (SFT), 0.01 (RL).
     pub weight_decay: f64,
+    /// Parameters without weight decay. Default: ["norm", "bias"], as transformers' Trainer has it.
+    pub no_decay: Vec<ParameterKind>,
+    /// Number format of moments and master weights. Default: fp32.
+    pub state: StateDtype,
     /// Largest global L2 norm of the gradient; 0 does not clip. Default: 1.
     pub grad_clip: f64,
     /// How the rate moves after the warm-up. Default: cosine (SFT), constant (RL).
     pub schedule: Schedule,
-    /// Share of all updates in which the rate rises from 0 to `lr` in a straight line. Default: 0.1 (SFT), 0 (RL).
+    /// Share of all updates in which the rate rises from 0 to `lr` in a straight line, rounded up; the first update has
+    /// rate 0, as in transformers. Default: 0.1 (SFT), 0 (RL).
     pub warmup_ratio: f64,
-    /// Where `linear` and `cosine` end, as a share of `lr`. Default: 0.
+    /// The same in updates; above 0 it takes the place of `warmup_ratio`. Default: 0.
+    pub warmup_steps: usize,
+    /// Share of all updates in which `wsd` falls. Default: 0.1.
+    pub decay_ratio: f64,
+    /// Where `linear`, `cosine` and `wsd` end, as a share of `lr`. Default: 0.
     pub min_lr_ratio: f64,
+    /// An update whose gradient is not finite is left out and counted; so many in a row end the run. Default: 10.
+    pub most_skips: usize,
 }
 
 impl Default for OptimizerConfig {
@@ -48,10 +85,15 @@ impl Default for OptimizerConfig {
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.0,
+            no_decay: vec![ParameterKind::Norm, ParameterKind::Bias],
+            state: StateDtype::default(),
             grad_clip: 1.0,
             schedule: Schedule::Cosine,
             warmup_ratio: 0.1,
+            warmup_steps: 0,
+            decay_ratio: 0.1,
             min_lr_ratio: 0.0,
+            most_skips: 10,
         }
     }
 }
@@ -70,6 +112,8 @@ impl OptimizerConfig {
         not_negative("weight_decay", self.weight_decay)?;
         not_negative("grad_clip", self.grad_clip)?;
         fraction("warmup_ratio", self.warmup_ratio)?;
-        fraction("min_lr_ratio", self.min_lr_ratio)
+        fraction("decay_ratio", self.decay_ratio)?;
+        fraction("min_lr_ratio", self.min_lr_ratio)?;
+        at_least("most_skips", self.most_skips, 1)
     }
 }

@@ -26,7 +26,9 @@ fn sft() {
         ("name", "a folder's name", "a/b", "a b"),
         ("data.max_length", "at least 2", "1", "2"),
         ("train.epochs", "at least 1", "0", "1"),
+        ("data.validation_share", "below 1", "1", "0.5"),
         ("train.batch_size", "at least 1", "0", "1"),
+        ("train.batch_tokens", "0 beside batch_size", "100", "0"),
         ("train.tokens_per_microbatch", "at least 1", "0", "1"),
         ("optimizer.lr", "finite number above 0", "0", "1e-9"),
         ("optimizer.lr", "finite number above 0", "inf", "1"),
@@ -36,10 +38,46 @@ fn sft() {
         ("optimizer.grad_clip", "0 or more", "-1", "0"),
         ("optimizer.warmup_ratio", "from 0 to 1", "1.1", "1"),
         ("optimizer.min_lr_ratio", "from 0 to 1", "-0.1", "0"),
+        ("optimizer.decay_ratio", "from 0 to 1", "2", "1"),
+        ("optimizer.most_skips", "at least 1", "0", "1"),
+        ("metrics.peak_tflops", "0 or more", "-1", "0"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
     ] {
         check::<SftConfig>(SFT, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }
+    let mixed = SFT.replace("train='r'", "mix=[{path='a'}, {path='b'}]");
+    for (key, expected, refused) in [
+        ("data.mix", "or none", "data.mix=[{path='a'}, {path='b', weight=1}]"),
+        ("data.mix[0].path", "a file of SFT rows", "data.mix=[{weight=1}]"),
+        ("data.mix[0].weight", "0 or more", "data.mix=[{path='a', weight=-1}]"),
+    ] {
+        check::<SftConfig>(&mixed, key, expected, refused, "data.mix=[{path='a', weight=1}]");
+    }
+    let lora = format!("{SFT}[lora]\n");
+    for (key, expected, refused, accepted) in [
+        ("rank", "at least 1", "0", "1"),
+        ("alpha", "above 0", "0", "1"),
+        ("dropout", "below 1", "1", "0"),
+        ("targets", "each once", "['q_proj', 'q_proj']", "['q_proj']"),
+        ("targets", "one projection or more", "[]", "['down_proj']"),
+    ] {
+        let key = format!("lora.{key}");
+        check::<SftConfig>(&lora, &key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    let validated = format!("{SFT}validation='v'\n[validation]\nevery=1\n");
+    let refused = "checkpoint.best=validation/accuracy";
+    check::<SftConfig>(
+        &validated,
+        "checkpoint.best",
+        "[validation] measures",
+        refused,
+        "checkpoint.best=validation/loss",
+    );
+    check::<SftConfig>(SFT, "validation.every", "something to validate on", "validation.every=1", "validation.every=0");
+    let share = "data.validation_share=0.1";
+    check::<SftConfig>(&validated, "data.validation_share", "0 beside a file", share, "data.validation_share=0");
+    let both = "data.mix=[{path='a'}]";
+    check::<SftConfig>(SFT, "data.train", "one of the two", both, "data.mix=[]");
     let betas = |values: &str| format!("optimizer.betas={values}");
     check::<SftConfig>(SFT, "optimizer.betas[0]", "below 1", &betas("[1, 0.9]"), &betas("[0, 0.9]"));
     check::<SftConfig>(SFT, "optimizer.betas[1]", "below 1", &betas("[0.9, -0.1]"), &betas("[0.9, 0]"));

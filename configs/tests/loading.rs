@@ -53,7 +53,10 @@ fn a_misspelt_key_is_named_with_file_line_and_the_nearest_key() {
     refused(sft(&format!("{SFT}[optimzer]\nlr = 1\n"), &[]), &["my.toml:5:", "`optimzer`", "mean `optimizer`?"]);
     refused(sft(&format!("extend = 'x'\n{SFT}"), &[]), &["my.toml:1:", "`extend`", "mean `extends`?"]);
     // Nothing near: the known keys are listed instead.
-    refused(sft(&format!("{SFT}[checkpoint]\nzzz = 1\n"), &[]), &["my.toml:6:", "use one of `every` and `keep_last`"]);
+    refused(
+        sft(&format!("{SFT}[checkpoint]\nzzz = 1\n"), &[]),
+        &["my.toml:6:", "use one of `every`, `keep_last`, `keep_every`, `best` and `state`"],
+    );
 }
 
 #[test]

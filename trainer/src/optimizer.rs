@@ -90,21 +90,25 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// The schedule's factor on the learning rate: linear warm-up over `warmup_ratio` of the run (as transformers: update u
-/// of w gets u/w, beginning at 0… here at 1/w, so that no update is lost), then the schedule down to `min_lr_ratio`.
+/// The schedule's factor on the learning rate: warm-up in a straight line (update u of w has u/w, from u = 0, as in
+/// transformers), then the schedule down to `min_lr_ratio`.
 pub fn lr_factor(config: &OptimizerConfig, progress: Progress) -> f64 {
-    let warmup = (config.warmup_ratio * progress.total as f64).ceil();
-    let done = progress.done as f64;
-    if done < warmup {
-        return (done + 1.0) / warmup;
-    }
-    let share = ((done - warmup) / (progress.total as f64 - warmup).max(1.0)).min(1.0);
-    let falling = match config.schedule {
-        Schedule::Constant => return 1.0,
-        Schedule::Linear => 1.0 - share,
-        Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * share).cos()),
+    let (done, total) = (progress.done as f64, progress.total as f64);
+    let warmup = match config.warmup_steps {
+        0 => (config.warmup_ratio * total).ceil(),
+        steps => steps as f64,
     };
-    config.min_lr_ratio + (1.0 - config.min_lr_ratio) * falling
+    if done < warmup {
+        return done / warmup;
+    }
+    let share_since = |begin: f64| ((done - begin) / (total - begin).max(1.0)).clamp(0.0, 1.0);
+    let height = match config.schedule {
+        Schedule::Constant => return 1.0,
+        Schedule::Linear => 1.0 - share_since(warmup),
+        Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * share_since(warmup)).cos()),
+        Schedule::Wsd => 1.0 - share_since(warmup.max(total - (config.decay_ratio * total).ceil())),
+    };
+    config.min_lr_ratio + (1.0 - config.min_lr_ratio) * height
 }
 
 #[cfg(test)]
@@ -119,14 +123,20 @@ mod tests {
     #[test]
     fn schedules_warm_up_and_fall_as_worked_by_hand() {
         // 11 updates of warm-up, 99 after it; halfway is update 11 + 49.5.
-        for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine] {
-            assert!((factor(schedule, 0) - 1.0 / 11.0).abs() < 1e-12);
-            assert!((factor(schedule, 10) - 1.0).abs() < 1e-12);
+        for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine, Schedule::Wsd] {
+            assert_eq!(factor(schedule, 0), 0.0);
+            assert!((factor(schedule, 10) - 10.0 / 11.0).abs() < 1e-12);
             assert!((factor(schedule, 11) - 1.0).abs() < 1e-12);
         }
         assert_eq!(factor(Schedule::Constant, 100), 1.0);
         assert!((factor(Schedule::Linear, 44) - (0.2 + 0.8 * 2.0 / 3.0)).abs() < 1e-12, "a third of the way down");
         assert!((factor(Schedule::Cosine, 44) - (0.2 + 0.8 * 0.75)).abs() < 1e-12, "cos(60°) = 1/2");
         assert!((factor(Schedule::Linear, 110) - 0.2).abs() < 1e-12);
+        // The last 11 of 110 updates fall.
+        assert_eq!((factor(Schedule::Wsd, 50), factor(Schedule::Wsd, 99)), (1.0, 1.0));
+        assert!((factor(Schedule::Wsd, 102) - (0.2 + 0.8 * 8.0 / 11.0)).abs() < 1e-12);
+        assert!((factor(Schedule::Wsd, 110) - 0.2).abs() < 1e-12);
+        let counted = OptimizerConfig { warmup_steps: 4, ..OptimizerConfig::default() };
+        assert_eq!(lr_factor(&counted, Progress { done: 3, total: 100 }), 0.75);
     }
 }

@@ -1,0 +1,93 @@
+//! Low-rank adapters.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Verdict, at_least, below_one, ensure, positive};
+
+/// A projection that can have an adapter, by its name in checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Projection {
+    /// Queries.
+    QProj,
+    /// Keys.
+    KProj,
+    /// Values.
+    VProj,
+    /// Attention's output.
+    OProj,
+    /// The MLP's gate.
+    GateProj,
+    /// The MLP's widening.
+    UpProj,
+    /// The MLP's output.
+    DownProj,
+}
+
+impl Projection {
+    /// All of them, in the order of a layer.
+    pub const ALL: [Self; 7] =
+        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
+
+    /// Its name in checkpoints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QProj => "q_proj",
+            Self::KProj => "k_proj",
+            Self::VProj => "v_proj",
+            Self::OProj => "o_proj",
+            Self::GateProj => "gate_proj",
+            Self::UpProj => "up_proj",
+            Self::DownProj => "down_proj",
+        }
+    }
+}
+
+/// LoRA (Hu et al. 2021, arXiv 2106.09685): `W·x + alpha/rank · B·A·x`, of which A and B are trained and W is not. Written
+/// and read in the format of the PEFT library.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of each update. Default: 16.
+    pub rank: usize,
+    /// Scale: updates count `alpha / rank` times. Default: 32.
+    pub alpha: f64,
+    /// Probability that a number which enters A is left out in training. Default: 0.
+    pub dropout: f64,
+    /// The projections that have adapters. Default: all seven.
+    pub targets: Vec<Projection>,
+    /// DoRA (Liu et al. 2024, arXiv 2402.09353): the rows' lengths are trained apart from their directions.
+    /// Default: false.
+    pub dora: bool,
+    /// Folder of an adapter in PEFT's format to go on from; its rank, alpha, targets and kind must be those above. Empty
+    /// (the default): a new one, with A random and B zero.
+    pub start: PathBuf,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            targets: Projection::ALL.to_vec(),
+            dora: false,
+            start: PathBuf::new(),
+        }
+    }
+}
+
+impl LoraConfig {
+    pub(crate) fn check(&self) -> Verdict {
+        at_least("rank", self.rank, 1)?;
+        positive("alpha", self.alpha)?;
+        below_one("dropout", self.dropout)?;
+        let mut distinct = self.targets.clone();
+        distinct.sort();
+        distinct.dedup();
+        let good = !self.targets.is_empty() && distinct.len() == self.targets.len();
+        ensure(good, "targets", format!("a list of {}", self.targets.len()), "one projection or more, each once")
+    }
+}
