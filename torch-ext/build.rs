@@ -25,6 +25,9 @@ fn main() {
         .file("csrc/paged.cpp")
         .file("csrc/paged_layers.cpp")
         .file("csrc/linear.cpp")
+        .file("csrc/products.cpp")
+        .file("csrc/functions.cpp")
+        .file("csrc/attention.cpp")
         .compile("xplore_shim");
 
     // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.

@@ -99,7 +99,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LmError> {
     Ok(files.into_iter().collect())
 }
 
-fn stored_kind(dtype: Dtype) -> Option<Kind> {
+pub(crate) fn stored_kind(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::F32 => Kind::Float,
         Dtype::BF16 => Kind::BFloat16,
@@ -108,8 +108,8 @@ fn stored_kind(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-/// Writes a folder that transformers loads as it is. It appears by rename, complete or not at all; a folder that stood
-/// there is replaced. `beside` may write more files into the folder before it appears.
+/// Writes a folder that transformers loads as it is, as [`write_folder`] does. `beside` may write more files into the
+/// folder before it appears.
 ///
 /// # Errors
 /// [`LmError::Write`] if the folder cannot be written (permissions, full disk).
@@ -119,6 +119,15 @@ pub fn save(
     tokenizer: &Tokenizer,
     beside: impl FnOnce(&Path) -> Result<(), LmError>,
 ) -> Result<(), LmError> {
+    write_folder(folder, |partial| write_model(partial, model, tokenizer).and_then(|()| beside(partial)))
+}
+
+/// Writes a folder by `write`, which gets the place where it is made. It appears by rename, complete or not at all; a
+/// folder that stood there is replaced.
+///
+/// # Errors
+/// [`LmError::Write`] if the folder cannot be written (permissions, full disk).
+pub fn write_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), LmError> {
     let io = |path: &Path, e: &dyn std::fmt::Display| LmError::Write {
         path: path.into(),
         message: format!("cannot be written: {e}; free space or choose another folder with --out"),
@@ -129,9 +138,7 @@ pub fn save(
     let partial = sibling(folder, "partial");
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial).map_err(|e| io(&partial, &e))?;
-    let written = write_model(&partial, model, tokenizer)
-        .and_then(|()| beside(&partial))
-        .and_then(|()| put_in_place(&partial, folder).map_err(|e| io(folder, &e)));
+    let written = write(&partial).and_then(|()| put_in_place(&partial, folder).map_err(|e| io(folder, &e)));
     written.inspect_err(|_| {
         // What is half written must not fill a disk that is full already.
         let _ = std::fs::remove_dir_all(&partial);

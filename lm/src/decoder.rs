@@ -1,13 +1,14 @@
 //! The decoder: forward over packed batches, and an explicit way back, layer by layer.
 //!
 //! tch has no autograd hooks, so the decoder drives the backward pass itself. Each layer is its own small autograd
-//! graph: its input is a leaf, and its vector-Jacobian product gives the gradients of its input and weights, which are
-//! added to the flat gradient buffer before the layer below begins. What is kept between the two passes is chosen by
-//! [`Recompute`].
+//! graph: its input is a leaf, and its vector-Jacobian product gives the input's gradient, while the products and norms
+//! in it add the gradients of their weights to the flat buffer in place. What is kept between the two passes is chosen
+//! by [`Recompute`].
 
 use tch::{Device, Kind, Tensor};
 
-use crate::params::LayerWeights;
+use crate::adapter::{Active, Adapters, Dropout};
+use crate::layer::{self, Layer};
 use crate::rope::Rotary;
 use crate::{LmError, ModelSpec, Packed, Params};
 
@@ -16,8 +17,55 @@ use crate::{LmError, ModelSpec, Packed, Params};
 pub enum Recompute {
     /// Every layer's graph: fastest.
     Nothing,
-    /// Every layer's input only; the layer runs again on the way back (activation checkpointing).
-    EveryLayer,
+    /// Of every k-th layer its input only; that layer runs again on the way back (activation checkpointing). 1 is all.
+    EveryKth(usize),
+}
+
+impl Recompute {
+    /// As configs say it: 0 is nothing.
+    pub fn every(k: usize) -> Self {
+        if k == 0 { Self::Nothing } else { Self::EveryKth(k) }
+    }
+
+    fn again(self, layer: usize) -> bool {
+        matches!(self, Self::EveryKth(k) if layer.is_multiple_of(k))
+    }
+}
+
+/// What a pass trains, and where the gradients are added.
+#[derive(Clone, Copy, Debug)]
+pub enum Trained<'a> {
+    /// All weights.
+    Weights {
+        /// Of the model's layout, in its dtype or in fp32.
+        grads: &'a Params,
+    },
+    /// Adapters; the weights stay.
+    Adapters {
+        /// The adapters.
+        adapters: &'a Adapters,
+        /// Of their layout.
+        grads: &'a Adapters,
+        /// What their inputs lose.
+        dropout: Option<Dropout>,
+    },
+}
+
+impl<'a> Trained<'a> {
+    /// Gradients of the weights, if those are trained.
+    pub fn weight_grads(self) -> Option<&'a Params> {
+        match self {
+            Self::Weights { grads } => Some(grads),
+            Self::Adapters { .. } => None,
+        }
+    }
+
+    fn active(self, layer: usize) -> Option<Active> {
+        match self {
+            Self::Weights { .. } => None,
+            Self::Adapters { adapters, dropout, .. } => Some(adapters.active(layer, dropout)),
+        }
+    }
 }
 
 /// A model's weights with what its forward pass needs beside them.
@@ -28,17 +76,32 @@ pub struct Decoder {
     rotary: Rotary,
 }
 
-struct LayerRecord {
+/// A layer's output with the graph behind it.
+struct Graph {
     input: Tensor,
-    graph: Option<(Tensor, LayerWeights)>,
+    output: Tensor,
+    adapters: Option<Active>,
+}
+
+enum LayerRecord {
+    Kept(Graph),
+    Input(Tensor),
 }
 
 /// What the forward pass kept.
 pub struct Tape<'a> {
     batch: &'a Packed,
+    trained: Trained<'a>,
     cos: Tensor,
     sin: Tensor,
     layers: Vec<LayerRecord>,
+}
+
+impl Tape<'_> {
+    /// Below the first layer only the embedding has a use for the gradient.
+    fn wants_input(&self, layer: usize) -> bool {
+        layer > 0 || self.trained.weight_grads().is_some()
+    }
 }
 
 impl std::fmt::Debug for Tape<'_> {
@@ -91,7 +154,7 @@ impl Decoder {
             let (cos, sin) = self.rotations(batch);
             let mut x = self.embed(&batch.ids);
             for layer in 0..self.spec().num_hidden_layers {
-                x = layer_forward(self.spec(), &self.params.layer(layer), &x, (&cos, &sin), batch)?;
+                x = layer::forward(self.spec(), (&self.params.layer(layer)).into(), &x, (&cos, &sin), batch)?;
             }
             Ok(x)
         })
@@ -101,62 +164,67 @@ impl Decoder {
     ///
     /// # Errors
     /// If libtorch fails (memory).
-    pub fn forward_train<'a>(&self, batch: &'a Packed, recompute: Recompute) -> Result<(Tensor, Tape<'a>), LmError> {
+    pub fn forward_train<'a>(
+        &self,
+        batch: &'a Packed,
+        recompute: Recompute,
+        trained: Trained<'a>,
+    ) -> Result<(Tensor, Tape<'a>), LmError> {
         let (cos, sin) = self.rotations(batch);
+        let mut tape = Tape { batch, trained, cos, sin, layers: Vec::new() };
         let mut x = tch::no_grad(|| self.embed(&batch.ids));
-        let mut layers = Vec::new();
         for layer in 0..self.spec().num_hidden_layers {
-            let weights = self.params.layer(layer);
-            let (input, output, graph) = match recompute {
-                Recompute::EveryLayer => {
-                    let y = tch::no_grad(|| layer_forward(self.spec(), &weights, &x, (&cos, &sin), batch))?;
-                    (x, y, None)
-                }
-                Recompute::Nothing => {
-                    let input = x.detach().set_requires_grad(true);
-                    let leaves = weights.leaves();
-                    let y = layer_forward(self.spec(), &leaves, &input, (&cos, &sin), batch)?;
-                    (input, y.detach(), Some((y, leaves)))
-                }
-            };
-            layers.push(LayerRecord { input, graph });
-            x = output;
+            if recompute.again(layer) {
+                let y = tch::no_grad(|| self.graph(layer, &x, &tape))?.output;
+                tape.layers.push(LayerRecord::Input(x));
+                x = y;
+            } else {
+                let graph = self.graph(layer, &x, &tape)?;
+                x = graph.output.detach();
+                tape.layers.push(LayerRecord::Kept(graph));
+            }
         }
-        Ok((x, Tape { batch, cos, sin, layers }))
+        Ok((x, tape))
     }
 
-    /// The way back: given the loss's gradient with respect to [`Self::forward_train`]'s output, adds that of every
-    /// parameter below it to `grads`.
+    /// Runs a layer on a new graph, whose leaves are its input and its adapters.
+    fn graph(&self, layer: usize, x: &Tensor, tape: &Tape<'_>) -> Result<Graph, LmError> {
+        let input = x.detach().set_requires_grad(tape.wants_input(layer));
+        let (weights, adapters) = (self.params.layer(layer), tape.trained.active(layer));
+        let grads = tape.trained.weight_grads().map(|grads| grads.layer(layer));
+        let parts = Layer { weights: &weights, grads: grads.as_ref(), adapters: adapters.as_ref() };
+        let output = layer::forward(self.spec(), parts, &input, (&tape.cos, &tape.sin), tape.batch)?;
+        Ok(Graph { input, output, adapters })
+    }
+
+    /// The way back: given the loss's gradient with respect to [`Self::forward_train`]'s output, adds that of everything
+    /// trained below it.
     ///
     /// # Errors
     /// If libtorch fails (memory).
-    pub fn backward(&self, tape: Tape<'_>, grad_output: Tensor, grads: &Params) -> Result<(), LmError> {
-        let Tape { batch, cos, sin, layers } = tape;
+    pub fn backward(&self, mut tape: Tape<'_>, grad_output: Tensor) -> Result<(), LmError> {
         let mut dy = grad_output;
-        for (layer, record) in layers.into_iter().enumerate().rev() {
-            let (input, y, leaves) = match record.graph {
-                Some((y, leaves)) => (record.input, y, leaves),
-                None => {
-                    let input = record.input.detach().set_requires_grad(true);
-                    let leaves = self.params.layer(layer).leaves();
-                    let y = layer_forward(self.spec(), &leaves, &input, (&cos, &sin), batch)?;
-                    (input, y, leaves)
-                }
+        while let Some(record) = tape.layers.pop() {
+            let layer = tape.layers.len();
+            let Graph { input, output, adapters } = match record {
+                LayerRecord::Kept(graph) => graph,
+                LayerRecord::Input(x) => self.graph(layer, &x, &tape)?,
             };
-            let mut wanted = vec![&input];
-            wanted.extend(leaves.all());
-            let mut found = torch_ext::grad(&[&y], &[&dy], &wanted)?.into_iter();
-            dy = found.next().expect("one gradient an input");
-            tch::no_grad(|| {
-                for (mut sum, part) in grads.layer(layer).all().into_iter().map(Tensor::shallow_clone).zip(found) {
-                    let _ = sum.g_add_(&part);
-                }
-            });
+            let mut wanted: Vec<&Tensor> = adapters.iter().flat_map(Active::leaves).collect();
+            if tape.wants_input(layer) {
+                wanted.push(&input);
+            }
+            let mut found = torch_ext::grad(&[&output], &[&dy], &wanted)?;
+            if tape.wants_input(layer) {
+                dy = found.pop().expect("one gradient for each that is wanted");
+            }
+            if let Trained::Adapters { grads, .. } = tape.trained {
+                grads.add(layer, &found);
+            }
         }
-        tch::no_grad(|| {
-            let embedding = Tensor::embedding_dense_backward(&dy, &batch.ids, self.spec().vocab_size, -1, false);
-            let _ = grads.embedding().g_add_(&embedding);
-        });
+        if let Some(grads) = tape.trained.weight_grads() {
+            torch_ext::embedding_backward(&dy, &tape.batch.ids, &grads.embedding())?;
+        }
         Ok(())
     }
 
@@ -169,64 +237,11 @@ impl Decoder {
         let (cos, sin) = self.rotations(batch);
         let mut x = self.embed(&batch.ids);
         for layer in 0..self.spec().num_hidden_layers {
-            x = layer_forward(self.spec(), &self.params.layer(layer), &x, (&cos, &sin), batch)?;
+            x = layer::forward(self.spec(), (&self.params.layer(layer)).into(), &x, (&cos, &sin), batch)?;
         }
         let (norm, projection) = self.params.head();
         Ok(torch_ext::rms_norm(&x, &norm, self.spec().rms_norm_eps)?.matmul(&projection.tr()))
     }
-}
-
-/// Queries, keys and values of a layer: [tokens, heads, head_dim], normalised where the family does, after RoPE.
-pub(crate) fn project(
-    spec: &ModelSpec,
-    weights: &LayerWeights,
-    x: &Tensor,
-    (cos, sin): (&Tensor, &Tensor),
-) -> Result<(Tensor, Tensor, Tensor), LmError> {
-    let (heads, kv, d) = (spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim);
-    let h = torch_ext::rms_norm(x, &weights.input_norm, spec.rms_norm_eps)?;
-    let qkv = torch_ext::linear(&h, &weights.qkv, weights.qkv_bias.as_ref())?.view([-1, heads + 2 * kv, d]);
-    let (mut q, mut k, v) = (qkv.narrow(1, 0, heads), qkv.narrow(1, heads, kv), qkv.narrow(1, heads + kv, kv));
-    if let Some((q_norm, k_norm)) = &weights.qk_norm {
-        q = torch_ext::rms_norm(&q, q_norm, spec.rms_norm_eps)?;
-        k = torch_ext::rms_norm(&k, k_norm, spec.rms_norm_eps)?;
-    }
-    Ok((torch_ext::rope(&q, cos, sin)?, torch_ext::rope(&k, cos, sin)?, v))
-}
-
-/// What follows attention: output projection, residual, gated MLP, residual. attended: [tokens, heads·head_dim].
-pub(crate) fn finish(
-    spec: &ModelSpec,
-    weights: &LayerWeights,
-    x: &Tensor,
-    attended: &Tensor,
-) -> Result<Tensor, LmError> {
-    let (gate_up_bias, down_bias) = match &weights.mlp_bias {
-        Some((gate_up, down)) => (Some(gate_up), Some(down)),
-        None => (None, None),
-    };
-    let x = x + torch_ext::linear(attended, &weights.o, weights.o_bias.as_ref())?;
-    let h = torch_ext::rms_norm(&x, &weights.post_norm, spec.rms_norm_eps)?;
-    let gated = torch_ext::swiglu(&torch_ext::linear(&h, &weights.gate_up, gate_up_bias)?)?;
-    Ok(x + torch_ext::linear(&gated, &weights.down, down_bias)?)
-}
-
-fn layer_forward(
-    spec: &ModelSpec,
-    weights: &LayerWeights,
-    x: &Tensor,
-    rope: (&Tensor, &Tensor),
-    batch: &Packed,
-) -> Result<Tensor, LmError> {
-    let (q, k, v) = project(spec, weights, x, rope)?;
-    let attended = torch_ext::varlen_attention(&q, &k, &v, &batch.cu_seqlens, scale(spec))?;
-    let width = spec.num_attention_heads * spec.head_dim;
-    finish(spec, weights, x, &attended.view([-1, width]))
-}
-
-/// 1/√head_dim.
-pub(crate) fn scale(spec: &ModelSpec) -> f64 {
-    (spec.head_dim as f64).powf(-0.5)
 }
 
 /// The kind (dtype) that a name in config.json or safetensors stands for.

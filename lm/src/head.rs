@@ -4,6 +4,7 @@
 //! give log-probabilities and entropy, take the loss's coefficients, and are turned in place into their own gradient.
 
 use tch::{Kind, Tensor};
+use torch_ext::Weight;
 
 use crate::{Decoder, LmError, Params};
 
@@ -28,12 +29,6 @@ pub struct Scores {
     pub entropy: Tensor,
 }
 
-struct Chunk {
-    logits: Tensor,
-    lse: Tensor,
-    scores: Scores,
-}
-
 fn chunk_rows(vocab: i64) -> i64 {
     (CHUNK_ELEMENTS / vocab).max(1)
 }
@@ -43,16 +38,12 @@ fn chunks(n: i64, step: i64) -> impl Iterator<Item = i64> {
     (0..n.max(1)).step_by(step as usize)
 }
 
-fn score_chunk(h: &Tensor, projection: &Tensor, targets: &Tensor, temperature: f64) -> Result<Chunk, LmError> {
+fn chunk_logits(h: &Tensor, projection: &Tensor, temperature: f64) -> Result<Tensor, LmError> {
     let mut logits = torch_ext::linear_f32(h, projection)?;
     if temperature != 1.0 {
-        logits /= temperature;
+        let _ = logits.g_div_scalar_(temperature);
     }
-    let lse = logits.logsumexp(&[-1][..], true);
-    let logprobs = (logits.gather(-1, &targets.unsqueeze(-1), false) - &lse).squeeze_dim(-1);
-    let probabilities = (&logits - &lse).exp();
-    let entropy = lse.squeeze_dim(-1) - (probabilities * &logits).sum_dim_intlist(&[-1][..], false, Kind::Float);
-    Ok(Chunk { logits, lse, scores: Scores { logprobs, entropy } })
+    Ok(logits)
 }
 
 /// Scores without gradients. `hidden`: the decoder's output, [tokens, hidden]; logits are divided by `temperature`.
@@ -69,9 +60,10 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let selected = hidden.index_select(0, &take(&at.rows));
             let h = torch_ext::rms_norm(&selected, &norm, model.spec().rms_norm_eps)?;
-            let chunk = score_chunk(&h, &projection, &take(&at.targets), temperature)?;
-            logprobs.push(chunk.scores.logprobs);
-            entropy.push(chunk.scores.entropy);
+            let logits = chunk_logits(&h, &projection, temperature)?;
+            let found = torch_ext::cross_entropy(&logits, &take(&at.targets))?;
+            logprobs.push(found.logprobs);
+            entropy.push(found.entropy);
         }
         Ok(Scores { logprobs: Tensor::cat(&logprobs, 0), entropy: Tensor::cat(&entropy, 0) })
     })
@@ -90,8 +82,8 @@ pub fn logits(model: &Decoder, hidden: &Tensor, rows: &Tensor) -> Result<Tensor,
 }
 
 /// Scores with gradients. For each chunk, `coefficients(first, scores)` gets the chunk's scores (its first target's index
-/// and [m] tensors) and returns d loss / d logprob, [m]. The gradients of norm and projection are added to `grads`.
-/// Returns the gradient with respect to `hidden` and the scores of all targets.
+/// and [m] tensors) and returns d loss / d logprob, [m]. The gradients of norm and projection are added to `grads`, if
+/// they are trained. Returns the gradient with respect to `hidden` and the scores of all targets.
 ///
 /// # Errors
 /// If libtorch fails (memory).
@@ -100,14 +92,14 @@ pub fn score_and_backward(
     hidden: &Tensor,
     at: &Targets,
     temperature: f64,
-    grads: &Params,
+    grads: Option<&Params>,
     mut coefficients: impl FnMut(i64, &Scores) -> Tensor,
 ) -> Result<(Tensor, Scores), LmError> {
     let (norm, projection) = model.params.head();
-    let (mut norm_grad, mut projection_grad) = grads.head();
+    let grads = grads.map(Params::head);
     let selected = tch::no_grad(|| hidden.index_select(0, &at.rows)).set_requires_grad(true);
-    let norm_leaf = norm.detach().set_requires_grad(true);
-    let normed = torch_ext::rms_norm(&selected, &norm_leaf, model.spec().rms_norm_eps)?;
+    let weight = Weight { value: &norm, grad: grads.as_ref().map(|(norm, _)| norm) };
+    let normed = torch_ext::rms_norm(&selected, weight, model.spec().rms_norm_eps)?;
     let (mut dh, mut logprobs, mut entropy) = (Vec::new(), Vec::new(), Vec::new());
     let n = at.rows.size()[0];
     let step = chunk_rows(model.spec().vocab_size);
@@ -116,27 +108,25 @@ pub fn score_and_backward(
         for begin in chunks(n, step) {
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let (h, targets) = (take(&values), take(&at.targets));
-            let Chunk { mut logits, lse, scores } = score_chunk(&h, &projection, &targets, temperature)?;
-            let c = coefficients(begin, &scores).unsqueeze(-1) / temperature;
-            // d logprob / d logits = onehot(target) - softmax, in place of the logits.
-            let _ = logits.g_sub_(&lse).exp_().g_mul_(&c.neg());
-            let _ = logits.scatter_add_(-1, &targets.unsqueeze(-1), &c);
-            let d = logits.to_kind(h.kind());
-            dh.push(d.matmul(&projection));
-            let _ = projection_grad.g_add_(&d.tr().matmul(&h));
+            let mut logits = chunk_logits(&h, &projection, temperature)?;
+            let found = torch_ext::cross_entropy(&logits, &targets)?;
+            let scores = Scores { logprobs: found.logprobs, entropy: found.entropy };
+            let c = (coefficients(begin, &scores) / temperature).to_kind(Kind::Float).contiguous();
+            torch_ext::cross_entropy_backward(&mut logits, &targets, &found.lse, &c)?;
+            dh.push(torch_ext::input_gradient(&logits, &projection)?);
+            if let Some((_, projection_grad)) = &grads {
+                torch_ext::add_weight_gradient(projection_grad, &logits, &h)?;
+            }
             logprobs.push(scores.logprobs);
             entropy.push(scores.entropy);
         }
         Ok(())
     })?;
     let dh = Tensor::cat(&dh, 0);
-    let mut found = torch_ext::grad(&[&normed], &[&dh], &[&selected, &norm_leaf])?.into_iter();
-    let (d_selected, d_norm) =
-        (found.next().expect("one gradient an input"), found.next().expect("one gradient an input"));
+    let d_selected = torch_ext::grad(&[&normed], &[&dh], &[&selected])?.remove(0);
+    let mut d_hidden = hidden.zeros_like();
     tch::no_grad(|| {
-        let _ = norm_grad.g_add_(&d_norm);
-        let grad_hidden = hidden.zeros_like().index_copy(0, &at.rows, &d_selected);
-        let scores = Scores { logprobs: Tensor::cat(&logprobs, 0), entropy: Tensor::cat(&entropy, 0) };
-        Ok((grad_hidden, scores))
-    })
+        let _ = d_hidden.index_copy_(0, &at.rows, &d_selected);
+    });
+    Ok((d_hidden, Scores { logprobs: Tensor::cat(&logprobs, 0), entropy: Tensor::cat(&entropy, 0) }))
 }

@@ -2,10 +2,13 @@
 //!
 //! One decoder for all families; a family is data ([`spec`]). Parameters are views into one flat buffer, gradients into
 //! another of the same layout ([`params`]). Batches are packed, never padded ([`batch`]). The way back is explicit, layer
-//! by layer ([`decoder`]), and logits never exist for a whole batch ([`head`]).
+//! by layer ([`decoder`]), and logits never exist for a whole batch ([`head`]). Beside the weights, or in place of training
+//! them, stand low-rank adapters ([`adapter`], [`adapter_files`]).
 //!
-//! Reading order: spec → rope → params → batch → decoder → head → sampling → engine → generate → local.
+//! Reading order: spec → rope → params → adapter → batch → layer → decoder → head → sampling → engine → generate → local.
 
+pub mod adapter;
+pub mod adapter_files;
 pub mod batch;
 pub mod checkpoint;
 pub mod decoder;
@@ -13,14 +16,16 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod head;
+mod layer;
 pub mod local;
 pub mod params;
 pub mod rope;
 pub mod sampling;
 pub mod spec;
 
+pub use adapter::{AdapterSpec, Adapters, Dropout};
 pub use batch::Packed;
-pub use decoder::{Decoder, Recompute, Tape};
+pub use decoder::{Decoder, Recompute, Tape, Trained};
 pub use error::LmError;
 pub use local::LocalModel;
 pub use params::Params;

@@ -34,11 +34,6 @@ impl Entry {
             _ => Role::Matrix,
         }
     }
-
-    /// Whether weight decay applies: to matrices alone (as transformers' Trainer and TRL have it).
-    pub fn decays(&self) -> bool {
-        self.role() == Role::Matrix
-    }
 }
 
 /// What a tensor does.
@@ -86,39 +81,6 @@ pub struct LayerWeights {
     pub o_bias: Option<Tensor>,
     /// [2·intermediate] and [hidden]
     pub mlp_bias: Option<(Tensor, Tensor)>,
-}
-
-impl LayerWeights {
-    /// All of them, in the order of the flat buffer.
-    pub fn all(&self) -> Vec<&Tensor> {
-        let mut all = vec![&self.qkv, &self.o, &self.gate_up, &self.down, &self.input_norm, &self.post_norm];
-        if let Some((q, k)) = &self.qk_norm {
-            all.extend([q, k]);
-        }
-        all.extend(&self.qkv_bias);
-        all.extend(&self.o_bias);
-        if let Some((gate_up, down)) = &self.mlp_bias {
-            all.extend([gate_up, down]);
-        }
-        all
-    }
-
-    /// The same values as leaves of a new autograd graph (storage shared).
-    pub fn leaves(&self) -> Self {
-        let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
-        Self {
-            qkv: leaf(&self.qkv),
-            o: leaf(&self.o),
-            gate_up: leaf(&self.gate_up),
-            down: leaf(&self.down),
-            input_norm: leaf(&self.input_norm),
-            post_norm: leaf(&self.post_norm),
-            qk_norm: self.qk_norm.as_ref().map(|(q, k)| (leaf(q), leaf(k))),
-            qkv_bias: self.qkv_bias.as_ref().map(leaf),
-            o_bias: self.o_bias.as_ref().map(leaf),
-            mlp_bias: self.mlp_bias.as_ref().map(|(gate_up, down)| (leaf(gate_up), leaf(down))),
-        }
-    }
 }
 
 /// A flat buffer with the layout of a model.
@@ -275,17 +237,5 @@ impl Params {
             o_bias: self.spec.biases.o.then(|| take(&[c])),
             mlp_bias: self.spec.biases.mlp.then(|| (take(&[2 * i]), take(&[c]))),
         }
-    }
-
-    /// Stretches of the buffer with the same rule for weight decay: (offset, length, decays).
-    pub fn decay_ranges(&self) -> Vec<(i64, i64, bool)> {
-        let mut ranges: Vec<(i64, i64, bool)> = Vec::new();
-        for entry in &self.entries {
-            match ranges.last_mut() {
-                Some((_, length, decays)) if *decays == entry.decays() => *length += entry.numel(),
-                _ => ranges.push((entry.offset, entry.numel(), entry.decays())),
-            }
-        }
-        ranges
     }
 }

@@ -1,5 +1,7 @@
 // What every function of the C side begins with.
 #pragma once
+#include <c10/util/Exception.h>
+
 #include <exception>
 #include <string>
 
@@ -14,6 +16,8 @@ int guarded(F&& body) {
   try {
     body();
     return 0;
+  } catch (const c10::Error& e) {
+    last_error() = e.what_without_backtrace();
   } catch (const std::exception& e) {
     last_error() = e.what();
   } catch (...) {

@@ -1,5 +1,7 @@
 #include "kernels.h"
 
+#include <cstring>
+
 #include "row_kernels.h"
 
 namespace xplore {
@@ -9,26 +11,36 @@ EACH_CPU void rms_norm_rows(const float* x, const float* w, float* y, float* inv
   for (int64_t r = begin; r < end; ++r) inv[r] = rms_norm_row(x + r * dim, w, y + r * dim, dim, eps);
 }
 
-EACH_CPU void rms_norm_rows_bf16(const uint16_t* x, int64_t row_stride, const uint16_t* w, uint16_t* y, int64_t begin,
-                                 int64_t end, int64_t dim, float eps) {
-  for (int64_t r = begin; r < end; ++r) rms_norm_row(x + r * row_stride, w, y + r * dim, dim, eps);
+EACH_CPU void rms_norm_rows_bf16(const uint16_t* x, int64_t row_stride, const uint16_t* w, uint16_t* y, float* inv,
+                                 int64_t begin, int64_t end, int64_t dim, float eps) {
+  for (int64_t r = begin; r < end; ++r) {
+    const float scale = rms_norm_row(x + r * row_stride, w, y + r * dim, dim, eps);
+    if (inv) inv[r] = scale;
+  }
+}
+
+// dw may be null.
+template <class T>
+INSIDE void norm_row_backward(const T* dy, const T* x, const T* w, float scale, T* dx, float* dw, int64_t dim) {
+  float dot = 0;
+  for (int64_t i = 0; i < dim; ++i) dot += widen(dy[i]) * widen(w[i]) * widen(x[i]);
+  const float shrink = dot * scale * scale * scale / dim;
+  for (int64_t i = 0; i < dim; ++i)
+    put<T>(dx[i], widen(dy[i]) * widen(w[i]) * scale - widen(x[i]) * shrink);
+  if (dw)
+    for (int64_t i = 0; i < dim; ++i) dw[i] += widen(dy[i]) * widen(x[i]) * scale;
 }
 
 EACH_CPU void rms_norm_rows_backward(const float* dy, const float* x, const float* w, const float* inv, float* dx,
                                      float* dw, int64_t begin, int64_t end, int64_t dim) {
-  for (int64_t r = begin; r < end; ++r) {
-    const float* dyr = dy + r * dim;
-    const float* xr = x + r * dim;
-    float* dxr = dx + r * dim;
-    const float scale = inv[r];
-    float dot = 0;
-    for (int64_t i = 0; i < dim; ++i) dot += dyr[i] * w[i] * xr[i];
-    const float shrink = dot * scale * scale * scale / dim;
-    for (int64_t i = 0; i < dim; ++i) {
-      dxr[i] = dyr[i] * w[i] * scale - xr[i] * shrink;
-      dw[i] += dyr[i] * xr[i] * scale;
-    }
-  }
+  for (int64_t r = begin; r < end; ++r)
+    norm_row_backward(dy + r * dim, x + r * dim, w, inv[r], dx + r * dim, dw, dim);
+}
+
+EACH_CPU void rms_norm_rows_backward(const uint16_t* dy, const uint16_t* x, const uint16_t* w, const float* inv,
+                                     uint16_t* dx, float* dw, int64_t begin, int64_t end, int64_t dim) {
+  for (int64_t r = begin; r < end; ++r)
+    norm_row_backward(dy + r * dim, x + r * dim, w, inv[r], dx + r * dim, dw, dim);
 }
 
 EACH_CPU void swiglu_rows(const float* gate_up, float* out, int64_t begin, int64_t end, int64_t width) {
@@ -41,20 +53,28 @@ EACH_CPU void swiglu_rows_bf16(const uint16_t* gate_up, uint16_t* out, int64_t b
     swiglu_row<uint16_t>(gate_up + r * 2 * width, gate_up + (r * 2 + 1) * width, out + r * width, width);
 }
 
-EACH_CPU void swiglu_rows_backward(const float* dout, const float* gate_up, float* dgate_up, int64_t begin,
-                                   int64_t end, int64_t width) {
+template <class T>
+INSIDE void swiglu_row_backward(const T* d, const T* gate, const T* up, T* dgate, T* dup, int64_t width) {
+  for (int64_t i = 0; i < width; ++i) {
+    const float g = widen(gate[i]), s = sigmoid(g), silu = g * s, u = widen(up[i]), di = widen(d[i]);
+    put<T>(dup[i], di * silu);
+    put<T>(dgate[i], di * u * (s + silu * (1.0f - s)));
+  }
+}
+
+EACH_CPU void swiglu_rows_backward(const float* dout, const float* gate_up, float* d, int64_t begin, int64_t end,
+                                   int64_t width) {
   for (int64_t r = begin; r < end; ++r) {
     const float* gate = gate_up + r * 2 * width;
-    const float* up = gate + width;
-    const float* d = dout + r * width;
-    float* dgate = dgate_up + r * 2 * width;
-    float* dup = dgate + width;
-    for (int64_t i = 0; i < width; ++i) {
-      const float s = sigmoid(gate[i]);
-      const float silu = gate[i] * s;
-      dup[i] = d[i] * silu;
-      dgate[i] = d[i] * up[i] * (s + silu * (1.0f - s));
-    }
+    swiglu_row_backward(dout + r * width, gate, gate + width, d + r * 2 * width, d + (r * 2 + 1) * width, width);
+  }
+}
+
+EACH_CPU void swiglu_rows_backward(const uint16_t* dout, const uint16_t* gate_up, uint16_t* d, int64_t begin,
+                                   int64_t end, int64_t width) {
+  for (int64_t r = begin; r < end; ++r) {
+    const uint16_t* gate = gate_up + r * 2 * width;
+    swiglu_row_backward(dout + r * width, gate, gate + width, d + r * 2 * width, d + (r * 2 + 1) * width, width);
   }
 }
 
@@ -73,5 +93,144 @@ EACH_CPU void rope_rows_bf16(const uint16_t* x, int64_t row_stride, const float*
       rope_row<uint16_t>(x + r * row_stride + h * dim, cos + r * dim / 2, sin + r * dim / 2,
                          y + (r * heads + h) * dim, dim, 1.0f);
 }
+
+constexpr int64_t kMostHeadDim = 512;
+
+// One head of queries or keys on the way forward: norm (unless w is null), then rotation.
+template <class T>
+INSIDE void head_forward(const T* x, const T* w, const float* cos, const float* sin, T* y, float* inv, int64_t dim,
+                         float eps) {
+  T normed[kMostHeadDim];
+  if (w) *inv = rms_norm_row(x, w, normed, dim, eps);
+  rope_row<T>(w ? normed : x, cos, sin, y, dim, 1.0f);
+}
+
+template <class T>
+INSIDE void head_backward(const T* dy, const T* x, const T* w, const float* cos, const float* sin, T* dx, float inv,
+                          float* dw, int64_t dim) {
+  T turned[kMostHeadDim];
+  rope_row<T>(dy, cos, sin, w ? turned : dx, dim, -1.0f);
+  if (w) norm_row_backward(turned, x, w, inv, dx, dw, dim);
+}
+
+template <class T>
+INSIDE void heads_rows(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,
+                       const float* sin, T* q, T* k, T* v, float* inv, int64_t begin, int64_t end) {
+  const int64_t all = s.heads + 2 * s.kv_heads;
+  for (int64_t r = begin; r < end; ++r) {
+    const T* row = qkv + r * all * s.dim;
+    const float *c = cos + r * s.dim / 2, *n = sin + r * s.dim / 2;
+    float* scale = inv + r * (s.heads + s.kv_heads);
+    for (int64_t h = 0; h < s.heads; ++h)
+      head_forward(row + h * s.dim, q_norm, c, n, q + (r * s.heads + h) * s.dim, scale + h, s.dim, s.eps);
+    row += s.heads * s.dim;
+    for (int64_t h = 0; h < s.kv_heads; ++h)
+      head_forward(row + h * s.dim, k_norm, c, n, k + (r * s.kv_heads + h) * s.dim, scale + s.heads + h, s.dim, s.eps);
+    row += s.kv_heads * s.dim;
+    std::memcpy(v + r * s.kv_heads * s.dim, row, s.kv_heads * s.dim * sizeof(T));
+  }
+}
+
+template <class T>
+INSIDE void heads_rows_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,
+                                const T* q_norm, const T* k_norm, const float* cos, const float* sin, const float* inv,
+                                T* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end) {
+  const int64_t all = s.heads + 2 * s.kv_heads;
+  for (int64_t r = begin; r < end; ++r) {
+    const T* row = qkv + r * all * s.dim;
+    T* out = dqkv + r * all * s.dim;
+    const float *c = cos + r * s.dim / 2, *n = sin + r * s.dim / 2, *scale = inv + r * (s.heads + s.kv_heads);
+    for (int64_t h = 0; h < s.heads; ++h)
+      head_backward(dq + (r * s.heads + h) * s.dim, row + h * s.dim, q_norm, c, n, out + h * s.dim, scale[h], dq_norm,
+                    s.dim);
+    row += s.heads * s.dim, out += s.heads * s.dim;
+    for (int64_t h = 0; h < s.kv_heads; ++h)
+      head_backward(dk + (r * s.kv_heads + h) * s.dim, row + h * s.dim, k_norm, c, n, out + h * s.dim,
+                    scale[s.heads + h], dk_norm, s.dim);
+    out += s.kv_heads * s.dim;
+    std::memcpy(out, dv + r * s.kv_heads * s.dim, s.kv_heads * s.dim * sizeof(T));
+  }
+}
+
+#define HEADS_OF(T)                                                                                                   \
+  EACH_CPU void heads(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,          \
+                      const float* sin, T* q, T* k, T* v, float* inv, int64_t begin, int64_t end) {                   \
+    heads_rows(s, qkv, q_norm, k_norm, cos, sin, q, k, v, inv, begin, end);                                           \
+  }                                                                                                                   \
+  EACH_CPU void heads_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,              \
+                               const T* q_norm, const T* k_norm, const float* cos, const float* sin, const float* inv,\
+                               T* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end) {                 \
+    heads_rows_backward(s, dq, dk, dv, qkv, q_norm, k_norm, cos, sin, inv, dqkv, dq_norm, dk_norm, begin, end);       \
+  }
+HEADS_OF(float)
+HEADS_OF(uint16_t)
+#undef HEADS_OF
+
+EACH_CPU void cross_entropy_rows(const float* logits, const int64_t* targets, float* lse, float* logprobs,
+                                 float* entropy, int64_t begin, int64_t end, int64_t vocab) {
+  for (int64_t r = begin; r < end; ++r) {
+    const float* row = logits + r * vocab;
+    float most = row[0];
+    for (int64_t i = 1; i < vocab; ++i) most = row[i] > most ? row[i] : most;
+    // Pieces, so that float sums over a large vocabulary stay exact enough.
+    double sum = 0, weighted = 0;
+    for (int64_t from = 0; from < vocab; from += 1024) {
+      const int64_t to = from + 1024 < vocab ? from + 1024 : vocab;
+      float s = 0, w = 0;
+      for (int64_t i = from; i < to; ++i) {
+        const float d = row[i] - most, e = expf(d);
+        s += e;
+        w += e * d;
+      }
+      sum += s, weighted += w;
+    }
+    const double log_sum = std::log(sum);
+    lse[r] = static_cast<float>(most + log_sum);
+    logprobs[r] = static_cast<float>(row[targets[r]] - most - log_sum);
+    entropy[r] = static_cast<float>(log_sum - weighted / sum);
+  }
+}
+
+EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets, const float* lse,
+                                          const float* coefficients, int64_t begin, int64_t end, int64_t vocab) {
+  for (int64_t r = begin; r < end; ++r) {
+    float* row = logits + r * vocab;
+    const float c = coefficients[r], l = lse[r];
+    for (int64_t i = 0; i < vocab; ++i) row[i] = -c * expf(row[i] - l);
+    row[targets[r]] += c;
+  }
+}
+
+EACH_CPU void dropout_mask(float* mask, float probability, uint64_t seed, int64_t begin, int64_t end) {
+  const float kept = 1.0f / (1.0f - probability);
+  for (int64_t i = begin; i < end; ++i) {
+    // splitmix64 (Steele et al. 2014) of the place.
+    uint64_t z = seed + 0x9e3779b97f4a7c15u * static_cast<uint64_t>(i + 1);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    mask[i] = static_cast<float>(static_cast<uint32_t>(z >> 40)) * 0x1p-24f < probability ? 0.0f : kept;
+  }
+}
+
+template <class D, class G>
+INSIDE void add_columns(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width, int64_t begin,
+                        int64_t end) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    G* to = grad + ids[t] * width;
+    const D* from = dy + t * width;
+    for (int64_t i = begin; i < end; ++i) put<G>(to[i], widen(to[i]) + widen(from[i]));
+  }
+}
+
+#define EMBEDDING_OF(D, G)                                                                                            \
+  EACH_CPU void embedding_backward(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width,           \
+                                   int64_t begin, int64_t end) {                                                      \
+    add_columns(dy, ids, tokens, grad, width, begin, end);                                                            \
+  }
+EMBEDDING_OF(float, float)
+EMBEDDING_OF(uint16_t, float)
+EMBEDDING_OF(uint16_t, uint16_t)
+#undef EMBEDDING_OF
 
 }  // namespace xplore

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "guard.h"
+#include "products.h"
 #include "skinny.h"
 
 using at::Tensor;
@@ -12,21 +13,20 @@ namespace {
 
 // Beyond so many rows libtorch's kernels win: the packing they begin with is paid once for all rows.
 constexpr int64_t kMostRows = 64;
-// Where bf16 numbers are widened, what libtorch has for bf16 is half as fast as what it has for fp32: with many rows it
-// pays to widen the weights for that, if they are not so many that the copy weighs.
+// Where bf16 numbers are widened, with many rows it pays to widen the weights for libtorch's fp32 kernels, if they are not
+// so many that the copy weighs.
 constexpr int64_t kManyRows = 512, kMostWeights = 32 << 20;
 
-enum class Way { kSkinny, kWidened, kLibtorch };
+enum class Way { kSkinny, kLarge };
 
 Way way_for(Product product, const Tensor& x, const Tensor& w) {
   const auto type = x.scalar_type();
   const bool fits = x.device().is_cpu() && x.dim() == 2 && x.size(0) > 0 && x.size(1) % 32 == 0 &&
-                    (type == at::kFloat || type == at::kBFloat16) && w.scalar_type() == type && w.is_contiguous() &&
-                    !(at::GradMode::is_enabled() && (x.requires_grad() || w.requires_grad()));
-  if (!fits || product == Product::kNone) return Way::kLibtorch;
+                    (type == at::kFloat || type == at::kBFloat16) && w.scalar_type() == type && w.is_contiguous();
+  if (!fits || product == Product::kNone) return Way::kLarge;
   if (x.size(0) <= kMostRows) return Way::kSkinny;
-  if (product != Product::kWidened) return Way::kLibtorch;
-  return x.size(0) >= kManyRows && w.numel() <= kMostWeights ? Way::kWidened : Way::kSkinny;
+  if (product != Product::kWidened) return Way::kLarge;
+  return x.size(0) >= kManyRows && w.numel() <= kMostWeights ? Way::kLarge : Way::kSkinny;
 }
 
 Tensor skinny(Product product, const Tensor& x, const Tensor& w) {
@@ -50,17 +50,17 @@ Tensor skinny(Product product, const Tensor& x, const Tensor& w) {
 
 extern "C" {
 
-// `out`: the dtype of the result; fp32 keeps the sums as they are.
-int xt_linear(Tensor* x, Tensor* w, Tensor* bias, int wide_result, Tensor** result) {
+int xt_linear_train(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, Tensor** result);
+
+// wide_result: in fp32, with the sums as they are; no way back.
+int xt_linear(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, int wide_result, Tensor** result) {
+  const bool tracked = at::GradMode::is_enabled() && (x->requires_grad() || w->requires_grad());
+  if (tracked && !wide_result) return xt_linear_train(x, w, bias, dw, dbias, result);
   return xplore::guarded([&] {
     const auto type = wide_result ? at::kFloat : x->scalar_type();
     const Product product = xplore::skinny_product(x->scalar_type() == at::kBFloat16);
     const Way way = way_for(product, *x, *w);
-    if (way == Way::kLibtorch) {
-      *result = new Tensor(at::linear(*x, *w, bias ? c10::optional<Tensor>(*bias) : c10::nullopt).to(type));
-      return;
-    }
-    Tensor y = way == Way::kSkinny ? skinny(product, *x, *w) : at::mm(x->to(at::kFloat), w->to(at::kFloat).t());
+    Tensor y = way == Way::kSkinny ? skinny(product, *x, *w) : xplore::product(*x, *w, wide_result || bias);
     if (bias) y.add_(*bias);
     *result = new Tensor(y.to(type));
   });

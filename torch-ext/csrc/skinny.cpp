@@ -14,10 +14,14 @@ static bool has_wide() {
 
 bool has_pairs() { return has_wide() && __builtin_cpu_supports("avx512bf16"); }
 
+// Intel's cores multiply pairs at half the speed at which they multiply fp32 numbers, AMD's at twice.
+static bool has_fast_pairs() { return has_pairs() && __builtin_cpu_is("amd"); }
+
+bool bf16_is_fast() { return has_fast_pairs() || __builtin_cpu_supports("amx-bf16"); }
+
 Product skinny_product(bool bf16_weights) {
   static const bool wide = has_wide();
-  // Intel's cores multiply pairs at half the speed at which they multiply fp32 numbers, AMD's at twice.
-  static const bool pairs = has_pairs() && __builtin_cpu_is("amd");
+  static const bool pairs = has_fast_pairs();
   if (!wide) return Product::kNone;
   return !bf16_weights ? Product::kFloat : pairs ? Product::kPairs : Product::kWidened;
 }
@@ -31,6 +35,7 @@ void skinny(Product product, const void* bundled, const void* w, float* y, int64
 #else
 
 bool has_pairs() { return false; }
+bool bf16_is_fast() { return false; }
 Product skinny_product(bool) { return Product::kNone; }
 void skinny_put(Product, void*, int64_t, int64_t, int64_t, int64_t, const float*, int64_t) {}
 void skinny(Product, const void*, const void*, float*, int64_t, int64_t, int64_t, int64_t, int64_t) {}

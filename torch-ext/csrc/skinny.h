@@ -19,6 +19,9 @@ enum class Product {
 // Whether this CPU has the instruction for kPairs.
 bool has_pairs();
 
+// Whether libtorch multiplies large bf16 matrices faster than fp32 ones on this CPU.
+bool bf16_is_fast();
+
 // The fastest way on this CPU.
 Product skinny_product(bool bf16_weights);
 

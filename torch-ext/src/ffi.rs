@@ -22,14 +22,37 @@ unsafe extern "C" {
         n_inputs: c_int,
         result: *mut *mut C_tensor,
     ) -> c_int;
-    pub(crate) fn xt_rms_norm(x: *mut C_tensor, w: *mut C_tensor, eps: f64, result: *mut *mut C_tensor) -> c_int;
-    pub(crate) fn xt_swiglu(gate_up: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
-    pub(crate) fn xt_rope(
+    pub(crate) fn xt_rms_norm(
         x: *mut C_tensor,
-        cos: *mut C_tensor,
-        sin: *mut C_tensor,
+        w: *mut C_tensor,
+        dw: *mut C_tensor,
+        eps: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;
+    pub(crate) fn xt_swiglu(gate_up: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_heads(
+        qkv: *mut C_tensor,
+        q_norm: *mut C_tensor,
+        k_norm: *mut C_tensor,
+        dq_norm: *mut C_tensor,
+        dk_norm: *mut C_tensor,
+        cos: *mut C_tensor,
+        sin: *mut C_tensor,
+        heads: i64,
+        eps: f64,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_input_gradient(dy: *mut C_tensor, w: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_add_weight_gradient(grad: *mut C_tensor, dy: *mut C_tensor, x: *mut C_tensor) -> c_int;
+    pub(crate) fn xt_cross_entropy(logits: *mut C_tensor, targets: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_cross_entropy_backward(
+        logits: *mut C_tensor,
+        targets: *mut C_tensor,
+        lse: *mut C_tensor,
+        coefficients: *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn xt_dropout_mask(mask: *mut C_tensor, probability: f64, seed: u64) -> c_int;
+    pub(crate) fn xt_embedding_backward(dy: *mut C_tensor, ids: *mut C_tensor, grad: *mut C_tensor) -> c_int;
     pub(crate) fn xt_varlen_attention(
         q: *mut C_tensor,
         k: *mut C_tensor,
@@ -43,6 +66,8 @@ unsafe extern "C" {
         x: *mut C_tensor,
         w: *mut C_tensor,
         bias: *mut C_tensor,
+        dw: *mut C_tensor,
+        dbias: *mut C_tensor,
         wide_result: c_int,
         result: *mut *mut C_tensor,
     ) -> c_int;
@@ -101,6 +126,11 @@ pub(crate) fn raw(tensor: &Tensor) -> *mut C_tensor {
     tensor.as_ptr().cast_mut()
 }
 
+/// As [`raw`]; null for none.
+pub(crate) fn raw_or_null(tensor: Option<&Tensor>) -> *mut C_tensor {
+    tensor.map_or(std::ptr::null_mut(), raw)
+}
+
 /// Turns a status into a result.
 pub(crate) fn check(status: c_int) -> Result<(), TorchError> {
     if status == 0 {
@@ -113,8 +143,14 @@ pub(crate) fn check(status: c_int) -> Result<(), TorchError> {
 
 /// Calls `f` with a place for one new tensor and takes that tensor over.
 pub(crate) fn one(f: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Result<Tensor, TorchError> {
-    let mut made = std::ptr::null_mut();
-    check(f(&raw mut made))?;
-    // SAFETY: on success the shim has put a new at::Tensor there and hands its ownership over.
-    Ok(unsafe { Tensor::from_ptr(made) })
+    let [made] = several(f)?;
+    Ok(made)
+}
+
+/// Calls `f` with places for `N` new tensors and takes them over.
+pub(crate) fn several<const N: usize>(f: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Result<[Tensor; N], TorchError> {
+    let mut made = [std::ptr::null_mut(); N];
+    check(f(made.as_mut_ptr()))?;
+    // SAFETY: on success the shim has put a new at::Tensor in every place and hands their ownership over.
+    Ok(made.map(|p| unsafe { Tensor::from_ptr(p) }))
 }

@@ -1,7 +1,7 @@
 //! Operations on tensors. All of them but [`adamw_step`] are differentiable.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{TorchError, ffi};
 
@@ -34,44 +34,181 @@ pub fn grad(outputs: &[&Tensor], grad_outputs: &[&Tensor], inputs: &[&Tensor]) -
     }
 }
 
+/// A weight, and the buffer of its shape to which the way back adds its gradient. Without a buffer the gradient goes through
+/// autograd, if the weight asks for one.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// The weight.
+    pub value: &'a Tensor,
+    /// Where its gradient goes.
+    pub grad: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Weight<'a> {
+    fn from(value: &'a Tensor) -> Self {
+        Self { value, grad: None }
+    }
+}
+
+impl Weight<'_> {
+    fn raw(&self) -> (*mut torch_sys::C_tensor, *mut torch_sys::C_tensor) {
+        (ffi::raw(self.value), ffi::raw_or_null(self.grad))
+    }
+
+    fn fits(&self) -> bool {
+        self.grad.is_none_or(|g| g.size() == self.value.size())
+    }
+}
+
 /// `w · x / sqrt(mean(x², last axis) + eps)`, the mean in fp32.
-/// x: [.., dim], w: [dim]. One pass on CPU fp32, plain operations elsewhere.
+/// x: [.., dim], w: [dim]. One pass on the CPU in fp32 and bf16, plain operations elsewhere.
 ///
 /// # Errors
 /// If `w` is not [dim].
-pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor, TorchError> {
-    ensure(w.dim() == 1 && w.numel() > 0 && x.size().last() == w.size().first(), || {
-        format!("rms_norm: x is {:?}, weight {:?}", x.size(), w.size())
+pub fn rms_norm<'a>(x: &Tensor, w: impl Into<Weight<'a>>, eps: f64) -> Result<Tensor, TorchError> {
+    let w = w.into();
+    ensure(w.value.dim() == 1 && w.value.numel() > 0 && x.size().last() == w.value.size().first() && w.fits(), || {
+        format!("rms_norm: x is {:?}, weight {:?}", x.size(), w.value.size())
     })?;
-    // SAFETY: live tensors in, one new tensor out.
-    ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), ffi::raw(w), eps, made) })
+    let (value, grad) = w.raw();
+    // SAFETY: live tensors (or none for the buffer) in, one new tensor out.
+    ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), value, grad, eps, made) })
 }
 
-/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. On a CPU with AVX-512 few rows go to a kernel of our own, and
-/// so do rows of bf16 where libtorch has nothing fast for them; sums are fp32. Not where a gradient is wanted.
+/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. On a CPU with AVX-512 few rows go to a kernel of our own,
+/// unless a gradient is wanted; where libtorch has nothing fast for bf16, it is multiplied as fp32. Sums are fp32.
 ///
 /// # Errors
 /// If shapes or dtypes do not fit.
-pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TorchError> {
-    linear_into(x, w, bias, false)
+pub fn linear<'a>(
+    x: &Tensor,
+    w: impl Into<Weight<'a>>,
+    bias: Option<Weight<'_>>,
+) -> Result<Tensor, TorchError> {
+    linear_into(x, w.into(), bias, false)
 }
 
-/// As [`linear`] without bias, the result in fp32.
+/// As [`linear`] without bias, the result in fp32; no gradients.
 ///
 /// # Errors
 /// As [`linear`].
 pub fn linear_f32(x: &Tensor, w: &Tensor) -> Result<Tensor, TorchError> {
-    linear_into(x, w, None, true)
+    linear_into(x, w.into(), None, true)
 }
 
-fn linear_into(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, wide_result: bool) -> Result<Tensor, TorchError> {
-    let fits = x.dim() == 2 && w.dim() == 2 && x.size()[1] == w.size()[1] && x.kind() == w.kind();
-    ensure(fits && bias.is_none_or(|b| b.size() == w.size()[..1]), || {
-        format!("linear: x is {:?}, w {:?}, bias {:?}", x.size(), w.size(), bias.map(Tensor::size))
+fn linear_into(x: &Tensor, w: Weight<'_>, bias: Option<Weight<'_>>, wide_result: bool) -> Result<Tensor, TorchError> {
+    let value = w.value;
+    let fits = x.dim() == 2 && value.dim() == 2 && x.size()[1] == value.size()[1] && x.kind() == value.kind();
+    let bias_fits = bias.is_none_or(|b| b.value.size() == value.size()[..1] && b.fits());
+    ensure(fits && bias_fits && w.fits(), || {
+        format!("linear: x is {:?}, w {:?}, bias {:?}", x.size(), value.size(), bias.map(|b| b.value.size()))
     })?;
-    let bias = bias.map_or(std::ptr::null_mut(), ffi::raw);
-    // SAFETY: live tensors (or none for the bias) in, one new tensor out; the shapes were checked.
-    ffi::one(|made| unsafe { ffi::xt_linear(ffi::raw(x), ffi::raw(w), bias, wide_result.into(), made) })
+    let (value, grad) = w.raw();
+    let (bias, bias_grad) = bias.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |b| b.raw());
+    // SAFETY: live tensors (or none for bias and buffers) in, one new tensor out; the shapes were checked.
+    ffi::one(|made| unsafe { ffi::xt_linear(ffi::raw(x), value, bias, grad, bias_grad, wide_result.into(), made) })
+}
+
+/// `dy · w`: the gradient of [`linear`]'s x. dy: [rows, out], of w's dtype or fp32; w: [out, in].
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn input_gradient(dy: &Tensor, w: &Tensor) -> Result<Tensor, TorchError> {
+    ensure(dy.dim() == 2 && w.dim() == 2 && dy.size()[1] == w.size()[0], || {
+        format!("input_gradient: dy is {:?}, w {:?}", dy.size(), w.size())
+    })?;
+    // SAFETY: live tensors in, one new tensor out; the shapes were checked.
+    ffi::one(|made| unsafe { ffi::xt_input_gradient(ffi::raw(dy), ffi::raw(w), made) })
+}
+
+/// `grad += dyᵀ · x`: the gradient of [`linear`]'s w. dy: [rows, out]; x: [rows, in]; grad: [out, in], of x's dtype or fp32.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn add_weight_gradient(grad: &Tensor, dy: &Tensor, x: &Tensor) -> Result<(), TorchError> {
+    let fits = dy.dim() == 2 && x.dim() == 2 && dy.size()[0] == x.size()[0];
+    ensure(fits && grad.size() == [dy.size()[1], x.size()[1]], || {
+        format!("add_weight_gradient: grad is {:?}, dy {:?}, x {:?}", grad.size(), dy.size(), x.size())
+    })?;
+    // SAFETY: three live tensors whose shapes were checked; the first is updated in place.
+    ffi::check(unsafe { ffi::xt_add_weight_gradient(ffi::raw(grad), ffi::raw(dy), ffi::raw(x)) })
+}
+
+/// What [`cross_entropy`] says of each row, fp32, nats.
+#[derive(Debug)]
+pub struct CrossEntropy {
+    /// log Σ exp(logits), [rows].
+    pub lse: Tensor,
+    /// Log-probability of the target, [rows].
+    pub logprobs: Tensor,
+    /// Entropy of the distribution, [rows].
+    pub entropy: Tensor,
+}
+
+/// Log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: [rows], int64. No gradients:
+/// [`cross_entropy_backward`] is the way back.
+///
+/// # Errors
+/// If shapes, dtypes or targets do not fit.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<CrossEntropy, TorchError> {
+    check_logits(logits, targets)?;
+    // SAFETY: live tensors in, three new ones out; shapes and dtypes were checked, targets lie inside the vocabulary.
+    let [lse, logprobs, entropy] =
+        ffi::several(|made| unsafe { ffi::xt_cross_entropy(ffi::raw(logits), ffi::raw(targets), made) })?;
+    Ok(CrossEntropy { lse, logprobs, entropy })
+}
+
+/// Turns `logits` in place into the gradient of `Σ coefficients[r] · logprob[r]` with respect to them:
+/// `coefficients · (onehot(target) - softmax)`. `lse` is [`CrossEntropy::lse`]; coefficients: [rows], fp32.
+///
+/// # Errors
+/// If shapes, dtypes or targets do not fit.
+pub fn cross_entropy_backward(
+    logits: &mut Tensor,
+    targets: &Tensor,
+    lse: &Tensor,
+    coefficients: &Tensor,
+) -> Result<(), TorchError> {
+    check_logits(logits, targets)?;
+    for (name, t) in [("lse", lse), ("coefficients", coefficients)] {
+        let fits = t.size() == targets.size() && t.kind() == Kind::Float && t.is_contiguous();
+        ensure(fits, || format!("cross_entropy_backward: {name} is {:?} {:?}", t.size(), t.kind()))?;
+    }
+    // SAFETY: four live tensors whose shapes and dtypes were checked; the first is updated in place.
+    ffi::check(unsafe {
+        ffi::xt_cross_entropy_backward(ffi::raw(logits), ffi::raw(targets), ffi::raw(lse), ffi::raw(coefficients))
+    })
+}
+
+fn check_logits(logits: &Tensor, targets: &Tensor) -> Result<(), TorchError> {
+    let fits = logits.dim() == 2 && logits.kind() == Kind::Float && logits.is_contiguous() && logits.size()[1] > 0;
+    let ids = targets.kind() == Kind::Int64 && targets.is_contiguous() && targets.size() == logits.size()[..1];
+    ensure(fits && ids, || format!("cross_entropy: logits are {:?}, targets {:?}", logits.size(), targets.size()))?;
+    check_ids("cross_entropy", targets, logits.size()[1])
+}
+
+fn check_ids(what: &str, ids: &Tensor, bound: i64) -> Result<(), TorchError> {
+    // On a GPU looking at them would stop the queue; its own kernels check.
+    if ids.numel() == 0 || ids.device() != Device::Cpu {
+        return Ok(());
+    }
+    let (least, most) = (ids.min().int64_value(&[]), ids.max().int64_value(&[]));
+    ensure(least >= 0 && most < bound, || format!("{what}: ids from {least} to {most}; expected 0 to {}", bound - 1))
+}
+
+/// `grad[ids[t]] += dy[t]` for every token t, in order. dy: [tokens, width]; ids: [tokens], int64; grad: [rows, width].
+///
+/// # Errors
+/// If shapes do not fit or an id is no row.
+pub fn embedding_backward(dy: &Tensor, ids: &Tensor, grad: &Tensor) -> Result<(), TorchError> {
+    let fits = dy.dim() == 2 && grad.dim() == 2 && dy.size() == [ids.numel() as i64, grad.size()[1]];
+    let plain = ids.dim() == 1 && ids.kind() == Kind::Int64 && ids.is_contiguous() && grad.is_contiguous();
+    ensure(fits && plain, || {
+        format!("embedding_backward: dy is {:?}, ids {:?}, grad {:?}", dy.size(), ids.size(), grad.size())
+    })?;
+    check_ids("embedding_backward", ids, grad.size()[0])?;
+    // SAFETY: three live tensors whose shapes were checked, ids inside; the last is updated in place.
+    ffi::check(unsafe { ffi::xt_embedding_backward(ffi::raw(dy), ffi::raw(ids), ffi::raw(grad)) })
 }
 
 /// `silu(gate) · up` of `[gate | up]`. gate_up: [tokens, 2·width] → [tokens, width].
@@ -86,21 +223,59 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, TorchError> {
     ffi::one(|made| unsafe { ffi::xt_swiglu(ffi::raw(gate_up), made) })
 }
 
-/// Rotary position embedding, half-split layout (`x·cos + rotate_half(x)·sin`, as in transformers).
-/// x: [tokens, heads, dim]; cos, sin: [tokens, dim/2], fp32, contiguous.
+/// How the heads of [`heads`] are shaped and normalised.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorms<'a> {
+    /// Weight of the queries' RMSNorm, [dim].
+    pub q: Weight<'a>,
+    /// Weight of the keys' RMSNorm, [dim].
+    pub k: Weight<'a>,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+/// Queries [tokens, heads, dim], keys and values [tokens, kv_heads, dim] of `qkv` [tokens, heads + 2·kv_heads, dim]: queries
+/// and keys normalised per head where `norms` are given, then turned by the rotary embedding in the half-split layout
+/// (`x·cos + rotate_half(x)·sin`, as in transformers). cos, sin: [tokens, dim/2], fp32, contiguous.
 ///
 /// # Errors
 /// If the shapes do not fit.
-pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, TorchError> {
-    let size = x.size();
+pub fn heads(
+    qkv: &Tensor,
+    heads: i64,
+    norms: Option<HeadNorms<'_>>,
+    cos: &Tensor,
+    sin: &Tensor,
+) -> Result<[Tensor; 3], TorchError> {
+    let size = qkv.size();
     let fits = |t: &Tensor| {
-        t.size() == [size[0], size[2] / 2] && t.kind() == Kind::Float && t.is_contiguous() && t.device() == x.device()
+        t.size() == [size[0], size[2] / 2] && t.kind() == Kind::Float && t.is_contiguous() && t.device() == qkv.device()
     };
-    ensure(size.len() == 3 && size[2] % 2 == 0 && fits(cos) && fits(sin), || {
-        format!("rope: x is {size:?}, cos {:?}, sin {:?} (fp32 [tokens, dim/2])", cos.size(), sin.size())
+    let divided = size.len() == 3 && size[2] % 2 == 0 && heads > 0 && size[1] > heads && (size[1] - heads) % 2 == 0;
+    ensure(divided && fits(cos) && fits(sin), || {
+        format!("heads: qkv is {size:?}, {heads} query heads, cos {:?}, sin {:?}", cos.size(), sin.size())
     })?;
-    // SAFETY: live tensors in, one new tensor out; shapes and dtypes were checked.
-    ffi::one(|made| unsafe { ffi::xt_rope(ffi::raw(x), ffi::raw(cos), ffi::raw(sin), made) })
+    let of_dim = |w: Weight<'_>| w.value.size() == size[2..] && w.value.is_contiguous() && w.fits();
+    ensure(norms.is_none_or(|n| of_dim(n.q) && of_dim(n.k)), || format!("heads: norms are not [{}]", size[2]))?;
+    let none = (std::ptr::null_mut(), std::ptr::null_mut());
+    let (q, k) = norms.map_or((none, none), |n| (n.q.raw(), n.k.raw()));
+    let eps = norms.map_or(0.0, |n| n.eps);
+    // SAFETY: live tensors (or none) in, three new tensors out; shapes and dtypes were checked.
+    ffi::several(|made| unsafe {
+        ffi::xt_heads(ffi::raw(qkv), q.0, k.0, q.1, k.1, ffi::raw(cos), ffi::raw(sin), heads, eps, made)
+    })
+}
+
+/// 1/(1 - p) with probability 1 - p, else 0, fp32 on the CPU. Each number is a function of `seed` and its place alone.
+///
+/// # Errors
+/// If `probability` is not in [0, 1).
+pub fn dropout_mask(shape: &[i64], probability: f64, seed: u64) -> Result<Tensor, TorchError> {
+    ensure((0.0..1.0).contains(&probability), || format!("dropout_mask: the probability is {probability}"))?;
+    let mask = Tensor::f_empty(shape, (Kind::Float, Device::Cpu)).map_err(|e| TorchError(e.to_string()))?;
+    // SAFETY: a live, contiguous fp32 tensor, filled in place.
+    ffi::check(unsafe { ffi::xt_dropout_mask(ffi::raw(&mask), probability, seed) })?;
+    Ok(mask)
 }
 
 /// Causal attention inside each sequence of a packed batch; no token sees another sequence.

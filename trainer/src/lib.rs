@@ -14,6 +14,7 @@ pub mod rl;
 pub mod run;
 pub mod sft;
 pub mod start;
+pub mod trainee;
 
 pub use error::TrainError;
 pub use run::{Output, Run};

@@ -1,21 +1,37 @@
-//! AdamW over the flat buffers, clipping by global norm, and the schedule of the learning rate.
+//! AdamW over flat buffers, clipping by global norm, and the schedule of the learning rate.
 
-use configs::optimizer::{OptimizerConfig, Schedule};
+use configs::optimizer::{OptimizerConfig, ParameterKind, Schedule, StateDtype};
 use lm::Params;
+use lm::params::{Part, Role};
 use tch::{Kind, Tensor};
 use torch_ext::AdamW;
 
 use crate::TrainError;
 
-/// AdamW's state and what it works on: gradients in a buffer of the parameters' layout.
+/// Numbers whose squares one fp32 sum takes.
+const NORM_PIECE: i64 = 1 << 22;
+
+/// A stretch of a flat buffer with one rule for weight decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// First number.
+    pub offset: i64,
+    /// Numbers.
+    pub length: i64,
+    /// Whether weight decay applies.
+    pub decays: bool,
+}
+
+/// AdamW's state for one flat buffer of weights.
 #[derive(Debug)]
 pub struct Optimizer {
-    /// Where the backward pass adds its gradients.
-    pub grads: Params,
-    /// First and second moment, laid out as the parameters.
+    /// First and second moment, laid out as the weights.
     pub(crate) moments: (Tensor, Tensor),
+    /// The weights in fp32, where the model holds them in a lower format and the state is to be fp32.
+    pub(crate) master: Option<Tensor>,
     /// Updates made.
     pub(crate) updates: u64,
+    stretches: Vec<Stretch>,
     config: OptimizerConfig,
 }
 
@@ -30,54 +46,96 @@ pub struct Update {
     pub skipped: bool,
 }
 
+/// The number format of gradients and moments for weights of format `weights`.
+pub fn state_kind(config: &OptimizerConfig, weights: Kind) -> Kind {
+    match config.state {
+        StateDtype::Fp32 => Kind::Float,
+        StateDtype::Model => weights,
+    }
+}
+
+/// Which stretches of a model's weights decay.
+pub fn stretches(params: &Params, no_decay: &[ParameterKind]) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    for entry in params.entries() {
+        let kind = match (entry.role(), entry.part) {
+            (Role::Norm, _) => Some(ParameterKind::Norm),
+            (Role::Bias, _) => Some(ParameterKind::Bias),
+            (Role::Matrix, Part::Embedding) => Some(ParameterKind::Embedding),
+            (Role::Matrix, _) => None,
+        };
+        let decays = kind.is_none_or(|kind| !no_decay.contains(&kind));
+        match found.last_mut() {
+            Some(last) if last.decays == decays => last.length += entry.numel(),
+            _ => found.push(Stretch { offset: entry.offset, length: entry.numel(), decays }),
+        }
+    }
+    found
+}
+
+/// Euclidean norm of a flat buffer: fp32 sums of pieces, added in double precision.
+pub fn global_norm(flat: &Tensor) -> f64 {
+    let norms: Vec<Tensor> =
+        flat.split(NORM_PIECE, 0).iter().map(|piece| piece.norm_scalaropt_dtype(2, Kind::Float)).collect();
+    Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[])
+}
+
 impl Optimizer {
-    /// Fresh state for a model.
+    /// Fresh state for `weights`.
     ///
     /// # Errors
     /// If memory does not suffice.
-    pub fn new(params: &Params, config: OptimizerConfig) -> Result<Self, TrainError> {
-        let flat = &params.flat;
-        let zeros = || Tensor::f_zeros_like(flat);
-        Ok(Self {
-            grads: Params::zeros(params.spec(), flat.kind(), flat.device())?,
-            moments: (zeros()?, zeros()?),
-            updates: 0,
-            config,
-        })
+    pub fn new(weights: &Tensor, stretches: Vec<Stretch>, config: OptimizerConfig) -> Result<Self, TrainError> {
+        let kind = state_kind(&config, weights.kind());
+        let zeros = || Tensor::f_zeros(weights.size(), (kind, weights.device()));
+        let master = (kind != weights.kind()).then(|| weights.f_to_kind(kind)).transpose()?;
+        Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, stretches, config })
     }
 
-    /// Applies the accumulated gradients and clears them. `progress` in [0, 1) says where in the run this update stands.
-    /// A gradient that is not finite changes nothing.
+    /// Applies the accumulated gradients to `weights` and clears them. A gradient that is not finite changes nothing.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn update(&mut self, params: &mut Params, progress: Progress) -> Result<Update, TrainError> {
+    pub fn update(
+        &mut self,
+        weights: &mut Tensor,
+        grads: &mut Tensor,
+        progress: Progress,
+    ) -> Result<Update, TrainError> {
         let lr = self.config.lr * lr_factor(&self.config, progress);
-        let grad_norm = self.grads.flat.norm().to_kind(Kind::Double).double_value(&[]);
+        let grad_norm = global_norm(grads);
         let skipped = !grad_norm.is_finite();
         if !skipped {
             let clip = self.config.grad_clip;
             if clip > 0.0 && grad_norm > clip {
                 // torch.nn.utils.clip_grad_norm_ adds the same 1e-6.
-                let _ = self.grads.flat.g_mul_scalar_(clip / (grad_norm + 1e-6));
+                let _ = grads.g_mul_scalar_(clip / (grad_norm + 1e-6));
             }
-            self.updates += 1;
-            let c = &self.config;
-            for (offset, length, decays) in params.decay_ranges() {
-                let part = |t: &Tensor| t.narrow(0, offset, length);
-                let hyper = AdamW {
-                    lr,
-                    betas: (c.betas[0], c.betas[1]),
-                    eps: c.eps,
-                    weight_decay: if decays { c.weight_decay } else { 0.0 },
-                };
-                let (mut m, mut v) = (part(&self.moments.0), part(&self.moments.1));
-                let (mut p, g) = (part(&params.flat), part(&self.grads.flat));
-                torch_ext::adamw_step(&mut p, &g, (&mut m, &mut v), self.updates, hyper)?;
-            }
+            self.step(weights, grads, lr)?;
         }
-        let _ = self.grads.flat.zero_();
+        let _ = grads.zero_();
         Ok(Update { grad_norm, lr, skipped })
+    }
+
+    fn step(&mut self, weights: &mut Tensor, grads: &Tensor, lr: f64) -> Result<(), TrainError> {
+        self.updates += 1;
+        let c = &self.config;
+        let target = self.master.as_ref().unwrap_or(weights);
+        for stretch in &self.stretches {
+            let part = |t: &Tensor| t.narrow(0, stretch.offset, stretch.length);
+            let hyper = AdamW {
+                lr,
+                betas: (c.betas[0], c.betas[1]),
+                eps: c.eps,
+                weight_decay: if stretch.decays { c.weight_decay } else { 0.0 },
+            };
+            let (mut m, mut v) = (part(&self.moments.0), part(&self.moments.1));
+            torch_ext::adamw_step(&mut part(target), &part(grads), (&mut m, &mut v), self.updates, hyper)?;
+        }
+        if let Some(master) = &self.master {
+            weights.copy_(master);
+        }
+        Ok(())
     }
 }
 

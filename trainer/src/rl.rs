@@ -13,13 +13,13 @@ use std::time::Instant;
 
 use chat::{PromptSet, RlRow};
 use configs::rl::RlConfig;
-use lm::LocalModel;
+use lm::{LocalModel, Params};
 use rewards::{Composition, Draw, Judge};
 
 use self::reward::Scored;
 use self::rollout::Group;
 use self::stages::Stage;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{self, Optimizer};
 use crate::{Output, TrainError};
 
 /// The frozen parts of a run: who judges, in which words, for what.
@@ -53,7 +53,11 @@ pub fn train(
         0 => per_epoch * config.train.epochs as u64,
         steps => steps,
     };
-    let mut optimizer = Optimizer::new(&model.decoder.params, config.optimizer.clone())?;
+    let params = &model.decoder.params;
+    let kind = optimizer::state_kind(&config.optimizer, params.flat.kind());
+    let mut grads = Params::zeros(params.spec(), kind, params.flat.device())?;
+    let stretches = optimizer::stretches(params, &config.optimizer.no_decay);
+    let mut optimizer = Optimizer::new(&params.flat, stretches, config.optimizer.clone())?;
     let mut failures = 0;
     for step in 0..steps {
         let people = people_of_step(&rows, config, step, per_epoch);
@@ -69,7 +73,8 @@ pub fn train(
             config.rollout.max_new_tokens,
         )?;
         let judged = begin.elapsed().as_secs_f64();
-        let (update, sums) = update::update(model, &groups, &scored.advantages, config, &mut optimizer, (step, steps))?;
+        let (update, sums) =
+            update::update(model, &groups, &scored.advantages, config, (&mut optimizer, &mut grads), (step, steps))?;
         let updated = begin.elapsed().as_secs_f64();
         failures = if update.skipped { failures + 1 } else { 0 };
         if failures == 10 {

@@ -65,7 +65,11 @@ pub fn train(
     settings: Settings<'_>,
     output: &mut Output<'_>,
 ) -> Result<(), TrainError> {
-    let mut optimizer = Optimizer::new(&model.decoder.params, settings.optimizer.clone())?;
+    let params = &model.decoder.params;
+    let kind = crate::optimizer::state_kind(settings.optimizer, params.flat.kind());
+    let mut grads = lm::Params::zeros(params.spec(), kind, params.flat.device())?;
+    let stretches = crate::optimizer::stretches(params, &settings.optimizer.no_decay);
+    let mut optimizer = Optimizer::new(&params.flat, stretches, settings.optimizer.clone())?;
     let batch_size = settings.train.batch_size;
     let per_epoch = rows.len().div_ceil(batch_size);
     let whole = (per_epoch * settings.train.epochs) as u64;
@@ -80,8 +84,9 @@ pub fn train(
         let members = &order[batch * batch_size..((batch + 1) * batch_size).min(rows.len())];
         let batch: Vec<&TokenizedRow> = members.iter().map(|&i| &rows[i]).collect();
         let begin = Instant::now();
-        let loss = accumulate(model, &batch, settings.train.tokens_per_microbatch, &mut optimizer)?;
-        let update = optimizer.update(&mut model.decoder.params, Progress { done: step, total: steps })?;
+        let loss = accumulate(model, &batch, settings.train.tokens_per_microbatch, &grads)?;
+        let update =
+            optimizer.update(&mut model.decoder.params.flat, &mut grads.flat, Progress { done: step, total: steps })?;
         failures = if update.skipped { failures + 1 } else { 0 };
         if failures == 10 {
             return Err(TrainError::Diverged(format!(
@@ -129,7 +134,7 @@ fn accumulate(
     model: &LocalModel,
     batch: &[&TokenizedRow],
     budget: usize,
-    optimizer: &mut Optimizer,
+    grads: &lm::Params,
 ) -> Result<f64, TrainError> {
     let total = trained(batch) as f64;
     let lengths: Vec<usize> = batch.iter().map(|row| row.ids.len()).collect();
@@ -139,11 +144,12 @@ fn accumulate(
         let sequences: Vec<&[u32]> = part.iter().map(|row| row.ids.as_slice()).collect();
         let context = model.decoder.spec().context();
         let packed = Packed::new(&sequences, context, model.decoder.device())?;
-        let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing)?;
+        let (hidden, tape) =
+            model.decoder.forward_train(&packed, Recompute::Nothing, lm::Trained::Weights { grads })?;
         let at = completion_targets(part, &packed);
         let coefficients = |_: i64, scores: &lm::head::Scores| scores.logprobs.full_like(-1.0 / total);
-        let (dh, scores) = score_and_backward(&model.decoder, &hidden, &at, 1.0, &optimizer.grads, coefficients)?;
-        model.decoder.backward(tape, dh, &optimizer.grads)?;
+        let (dh, scores) = score_and_backward(&model.decoder, &hidden, &at, 1.0, Some(grads), coefficients)?;
+        model.decoder.backward(tape, dh)?;
         loss -= scores.logprobs.sum(Kind::Double).double_value(&[]) / total;
     }
     Ok(loss)

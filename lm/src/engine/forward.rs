@@ -3,9 +3,9 @@
 use tch::Tensor;
 use torch_ext::{MOST_TOKENS, PagedLayer, PagedQueries, has_paged_layers, paged_layers};
 
-use crate::decoder::{finish, project, scale};
 use crate::engine::cache::Cache;
 use crate::engine::row::Row;
+use crate::layer::{finish, project, scale};
 use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
 
@@ -60,7 +60,7 @@ pub(super) fn forward(
     }
     let last = layers.len() - 1;
     for (layer, weights) in layers.iter().enumerate() {
-        let (q, k, v) = project(spec, weights, &x, rotations)?;
+        let [q, k, v] = project(spec, weights.into(), &x, rotations)?;
         let (keys, values) = cache.layer(layer);
         torch_ext::write_paged(keys, values, &k, &v, &slots)?;
         if layer == last && outputs.len() < ids.len() {
@@ -70,7 +70,7 @@ pub(super) fn forward(
             }
             let queries = single(rows, chunks, outputs);
             let attended = torch_ext::paged_attention(&pick(&q), keys, values, &queries, scale(spec))?;
-            return finish(spec, weights, &pick(&x), &attended.view([-1, width]));
+            return finish(spec, weights.into(), &pick(&x), &attended.view([-1, width]));
         }
         let mut attended = Vec::new();
         if alone > 0 {
@@ -82,7 +82,7 @@ pub(super) fn forward(
             attended.push(torch_ext::paged_attention(&rest, keys, values, &queries, scale(spec))?);
         }
         let attended = if attended.len() == 1 { attended.remove(0) } else { Tensor::cat(&attended, 0) };
-        x = finish(spec, weights, &x, &attended.view([-1, width]))?;
+        x = finish(spec, weights.into(), &x, &attended.view([-1, width]))?;
     }
     Ok(x)
 }

@@ -1,7 +1,7 @@
 //! The explicit way back against plain autograd through the whole model.
 
 use lm::head::{Scores, Targets, score_and_backward};
-use lm::{Decoder, Packed, Params, Recompute};
+use lm::{Decoder, Packed, Params, Recompute, Trained};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids, sequences, spec, weights};
@@ -53,13 +53,13 @@ fn add_layerwise(
     recompute: Recompute,
 ) -> Scores {
     let weights = Tensor::from_slice(&wanted.weights);
-    let (hidden, tape) = model.forward_train(batch, recompute).unwrap();
+    let (hidden, tape) = model.forward_train(batch, recompute, Trained::Weights { grads }).unwrap();
     let (grad_hidden, scores) =
-        score_and_backward(model, &hidden, &wanted.at(), temperature, grads, |begin, scores| {
+        score_and_backward(model, &hidden, &wanted.at(), temperature, Some(grads), |begin, scores| {
             weights.narrow(0, begin, scores.logprobs.size()[0])
         })
         .unwrap();
-    model.backward(tape, grad_hidden, grads).unwrap();
+    model.backward(tape, grad_hidden).unwrap();
     scores
 }
 
@@ -103,7 +103,7 @@ fn the_explicit_way_back_is_autograds() {
         let model = decoder(family, tied);
         for temperature in [1.0, 0.7] {
             let (expected, logprobs) = autograd(&model.params, &batch, &wanted, temperature);
-            for recompute in [Recompute::Nothing, Recompute::EveryLayer] {
+            for recompute in [Recompute::Nothing, Recompute::EveryKth(1), Recompute::EveryKth(2)] {
                 let what = format!("{family:?}, tied {tied}, temperature {temperature}, {recompute:?}");
                 let (grads, scores) = layerwise(&model, &batch, &wanted, temperature, recompute);
                 close(&what, &scores.logprobs, &logprobs, 1e-5);
@@ -119,8 +119,10 @@ fn recomputing_changes_no_bit() {
     let wanted = wanted(&batch);
     let model = decoder(VARIANTS[0].0, true);
     let (kept, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::Nothing);
-    let (again, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::EveryLayer);
-    assert_eq!(kept.flat, again.flat);
+    for k in [1, 2] {
+        let (again, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::EveryKth(k));
+        assert_eq!(kept.flat, again.flat);
+    }
 }
 
 /// Micro-batches: gradients are added up, and the sum is that of one large batch.
@@ -145,7 +147,7 @@ fn gradients_of_micro_batches_add_up() {
                 part.push(row, targets[i], all.weights[i]);
             }
             begin += batch.tokens();
-            add_layerwise(&sum, &model, &batch, &part, 1.0, Recompute::EveryLayer);
+            add_layerwise(&sum, &model, &batch, &part, 1.0, Recompute::EveryKth(1));
         }
         every_parameter_is_close(&format!("{family:?}, tied {tied}"), &sum, &expected, 1e-5);
     }

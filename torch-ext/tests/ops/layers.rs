@@ -1,7 +1,7 @@
 //! All layers in one call against the same layers by single operations.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{BLOCK, PagedLayer, PagedQueries, has_paged_layers, paged_layers};
+use torch_ext::{BLOCK, HeadNorms, PagedLayer, PagedQueries, Weight, has_paged_layers, paged_layers};
 
 use crate::{close, normal, rotations};
 
@@ -86,20 +86,16 @@ fn by_operations(
     let mut x = x.shallow_clone();
     for layer in layers {
         let h = torch_ext::rms_norm(&x, layer.input_norm, EPS).unwrap();
-        let qkv = torch_ext::linear(&h, layer.qkv, layer.qkv_bias).unwrap().view([-1, heads + 2 * kv, DIM]);
-        let (mut q, mut k) = (qkv.narrow(1, 0, heads), qkv.narrow(1, heads, kv));
-        if let Some((q_norm, k_norm)) = layer.qk_norm {
-            q = torch_ext::rms_norm(&q, q_norm, EPS).unwrap();
-            k = torch_ext::rms_norm(&k, k_norm, EPS).unwrap();
-        }
-        let (q, k) = (torch_ext::rope(&q, cos, sin).unwrap(), torch_ext::rope(&k, cos, sin).unwrap());
-        torch_ext::write_paged(layer.keys, layer.values, &k, &qkv.narrow(1, heads + kv, kv), slots).unwrap();
+        let qkv = torch_ext::linear(&h, layer.qkv, layer.qkv_bias.map(Weight::from)).unwrap().view([-1, heads + 2 * kv, DIM]);
+        let norms = layer.qk_norm.map(|(q, k)| HeadNorms { q: q.into(), k: k.into(), eps: EPS });
+        let [q, k, v] = torch_ext::heads(&qkv, heads, norms, cos, sin).unwrap();
+        torch_ext::write_paged(layer.keys, layer.values, &k, &v, slots).unwrap();
         let attended = torch_ext::paged_attention(&q, layer.keys, layer.values, queries, SCALE).unwrap();
-        x = &x + torch_ext::linear(&attended.view([-1, heads * DIM]), layer.o, layer.o_bias).unwrap();
+        x = &x + torch_ext::linear(&attended.view([-1, heads * DIM]), layer.o, layer.o_bias.map(Weight::from)).unwrap();
         let h = torch_ext::rms_norm(&x, layer.post_norm, EPS).unwrap();
         let (gate_up_bias, down_bias) = layer.mlp_bias.unzip();
-        let gated = torch_ext::swiglu(&torch_ext::linear(&h, layer.gate_up, gate_up_bias).unwrap()).unwrap();
-        x = &x + torch_ext::linear(&gated, layer.down, down_bias).unwrap();
+        let gated = torch_ext::swiglu(&torch_ext::linear(&h, layer.gate_up, gate_up_bias.map(Weight::from)).unwrap()).unwrap();
+        x = &x + torch_ext::linear(&gated, layer.down, down_bias.map(Weight::from)).unwrap();
     }
     x
 }

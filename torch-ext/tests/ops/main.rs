@@ -5,6 +5,7 @@ mod attention;
 mod layers;
 mod pointwise;
 mod refusals;
+mod training;
 
 use tch::{Device, Kind, Tensor};
 

@@ -1,6 +1,7 @@
 //! RMSNorm, SwiGLU and RoPE.
 
 use tch::{Kind, Tensor};
+use torch_ext::HeadNorms;
 
 use crate::{close, forward_and_gradients_agree, leaf, normal, rotations};
 
@@ -98,30 +99,50 @@ fn swiglu_holds_for_gates_of_any_size() {
     }
 }
 
-#[test]
-fn rope_is_its_formula() {
-    for (tokens, heads, dim) in [(1, 1, 2), (13, 3, 6), (300, 4, 32)] {
-        let positions: Vec<i64> = (0..tokens).map(|t| t * 7 % 50).collect();
-        let (cos, sin) = rotations(&positions, dim / 2);
-        forward_and_gradients_agree(
-            &format!("rope of {tokens} × {heads} × {dim}"),
-            &[normal(8, &[tokens, heads, dim])],
-            |t| torch_ext::rope(&t[0], &cos, &sin).unwrap(),
-            |t| rope_formula(&t[0], &cos, &sin),
-        );
+/// Queries, keys and values, each flattened, side by side.
+fn heads_formula(
+    qkv: &Tensor,
+    (heads, kv): (i64, i64),
+    norms: Option<(&Tensor, &Tensor)>,
+    (cos, sin): (&Tensor, &Tensor),
+) -> Tensor {
+    let (mut q, mut k) = (qkv.narrow(1, 0, heads), qkv.narrow(1, heads, kv));
+    if let Some((q_norm, k_norm)) = norms {
+        (q, k) = (rms_norm_formula(&q, q_norm), rms_norm_formula(&k, k_norm));
     }
+    let flat = |t: Tensor| t.reshape([qkv.size()[0], -1]);
+    let v = qkv.narrow(1, heads + kv, kv);
+    Tensor::cat(&[flat(rope_formula(&q, cos, sin)), flat(rope_formula(&k, cos, sin)), flat(v)], 1)
 }
 
-/// The decoder hands in queries and keys as slices of one product.
+fn heads_of(qkv: &Tensor, heads: i64, norms: Option<HeadNorms<'_>>, (cos, sin): (&Tensor, &Tensor)) -> Tensor {
+    let parts = torch_ext::heads(qkv, heads, norms, cos, sin).unwrap();
+    Tensor::cat(&parts.map(|t| t.reshape([qkv.size()[0], -1])), 1)
+}
+
 #[test]
-fn rope_of_a_slice_is_that_of_its_copy() {
-    let (cos, sin) = rotations(&[0, 5, 1, 9, 2], 4);
-    forward_and_gradients_agree(
-        "rope of the middle heads",
-        &[normal(9, &[5, 6, 8])],
-        |t| torch_ext::rope(&t[0].narrow(1, 1, 3), &cos, &sin).unwrap(),
-        |t| rope_formula(&t[0].narrow(1, 1, 3), &cos, &sin),
-    );
+fn heads_are_their_formula() {
+    for (tokens, heads, kv, dim) in [(1, 1, 1, 2), (13, 3, 1, 6), (300, 4, 2, 32)] {
+        let positions: Vec<i64> = (0..tokens).map(|t| t * 7 % 50).collect();
+        let (cos, sin) = rotations(&positions, dim / 2);
+        let what = format!("{tokens} tokens, {heads} + {kv} heads of {dim}");
+        let inputs = [normal(8, &[tokens, heads + 2 * kv, dim]), normal(9, &[dim]) + 1.0, normal(10, &[dim]) + 1.0];
+        forward_and_gradients_agree(
+            &format!("{what}, plain"),
+            &inputs[..1],
+            |t| heads_of(&t[0], heads, None, (&cos, &sin)),
+            |t| heads_formula(&t[0], (heads, kv), None, (&cos, &sin)),
+        );
+        forward_and_gradients_agree(
+            &format!("{what}, normed"),
+            &inputs,
+            |t| {
+                let norms = HeadNorms { q: (&t[1]).into(), k: (&t[2]).into(), eps: EPS };
+                heads_of(&t[0], heads, Some(norms), (&cos, &sin))
+            },
+            |t| heads_formula(&t[0], (heads, kv), Some((&t[1], &t[2])), (&cos, &sin)),
+        );
+    }
 }
 
 /// Other dtypes take libtorch's own operations.
@@ -129,9 +150,9 @@ fn rope_of_a_slice_is_that_of_its_copy() {
 fn other_kinds_agree_with_the_formulas() {
     let x = normal(10, &[11, 4, 8]).to_kind(Kind::Double);
     let (cos, sin) = rotations(&(0..11).collect::<Vec<_>>(), 4);
-    let turned = torch_ext::rope(&x, &cos, &sin).unwrap();
+    let turned = heads_of(&x, 2, None, (&cos, &sin));
     assert_eq!(turned.kind(), Kind::Double);
-    close("rope", &turned, &rope_formula(&x, &cos, &sin), 1e-12);
+    close("heads", &turned, &heads_formula(&x, (2, 1), None, (&cos, &sin)), 1e-12);
     let gate_up = normal(11, &[11, 10]).to_kind(Kind::Double);
     let (gate, up) = (gate_up.narrow(1, 0, 5), gate_up.narrow(1, 5, 5));
     close("swiglu", &torch_ext::swiglu(&gate_up).unwrap(), &(&gate * gate.sigmoid() * up), 1e-12);
@@ -157,7 +178,7 @@ fn linear_is_its_formula() {
                     &exact,
                     if kind == Kind::Float { 1e-6 } else { 3e-3 },
                 );
-                let with_bias = torch_ext::linear(&x, &w, Some(&bias)).unwrap();
+                let with_bias = torch_ext::linear(&x, &w, Some((&bias).into())).unwrap();
                 assert_eq!(with_bias.kind(), kind);
                 close(&what, &with_bias, &(exact + wide(&bias)), if kind == Kind::Float { 1e-6 } else { 4e-3 });
             }
@@ -191,28 +212,34 @@ fn linear_has_gradients_where_they_are_wanted() {
 fn bf16_kernels_round_as_separate_operations_do() {
     let to = |t: Tensor| t.to_kind(Kind::BFloat16);
     let same = |what: &str, fast: Tensor, slow: Tensor| {
-        let differ = fast.ne_tensor(&slow.detach()).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        assert_eq!(slow.kind(), Kind::BFloat16);
+        let differ = fast.ne_tensor(&slow).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
         assert!(differ < 1e-3, "{what}: {differ} of the numbers differ");
-        close(what, &fast, &slow.detach().to_kind(Kind::Double), 1e-3);
+        close(what, &fast, &slow.to_kind(Kind::Double), 1e-3);
+    };
+    // libtorch's own operations, each rounding its result.
+    let norm = |x: &Tensor, w: &Tensor, eps: f64| {
+        let wide = x.to_kind(Kind::Float);
+        let root = (wide.pow_tensor_scalar(2).mean_dim(&[-1i64][..], true, Kind::Float) + eps).rsqrt();
+        to(wide * root) * w
     };
     let qkv = to(normal(1, &[37, 6, 48]) * 3.0);
-    let heads = qkv.narrow(1, 1, 4);
-    let w = to(normal(2, &[48]) + 1.0);
-    let tracked = |t: &Tensor| t.detach().set_requires_grad(true);
-    same(
-        "rms_norm",
-        torch_ext::rms_norm(&heads, &w, 1e-6).unwrap(),
-        torch_ext::rms_norm(&tracked(&heads), &w, 1e-6).unwrap(),
-    );
+    let (w, second) = (to(normal(2, &[48]) + 1.0), to(normal(5, &[48]) + 1.0));
+    let part = qkv.narrow(1, 1, 4);
+    same("rms_norm", torch_ext::rms_norm(&part, &w, 1e-6).unwrap(), norm(&part, &w, 1e-6));
     let rows = to(normal(3, &[37, 96]) * 2.0);
-    let part = rows.narrow(1, 0, 48);
-    same(
-        "rms_norm of a part",
-        torch_ext::rms_norm(&part, &w, 1e-5).unwrap(),
-        torch_ext::rms_norm(&tracked(&part), &w, 1e-5).unwrap(),
-    );
-    same("swiglu", torch_ext::swiglu(&rows).unwrap(), torch_ext::swiglu(&tracked(&rows)).unwrap());
+    let (gate, up) = (rows.narrow(1, 0, 48), rows.narrow(1, 48, 48));
+    same("swiglu", torch_ext::swiglu(&rows).unwrap(), gate.silu() * up);
     let angles = normal(4, &[37, 24]);
     let (cos, sin) = (angles.cos(), angles.sin());
-    same("rope", torch_ext::rope(&heads, &cos, &sin).unwrap(), torch_ext::rope(&tracked(&heads), &cos, &sin).unwrap());
+    let turn = |x: &Tensor| {
+        let (c, s) = (to(cos.shallow_clone()).unsqueeze(1), to(sin.shallow_clone()).unsqueeze(1));
+        let (a, b) = (x.narrow(2, 0, 24), x.narrow(2, 24, 24));
+        Tensor::cat(&[&a * &c - &b * &s, &b * &c + &a * &s], 2)
+    };
+    let norms = HeadNorms { q: (&w).into(), k: (&second).into(), eps: 1e-6 };
+    let [q, k, v] = torch_ext::heads(&qkv, 4, Some(norms), &cos, &sin).unwrap();
+    same("queries", q, turn(&norm(&qkv.narrow(1, 0, 4), &w, 1e-6)));
+    same("keys", k, turn(&norm(&qkv.narrow(1, 4, 1), &second, 1e-6)));
+    same("values", v, qkv.narrow(1, 5, 1));
 }

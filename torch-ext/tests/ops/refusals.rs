@@ -1,7 +1,7 @@
 //! Wrong arguments come back as errors that name what is wrong; none of them ends the process.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{AdamW, PagedQueries, TorchError};
+use torch_ext::{AdamW, HeadNorms, PagedQueries, TorchError, Weight};
 
 use crate::{normal, rotations};
 
@@ -19,10 +19,39 @@ fn shapes_that_do_not_fit() {
     refused(torch_ext::swiglu(&normal(1, &[4, 7])), "swiglu");
     refused(torch_ext::swiglu(&x), "swiglu");
     let (cos, sin) = rotations(&[0, 1, 2], 4);
-    refused(torch_ext::rope(&x, &cos, &sin), "rope");
+    let qkv = normal(1, &[4, 4, 8]);
+    refused(torch_ext::heads(&qkv, 2, None, &cos, &sin), "heads");
     let (cos, sin) = rotations(&[0, 1, 2, 3], 4);
-    refused(torch_ext::rope(&x, &cos.to_kind(Kind::Double), &sin), "rope");
-    refused(torch_ext::rope(&normal(1, &[4, 2, 9]), &cos, &sin), "rope");
+    refused(torch_ext::heads(&qkv, 2, None, &cos.to_kind(Kind::Double), &sin), "heads");
+    refused(torch_ext::heads(&qkv, 1, None, &cos, &sin), "heads");
+    refused(torch_ext::heads(&qkv, 4, None, &cos, &sin), "heads");
+    refused(torch_ext::heads(&normal(1, &[4, 4, 9]), 2, None, &cos, &sin), "heads");
+    let norm = normal(2, &[7]);
+    let norms = HeadNorms { q: (&norm).into(), k: (&norm).into(), eps: 1e-6 };
+    refused(torch_ext::heads(&qkv, 2, Some(norms), &cos, &sin), "norms");
+}
+
+#[test]
+fn gradients_and_losses_that_do_not_fit() {
+    let (x, w) = (normal(1, &[4, 8]), normal(2, &[6, 8]));
+    let buffer = normal(3, &[6, 7]);
+    let weight = Weight { value: &w, grad: Some(&buffer) };
+    refused(torch_ext::linear(&x, weight, None), "linear");
+    refused(torch_ext::input_gradient(&x, &w), "input_gradient");
+    refused(torch_ext::add_weight_gradient(&buffer, &normal(4, &[4, 6]), &x), "add_weight_gradient");
+    let ids = |ids: &[i64]| Tensor::from_slice(ids);
+    refused(torch_ext::cross_entropy(&x, &ids(&[0, 1, 2, 8])), "expected 0 to 7");
+    refused(torch_ext::cross_entropy(&x, &ids(&[0, 1, 2])), "cross_entropy");
+    refused(torch_ext::cross_entropy(&x.to_kind(Kind::Double), &ids(&[0, 1, 2, 3])), "cross_entropy");
+    let mut logits = x.copy();
+    let short = normal(5, &[3]);
+    refused(
+        torch_ext::cross_entropy_backward(&mut logits, &ids(&[0, 1, 2, 3]), &short, &normal(6, &[4])),
+        "cross_entropy_backward: lse",
+    );
+    refused(torch_ext::embedding_backward(&x, &ids(&[0, 1, 2, 6]), &w), "expected 0 to 5");
+    refused(torch_ext::embedding_backward(&x, &ids(&[0, 1, 2]), &w), "embedding_backward");
+    refused(torch_ext::dropout_mask(&[2], 1.0, 1), "dropout_mask");
 }
 
 #[test]

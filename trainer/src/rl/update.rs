@@ -2,7 +2,7 @@
 
 use configs::rl::{AlgorithmConfig, RlConfig};
 use lm::head::{Scores, Targets, score_and_backward};
-use lm::{LocalModel, Packed, Recompute};
+use lm::{LocalModel, Packed, Params, Recompute, Trained};
 use rewards::Draw;
 use tch::{Kind, Tensor};
 
@@ -67,7 +67,7 @@ pub fn update(
     groups: &[Group<'_>],
     advantages: &[Vec<f64>],
     config: &RlConfig,
-    optimizer: &mut Optimizer,
+    (optimizer, grads): (&mut Optimizer, &mut Params),
     (step, steps): (u64, u64),
 ) -> Result<(Update, LossSums), TrainError> {
     let mut rows: Vec<Row<'_>> = groups
@@ -92,8 +92,9 @@ pub fn update(
     let mut last = Update { grad_norm: 0.0, lr: 0.0, skipped: false };
     for u in 0..updates {
         let part = &rows[rows.len() * u / updates..rows.len() * (u + 1) / updates];
-        accumulate(model, part, &config.algorithm, config.rollout.temperature, &optimizer.grads, &mut sums)?;
-        last = optimizer.update(&mut model.decoder.params, Progress { done: step, total: steps })?;
+        accumulate(model, part, &config.algorithm, config.rollout.temperature, grads, &mut sums)?;
+        let progress = Progress { done: step, total: steps };
+        last = optimizer.update(&mut model.decoder.params.flat, &mut grads.flat, progress)?;
     }
     Ok((last, sums))
 }
@@ -107,7 +108,7 @@ pub fn accumulate(
     rows: &[Row<'_>],
     algorithm: &AlgorithmConfig,
     temperature: f64,
-    grads: &lm::Params,
+    grads: &Params,
     sums: &mut LossSums,
 ) -> Result<(), TrainError> {
     let total: usize = rows.iter().map(|r| r.response.len()).sum();
@@ -117,7 +118,7 @@ pub fn accumulate(
         let part = &rows[range];
         let sequences: Vec<Vec<u32>> = part.iter().map(|r| [r.prompt, r.response].concat()).collect();
         let packed = Packed::new(&sequences, model.decoder.spec().context(), model.decoder.device())?;
-        let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing)?;
+        let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing, Trained::Weights { grads })?;
         let (at, old, advantages) = response_targets(part, &packed);
         let coefficients = |begin: i64, scores: &Scores| {
             let n = scores.logprobs.size()[0];
@@ -138,8 +139,8 @@ pub fn accumulate(
             }
             t.derivative / total as f64
         };
-        let (dh, _) = score_and_backward(&model.decoder, &hidden, &at, temperature, grads, coefficients)?;
-        model.decoder.backward(tape, dh, grads)?;
+        let (dh, _) = score_and_backward(&model.decoder, &hidden, &at, temperature, Some(grads), coefficients)?;
+        model.decoder.backward(tape, dh)?;
     }
     Ok(())
 }

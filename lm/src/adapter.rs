@@ -1,0 +1,308 @@
+//! Low-rank adapters (LoRA, DoRA) beside the projections of every layer, computed as the PEFT library does.
+
+use configs::Projection;
+use tch::{Device, Kind, Tensor};
+
+use crate::{LmError, ModelSpec};
+
+/// What an adapter is, beyond its numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterSpec {
+    /// Rank of each update.
+    pub rank: i64,
+    /// Updates count `alpha / rank` times (`alpha / √rank` if `rank_stabilized`).
+    pub alpha: f64,
+    /// rsLoRA's scale (Kalajdzievski 2023).
+    pub rank_stabilized: bool,
+    /// DoRA: a trained length for each row of W + update.
+    pub dora: bool,
+    /// The projections that have one, in a layer's order.
+    pub targets: Vec<Projection>,
+}
+
+impl AdapterSpec {
+    /// How often an update counts.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
+    }
+}
+
+/// One of the four products of a layer; q, k, v and gate, up are one product each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Qkv,
+    O,
+    GateUp,
+    Down,
+}
+
+/// Where a projection stands: its slot, its first row there, its rows, and its columns.
+pub(crate) fn place(spec: &ModelSpec, projection: Projection) -> (Slot, i64, i64, i64) {
+    let (c, i, d) = (spec.hidden_size, spec.intermediate_size, spec.head_dim);
+    let (q, kv) = (spec.num_attention_heads * d, spec.num_key_value_heads * d);
+    match projection {
+        Projection::QProj => (Slot::Qkv, 0, q, c),
+        Projection::KProj => (Slot::Qkv, q, kv, c),
+        Projection::VProj => (Slot::Qkv, q + kv, kv, c),
+        Projection::OProj => (Slot::O, 0, c, q),
+        Projection::GateProj => (Slot::GateUp, 0, i, c),
+        Projection::UpProj => (Slot::GateUp, i, i, c),
+        Projection::DownProj => (Slot::Down, 0, c, i),
+    }
+}
+
+/// Adapters of all layers in one flat buffer, fp32; also the layout of their gradients.
+#[derive(Debug)]
+pub struct Adapters {
+    /// [elements], contiguous, fp32.
+    pub flat: Tensor,
+    spec: AdapterSpec,
+    model: ModelSpec,
+}
+
+/// The tensors of one adapter, sharing storage with the flat buffer.
+#[derive(Debug)]
+pub struct Adapter {
+    /// The projection it stands beside.
+    pub projection: Projection,
+    /// [rank, in]
+    pub a: Tensor,
+    /// [out, rank]
+    pub b: Tensor,
+    /// [out], in DoRA.
+    pub magnitude: Option<Tensor>,
+}
+
+impl Adapter {
+    /// All of them, in the order of the flat buffer.
+    fn all(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.a, &self.b].into_iter().chain(&self.magnitude)
+    }
+}
+
+impl Adapters {
+    /// A buffer of zeros for adapters of `model`.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn zeros(model: &ModelSpec, spec: AdapterSpec, device: Device) -> Result<Self, LmError> {
+        let of_one = |&p: &Projection| {
+            let (_, _, rows, columns) = place(model, p);
+            spec.rank * (rows + columns) + if spec.dora { rows } else { 0 }
+        };
+        let total = spec.targets.iter().map(of_one).sum::<i64>() * model.num_hidden_layers as i64;
+        Ok(Self { flat: Tensor::f_zeros([total], (Kind::Float, device))?, spec, model: model.clone() })
+    }
+
+    /// New adapters, which change nothing yet: A uniform in ±1/√in (PEFT's start), B zero, DoRA's lengths those of the
+    /// rows of `weights`.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn new(weights: &crate::Params, spec: AdapterSpec, seed: i64) -> Result<Self, LmError> {
+        let adapters = Self::zeros(weights.spec(), spec, weights.flat.device())?;
+        tch::manual_seed(seed);
+        tch::no_grad(|| {
+            for layer in 0..weights.spec().num_hidden_layers {
+                let matrices = weights.layer(layer);
+                for mut adapter in adapters.layer(layer) {
+                    let bound = 1.0 / (adapter.a.size()[1] as f64).sqrt();
+                    let _ = adapter.a.uniform_(-bound, bound);
+                    if let Some(magnitude) = &mut adapter.magnitude {
+                        let w = adapters.rows_of(&matrices, adapter.projection);
+                        magnitude.copy_(&lengths(&w.to_kind(Kind::Float)));
+                    }
+                }
+            }
+        });
+        Ok(adapters)
+    }
+
+    /// What they are.
+    pub fn spec(&self) -> &AdapterSpec {
+        &self.spec
+    }
+
+    /// The adapters of one layer, sharing storage.
+    pub fn layer(&self, layer: usize) -> Vec<Adapter> {
+        let per_layer = self.flat.size()[0] / self.model.num_hidden_layers as i64;
+        let mut offset = per_layer * layer as i64;
+        let mut take = |shape: &[i64]| {
+            let numel: i64 = shape.iter().product();
+            offset += numel;
+            self.flat.narrow(0, offset - numel, numel).view(shape)
+        };
+        let one = |&projection: &Projection| {
+            let (_, _, rows, columns) = place(&self.model, projection);
+            Adapter {
+                projection,
+                a: take(&[self.spec.rank, columns]),
+                b: take(&[rows, self.spec.rank]),
+                magnitude: self.spec.dora.then(|| take(&[rows])),
+            }
+        };
+        self.spec.targets.iter().map(one).collect()
+    }
+
+    /// The rows of a layer's weights that belong to a projection, sharing storage.
+    fn rows_of(&self, weights: &crate::params::LayerWeights, projection: Projection) -> Tensor {
+        let (slot, first, rows, _) = place(&self.model, projection);
+        let matrix = match slot {
+            Slot::Qkv => &weights.qkv,
+            Slot::O => &weights.o,
+            Slot::GateUp => &weights.gate_up,
+            Slot::Down => &weights.down,
+        };
+        matrix.narrow(0, first, rows)
+    }
+
+    /// Adds every update to the weights it belongs to, in fp32, rounded once to the weights' format.
+    pub fn merge_into(&self, weights: &crate::Params) {
+        tch::no_grad(|| {
+            for layer in 0..self.model.num_hidden_layers {
+                let matrices = weights.layer(layer);
+                for adapter in self.layer(layer) {
+                    let mut w = self.rows_of(&matrices, adapter.projection);
+                    let mut moved = w.to_kind(Kind::Float) + adapter.b.matmul(&adapter.a) * self.spec.scale();
+                    if let Some(magnitude) = &adapter.magnitude {
+                        moved = &moved * (magnitude / lengths(&moved)).unsqueeze(-1);
+                    }
+                    w.copy_(&moved);
+                }
+            }
+        });
+    }
+
+    /// Adds gradients of one layer, in the order of the flat buffer.
+    pub(crate) fn add(&self, layer: usize, gradients: &[Tensor]) {
+        tch::no_grad(|| {
+            for (sum, part) in self.layer(layer).iter().flat_map(Adapter::all).zip(gradients) {
+                let _ = sum.shallow_clone().g_add_(part);
+            }
+        });
+    }
+
+    /// One layer's adapters as leaves of a new graph.
+    pub(crate) fn active(&self, layer: usize, dropout: Option<Dropout>) -> Active {
+        let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
+        let parts = self.layer(layer).into_iter().map(|adapter| {
+            let (slot, first, rows, _) = place(&self.model, adapter.projection);
+            let adapter = Adapter {
+                projection: adapter.projection,
+                a: leaf(&adapter.a),
+                b: leaf(&adapter.b),
+                magnitude: adapter.magnitude.as_ref().map(leaf),
+            };
+            Part { slot, first, rows, adapter }
+        });
+        let dropout = dropout.map(|d| d.of(layer as u64));
+        Active { parts: parts.collect(), scale: self.spec.scale(), dropout }
+    }
+}
+
+/// Euclidean length of each row.
+fn lengths(matrix: &Tensor) -> Tensor {
+    matrix.norm_scalaropt_dim(2, [1], false)
+}
+
+/// Which numbers are left out: a function of the seed, the layer and the projection, so that a layer that runs again leaves
+/// out the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    /// Probability.
+    pub probability: f64,
+    /// Differs from pass to pass.
+    pub seed: u64,
+}
+
+impl Dropout {
+    fn of(self, what: u64) -> Self {
+        // An odd multiplier spreads neighbours; the kernel mixes the bits.
+        Self { seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(what + 1), ..self }
+    }
+
+    fn apply(self, x: &Tensor) -> Result<Tensor, LmError> {
+        let mask = torch_ext::dropout_mask(&x.size(), self.probability, self.seed)?;
+        Ok(x * mask.to_device(x.device()))
+    }
+}
+
+struct Part {
+    slot: Slot,
+    first: i64,
+    rows: i64,
+    adapter: Adapter,
+}
+
+/// One layer's adapters in a forward pass.
+pub(crate) struct Active {
+    parts: Vec<Part>,
+    scale: f64,
+    dropout: Option<Dropout>,
+}
+
+impl Active {
+    /// The leaves whose gradients are wanted, in the order of the flat buffer.
+    pub fn leaves(&self) -> impl Iterator<Item = &Tensor> {
+        self.parts.iter().flat_map(|part| part.adapter.all())
+    }
+
+    /// `y` = x · wᵀ + bias with the slot's updates: [tokens, rows of w].
+    pub fn adapted(
+        &self,
+        slot: Slot,
+        x: &Tensor,
+        y: Tensor,
+        w: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor, LmError> {
+        let mut parts = self.parts.iter().filter(|part| part.slot == slot).peekable();
+        if parts.peek().is_none() {
+            return Ok(y);
+        }
+        let (wide, total) = (x.to_kind(Kind::Float), y.size()[1]);
+        let (mut columns, mut end) = (Vec::new(), 0);
+        let none = |count: i64| Tensor::zeros([x.size()[0], count], (Kind::Float, x.device()));
+        for part in parts {
+            if part.first > end {
+                columns.push(none(part.first - end));
+            }
+            columns.push(self.update(part, &wide, &y, w, bias)?);
+            end = part.first + part.rows;
+        }
+        if total > end {
+            columns.push(none(total - end));
+        }
+        let update = if columns.len() == 1 { columns.remove(0) } else { Tensor::cat(&columns, 1) };
+        Ok((&y + update).to_kind(y.kind()))
+    }
+
+    /// What one adapter adds to its columns of `y`, [tokens, rows], fp32.
+    fn update(
+        &self,
+        part: &Part,
+        x: &Tensor,
+        y: &Tensor,
+        w: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor, LmError> {
+        let Adapter { projection, a, b, magnitude } = &part.adapter;
+        let dropped = match self.dropout {
+            Some(dropout) => &dropout.of(*projection as u64).apply(x)?,
+            None => x,
+        };
+        let low = torch_ext::linear(&torch_ext::linear(dropped, a, None)?, b, None)? * self.scale;
+        let Some(magnitude) = magnitude else { return Ok(low) };
+        let rows = |t: &Tensor| t.narrow(0, part.first, part.rows);
+        let length = tch::no_grad(|| lengths(&(rows(w).to_kind(Kind::Float) + b.matmul(a) * self.scale)));
+        let base = match (self.dropout, bias) {
+            // PEFT: with dropout the weights see the same numbers as the adapter.
+            (Some(_), _) => torch_ext::linear(&dropped.to_kind(w.kind()), &rows(w), None)?,
+            (None, Some(bias)) => y.narrow(1, part.first, part.rows) - rows(bias),
+            (None, None) => y.narrow(1, part.first, part.rows),
+        };
+        let longer = (magnitude / length).unsqueeze(0);
+        Ok((&longer - 1.0) * base.to_kind(Kind::Float) + longer * low)
+    }
+}

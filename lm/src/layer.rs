@@ -1,0 +1,89 @@
+//! One decoder layer, on packed tokens.
+
+use tch::Tensor;
+use torch_ext::{HeadNorms, Weight};
+
+use crate::adapter::{Active, Slot};
+use crate::params::LayerWeights;
+use crate::{LmError, ModelSpec, Packed};
+
+/// What a layer computes with.
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    pub weights: &'a LayerWeights,
+    /// Where the gradients of the weights go; absent where they are not trained.
+    pub grads: Option<&'a LayerWeights>,
+    /// Adapters beside the weights.
+    pub adapters: Option<&'a Active>,
+}
+
+impl<'a> From<&'a LayerWeights> for Layer<'a> {
+    fn from(weights: &'a LayerWeights) -> Self {
+        Self { weights, grads: None, adapters: None }
+    }
+}
+
+impl<'a> Layer<'a> {
+    fn weight(&self, pick: impl Fn(&'a LayerWeights) -> &'a Tensor) -> Weight<'a> {
+        Weight { value: pick(self.weights), grad: self.grads.map(pick) }
+    }
+
+    fn optional(&self, pick: impl Fn(&'a LayerWeights) -> Option<&'a Tensor>) -> Option<Weight<'a>> {
+        pick(self.weights).map(|value| Weight { value, grad: self.grads.and_then(pick) })
+    }
+
+    /// A product with its adapters.
+    fn product(&self, slot: Slot, x: &Tensor, weight: Weight<'a>, bias: Option<Weight<'a>>) -> Result<Tensor, LmError> {
+        let y = torch_ext::linear(x, weight, bias)?;
+        match self.adapters {
+            Some(active) => active.adapted(slot, x, y, weight.value, bias.map(|b| b.value)),
+            None => Ok(y),
+        }
+    }
+}
+
+/// Queries, keys and values of a layer: [tokens, heads, head_dim], normalised where the family does, after RoPE.
+pub(crate) fn project(
+    spec: &ModelSpec,
+    layer: Layer<'_>,
+    x: &Tensor,
+    (cos, sin): (&Tensor, &Tensor),
+) -> Result<[Tensor; 3], LmError> {
+    let (heads, kv, d) = (spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim);
+    let h = torch_ext::rms_norm(x, layer.weight(|w| &w.input_norm), spec.rms_norm_eps)?;
+    let bias = layer.optional(|w| w.qkv_bias.as_ref());
+    let qkv = layer.product(Slot::Qkv, &h, layer.weight(|w| &w.qkv), bias)?.view([-1, heads + 2 * kv, d]);
+    let q_norm = layer.optional(|w| w.qk_norm.as_ref().map(|(q, _)| q));
+    let k_norm = layer.optional(|w| w.qk_norm.as_ref().map(|(_, k)| k));
+    let norms = q_norm.zip(k_norm).map(|(q, k)| HeadNorms { q, k, eps: spec.rms_norm_eps });
+    Ok(torch_ext::heads(&qkv, heads, norms, cos, sin)?)
+}
+
+/// What follows attention: output projection, residual, gated MLP, residual. attended: [tokens, heads·head_dim].
+pub(crate) fn finish(spec: &ModelSpec, layer: Layer<'_>, x: &Tensor, attended: &Tensor) -> Result<Tensor, LmError> {
+    let x = x + layer.product(Slot::O, attended, layer.weight(|w| &w.o), layer.optional(|w| w.o_bias.as_ref()))?;
+    let h = torch_ext::rms_norm(&x, layer.weight(|w| &w.post_norm), spec.rms_norm_eps)?;
+    let bias = layer.optional(|w| w.mlp_bias.as_ref().map(|(gate_up, _)| gate_up));
+    let gated = torch_ext::swiglu(&layer.product(Slot::GateUp, &h, layer.weight(|w| &w.gate_up), bias)?)?;
+    let bias = layer.optional(|w| w.mlp_bias.as_ref().map(|(_, down)| down));
+    Ok(x + layer.product(Slot::Down, &gated, layer.weight(|w| &w.down), bias)?)
+}
+
+/// The whole layer: x [tokens, hidden] → [tokens, hidden].
+pub(crate) fn forward(
+    spec: &ModelSpec,
+    layer: Layer<'_>,
+    x: &Tensor,
+    rope: (&Tensor, &Tensor),
+    batch: &Packed,
+) -> Result<Tensor, LmError> {
+    let [q, k, v] = project(spec, layer, x, rope)?;
+    let attended = torch_ext::varlen_attention(&q, &k, &v, &batch.cu_seqlens, scale(spec))?;
+    let width = spec.num_attention_heads * spec.head_dim;
+    finish(spec, layer, x, &attended.view([-1, width]))
+}
+
+/// 1/√head_dim.
+pub(crate) fn scale(spec: &ModelSpec) -> f64 {
+    (spec.head_dim as f64).powf(-0.5)
+}

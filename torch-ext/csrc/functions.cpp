@@ -1,0 +1,387 @@
+// The steps of a decoder layer with their ways back. A weight comes with the buffer that takes its gradient: the way back adds to
+// it in place, and no gradient of the weight goes through autograd. Without a buffer autograd gets it, if the weight asks.
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include "guard.h"
+#include "kernels.h"
+#include "products.h"
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+using xplore::guarded;
+
+namespace {
+
+// Rows a thread takes at least: enough numbers that the start of a thread does not show.
+int64_t grain(int64_t row_numbers) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_numbers)); }
+
+// Fixed pieces of the rows, each with its own sum for a weight, so that the result does not depend on which thread took which.
+int64_t pieces_of(int64_t rows, int64_t dim) { return std::max<int64_t>(1, std::min<int64_t>(64, rows / grain(dim))); }
+
+bool is_bf16(const Tensor& t) { return t.scalar_type() == at::kBFloat16; }
+
+// On the CPU in fp32 or bf16: what the loops of kernels.h take.
+template <class... Tensors>
+bool for_loops(const Tensor& first, const Tensors&... rest) {
+  const auto type = first.scalar_type();
+  const auto fits = [&](const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == type; };
+  return (type == at::kFloat || type == at::kBFloat16) && fits(first) && (fits(rest) && ...);
+}
+
+const uint16_t* bits(const Tensor& t) { return static_cast<const uint16_t*>(t.const_data_ptr()); }
+uint16_t* bits(Tensor& t) { return static_cast<uint16_t*>(t.mutable_data_ptr()); }
+const float* floats(const Tensor& t) { return t.const_data_ptr<float>(); }
+float* floats(Tensor& t) { return t.mutable_data_ptr<float>(); }
+
+// What may be absent. (Functions do not take undefined tensors.)
+using Maybe = std::optional<Tensor>;
+Maybe maybe(const Tensor* t) { return t ? Maybe(*t) : std::nullopt; }
+Tensor or_none(const Maybe& t) { return t ? *t : Tensor(); }
+
+// A weight's gradient goes to its buffer, or back to autograd.
+Tensor deliver(Tensor buffer, const Tensor& gradient) {
+  if (!buffer.defined()) return gradient;
+  buffer.add_(gradient);
+  return Tensor();
+}
+
+// Buffers change between the two passes on purpose, which autograd forbids to what it saves itself.
+void keep(AutogradContext* ctx, const char* name, const Maybe& buffer) {
+  if (buffer) ctx->saved_data[name] = *buffer;
+}
+Tensor kept(AutogradContext* ctx, const char* name) {
+  auto found = ctx->saved_data.find(name);
+  return found == ctx->saved_data.end() ? Tensor() : found->second.toTensor();
+}
+
+struct RmsNorm : Function<RmsNorm> {
+  static Tensor forward(AutogradContext* ctx, Tensor x, Tensor w, Maybe dw, double eps) {
+    x = x.contiguous();
+    const int64_t dim = x.size(-1), rows = x.numel() / dim;
+    Tensor y = at::empty_like(x), inv = at::empty({rows}, x.options().dtype(at::kFloat));
+    float* scales = floats(inv);
+    at::parallel_for(0, rows, grain(dim), [&](int64_t b, int64_t e) {
+      if (is_bf16(x))
+        xplore::rms_norm_rows_bf16(bits(x), dim, bits(w), bits(y), scales, b, e, dim, static_cast<float>(eps));
+      else
+        xplore::rms_norm_rows(floats(x), floats(w), floats(y), scales, b, e, dim, static_cast<float>(eps));
+    });
+    ctx->save_for_backward({x, w, inv});
+    ctx->saved_data["wanted"] = dw || w.requires_grad();
+    keep(ctx, "dw", dw);
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto saved = ctx->get_saved_variables();
+    Tensor dy = grads[0].contiguous(), x = saved[0], w = saved[1], inv = saved[2];
+    const int64_t dim = x.size(-1), rows = x.numel() / dim, pieces = pieces_of(rows, dim);
+    const bool wanted = ctx->saved_data["wanted"].toBool();
+    Tensor dx = at::empty_like(x), dw = at::zeros({wanted ? pieces : 0, dim}, inv.options());
+    float* sums = wanted ? floats(dw) : nullptr;
+    at::parallel_for(0, pieces, 1, [&](int64_t b, int64_t e) {
+      for (int64_t p = b; p < e; ++p) {
+        const int64_t from = rows * p / pieces, to = rows * (p + 1) / pieces;
+        float* sum = wanted ? sums + p * dim : nullptr;
+        if (is_bf16(x))
+          xplore::rms_norm_rows_backward(bits(dy), bits(x), bits(w), floats(inv), bits(dx), sum, from, to, dim);
+        else
+          xplore::rms_norm_rows_backward(floats(dy), floats(x), floats(w), floats(inv), floats(dx), sum, from, to, dim);
+      }
+    });
+    Tensor given = wanted ? deliver(kept(ctx, "dw"), dw.sum(0)) : Tensor();
+    return {dx, given.defined() ? given.to(w.scalar_type()) : given, Tensor(), Tensor()};
+  }
+};
+
+struct Linear : Function<Linear> {
+  static Tensor forward(AutogradContext* ctx, Tensor x, Tensor w, Maybe bias, Maybe dw, Maybe dbias) {
+    Tensor y = xplore::product(x, w, bias.has_value());
+    if (bias) y = y.add_(*bias).to(x.scalar_type());
+    const bool wanted = dw || w.requires_grad();
+    ctx->save_for_backward({wanted ? x : Tensor(), w});
+    ctx->saved_data["bias"] = bias && (dbias || bias->requires_grad());
+    keep(ctx, "dw", dw);
+    keep(ctx, "dbias", dbias);
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto saved = ctx->get_saved_variables();
+    Tensor dy = grads[0].contiguous(), x = saved[0], w = saved[1], dx, dw, dbias;
+    if (x.defined()) {
+      Tensor buffer = kept(ctx, "dw");
+      dw = buffer.defined() ? buffer : at::zeros_like(w);
+      xplore::add_weight_gradient(dw, dy, x);
+      if (buffer.defined()) dw = Tensor();
+    }
+    if (ctx->saved_data["bias"].toBool()) {
+      dbias = deliver(kept(ctx, "dbias"), dy.sum(0, false, at::kFloat));
+      if (dbias.defined()) dbias = dbias.to(w.scalar_type());
+    }
+    if (ctx->needs_input_grad(0)) dx = xplore::input_gradient(dy, w);
+    return {dx, dw, dbias, Tensor(), Tensor()};
+  }
+};
+
+struct SwiGlu : Function<SwiGlu> {
+  static Tensor forward(AutogradContext* ctx, Tensor gate_up) {
+    gate_up = gate_up.contiguous();
+    const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
+    Tensor out = at::empty({rows, width}, gate_up.options());
+    at::parallel_for(0, rows, grain(width * 2), [&](int64_t b, int64_t e) {
+      if (is_bf16(gate_up))
+        xplore::swiglu_rows_bf16(bits(gate_up), bits(out), b, e, width);
+      else
+        xplore::swiglu_rows(floats(gate_up), floats(out), b, e, width);
+    });
+    ctx->save_for_backward({gate_up});
+    return out;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    Tensor gate_up = ctx->get_saved_variables()[0], dout = grads[0].contiguous();
+    const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
+    Tensor d = at::empty_like(gate_up);
+    at::parallel_for(0, rows, grain(width * 2), [&](int64_t b, int64_t e) {
+      if (is_bf16(gate_up))
+        xplore::swiglu_rows_backward(bits(dout), bits(gate_up), bits(d), b, e, width);
+      else
+        xplore::swiglu_rows_backward(floats(dout), floats(gate_up), floats(d), b, e, width);
+    });
+    return {d};
+  }
+};
+
+constexpr int64_t kMostHeadDim = 512;
+
+struct Heads : Function<Heads> {
+  static variable_list forward(AutogradContext* ctx, Tensor qkv, Maybe q_weight, Maybe k_weight, Maybe dq_norm,
+                               Maybe dk_norm, Tensor cos, Tensor sin, int64_t heads, double eps) {
+    qkv = qkv.contiguous();
+    const Tensor q_norm = or_none(q_weight), k_norm = or_none(k_weight);
+    const int64_t rows = qkv.size(0), dim = qkv.size(2), kv = (qkv.size(1) - heads) / 2;
+    const xplore::HeadsShape shape{heads, kv, dim, static_cast<float>(eps)};
+    const bool normed = q_norm.defined();
+    Tensor q = at::empty({rows, heads, dim}, qkv.options()), k = at::empty({rows, kv, dim}, qkv.options());
+    Tensor v = at::empty_like(k), inv = at::empty({rows, heads + kv}, qkv.options().dtype(at::kFloat));
+    at::parallel_for(0, rows, grain(qkv.size(1) * dim), [&](int64_t b, int64_t e) {
+      if (is_bf16(qkv))
+        xplore::heads(shape, bits(qkv), normed ? bits(q_norm) : nullptr, normed ? bits(k_norm) : nullptr, floats(cos),
+                      floats(sin), bits(q), bits(k), bits(v), floats(inv), b, e);
+      else
+        xplore::heads(shape, floats(qkv), normed ? floats(q_norm) : nullptr, normed ? floats(k_norm) : nullptr,
+                      floats(cos), floats(sin), floats(q), floats(k), floats(v), floats(inv), b, e);
+    });
+    ctx->save_for_backward({normed ? qkv : Tensor(), q_norm, k_norm, cos, sin, inv});
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["kv"] = kv;
+    ctx->saved_data["wanted"] = normed && (dq_norm || q_norm.requires_grad());
+    keep(ctx, "dq_norm", dq_norm);
+    keep(ctx, "dk_norm", dk_norm);
+    return {q, k, v};
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto saved = ctx->get_saved_variables();
+    Tensor dq = grads[0].contiguous(), dk = grads[1].contiguous(), dv = grads[2].contiguous();
+    const Tensor &qkv = saved[0], &q_norm = saved[1], &k_norm = saved[2], &cos = saved[3], &sin = saved[4];
+    const Tensor& inv = saved[5];
+    const int64_t heads = ctx->saved_data["heads"].toInt(), kv = ctx->saved_data["kv"].toInt();
+    const int64_t rows = dq.size(0), dim = dq.size(2), pieces = pieces_of(rows, (heads + kv) * dim);
+    const xplore::HeadsShape shape{heads, kv, dim, 0};
+    const bool normed = q_norm.defined(), wanted = ctx->saved_data["wanted"].toBool();
+    Tensor dqkv = at::empty({rows, heads + 2 * kv, dim}, dq.options());
+    Tensor sums = at::zeros({wanted ? pieces : 0, 2, dim}, inv.options());
+    at::parallel_for(0, pieces, 1, [&](int64_t b, int64_t e) {
+      for (int64_t p = b; p < e; ++p) {
+        const int64_t from = rows * p / pieces, to = rows * (p + 1) / pieces;
+        float* sum = wanted ? floats(sums) + p * 2 * dim : nullptr;
+        float* second = wanted ? sum + dim : nullptr;
+        if (is_bf16(dq))
+          xplore::heads_backward(shape, bits(dq), bits(dk), bits(dv), normed ? bits(qkv) : bits(dqkv),
+                                 normed ? bits(q_norm) : nullptr, normed ? bits(k_norm) : nullptr, floats(cos),
+                                 floats(sin), floats(inv), bits(dqkv), sum, second, from, to);
+        else
+          xplore::heads_backward(shape, floats(dq), floats(dk), floats(dv), normed ? floats(qkv) : floats(dqkv),
+                                 normed ? floats(q_norm) : nullptr, normed ? floats(k_norm) : nullptr, floats(cos),
+                                 floats(sin), floats(inv), floats(dqkv), sum, second, from, to);
+      }
+    });
+    Tensor first, second;
+    if (wanted) {
+      Tensor both = sums.sum(0);
+      first = deliver(kept(ctx, "dq_norm"), both[0]);
+      second = deliver(kept(ctx, "dk_norm"), both[1]);
+      if (first.defined()) first = first.to(q_norm.scalar_type()), second = second.to(q_norm.scalar_type());
+    }
+    return {dqkv, first, second, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+Tensor rms_norm_plain(const Tensor& x, const Tensor& w, double eps) {
+  Tensor wide = x.to(at::kFloat);
+  return (wide * at::rsqrt(wide.pow(2).mean(-1, true) + eps)).to(x.scalar_type()) * w;
+}
+
+Tensor rope_plain(const Tensor& x, const Tensor& cos, const Tensor& sin) {
+  const int64_t half = x.size(-1) / 2;
+  Tensor c = cos.unsqueeze(1).to(x.scalar_type()), s = sin.unsqueeze(1).to(x.scalar_type());
+  Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half);
+  return at::cat({a * c - b * s, b * c + a * s}, -1);
+}
+
+// A leaf whose gradient, once there, is added to the buffer: for operations that autograd takes back itself.
+struct Sink : Function<Sink> {
+  static Tensor forward(AutogradContext* ctx, Tensor w, Tensor anchor, Tensor dw) {
+    keep(ctx, "dw", dw);
+    return w.view_as(w);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    kept(ctx, "dw").add_(grads[0]);
+    return {Tensor(), Tensor(), Tensor()};
+  }
+};
+
+// `w`, known to autograd by way of `anchor`, which wants a gradient.
+Tensor with_sink(const Tensor& w, const Tensor& anchor, const Tensor* dw) {
+  return dw && anchor.requires_grad() ? Sink::apply(w, anchor, *dw) : w;
+}
+
+}  // namespace
+
+extern "C" {
+
+int xt_rms_norm(Tensor* x, Tensor* w, Tensor* dw, double eps, Tensor** result) {
+  return guarded([&] {
+    *result = new Tensor(for_loops(*x, *w) ? RmsNorm::apply(*x, *w, maybe(dw), eps)
+                                           : rms_norm_plain(*x, with_sink(*w, *x, dw), eps));
+  });
+}
+
+int xt_swiglu(Tensor* gate_up, Tensor** result) {
+  return guarded([&] {
+    if (for_loops(*gate_up)) {
+      *result = new Tensor(SwiGlu::apply(*gate_up));
+    } else {
+      auto halves = gate_up->chunk(2, 1);
+      *result = new Tensor(at::silu(halves[0]) * halves[1]);
+    }
+  });
+}
+
+// result: q, k, v.
+int xt_heads(Tensor* qkv, Tensor* q_norm, Tensor* k_norm, Tensor* dq_norm, Tensor* dk_norm, Tensor* cos, Tensor* sin,
+             int64_t heads, double eps, Tensor** result) {
+  return guarded([&] {
+    const int64_t dim = qkv->size(2), kv = (qkv->size(1) - heads) / 2;
+    if (for_loops(*qkv) && dim <= kMostHeadDim && (!q_norm || for_loops(*qkv, *q_norm, *k_norm))) {
+      auto found = Heads::apply(*qkv, maybe(q_norm), maybe(k_norm), maybe(dq_norm), maybe(dk_norm), *cos, *sin,
+                                heads, eps);
+      for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
+      return;
+    }
+    Tensor q = qkv->narrow(1, 0, heads), k = qkv->narrow(1, heads, kv);
+    if (q_norm) {
+      q = rms_norm_plain(q, with_sink(*q_norm, q, dq_norm), eps);
+      k = rms_norm_plain(k, with_sink(*k_norm, k, dk_norm), eps);
+    }
+    result[0] = new Tensor(rope_plain(q, *cos, *sin));
+    result[1] = new Tensor(rope_plain(k, *cos, *sin));
+    result[2] = new Tensor(qkv->narrow(1, heads + kv, kv));
+  });
+}
+
+int xt_linear_train(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, Tensor** result) {
+  return guarded(
+      [&] { *result = new Tensor(Linear::apply(*x, *w, maybe(bias), maybe(dw), maybe(dbias))); });
+}
+
+int xt_input_gradient(Tensor* dy, Tensor* w, Tensor** result) {
+  return guarded([&] { *result = new Tensor(xplore::input_gradient(*dy, *w)); });
+}
+
+int xt_add_weight_gradient(Tensor* grad, Tensor* dy, Tensor* x) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    xplore::add_weight_gradient(*grad, *dy, *x);
+  });
+}
+
+// result: logsumexp, log-probabilities of the targets, entropies.
+int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const int64_t rows = logits->size(0), vocab = logits->size(1);
+    if (!logits->device().is_cpu()) {
+      Tensor lse = logits->logsumexp({-1}, true);
+      Tensor logprobs = (logits->gather(-1, targets->unsqueeze(-1)) - lse).squeeze(-1);
+      Tensor shifted = *logits - lse;
+      result[2] = new Tensor(-(shifted.exp() * shifted).sum(-1));
+      result[1] = new Tensor(logprobs);
+      result[0] = new Tensor(lse.squeeze(-1));
+      return;
+    }
+    Tensor found = at::empty({3, rows}, logits->options());
+    float *lse = floats(found), *logprobs = lse + rows, *entropy = logprobs + rows;
+    const float* numbers = floats(*logits);
+    const int64_t* ids = targets->const_data_ptr<int64_t>();
+    at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
+      xplore::cross_entropy_rows(numbers, ids, lse, logprobs, entropy, b, e, vocab);
+    });
+    for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
+  });
+}
+
+// Turns logits into the gradient of sum_r coefficients[r] * logprobs[r] with respect to them, in place.
+int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tensor* coefficients) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const int64_t rows = logits->size(0), vocab = logits->size(1);
+    if (!logits->device().is_cpu()) {
+      Tensor c = coefficients->unsqueeze(-1);
+      logits->sub_(lse->unsqueeze(-1)).exp_().mul_(-c).scatter_add_(-1, targets->unsqueeze(-1), c);
+      return;
+    }
+    float* numbers = floats(*logits);
+    const float *sums = floats(*lse), *c = floats(*coefficients);
+    const int64_t* ids = targets->const_data_ptr<int64_t>();
+    at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
+      xplore::cross_entropy_rows_backward(numbers, ids, sums, c, b, e, vocab);
+    });
+  });
+}
+
+int xt_dropout_mask(Tensor* mask, double probability, uint64_t seed) {
+  return guarded([&] {
+    float* numbers = floats(*mask);
+    at::parallel_for(0, mask->numel(), 16384, [&](int64_t b, int64_t e) {
+      xplore::dropout_mask(numbers, static_cast<float>(probability), seed, b, e);
+    });
+  });
+}
+
+// grad[ids[t]] += dy[t].
+int xt_embedding_backward(Tensor* dy, Tensor* ids, Tensor* grad) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const int64_t tokens = dy->size(0), width = dy->size(1);
+    const bool loops = for_loops(*dy) && (grad->scalar_type() == at::kFloat || is_bf16(*grad)) &&
+                       !(dy->scalar_type() == at::kFloat && is_bf16(*grad));
+    if (!loops) {
+      grad->index_add_(0, *ids, dy->to(grad->scalar_type()));
+      return;
+    }
+    const Tensor d = dy->contiguous();
+    const int64_t* at = ids->const_data_ptr<int64_t>();
+    // By columns, so that no two threads write the same number and the order of the sums is that of the tokens.
+    at::parallel_for(0, width, 32, [&](int64_t b, int64_t e) {
+      if (!is_bf16(d))
+        xplore::embedding_backward(floats(d), at, tokens, floats(*grad), width, b, e);
+      else if (is_bf16(*grad))
+        xplore::embedding_backward(bits(d), at, tokens, bits(*grad), width, b, e);
+      else
+        xplore::embedding_backward(bits(d), at, tokens, floats(*grad), width, b, e);
+    });
+  });
+}
+}
