@@ -55,7 +55,7 @@ fn chunks_of_the_logits_do_not_show() {
     let mut begins = Vec::new();
     let grads = lm::Params::zeros(&spec, Kind::Float, Device::Cpu).unwrap();
     let coefficients = Tensor::from_slice(&wanted.weights);
-    let (_, chunked) = head::score_and_backward(&model, &hidden, &wanted.at(), 0.7, &grads, |begin, scores| {
+    let (_, chunked) = head::score_and_backward(&model, &hidden, &wanted.at(), 0.7, Some(&grads), |begin, scores| {
         begins.push((begin, scores.logprobs.size()[0], scores.entropy.size()[0]));
         coefficients.narrow(0, begin, scores.logprobs.size()[0])
     })
