@@ -12,8 +12,10 @@
 //!
 //! Nothing here knows libtorch: synthesis, rewards and evals build on this crate alone.
 
+mod border;
 pub mod completer;
 pub mod draw;
+mod generation;
 pub mod jsonl;
 pub mod message;
 pub mod prompts;
