@@ -1,11 +1,15 @@
 //! Where a model or a file of data is: a local path, or a place on Hugging Face's hub, from which it is downloaded once and
 //! then taken from their cache. A model is named as `Qwen/Qwen3-8B`, a file as `hf://datasets/owner/name/rows.jsonl`;
-//! `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
+//! `hf://datasets/owner/name` stands for the files of it to train on. `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
+
+mod dataset;
 
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
+
+pub use dataset::{dataset, files_of_rows};
 
 /// Why a model or a file is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,17 @@ pub enum HubError {
         given: String,
         /// What is missing.
         missing: &'static str,
+    },
+    /// No files of rows.
+    #[error(
+        "`{given}` has no files of rows to train on (.jsonl, .ndjson, .json, .parquet); there is: {there}; name a file of \
+         it, as {given}/path/of/file"
+    )]
+    NoRows {
+        /// What was given.
+        given: String,
+        /// What is there.
+        there: String,
     },
     /// The hub or the way to it.
     #[error("`{given}` cannot be had from {endpoint}: {cause}")]
