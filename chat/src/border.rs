@@ -1,9 +1,9 @@
 //! The border between a prompt and what follows it, in tokens.
 //!
-//! The rule is TRL's: the tokens of the prompt alone must begin the tokens of the whole. Taken literally it tokenizes the
-//! prompt twice. Mostly it need not: an added token, such as `<|im_start|>`, cuts the text into parts that a tokenizer of
-//! the usual make tokenizes one by one, so all up to the prompt's last added token is tokenized once, and only the few
-//! characters behind it twice.
+//! The rule is TRL's: the tokens of the prompt alone must begin the tokens of the whole. Taken literally it tokenizes
+//! the prompt twice. Mostly it need not: an added token, such as `<|im_start|>`, cuts the text into parts that a
+//! tokenizer of the usual make tokenizes one by one, so all up to the prompt's last added token is tokenized once, and
+//! only the few characters behind it twice.
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
@@ -39,8 +39,8 @@ impl Anchors {
     }
 }
 
-/// Whether the parts between added tokens are normalized and split each by itself, wherever they stand: so do byte-level
-/// tokenizers, while those that mark the beginning of the text do not.
+/// Whether the parts between added tokens are normalized and split each by itself, wherever they stand: so do
+/// byte-level tokenizers, while those that mark the beginning of the text do not.
 fn part_by_part(inner: &Inner) -> bool {
     let normalizer = matches!(inner.get_normalizer(), None | Some(NormalizerWrapper::NFC(_)));
     let splits = |p: &PreTokenizerWrapper| {
@@ -79,8 +79,8 @@ impl Tokenizer {
         prefixed(&self.encode(prompt)?, self.encode(whole)?)
     }
 
-    /// As [`Self::encode_after`] for texts without a chat template: the tokenizer adds the tokens it adds to plain text,
-    /// such as one for its beginning.
+    /// As [`Self::encode_after`] for texts without a chat template: the tokenizer adds the tokens it adds to plain
+    /// text, such as one for its beginning.
     ///
     /// # Errors
     /// As [`Self::encode_after`].

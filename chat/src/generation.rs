@@ -1,6 +1,6 @@
-//! `{% generation %}` blocks: transformers' way for a chat template to say which of its text the model writes. MiniJinja
-//! has no such tag, so a template's source is rewritten before it is compiled: the tags become blocks that print nothing,
-//! or, to find the text between them, marks.
+//! `{% generation %}` blocks: transformers' way for a chat template to say which of its text the model writes.
+//! MiniJinja has no such tag, so a template's source is rewritten before it is compiled: the tags become blocks that
+//! print nothing, or, to find the text between them, marks.
 
 use std::ops::Range;
 
@@ -9,6 +9,15 @@ use crate::Message;
 // Noncharacters of Unicode, kept for use inside a program: no text should have them.
 pub(crate) const BEGIN: char = '\u{FDD0}';
 pub(crate) const END: char = '\u{FDD1}';
+
+/// A rendered conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Its text.
+    pub text: String,
+    /// The bytes of it that the template marks as the model's, block by block.
+    pub turns: Vec<Range<usize>>,
+}
 
 /// Whether the template has such blocks.
 pub(crate) fn has_blocks(source: &str) -> bool {
@@ -24,7 +33,8 @@ pub(crate) fn rewrite(source: &str, marked: bool) -> String {
             (true, true) => BEGIN.to_string(),
             (true, false) => END.to_string(),
         };
-        // A block in place of a block, so that the signs of the tag and trim_blocks strip what they would have stripped.
+        // A block in place of a block, so that the signs of the tag and trim_blocks strip what they would have
+        // stripped.
         let (left, right) = (tag.left, tag.right);
         out.push_str(&rest[..tag.at.start]);
         out.push_str(&format!("{{%{left} if true %}}{mark}{{% endif {right}%}}"));
@@ -71,18 +81,18 @@ pub(crate) fn in_the_way(messages: &[Message]) -> bool {
     messages.iter().any(|m| m.content.contains([BEGIN, END]))
 }
 
-/// The text without its marks, and the byte ranges between them.
-pub(crate) fn strip(marked: &str) -> (String, Vec<Range<usize>>) {
-    let (mut text, mut ranges, mut begin) = (String::with_capacity(marked.len()), Vec::new(), 0);
+/// The text without its marks, and the bytes between them.
+pub(crate) fn strip(marked: &str) -> Marked {
+    let (mut text, mut turns, mut begin) = (String::with_capacity(marked.len()), Vec::new(), 0);
     for piece in marked.split_inclusive([BEGIN, END]) {
         text.push_str(piece.trim_end_matches([BEGIN, END]));
         if piece.ends_with(BEGIN) {
             begin = text.len();
         } else if piece.ends_with(END) {
-            ranges.push(begin..text.len());
+            turns.push(begin..text.len());
         }
     }
-    (text, ranges)
+    Marked { text, turns }
 }
 
 #[cfg(test)]
@@ -106,8 +116,8 @@ mod tests {
 
     #[test]
     fn marks_become_ranges_of_bytes() {
-        let (text, ranges) = strip(&format!("é{BEGIN}ab{END}c{BEGIN}{END}{BEGIN}日{END}"));
-        assert_eq!(text, "éabc日");
-        assert_eq!(ranges, [2..4, 5..5, 5..8]);
+        let marked = strip(&format!("é{BEGIN}ab{END}c{BEGIN}{END}{BEGIN}日{END}"));
+        assert_eq!(marked.text, "éabc日");
+        assert_eq!(marked.turns, [2..4, 5..5, 5..8]);
     }
 }

@@ -1,10 +1,9 @@
 //! Chat templates: a conversation to the text a model was trained on, as transformers' `apply_chat_template` renders it.
 
-use std::ops::Range;
-
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde_json::Value as Json;
 
+pub use crate::generation::Marked;
 use crate::{Message, Role, generation};
 
 /// The template as it is rendered, and with the model's turns marked.
@@ -57,6 +56,11 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The special tokens it may name, by their names.
+    pub fn special(&self) -> &[(String, String)] {
+        &self.special
+    }
+
     /// Renders a conversation. With `add_generation_prompt` the assistant's turn is opened at the end; `thinking` is
     /// the template's `enable_thinking` (left undefined if `None`).
     ///
@@ -76,7 +80,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`Self::render`]; and if a message holds the noncharacters U+FDD0 or U+FDD1, which mark the blocks here.
-    pub fn render_marked(&self, messages: &[Message]) -> Result<Option<(String, Vec<Range<usize>>)>, TemplateError> {
+    pub fn render_marked(&self, messages: &[Message]) -> Result<Option<Marked>, TemplateError> {
         if !generation::has_blocks(&self.source) {
             return Ok(None);
         }
@@ -206,9 +210,9 @@ mod tests {
         // As transformers renders it, with the same ranges.
         let text = "<user>\nhi\n<assistant>\né<end>\n<user>\nso\n<assistant>\nb<end>\n";
         assert_eq!(t.render(&chat, false, None).unwrap(), text);
-        let (marked, ranges) = t.render_marked(&chat).unwrap().unwrap();
-        assert_eq!(marked, text);
-        let parts: Vec<&str> = ranges.into_iter().map(|r| &text[r]).collect();
+        let marked = t.render_marked(&chat).unwrap().unwrap();
+        assert_eq!(marked.text, text);
+        let parts: Vec<&str> = marked.turns.into_iter().map(|r| &text[r]).collect();
         assert_eq!(parts, ["é<end>\n", "b<end>\n"]);
         assert_eq!(template().render_marked(&chat).unwrap(), None);
         let refused = t.render_marked(&[Message::user("a\u{FDD0}")]).unwrap_err().to_string();

@@ -13,10 +13,10 @@ const HELD_OUT: [&str; 7] = ["test", "validation", "valid", "val", "dev", "eval"
 /// What else repositories keep in JSON.
 const ABOUT: [&str; 4] = ["dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"];
 
-/// The files of data that `given` stands for: itself unless it begins with `hf://`; with `hf://datasets/owner/name/…` that
-/// file; with `hf://datasets/owner/name` those to train on: the files of rows with the word `train` in their path or, if
-/// none has it, without `test`, `validation` and the like. Downloaded if need be, in the order of their names. Offline, the
-/// files are those that are in the cache.
+/// The files of data that `given` stands for: itself unless it begins with `hf://`; with `hf://datasets/owner/name/…`
+/// that file; with `hf://datasets/owner/name` those to train on: the files of rows with the word `train` in their path
+/// or, if none has it, without `test`, `validation` and the like. Downloaded if need be, in the order of their names.
+/// Offline, the files are those that are in the cache.
 ///
 /// # Errors
 /// See [`HubError`].
