@@ -7,10 +7,15 @@
 //! - [`reasoning`]: the `<think>…</think>` convention and what counts as a well-formed summary.
 //! - [`tokenizer`], [`template`]: text to token ids and back, conversations to text.
 //! - [`completer`]: the contract between everything that asks a model and everything that answers.
+//! - [`draw`]: random choices that depend on what is drawn and not on when or where, so that a run resumed or split over
+//!   more processes repeats itself.
 //!
 //! Nothing here knows libtorch: synthesis, rewards and evals build on this crate alone.
 
+mod border;
 pub mod completer;
+pub mod draw;
+mod generation;
 pub mod jsonl;
 pub mod message;
 pub mod prompts;
@@ -21,6 +26,7 @@ pub mod text_stream;
 pub mod tokenizer;
 
 pub use completer::{Completer, Completion, CompletionRequest, FinishReason, Sampling, TokenLogprob};
+pub use draw::Draw;
 pub use message::{Message, Role};
 pub use prompts::PromptSet;
 pub use records::{History, Interaction, Question, RlRow, SftRow};

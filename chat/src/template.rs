@@ -3,7 +3,12 @@
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde_json::Value as Json;
 
-use crate::{Message, Role};
+pub use crate::generation::Marked;
+use crate::{Message, Role, generation};
+
+/// The template as it is rendered, and with the model's turns marked.
+const PLAIN: &str = "chat";
+const MARKED: &str = "chat, the model's turns marked";
 
 /// A conversation that does not render, or a template that does not compile.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +44,21 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_filter("tojson", to_json);
-        environment.add_template_owned("chat", source.to_owned())?;
+        environment.add_template_owned(PLAIN, generation::rewrite(source, false))?;
+        if generation::has_blocks(source) {
+            environment.add_template_owned(MARKED, generation::rewrite(source, true))?;
+        }
         Ok(Self { environment, source: source.into(), special })
     }
 
     /// The template's text.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The special tokens it may name, by their names.
+    pub fn special(&self) -> &[(String, String)] {
+        &self.special
     }
 
     /// Renders a conversation. With `add_generation_prompt` the assistant's turn is opened at the end; `thinking` is
@@ -59,6 +72,31 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         thinking: Option<bool>,
     ) -> Result<String, TemplateError> {
+        self.render_as(PLAIN, messages, add_generation_prompt, thinking)
+    }
+
+    /// Renders a conversation and says which bytes of the text the template marks as the model's, with
+    /// `{% generation %}` blocks. `None` if it has no such blocks.
+    ///
+    /// # Errors
+    /// As [`Self::render`]; and if a message holds the noncharacters U+FDD0 or U+FDD1, which mark the blocks here.
+    pub fn render_marked(&self, messages: &[Message]) -> Result<Option<Marked>, TemplateError> {
+        if !generation::has_blocks(&self.source) {
+            return Ok(None);
+        }
+        if generation::in_the_way(messages) {
+            return Err(TemplateError("a message holds U+FDD0 or U+FDD1, which are no characters; remove them".into()));
+        }
+        Ok(Some(generation::strip(&self.render_as(MARKED, messages, false, None)?)))
+    }
+
+    fn render_as(
+        &self,
+        name: &str,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        thinking: Option<bool>,
+    ) -> Result<String, TemplateError> {
         let mut variables = context! { messages, add_generation_prompt };
         for (name, token) in &self.special {
             variables = context! { ..variables, ..Value::from_iter([(name.clone(), token.clone())]) };
@@ -66,7 +104,7 @@ impl ChatTemplate {
         if let Some(enable_thinking) = thinking {
             variables = context! { enable_thinking, ..variables };
         }
-        Ok(self.environment.get_template("chat")?.render(variables)?)
+        Ok(self.environment.get_template(name)?.render(variables)?)
     }
 
     /// The text a model continues: the conversation with the assistant's turn opened, and, if the last message is the
@@ -153,6 +191,32 @@ mod tests {
     fn json_has_pythons_spacing() {
         let t = ChatTemplate::new("{{ messages | tojson }}", vec![]).unwrap();
         assert_eq!(t.render(&[Message::user("é\"")], false, None).unwrap(), r#"[{"role": "user", "content": "é\""}]"#);
+    }
+
+    #[test]
+    fn generation_blocks_print_nothing_and_are_found() {
+        let source = "{% for m in messages %}
+<{{ m.role }}>
+{% if m.role == 'assistant' %}
+    {%- generation -%}
+    {{ m.content }}<end>
+    {% endgeneration %}
+{% else %}
+{{ m.content }}
+{% endif %}
+{% endfor %}";
+        let t = ChatTemplate::new(source, vec![]).unwrap();
+        let chat = [Message::user("hi"), Message::assistant("é"), Message::user("so"), Message::assistant("b")];
+        // As transformers renders it, with the same ranges.
+        let text = "<user>\nhi\n<assistant>\né<end>\n<user>\nso\n<assistant>\nb<end>\n";
+        assert_eq!(t.render(&chat, false, None).unwrap(), text);
+        let marked = t.render_marked(&chat).unwrap().unwrap();
+        assert_eq!(marked.text, text);
+        let parts: Vec<&str> = marked.turns.into_iter().map(|r| &text[r]).collect();
+        assert_eq!(parts, ["é<end>\n", "b<end>\n"]);
+        assert_eq!(template().render_marked(&chat).unwrap(), None);
+        let refused = t.render_marked(&[Message::user("a\u{FDD0}")]).unwrap_err().to_string();
+        assert!(refused.contains("U+FDD0"), "{refused}");
     }
 
     #[test]

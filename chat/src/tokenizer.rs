@@ -1,5 +1,6 @@
 //! Text to token ids and back, with the special tokens and the chat template of a Hugging Face model folder.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
@@ -8,6 +9,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
+use crate::border::Anchors;
 use crate::template::{ChatTemplate, TemplateError};
 use crate::{Message, Sampling, SftRow};
 
@@ -67,6 +69,7 @@ pub struct Tokenizer {
     config: Json,
     generation: Json,
     stop_ids: Vec<u32>,
+    anchors: Anchors,
 }
 
 fn library(error: impl std::fmt::Display) -> TokenizerError {
@@ -102,7 +105,10 @@ impl Tokenizer {
         Self::assemble(inner, &template, config, generation)
     }
 
-    fn assemble(inner: Inner, template: &str, config: Json, generation: Json) -> Result<Self, TokenizerError> {
+    fn assemble(mut inner: Inner, template: &str, config: Json, generation: Json) -> Result<Self, TokenizerError> {
+        // A file may carry the cutting and padding of whoever saved it; transformers drops both as well.
+        inner.with_truncation(None).map_err(library)?;
+        inner.with_padding(None);
         let template = ChatTemplate::new(template, named_tokens(&config))?;
         let mut stop_ids: Vec<u32> = match &generation["eos_token_id"] {
             Json::Number(id) => id.as_u64().into_iter().map(|id| id as u32).collect(),
@@ -111,7 +117,8 @@ impl Tokenizer {
         };
         let eos = token_text(&config["eos_token"]).and_then(|text| inner.token_to_id(&text));
         stop_ids.extend(eos.filter(|id| !stop_ids.contains(id)));
-        Ok(Self { inner, template, config, generation, stop_ids })
+        let anchors = Anchors::of(&inner);
+        Ok(Self { inner, template, config, generation, stop_ids, anchors })
     }
 
     /// Trains a byte-level BPE tokenizer on `texts`, with the ChatML template. Equal texts give an equal tokenizer.
@@ -165,6 +172,24 @@ impl Tokenizer {
     /// The library's tokenizer behind this one.
     pub(crate) fn library(&self) -> &Inner {
         &self.inner
+    }
+
+    /// Where texts may be cut.
+    pub(crate) fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// tokenizer.json: equal texts stand for equal tokenizers.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`].
+    pub fn to_json(&self) -> Result<String, TokenizerError> {
+        self.inner.to_string(false).map_err(library)
+    }
+
+    /// The text that ends a sequence (`eos_token`), if the tokenizer names one.
+    pub fn eos_token(&self) -> Option<String> {
+        token_text(&self.config["eos_token"])
     }
 
     /// Size of the vocabulary, added tokens included.
@@ -223,6 +248,32 @@ impl Tokenizer {
         Ok(self.inner.encode_fast(text, false).map_err(library)?.get_ids().to_vec())
     }
 
+    /// Token ids of a plain text, with the tokens the tokenizer adds to it, such as one for its beginning.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`].
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.inner.encode_fast(text, true).map_err(library)?.get_ids().to_vec())
+    }
+
+    /// As [`Self::encode`], with the bytes of `text` that each token stands for.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`].
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = self.inner.encode(text, false).map_err(library)?;
+        let offsets = encoding.get_offsets().iter().map(|&(begin, end)| begin..end).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    /// Text of `ids`, special tokens as they are written.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`].
+    pub fn decode_all(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.inner.decode(ids, false).map_err(library)
+    }
+
     /// Text of `ids`, special tokens left out.
     ///
     /// # Errors
@@ -245,13 +296,10 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::NoPrefix`] if it is not; template errors.
     pub fn encode_row(&self, row: &SftRow) -> Result<TokenizedRow, TokenizerError> {
-        let prompt = self.encode(&self.template.render(&row.prompt, true, None)?)?;
         let whole: Vec<Message> = row.prompt.iter().chain(&row.completion).cloned().collect();
-        let ids = self.encode(&self.template.render(&whole, false, None)?)?;
-        if !ids.starts_with(&prompt) {
-            return Err(TokenizerError::NoPrefix);
-        }
-        Ok(TokenizedRow { ids, prompt_len: prompt.len() })
+        let (prompt, whole) =
+            (self.template.render(&row.prompt, true, None)?, self.template.render(&whole, false, None)?);
+        self.encode_after(&prompt, &whole)
     }
 }
 
@@ -348,6 +396,31 @@ mod tests {
         let tokens = t.encode_row(&row).unwrap();
         assert_eq!(t.decode(&tokens.ids[tokens.prompt_len..]).unwrap(), "likes space\n");
         assert!(tokens.ids[tokens.prompt_len..].contains(&t.stop_ids()[0]));
+    }
+
+    #[test]
+    fn offsets_are_bytes_and_special_tokens_are_written() {
+        let t = tiny();
+        let text = "日 space<|im_end|>";
+        let (ids, offsets) = t.encode_with_offsets(text).unwrap();
+        assert_eq!(ids, t.encode(text).unwrap());
+        assert_eq!(&text[offsets.last().unwrap().clone()], "<|im_end|>");
+        assert_eq!(t.decode_all(&ids).unwrap(), text);
+        assert_eq!(t.eos_token().as_deref(), Some("<|im_end|>"));
+    }
+
+    #[test]
+    fn a_file_with_truncation_cuts_nothing() {
+        let (t, folder) = (tiny(), tempfile::tempdir().unwrap());
+        t.save(folder.path()).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let mut json: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        std::fs::write(&path, json.to_string()).unwrap();
+        let text = "likes warm stories about space";
+        let again = Tokenizer::load(folder.path()).unwrap();
+        assert_eq!(again.encode(text).unwrap(), t.encode(text).unwrap());
+        assert!(t.encode(text).unwrap().len() > 2);
     }
 
     #[test]

@@ -1,11 +1,16 @@
-//! Where a model or a file of data is: a local path, or a place on Hugging Face's hub, from which it is downloaded once and
-//! then taken from their cache. A model is named as `Qwen/Qwen3-8B`, a file as `hf://datasets/owner/name/rows.jsonl`;
+//! Where a model or a file of data is: a local path, or a place on Hugging Face's hub, from which it is downloaded once
+//! and then taken from their cache. A model is named as `Qwen/Qwen3-8B`, a file as
+//! `hf://datasets/owner/name/rows.jsonl`; `hf://datasets/owner/name` stands for the files of it to train on.
 //! `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
+
+mod dataset;
 
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
+
+pub use dataset::{dataset, files_of_rows};
 
 /// Why a model or a file is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,17 @@ pub enum HubError {
         /// What is missing.
         missing: &'static str,
     },
+    /// No files of rows.
+    #[error(
+        "`{given}` has no files of rows to train on (.jsonl, .ndjson, .json, .parquet); there is: {there}; name a file of \
+         it, as {given}/path/of/file"
+    )]
+    NoRows {
+        /// What was given.
+        given: String,
+        /// What is there.
+        there: String,
+    },
     /// The hub or the way to it.
     #[error("`{given}` cannot be had from {endpoint}: {cause}")]
     Network {
@@ -70,8 +86,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// As Hugging Face's own tools read the environment: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN (or the token that
-    /// `hf auth login` stored), HF_HUB_OFFLINE.
+    /// As Hugging Face's own tools read the environment: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN (or the token
+    /// that `hf auth login` stored), HF_HUB_OFFLINE.
     pub fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let cache = variable("HF_HUB_CACHE").map_or_else(Cache::from_env, |folder| Cache::new(folder.into()));
@@ -86,7 +102,8 @@ impl Settings {
     }
 }
 
-/// The folder of a model: `given` itself if it exists, else the snapshot of that id in the cache, downloaded if need be.
+/// The folder of a model: `given` itself if it exists, else the snapshot of that id in the cache, downloaded if need
+/// be.
 ///
 /// # Errors
 /// See [`HubError`].

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use hub::{HubError, Settings, data, model};
+use hub::{HubError, Settings, data, dataset, model};
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 10] = [
     ("config.json", "{\"model_type\": \"qwen3\"}"),
     ("tokenizer.json", "{}"),
     ("tokenizer_config.json", "{}"),
@@ -18,6 +18,8 @@ const FILES: [(&str, &str); 8] = [
     ("pytorch_model.bin", "left out"),
     ("onnx/config.json", "left out"),
     ("parts/rows.jsonl", "{}\n"),
+    ("data/train-1.jsonl", "{\"a\": 1}\n"),
+    ("data/train-0.jsonl", "{\"a\": 0}\n"),
 ];
 
 /// A hub with one repository, `me/tiny`; it notes what it is asked.
@@ -50,7 +52,8 @@ fn answer(mut stream: TcpStream, notes: &Mutex<Vec<String>>) {
         found.unwrap_or_default()
     };
     notes.lock().unwrap().push(format!("{path} {}", header("authorization")));
-    let (status, headers, body) = if path.starts_with("/api/models/me/tiny/revision/") {
+    let lists = ["/api/models/me/tiny/revision/", "/api/datasets/me/tiny/revision/"];
+    let (status, headers, body) = if lists.iter().any(|list| path.starts_with(list)) {
         let list: Vec<_> = FILES.iter().map(|(name, _)| serde_json::json!({ "rfilename": name })).collect();
         ("200 OK", String::new(), serde_json::json!({ "siblings": list, "sha": "abc" }).to_string())
     } else if let Some((name, text)) = FILES.iter().find(|(name, _)| path.ends_with(&format!("/{name}"))) {
@@ -119,6 +122,28 @@ fn a_file_of_data_is_downloaded_once_and_then_taken_from_the_cache() {
     assert!(matches!(error("hf://datasets/me/tiny", &online), HubError::NotAFile { .. }));
     assert!(matches!(error("hf://datasets/me/tiny/other.jsonl", &offline), HubError::NotCached { .. }));
     assert!(error("hf://datasets/me/tiny/other.jsonl", &online).to_string().contains("404"));
+}
+
+#[test]
+fn a_data_set_is_its_files_to_train_on() {
+    let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
+    let online = settings(&hub, cache.path());
+    let name = Path::new("hf://datasets/me/tiny@v1");
+    let files = dataset(name, &online).unwrap();
+    let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    assert_eq!(texts, ["{\"a\": 0}\n", "{\"a\": 1}\n"], "those with the word train, by name");
+    let asked = std::mem::take(&mut *hub.asked.lock().unwrap());
+    assert!(asked.iter().any(|a| a.starts_with("/datasets/me/tiny/resolve/v1/data/train-0.jsonl")), "{asked:?}");
+
+    let offline = Settings { offline: true, ..online.clone() };
+    assert_eq!(dataset(name, &offline).unwrap(), files);
+    let one = Path::new("hf://datasets/me/tiny@v1/data/train-1.jsonl");
+    assert_eq!(dataset(one, &offline).unwrap(), files[1..]);
+    assert_eq!(dataset(Path::new("not/there.jsonl"), &online).unwrap(), [Path::new("not/there.jsonl")]);
+    assert_eq!(hub.asked.lock().unwrap().len(), 0, "offline is offline, and local is local");
+    let other = Path::new("hf://datasets/me/other");
+    assert!(matches!(dataset(other, &offline).unwrap_err(), HubError::NotCached { .. }));
+    assert!(dataset(other, &online).unwrap_err().to_string().contains("404"));
 }
 
 #[test]

@@ -9,22 +9,21 @@
 //! - [`credit`]: what a summary earns through the summaries built on it at later stages.
 //! - [`advantages`]: rewards relative to the other samples of the same person and stage (GRPO).
 //!
-//! [`draw`] makes random choices that depend on what is drawn and not on when or where, so that a run resumed or split
-//! over more processes repeats itself. Everything here is a function of its arguments; nothing knows libtorch.
+//! Random choices are [`Draw`]s, so that a run resumed or split over more processes repeats itself. Everything here is a
+//! function of its arguments; nothing knows libtorch.
 
 pub mod advantages;
 mod answer;
 pub mod composition;
 pub mod credit;
-pub mod draw;
 pub mod gate;
 pub mod judge;
 pub mod terms;
 
 pub use advantages::{Advantages, group_advantages};
+pub use chat::Draw;
 pub use composition::{Composition, CompositionError, Reward};
 pub use credit::{CreditError, CreditRule, pick};
-pub use draw::Draw;
 pub use gate::{Judged, Response};
 pub use judge::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Verdict};
 pub use terms::RewardTerm;

@@ -10,7 +10,7 @@ const INCREMENT: u64 = 0x9E37_79B9_7F4A_7C15;
 /// A random draw, named by everything it may depend on.
 ///
 /// ```
-/// use rewards::Draw;
+/// use chat::Draw;
 /// let picked = Draw::new(7).text("picked row").with(120).text("uid-3").below(4);
 /// assert!(picked < 4);
 /// assert_eq!(picked, Draw::new(7).text("picked row").with(120).text("uid-3").below(4));

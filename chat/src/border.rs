@@ -1,0 +1,157 @@
+//! The border between a prompt and what follows it, in tokens.
+//!
+//! The rule is TRL's: the tokens of the prompt alone must begin the tokens of the whole. Taken literally it tokenizes
+//! the prompt twice. Mostly it need not: an added token, such as `<|im_start|>`, cuts the text into parts that a
+//! tokenizer of the usual make tokenizes one by one, so all up to the prompt's last added token is tokenized once, and
+//! only the few characters behind it twice.
+
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
+
+use crate::tokenizer::{TokenizedRow, Tokenizer, TokenizerError};
+
+/// How far from the prompt's end an added token is looked for, in bytes: a template's opening of a turn is shorter.
+const NEAR: usize = 256;
+
+/// Added tokens at which a text may be cut, with their ids. None for a tokenizer of another make.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Anchors(Vec<(String, u32)>);
+
+impl Anchors {
+    /// Those of `inner` that no other added token contains, which could take their place in a longer text.
+    pub(crate) fn of(inner: &Inner) -> Self {
+        let added = inner.get_added_tokens_decoder();
+        let reaches_out = added.values().any(|t| t.lstrip || t.rstrip || t.single_word);
+        if reaches_out || !part_by_part(inner) {
+            return Self::default();
+        }
+        let raw: Vec<_> = added.iter().filter(|(_, t)| !t.normalized && !t.content.is_empty()).collect();
+        let alone = |text: &str| raw.iter().filter(|(_, t)| t.content.contains(text)).count() == 1;
+        Self(raw.iter().filter(|(_, t)| alone(&t.content)).map(|(id, t)| (t.content.clone(), **id)).collect())
+    }
+
+    /// The end of the last one in `text`, if it is near the text's end.
+    fn last(&self, text: &str) -> Option<(usize, u32)> {
+        let ends = (text.len().saturating_sub(NEAR)..=text.len()).rev().filter(|&end| text.is_char_boundary(end));
+        ends.into_iter().find_map(|end| {
+            let found = self.0.iter().find(|(token, _)| text[..end].ends_with(token.as_str()));
+            found.map(|(_, id)| (end, *id))
+        })
+    }
+}
+
+/// Whether the parts between added tokens are normalized and split each by itself, wherever they stand: so do
+/// byte-level tokenizers, while those that mark the beginning of the text do not.
+fn part_by_part(inner: &Inner) -> bool {
+    let normalizer = matches!(inner.get_normalizer(), None | Some(NormalizerWrapper::NFC(_)));
+    let splits = |p: &PreTokenizerWrapper| {
+        matches!(p, PreTokenizerWrapper::ByteLevel(_) | PreTokenizerWrapper::Split(_) | PreTokenizerWrapper::Digits(_))
+    };
+    normalizer
+        && match inner.get_pre_tokenizer() {
+            Some(PreTokenizerWrapper::Sequence(steps)) => steps.as_ref().iter().all(splits),
+            Some(one) => splits(one),
+            None => false,
+        }
+}
+
+impl Tokenizer {
+    /// Token ids of `whole`, which `prompt` begins, and how many of them are the prompt's.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoPrefix`] if the tokens of `prompt` are no beginning of those of `whole`.
+    pub fn encode_after(&self, prompt: &str, whole: &str) -> Result<TokenizedRow, TokenizerError> {
+        if whole.starts_with(prompt)
+            && let Some((cut, anchor)) = self.anchors().last(prompt)
+        {
+            let mut ids = self.encode(&whole[..cut])?;
+            // Only if it was taken for a token here is it one in the whole.
+            if ids.last() == Some(&anchor) {
+                let (opening, rest) = (self.encode(&prompt[cut..])?, self.encode(&whole[cut..])?);
+                let prompt_len = ids.len() + opening.len();
+                ids.extend_from_slice(&rest);
+                return if rest.starts_with(&opening) {
+                    Ok(TokenizedRow { ids, prompt_len })
+                } else {
+                    Err(TokenizerError::NoPrefix)
+                };
+            }
+        }
+        prefixed(&self.encode(prompt)?, self.encode(whole)?)
+    }
+
+    /// As [`Self::encode_after`] for texts without a chat template: the tokenizer adds the tokens it adds to plain
+    /// text, such as one for its beginning.
+    ///
+    /// # Errors
+    /// As [`Self::encode_after`].
+    pub fn encode_text_after(&self, prompt: &str, whole: &str) -> Result<TokenizedRow, TokenizerError> {
+        prefixed(&self.encode_text(prompt)?, self.encode_text(whole)?)
+    }
+}
+
+fn prefixed(prompt: &[u32], ids: Vec<u32>) -> Result<TokenizedRow, TokenizerError> {
+    if !ids.starts_with(prompt) {
+        return Err(TokenizerError::NoPrefix);
+    }
+    Ok(TokenizedRow { ids, prompt_len: prompt.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Tokenizer {
+        let text = "likes warm stories about space\n\nand avoids\n long dry reports ".repeat(20);
+        Tokenizer::train([text.as_str()].into_iter(), 400).unwrap()
+    }
+
+    /// The rule, taken literally.
+    fn twice(t: &Tokenizer, prompt: &str, whole: &str) -> Option<TokenizedRow> {
+        prefixed(&t.encode(prompt).unwrap(), t.encode(whole).unwrap()).ok()
+    }
+
+    #[test]
+    fn the_short_way_is_the_long_way() {
+        let t = tiny();
+        assert_eq!(t.anchors().0.len(), 3, "the special tokens; the reasoning tags are normalized");
+        let prompts = [
+            "",
+            "space",
+            "<|im_start|>user\nspace<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>",
+            "a <|im_start|>\n",
+            "<|im_end|> warm <|im_start",
+            "<|endoftext|><|im_start|>",
+            "日<|im_end|>本<think>",
+        ];
+        let ends = ["", "likes", "\n\nlikes", " ", "|>", "<think>\nwarm</think>", "ies", "é", "<|im_end|>\n"];
+        let mut borders = 0;
+        for prompt in prompts {
+            for end in ends {
+                let whole = format!("{prompt}{end}");
+                let expected = twice(&t, prompt, &whole);
+                borders += usize::from(expected.is_some());
+                assert_eq!(t.encode_after(prompt, &whole).ok(), expected, "{prompt:?} + {end:?}");
+            }
+        }
+        assert!((20..prompts.len() * ends.len()).contains(&borders), "some have a border and some have none");
+        assert_eq!(t.encode_after("x<|im_end|>", "y<|im_end|>").ok(), None, "another text is no beginning");
+    }
+
+    #[test]
+    fn tokens_that_other_tokens_contain_are_no_place_to_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny().save(folder.path()).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut longer = json["added_tokens"][1].clone();
+        longer["id"] = 405.into();
+        longer["content"] = "<|im_start|>assistant".into();
+        json["added_tokens"].as_array_mut().unwrap().push(longer);
+        std::fs::write(&path, json.to_string()).unwrap();
+        let t = Tokenizer::load(folder.path()).unwrap();
+        assert_eq!(t.anchors().0.len(), 3);
+        assert_eq!(t.encode_after("a<|im_start|>", "a<|im_start|>assistant").ok(), None);
+        assert_eq!(twice(&t, "a<|im_start|>", "a<|im_start|>assistant"), None);
+    }
+}

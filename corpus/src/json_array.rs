@@ -1,0 +1,141 @@
+//! The elements of one big JSON array, cut out one by one without parsing them.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use crate::CorpusError;
+use crate::raw::{Place, RawRow, text, unread};
+
+/// What follows the array's opening bracket.
+pub(crate) struct Elements<R> {
+    reader: R,
+    path: PathBuf,
+    row: u64,
+    read: u64,
+    /// The array's end is read.
+    ended: bool,
+    /// Nothing more is said.
+    over: bool,
+}
+
+/// What a run of bytes came to.
+enum Cut {
+    Element(Vec<u8>),
+    ArrayEnds,
+    FileEnds,
+}
+
+impl<R: BufRead> Elements<R> {
+    pub(crate) fn new(reader: R, path: &Path, read: u64) -> Self {
+        Self { reader, path: path.into(), row: 0, read, ended: false, over: false }
+    }
+
+    fn cut(&mut self) -> std::io::Result<Cut> {
+        let (mut element, mut state) = (Vec::new(), State::default());
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(Cut::FileEnds);
+            }
+            let end = buffer.iter().position(|&byte| state.ends(byte));
+            element.extend_from_slice(&buffer[..end.unwrap_or(buffer.len())]);
+            let (used, last) = end.map_or((buffer.len(), 0), |at| (at + 1, buffer[at]));
+            self.reader.consume(used);
+            self.read += used as u64;
+            match last {
+                0 => {}
+                b']' if element.trim_ascii().is_empty() => return Ok(Cut::ArrayEnds),
+                sign => {
+                    self.ended = sign == b']';
+                    return Ok(Cut::Element(element));
+                }
+            }
+        }
+    }
+
+    /// Whether nothing but space is left.
+    fn rest_is_blank(&mut self) -> std::io::Result<bool> {
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(true);
+            }
+            if !buffer.trim_ascii().is_empty() {
+                return Ok(false);
+            }
+            let used = buffer.len();
+            self.reader.consume(used);
+        }
+    }
+
+    fn wrong(&self, message: &str) -> CorpusError {
+        CorpusError::Row { path: self.path.clone(), place: Place::Row(self.row), message: message.into() }
+    }
+
+    fn end(&mut self) -> Option<Result<RawRow, CorpusError>> {
+        self.over = true;
+        match self.rest_is_blank() {
+            Ok(true) => None,
+            Ok(false) => {
+                Some(Err(self.wrong("something stands after the array; expected one array, or one object a line")))
+            }
+            Err(e) => Some(Err(unread(&self.path, e))),
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Elements<R> {
+    type Item = Result<RawRow, CorpusError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        if self.ended {
+            return self.end();
+        }
+        self.row += 1;
+        match self.cut() {
+            Ok(Cut::Element(bytes)) => Some(text(bytes, &self.path, Place::Row(self.row), self.read)),
+            Ok(Cut::ArrayEnds) => self.end(),
+            Ok(Cut::FileEnds) => {
+                self.over = true;
+                Some(Err(self.wrong("the file ends inside the array; expected ] at its end")))
+            }
+            Err(e) => {
+                self.over = true;
+                Some(Err(unread(&self.path, e)))
+            }
+        }
+    }
+}
+
+/// Where in an element a byte stands.
+#[derive(Default)]
+struct State {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl State {
+    /// Takes the next byte; whether it ends the element: a comma or bracket of the array itself.
+    fn ends(&mut self, byte: u8) -> bool {
+        if self.in_string {
+            (self.escaped, self.in_string) = match byte {
+                _ if self.escaped => (false, true),
+                b'\\' => (true, true),
+                other => (false, other != b'"'),
+            };
+            return false;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' if self.depth > 0 => self.depth -= 1,
+            b']' | b',' if self.depth == 0 => return true,
+            _ => {}
+        }
+        false
+    }
+}

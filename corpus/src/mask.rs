@@ -1,0 +1,225 @@
+//! A row to its tokens, and which of them are trained.
+
+use std::fmt;
+use std::ops::Range;
+
+use chat::template::Marked;
+use chat::tokenizer::{TokenizedRow, Tokenizer, TokenizerError};
+use chat::{Message, Role};
+use configs::sft::LossOn;
+
+use crate::Row;
+
+/// Tokens, and which of them are trained: each of those is predicted by the tokens before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// For each token whether it is trained; never the first, which nothing predicts.
+    pub trained: Vec<bool>,
+}
+
+impl Sequence {
+    /// How many tokens are trained.
+    pub fn trained_tokens(&self) -> usize {
+        self.trained.iter().filter(|&&t| t).count()
+    }
+}
+
+/// Why a row cannot be trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is longer than `max_length`.
+    TooLong {
+        /// Tokens.
+        length: usize,
+        /// The limit.
+        max_length: usize,
+    },
+    /// None of its tokens is trained.
+    NoTrainedToken,
+    /// None is left after it was cut to `max_length`.
+    CutAway {
+        /// Tokens before the cut.
+        length: usize,
+        /// The limit.
+        max_length: usize,
+    },
+    /// The tokens of its prompt do not begin those of prompt and completion.
+    PromptNoPrefix,
+    /// The chat template does not render its turns one after another.
+    TurnsRewritten,
+    /// An index that names no trainable token.
+    BadIndex {
+        /// The index.
+        index: usize,
+        /// Tokens of the text.
+        length: usize,
+    },
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let else_skip = "or leave such rows out with data.unusable = \"skip\"";
+        match *self {
+            Self::TooLong { length, max_length } => write!(
+                f,
+                "has {length} tokens, more than data.max_length = {max_length}; raise it, or say with data.truncation \
+                 what is done with such rows"
+            ),
+            Self::NoTrainedToken => write!(
+                f,
+                "has no token to train on: with data.loss_on = \"completion\" a conversation must end with an \
+                 assistant message, with \"assistant\" it must have one; mend the row, {else_skip}"
+            ),
+            Self::CutAway { length, max_length } => write!(
+                f,
+                "has {length} tokens, of which data.max_length = {max_length} leaves none to train on; raise it, set \
+                 data.truncation, {else_skip}"
+            ),
+            Self::PromptNoPrefix => write!(f, "{}; mend the row, {else_skip}", TokenizerError::NoPrefix),
+            Self::TurnsRewritten => write!(
+                f,
+                "the chat template does not render the turns one after another, each as it stands in the whole \
+                 (Qwen3's leaves the reasoning of earlier turns out), so there is no saying which tokens are the \
+                 assistant's; take a template with {{% generation %}} blocks, set data.loss_on = \"completion\", {else_skip}"
+            ),
+            Self::BadIndex { index, length } => write!(
+                f,
+                "field `indices` has {index}, but its text has {length} tokens; expected 1 to {}, since nothing \
+                 predicts token 0; mend the row, {else_skip}",
+                length.saturating_sub(1)
+            ),
+        }
+    }
+}
+
+/// Why a row has no sequence.
+#[derive(Debug)]
+pub enum MaskError {
+    /// The row.
+    Unfit(Unfit),
+    /// Tokenizer or chat template.
+    Tokenizer(TokenizerError),
+}
+
+impl From<TokenizerError> for MaskError {
+    fn from(error: TokenizerError) -> Self {
+        match error {
+            TokenizerError::NoPrefix => Self::Unfit(Unfit::PromptNoPrefix),
+            other => Self::Tokenizer(other),
+        }
+    }
+}
+
+/// The whole of a row in tokens. Token 0 may be marked as trained here; the cut to length settles that.
+///
+/// # Errors
+/// [`MaskError`] for a row without trained tokens or without a clear border of what is trained.
+pub fn sequence(row: &Row, loss_on: LossOn, tokenizer: &Tokenizer) -> Result<Sequence, MaskError> {
+    match row {
+        Row::Marked { text, indices } => marked(tokenizer.encode(text)?, indices),
+        Row::Text { text } => match loss_on {
+            LossOn::Assistant => Err(MaskError::Unfit(Unfit::NoTrainedToken)),
+            _ => Ok(all(tokenizer.encode_text(&ended(text, tokenizer))?)),
+        },
+        Row::Continued { prompt, completion } => {
+            let whole = format!("{prompt}{}", ended(completion, tokenizer));
+            match loss_on {
+                LossOn::Completion => Ok(behind(tokenizer.encode_text_after(prompt, &whole)?)),
+                LossOn::Assistant => Err(MaskError::Unfit(Unfit::NoTrainedToken)),
+                LossOn::All => Ok(all(tokenizer.encode_text(&whole)?)),
+            }
+        }
+        Row::Turns { prompt, completion } => {
+            let whole: Vec<Message> = prompt.iter().chain(completion).cloned().collect();
+            conversation(&whole, prompt.len(), loss_on, tokenizer)
+        }
+        Row::Conversation { messages } => {
+            let answered = messages.last().is_some_and(|m| m.role == Role::Assistant);
+            if loss_on == LossOn::Completion && !answered {
+                return Err(MaskError::Unfit(Unfit::NoTrainedToken));
+            }
+            conversation(messages, messages.len() - usize::from(answered), loss_on, tokenizer)
+        }
+    }
+}
+
+/// A conversation of which the first `prompt` messages come before the completion.
+fn conversation(
+    messages: &[Message],
+    prompt: usize,
+    loss_on: LossOn,
+    tokenizer: &Tokenizer,
+) -> Result<Sequence, MaskError> {
+    let render = |part: &[Message], open| tokenizer.template().render(part, open, None).map_err(TokenizerError::from);
+    match loss_on {
+        LossOn::Completion => {
+            Ok(behind(tokenizer.encode_after(&render(&messages[..prompt], true)?, &render(messages, false)?)?))
+        }
+        LossOn::All => Ok(all(tokenizer.encode(&render(messages, false)?)?)),
+        LossOn::Assistant => {
+            let marked = match tokenizer.template().render_marked(messages).map_err(TokenizerError::from)? {
+                Some(marked) => marked,
+                None => turns(messages, tokenizer)?,
+            };
+            within(&marked.text, &marked.turns, tokenizer)
+        }
+    }
+}
+
+/// The text of a conversation and where in it the assistant's turns are, found by rendering its beginnings: a turn
+/// stands between the messages before it with the turn opened, and these messages with it.
+fn turns(messages: &[Message], tokenizer: &Tokenizer) -> Result<Marked, MaskError> {
+    let template = tokenizer.template();
+    let whole = template.render(messages, false, None).map_err(TokenizerError::from)?;
+    let until = |part: &[Message], open| {
+        let beginning = template.render(part, open, None).ok().filter(|text| whole.starts_with(text));
+        beginning.map(|text| text.len()).ok_or(MaskError::Unfit(Unfit::TurnsRewritten))
+    };
+    let mut turns = Vec::new();
+    for (i, _) in messages.iter().enumerate().filter(|(_, m)| m.role == Role::Assistant) {
+        turns.push(until(&messages[..i], true)?..until(&messages[..=i], false)?);
+    }
+    Ok(Marked { text: whole, turns })
+}
+
+/// Trained are the tokens of which some byte lies in a range: transformers takes those from the first to the last of
+/// them.
+fn within(text: &str, ranges: &[Range<usize>], tokenizer: &Tokenizer) -> Result<Sequence, MaskError> {
+    let (ids, offsets) = tokenizer.encode_with_offsets(text)?;
+    let mut trained = vec![false; ids.len()];
+    for range in ranges {
+        let begin = offsets.partition_point(|token| token.end <= range.start);
+        let inside = offsets[begin..].iter().take_while(|token| token.start < range.end && !range.is_empty()).count();
+        trained[begin..begin + inside].fill(true);
+    }
+    Ok(Sequence { ids, trained })
+}
+
+fn marked(ids: Vec<u32>, indices: &[usize]) -> Result<Sequence, MaskError> {
+    let mut trained = vec![false; ids.len()];
+    for &index in indices {
+        if index == 0 || index >= ids.len() {
+            return Err(MaskError::Unfit(Unfit::BadIndex { index, length: ids.len() }));
+        }
+        trained[index] = true;
+    }
+    Ok(Sequence { ids, trained })
+}
+
+fn all(ids: Vec<u32>) -> Sequence {
+    Sequence { trained: vec![true; ids.len()], ids }
+}
+
+fn behind(row: TokenizedRow) -> Sequence {
+    let mut sequence = all(row.ids);
+    sequence.trained[..row.prompt_len].fill(false);
+    sequence
+}
+
+/// The text with the token at its end that ends a sequence, as TRL puts it there.
+fn ended(text: &str, tokenizer: &Tokenizer) -> String {
+    let eos = tokenizer.eos_token().filter(|eos| !text.ends_with(eos.as_str())).unwrap_or_default();
+    format!("{text}{eos}")
+}

@@ -1,0 +1,197 @@
+//! Rows as they stand in a file, one by one, whatever its size.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::CorpusError;
+use crate::json_array::Elements;
+
+/// Where a row stands in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line, from 1.
+    Line(u64),
+    /// A row of an array or table, from 1.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(n) => write!(f, "line {n}"),
+            Self::Row(n) => write!(f, "row {n}"),
+        }
+    }
+}
+
+/// A row before it is understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    /// Where it stands.
+    pub place: Place,
+    /// Its JSON.
+    pub json: String,
+    /// How far into the file it ends, in bytes; a guess for Parquet.
+    pub read: u64,
+}
+
+/// Rows in the order of the file.
+pub type RawRows = Box<dyn Iterator<Item = Result<RawRow, CorpusError>>>;
+
+/// The rows of a file: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array (`.json`) or Parquet, by its ending.
+/// Blank lines are skipped.
+///
+/// # Errors [`CorpusError::Kind`] for another ending, [`CorpusError::Io`] for a file that cannot be read; each item may
+/// be an error of its row.
+pub fn open(path: &Path) -> Result<RawRows, CorpusError> {
+    let reader = || {
+        let file = File::open(path).map_err(|e| unread(path, e))?;
+        Ok::<_, CorpusError>(BufReader::with_capacity(1 << 20, file))
+    };
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("jsonl" | "ndjson") => Ok(Box::new(Lines::new(reader()?, path))),
+        Some("json") => {
+            let mut reader = reader()?;
+            let (skipped, first) = first_sign(&mut reader).map_err(|e| unread(path, e))?;
+            if first == Some(b'[') {
+                reader.consume(1);
+                return Ok(Box::new(Elements::new(reader, path, skipped.bytes + 1)));
+            }
+            Ok(Box::new(Lines { line: skipped.lines, read: skipped.bytes, ..Lines::new(reader, path) }))
+        }
+        Some("parquet") => crate::parquet::open(path),
+        _ => Err(CorpusError::Kind { path: path.into() }),
+    }
+}
+
+pub(crate) fn unread(path: &Path, source: std::io::Error) -> CorpusError {
+    CorpusError::Io { action: "read", path: path.into(), source }
+}
+
+#[derive(Default)]
+struct Skipped {
+    bytes: u64,
+    lines: u64,
+}
+
+/// Skips to the first byte that is no space.
+fn first_sign(reader: &mut impl BufRead) -> std::io::Result<(Skipped, Option<u8>)> {
+    let mut skipped = Skipped::default();
+    loop {
+        let Some(&byte) = reader.fill_buf()?.first() else { return Ok((skipped, None)) };
+        if !byte.is_ascii_whitespace() {
+            return Ok((skipped, Some(byte)));
+        }
+        reader.consume(1);
+        skipped.bytes += 1;
+        skipped.lines += u64::from(byte == b'\n');
+    }
+}
+
+struct Lines<R> {
+    reader: R,
+    path: PathBuf,
+    line: u64,
+    read: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(reader: R, path: &Path) -> Self {
+        Self { reader, path: path.into(), line: 0, read: 0 }
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = Result<RawRow, CorpusError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut bytes = Vec::new();
+            match self.reader.read_until(b'\n', &mut bytes) {
+                Ok(0) => return None,
+                Ok(n) => self.read += n as u64,
+                Err(e) => return Some(Err(unread(&self.path, e))),
+            }
+            self.line += 1;
+            if !bytes.trim_ascii().is_empty() {
+                return Some(text(bytes, &self.path, Place::Line(self.line), self.read));
+            }
+        }
+    }
+}
+
+/// A row from its bytes.
+pub(crate) fn text(bytes: Vec<u8>, path: &Path, place: Place, read: u64) -> Result<RawRow, CorpusError> {
+    match String::from_utf8(bytes) {
+        Ok(json) => Ok(RawRow { place, json, read }),
+        Err(e) => {
+            let message = format!("byte {} is not UTF-8; expected JSON in UTF-8", e.utf8_error().valid_up_to() + 1);
+            Err(CorpusError::Row { path: path.into(), place, message })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(name: &str, content: &[u8]) -> Vec<Result<RawRow, String>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        open(&path).unwrap().map(|row| row.map_err(|e| e.to_string())).collect()
+    }
+
+    fn texts(name: &str, content: &str) -> Vec<(Place, String)> {
+        rows(name, content.as_bytes())
+            .into_iter()
+            .map(|r| r.unwrap())
+            .map(|r| (r.place, r.json.trim().into()))
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_counted_and_blank_ones_skipped() {
+        let expected = [(Place::Line(1), "{\"a\":1}".into()), (Place::Line(4), "{}".into())];
+        for name in ["x.jsonl", "x.ndjson", "x.json"] {
+            assert_eq!(texts(name, "{\"a\":1}\n\n  \r\n{}"), expected, "{name}");
+        }
+        assert_eq!(texts("x.json", "\n\n{}\n"), [(Place::Line(3), "{}".into())]);
+        assert_eq!(texts("x.json", " \n"), []);
+        let read: Vec<u64> = rows("x.json", b"\n{}\n{}\n").into_iter().map(|r| r.unwrap().read).collect();
+        assert_eq!(read, [4, 7]);
+    }
+
+    #[test]
+    fn an_array_gives_its_elements() {
+        let array = " [ {\"a\": \"]},\\\" \\\\\", \"b\": [{}, 2]} ,\n{}, 3, \"x\" ]\n ";
+        let expected = ["{\"a\": \"]},\\\" \\\\\", \"b\": [{}, 2]}", "{}", "3", "\"x\""];
+        let found = texts("x.json", array);
+        assert_eq!(found.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(found[1].0, Place::Row(2));
+        assert_eq!(texts("x.json", "[]"), []);
+    }
+
+    #[test]
+    fn broken_arrays_say_where() {
+        for (content, words) in
+            [("[{}, {\"a\": 1", "row 2: the file ends"), ("[{}, ", "ends"), ("[{}] {}", "after the array")]
+        {
+            let all = rows("x.json", content.as_bytes());
+            assert_eq!(all[0].as_ref().unwrap().json, "{}");
+            assert_eq!(all.len(), 2, "{content}");
+            assert!(all[1].as_ref().unwrap_err().contains(words), "{:?}", all[1]);
+        }
+    }
+
+    #[test]
+    fn other_bytes_and_other_files_are_refused() {
+        let bad = rows("x.jsonl", b"{}\n{\"a\": \"\xff\"}\n{}\n");
+        assert!(bad[1].as_ref().unwrap_err().contains("line 2: byte 8 is not UTF-8"), "{:?}", bad[1]);
+        let error = |path: &str| open(Path::new(path)).err().unwrap().to_string();
+        assert!(error("rows.csv").contains("rows.csv: expected a file of rows: .jsonl"));
+        assert!(error("not/there.jsonl").contains("cannot read not/there.jsonl"));
+    }
+}

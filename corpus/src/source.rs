@@ -1,0 +1,34 @@
+//! Which files a path of the configuration stands for.
+
+use std::path::{Path, PathBuf};
+
+use hub::Settings;
+
+use crate::CorpusError;
+
+/// The files of `given`: a file, the files of rows in a folder by name, or a data set of the hub (see
+/// [`hub::dataset`]).
+///
+/// # Errors
+/// [`CorpusError::Source`] if it is not to be had.
+pub fn files(given: &Path, settings: &Settings) -> Result<Vec<PathBuf>, CorpusError> {
+    if given.is_dir() { Ok(hub::files_of_rows(given)?) } else { Ok(hub::dataset(given, settings)?) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_folders_stand_for_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a.jsonl"), folder.path().join("b.parquet"));
+        std::fs::write(&a, "").unwrap();
+        std::fs::write(&b, "").unwrap();
+        let settings = Settings { offline: true, ..Settings::from_environment() };
+        assert_eq!(files(&a, &settings).unwrap(), std::slice::from_ref(&a));
+        assert_eq!(files(folder.path(), &settings).unwrap(), [a, b]);
+        let missing = Path::new("hf://datasets/nobody/nothing-here");
+        assert!(files(missing, &settings).unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
+    }
+}
