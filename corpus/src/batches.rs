@@ -61,6 +61,14 @@ impl Plan<'_> {
         self.ends.len() as u64
     }
 
+    /// How many epochs are over, in fractions, after `done` updates.
+    pub fn epochs_after(&self, done: u64) -> f64 {
+        let number = self.ends.partition_point(|&end| end <= done);
+        let begin = if number == 0 { 0 } else { self.ends[number - 1] };
+        let within = self.ends.get(number).map_or(0.0, |end| (done - begin) as f64 / (end - begin) as f64);
+        number as f64 + within
+    }
+
     /// The rows of update `step` (from 0); `None` behind the last.
     pub fn batch(&mut self, step: u64) -> Option<Batch> {
         if step >= self.steps {

@@ -150,11 +150,25 @@ impl Decoder {
     /// # Errors
     /// If libtorch fails (memory).
     pub fn forward(&self, batch: &Packed) -> Result<Tensor, LmError> {
+        self.forward_beside(batch, None)
+    }
+
+    /// The same with the adapters of `trained`, if that has any.
+    ///
+    /// # Errors
+    /// If libtorch fails (memory).
+    pub fn forward_with(&self, batch: &Packed, trained: Trained<'_>) -> Result<Tensor, LmError> {
+        self.forward_beside(batch, Some(trained))
+    }
+
+    fn forward_beside(&self, batch: &Packed, trained: Option<Trained<'_>>) -> Result<Tensor, LmError> {
         tch::no_grad(|| {
             let (cos, sin) = self.rotations(batch);
             let mut x = self.embed(&batch.ids);
             for layer in 0..self.spec().num_hidden_layers {
-                x = layer::forward(self.spec(), (&self.params.layer(layer)).into(), &x, (&cos, &sin), batch)?;
+                let (weights, adapters) = (self.params.layer(layer), trained.and_then(|t| t.active(layer)));
+                let parts = Layer { weights: &weights, grads: None, adapters: adapters.as_ref() };
+                x = layer::forward(self.spec(), parts, &x, (&cos, &sin), batch)?;
             }
             Ok(x)
         })

@@ -11,6 +11,9 @@ pub enum TrainError {
     /// A model that is nowhere to be had.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
+    /// The rows.
+    #[error(transparent)]
+    Corpus(#[from] corpus::CorpusError),
     /// A tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),

@@ -31,6 +31,7 @@ pub struct Optimizer {
     pub(crate) master: Option<Tensor>,
     /// Updates made.
     pub(crate) updates: u64,
+    skips_in_a_row: usize,
     stretches: Vec<Stretch>,
     config: OptimizerConfig,
 }
@@ -89,13 +90,19 @@ impl Optimizer {
         let kind = state_kind(&config, weights.kind());
         let zeros = || Tensor::f_zeros(weights.size(), (kind, weights.device()));
         let master = (kind != weights.kind()).then(|| weights.f_to_kind(kind)).transpose()?;
-        Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, stretches, config })
+        Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, skips_in_a_row: 0, stretches, config })
+    }
+
+    /// Its tensors by name, sharing storage.
+    pub(crate) fn numbers(&self) -> Vec<(&'static str, &Tensor)> {
+        let moments = [("exp_avg", &self.moments.0), ("exp_avg_sq", &self.moments.1)];
+        moments.into_iter().chain(self.master.iter().map(|master| ("master", master))).collect()
     }
 
     /// Applies the accumulated gradients to `weights` and clears them. A gradient that is not finite changes nothing.
     ///
     /// # Errors
-    /// If libtorch fails.
+    /// If libtorch fails, and [`TrainError::Diverged`] if that happened `most_skips` times in a row.
     pub fn update(
         &mut self,
         weights: &mut Tensor,
@@ -105,6 +112,15 @@ impl Optimizer {
         let lr = self.config.lr * lr_factor(&self.config, progress);
         let grad_norm = global_norm(grads);
         let skipped = !grad_norm.is_finite();
+        self.skips_in_a_row = if skipped { self.skips_in_a_row + 1 } else { 0 };
+        if self.skips_in_a_row >= self.config.most_skips {
+            return Err(TrainError::Diverged(format!(
+                "the gradient was not finite {} times in a row, up to step {}; lower optimizer.lr, clip more \
+                 (optimizer.grad_clip) or look at the data (optimizer.most_skips says how many times are too many)",
+                self.skips_in_a_row,
+                progress.done + 1
+            )));
+        }
         if !skipped {
             let clip = self.config.grad_clip;
             if clip > 0.0 && grad_norm > clip {

@@ -19,6 +19,7 @@ use rewards::{Composition, Draw, Judge};
 use self::reward::Scored;
 use self::rollout::Group;
 use self::stages::Stage;
+use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::{self, Optimizer};
 use crate::{Output, TrainError};
 
@@ -58,7 +59,7 @@ pub fn train(
     let mut grads = Params::zeros(params.spec(), kind, params.flat.device())?;
     let stretches = optimizer::stretches(params, &config.optimizer.no_decay);
     let mut optimizer = Optimizer::new(&params.flat, stretches, config.optimizer.clone())?;
-    let mut failures = 0;
+    let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), &config.checkpoint, None);
     for step in 0..steps {
         let people = people_of_step(&rows, config, step, per_epoch);
         let begin = Instant::now();
@@ -76,13 +77,6 @@ pub fn train(
         let (update, sums) =
             update::update(model, &groups, &scored.advantages, config, (&mut optimizer, &mut grads), (step, steps))?;
         let updated = begin.elapsed().as_secs_f64();
-        failures = if update.skipped { failures + 1 } else { 0 };
-        if failures == 10 {
-            return Err(TrainError::Diverged(format!(
-                "the gradient was not finite ten steps in a row, up to step {}; lower optimizer.lr",
-                step + 1
-            )));
-        }
 
         let mut numbers = reward_numbers(&groups, &scored, setting.composition);
         let others = sums.means().into_iter().chain(length_numbers(&groups)).chain([
@@ -104,7 +98,8 @@ pub fn train(
                 record::Step { step: step + 1, people: &people, groups: &groups, scored: &scored, names: &names };
             record::write(output.run.folder(), done, decode, config.log.rollouts_max)?;
         }
-        output.checkpoint(model, (step + 1, steps), &config.checkpoint)?;
+        let done = Keeping { step: step + 1, last: step + 1 == steps, numbers: &[] };
+        checkpoints.after(done, |folder, _| crate::run::save(folder, model))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use lm::{LmError, LocalModel, checkpoint};
 use serde_json::{Map, Value as Json};
 
 use crate::TrainError;
+use crate::tensorboard::Board;
 
 /// A run's folder.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Run {
     folder: PathBuf,
     metrics: File,
     before: String,
+    board: Option<Board>,
 }
 
 /// A step's numbers, in the order in which they were put.
@@ -44,7 +46,27 @@ impl Run {
         let path = folder.join("metrics.jsonl");
         let before = if path.is_file() { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         let metrics = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
-        Ok(Self { folder: folder.into(), metrics: metrics.map_err(|e| cannot(&path, "write", &e))?, before })
+        let metrics = metrics.map_err(|e| cannot(&path, "write", &e))?;
+        Ok(Self { folder: folder.into(), metrics, before, board: None })
+    }
+
+    /// Opens a run's folder again: what metrics.jsonl says of steps up to `step` stays, what came after goes.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if the folder cannot be written.
+    pub fn go_on(folder: &Path, resolved: &str, step: u64) -> Result<Self, TrainError> {
+        let mut run = Self::create(folder, resolved)?;
+        run.keep_lines(|metrics| metrics.get("step").and_then(Json::as_u64).is_some_and(|s| s <= step))?;
+        Ok(run)
+    }
+
+    /// Writes each step's numbers for TensorBoard too.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if the event file cannot be written.
+    pub fn with_tensorboard(mut self) -> Result<Self, TrainError> {
+        self.board = Some(Board::create(&self.folder)?);
+        Ok(self)
     }
 
     /// Writes again the metrics that an earlier run left of a phase whose result is used again.
@@ -52,10 +74,12 @@ impl Run {
     /// # Errors
     /// If the file cannot be written.
     pub fn keep(&mut self, phase: &str) -> Result<(), TrainError> {
-        let of_phase = |line: &&str| {
-            serde_json::from_str::<Metrics>(line).is_ok_and(|m| m.get("phase").and_then(Json::as_str) == Some(phase))
-        };
-        let kept: String = self.before.lines().filter(of_phase).flat_map(|line| [line, "\n"]).collect();
+        self.keep_lines(|metrics| metrics.get("phase").and_then(Json::as_str) == Some(phase))
+    }
+
+    fn keep_lines(&mut self, wanted: impl Fn(&Metrics) -> bool) -> Result<(), TrainError> {
+        let of_run = |line: &&str| serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| wanted(&metrics));
+        let kept: String = self.before.lines().filter(of_run).flat_map(|line| [line, "\n"]).collect();
         let path = self.folder.join("metrics.jsonl");
         self.metrics.write_all(kept.as_bytes()).map_err(|e| cannot(&path, "write", &e))
     }
@@ -68,7 +92,8 @@ impl Run {
     fn log(&mut self, metrics: &Metrics) -> Result<(), TrainError> {
         let line = Json::Object(metrics.clone()).to_string() + "\n";
         let path = self.folder.join("metrics.jsonl");
-        self.metrics.write_all(line.as_bytes()).map_err(|e| cannot(&path, "write", &e))
+        self.metrics.write_all(line.as_bytes()).map_err(|e| cannot(&path, "write", &e))?;
+        self.board.as_mut().map_or(Ok(()), |board| board.write(metrics))
     }
 }
 
@@ -112,36 +137,6 @@ impl Output<'_> {
         (self.progress)(step, steps, &metrics);
         Ok(())
     }
-
-    /// Writes a checkpoint where one is due (`every` steps, and at the last), removes those beyond `keep_last` (0 keeps
-    /// all), and ends the run if the user asked for it.
-    ///
-    /// # Errors
-    /// If the folder cannot be written; [`TrainError::Interrupted`] after a stop was asked for.
-    pub fn checkpoint(
-        &self,
-        model: &LocalModel,
-        (step, steps): (u64, u64),
-        config: &configs::checkpoint::CheckpointConfig,
-    ) -> Result<(), TrainError> {
-        let stop = STOP.load(Ordering::Relaxed);
-        let Some(folder) = &self.checkpoints else {
-            return if stop { Err(TrainError::Interrupted { step, checkpoint: None }) } else { Ok(()) };
-        };
-        let every = config.every as u64;
-        if !(stop || step == steps || every > 0 && step.is_multiple_of(every)) {
-            return Ok(());
-        }
-        let path = folder.join(format!("step-{step:06}"));
-        save(&path, model)?;
-        if config.keep_last > 0 {
-            remove_all_but(folder, config.keep_last)?;
-        }
-        if stop && step < steps {
-            return Err(TrainError::Interrupted { step, checkpoint: Some(path) });
-        }
-        Ok(())
-    }
 }
 
 /// Writes a model folder, complete or not at all.
@@ -154,17 +149,4 @@ pub fn save(folder: &Path, model: &LocalModel) -> Result<(), TrainError> {
     }
     let nothing_beside = |_: &Path| Ok::<(), LmError>(());
     Ok(checkpoint::save(folder, &model.decoder, &model.tokenizer, nothing_beside)?)
-}
-
-fn remove_all_but(folder: &Path, keep: usize) -> Result<(), TrainError> {
-    let entries = std::fs::read_dir(folder).map_err(|e| cannot(folder, "list", &e))?;
-    let mut steps: Vec<PathBuf> = entries
-        .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("step-")))
-        .collect();
-    steps.sort();
-    for old in steps.iter().rev().skip(keep) {
-        std::fs::remove_dir_all(old).map_err(|e| cannot(old, "remove", &e))?;
-    }
-    Ok(())
 }

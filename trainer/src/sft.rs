@@ -1,196 +1,133 @@
-//! Supervised fine-tuning: next-token loss on the completions of packed rows.
+//! Supervised fine-tuning: next-token loss on the trained tokens of packed rows.
+//!
+//! - [`pass`]: a batch's loss and gradients, in packed passes.
+//! - [`progress`]: the numbers of a step.
 
+pub mod pass;
+pub mod progress;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
-use chat::SftRow;
-use chat::tokenizer::{TokenizedRow, Tokenizer};
-use configs::sft::{SftData, SftTrain};
-use configs::{checkpoint::CheckpointConfig, optimizer::OptimizerConfig};
-use lm::head::{Targets, score_and_backward};
-use lm::{LocalModel, Packed, Recompute};
-use rayon::prelude::*;
-use rewards::Draw;
-use tch::{Kind, Tensor};
+use configs::sft::SftTrain;
+use configs::validation::ValidationConfig;
+use configs::{CheckpointConfig, OptimizerConfig};
+use corpus::{Corpus, Plan};
+use lm::LocalModel;
 
-use crate::microbatch::by_tokens;
+use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::{Optimizer, Progress};
+use crate::resume::{self, Reached};
+use crate::trainee::Trainee;
 use crate::{Output, TrainError};
 
 /// What a run of fine-tuning needs to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// Seed of the data order.
+    /// Seed of dropout.
     pub seed: u64,
-    /// Rows: length and order.
-    pub data: &'a SftData,
     /// Length and batches.
     pub train: &'a SftTrain,
     /// Optimizer.
     pub optimizer: &'a OptimizerConfig,
+    /// When to measure.
+    pub validation: &'a ValidationConfig,
     /// Checkpoints.
     pub checkpoint: &'a CheckpointConfig,
+    /// What the device can do at best, FLOP/s; `None` gives no MFU.
+    pub peak_flops: Option<f64>,
 }
 
-/// Tokenizes rows in parallel; `max_length` cuts from the right.
-///
-/// # Errors
-/// [`TrainError::Data`] naming the row (from 1) that does not tokenize or has nothing left to train on.
-pub fn tokenize(rows: &[SftRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<TokenizedRow>, TrainError> {
-    rows.par_iter()
-        .enumerate()
-        .map(|(i, row)| {
-            let mut tokens =
-                tokenizer.encode_row(row).map_err(|e| TrainError::Data(format!("SFT row {}: {e}", i + 1)))?;
-            tokens.ids.truncate(max_length);
-            if tokens.prompt_len >= tokens.ids.len() {
-                return Err(TrainError::Data(format!(
-                    "SFT row {}: its prompt alone has {} tokens, so data.max_length = {max_length} leaves nothing to \
-                     train on; raise it or shorten the row",
-                    i + 1,
-                    tokens.prompt_len
-                )));
-            }
-            Ok(tokens)
-        })
-        .collect()
-}
+/// Numbers of the model as it would generate now, beyond the loss on validation rows.
+pub type Measure<'a> = dyn FnMut(&LocalModel) -> Result<Vec<(String, f64)>, TrainError> + 'a;
 
-/// Trains `model` on `rows`.
+/// Trains on the rows of `corpus`, from the checkpoint `from` on if one is given. `measure` is asked wherever
+/// `settings.validation` says so.
 ///
 /// # Errors
-/// If a file cannot be written, memory does not suffice, or the gradient is not finite ten times in a row.
+/// If a file cannot be read or written, memory does not suffice, or the gradient is not finite too often in a row.
 pub fn train(
-    model: &mut LocalModel,
-    rows: &[TokenizedRow],
+    trainee: &mut Trainee,
+    corpus: &Corpus,
     settings: Settings<'_>,
+    from: Option<PathBuf>,
+    measure: Option<&mut Measure<'_>>,
     output: &mut Output<'_>,
 ) -> Result<(), TrainError> {
-    let params = &model.decoder.params;
-    let kind = crate::optimizer::state_kind(settings.optimizer, params.flat.kind());
-    let mut grads = lm::Params::zeros(params.spec(), kind, params.flat.device())?;
-    let stretches = crate::optimizer::stretches(params, &settings.optimizer.no_decay);
-    let mut optimizer = Optimizer::new(&params.flat, stretches, settings.optimizer.clone())?;
-    let batch_size = settings.train.batch_size;
-    let per_epoch = rows.len().div_ceil(batch_size);
-    let whole = (per_epoch * settings.train.epochs) as u64;
-    let steps = if settings.train.max_steps == 0 { whole } else { whole.min(settings.train.max_steps as u64) };
-    let mut failures = 0;
-    let mut order = Vec::new();
-    for step in 0..steps {
-        let (epoch, batch) = (step / per_epoch as u64, step as usize % per_epoch);
-        if batch == 0 {
-            order = epoch_order(rows.len(), settings.data.shuffle, settings.seed, epoch);
+    let mut plan = corpus::plan(&corpus.train, settings.train);
+    let mut optimizer = trainee.optimizer(settings.optimizer)?;
+    let reached = match &from {
+        Some(folder) => resume::restore(folder, trainee, &mut optimizer)?,
+        None => Reached::default(),
+    };
+    let mut run = Fitting { corpus, settings, steps: plan.steps(), measure, clock: progress::Clock::new() };
+    let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), settings.checkpoint, reached.best);
+    if reached.step == 0 && settings.validation.at_start {
+        let numbers = run.measured(trainee)?;
+        output.step(0, run.steps, numbers)?;
+    }
+    for step in reached.step..run.steps {
+        let mut numbers = run.step(trainee, &mut optimizer, &mut plan, step)?;
+        if run.measures_after(step + 1) {
+            numbers.extend(run.measured(trainee)?);
         }
-        let members = &order[batch * batch_size..((batch + 1) * batch_size).min(rows.len())];
-        let batch: Vec<&TokenizedRow> = members.iter().map(|&i| &rows[i]).collect();
-        let begin = Instant::now();
-        let loss = accumulate(model, &batch, settings.train.tokens_per_microbatch, &grads)?;
-        let update =
-            optimizer.update(&mut model.decoder.params.flat, &mut grads.flat, Progress { done: step, total: steps })?;
-        failures = if update.skipped { failures + 1 } else { 0 };
-        if failures == 10 {
-            return Err(TrainError::Diverged(format!(
-                "the gradient was not finite ten steps in a row, up to step {}; lower optimizer.lr or look at the data",
-                step + 1
-            )));
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        let tokens: usize = batch.iter().map(|row| row.ids.len()).sum();
-        output.step(
-            step + 1,
-            steps,
-            [
-                ("loss", loss),
-                ("grad_norm", update.grad_norm),
-                ("lr", update.lr),
-                ("skipped", f64::from(u8::from(update.skipped))),
-                ("trained_tokens", trained(&batch) as f64),
-                ("tokens", tokens as f64),
-                ("time/step", seconds),
-                ("time/tokens_per_second", tokens as f64 / seconds),
-            ],
-        )?;
-        output.checkpoint(model, (step + 1, steps), settings.checkpoint)?;
+        output.step(step + 1, run.steps, numbers.clone())?;
+        let keeping = Keeping { step: step + 1, last: step + 1 == run.steps, numbers: &numbers };
+        checkpoints.after(keeping, |folder, best| {
+            let reached = Reached { step: step + 1, best };
+            let state = settings.checkpoint.state.then_some(&optimizer);
+            trainee.save(folder, |inside| resume::write(inside, state, reached))
+        })?;
     }
     Ok(())
 }
 
-fn trained(batch: &[&TokenizedRow]) -> usize {
-    batch.iter().map(|row| row.ids.len() - row.prompt_len).sum()
+struct Fitting<'a, 'm> {
+    corpus: &'a Corpus,
+    settings: Settings<'a>,
+    steps: u64,
+    measure: Option<&'m mut Measure<'m>>,
+    clock: progress::Clock,
 }
 
-/// The order of an epoch: the file's, or a permutation that depends on (seed, epoch) alone.
-fn epoch_order(rows: usize, shuffle: bool, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rows).collect();
-    if shuffle {
-        let draw = Draw::new(seed).text("epoch order").with(epoch);
-        order.sort_by_cached_key(|&row| draw.with(row as u64).bits());
+type Numbers = Vec<(String, f64)>;
+
+impl Fitting<'_, '_> {
+    /// One update; its numbers.
+    fn step(
+        &mut self,
+        trainee: &mut Trainee,
+        optimizer: &mut Optimizer,
+        plan: &mut Plan<'_>,
+        step: u64,
+    ) -> Result<Numbers, TrainError> {
+        let begin = Instant::now();
+        let batch = plan.batch(step).expect("steps below plan.steps() have a batch");
+        let rows = batch.rows.iter().map(|&id| self.corpus.train.read(id)).collect::<Result<Vec<_>, _>>()?;
+        let how = pass::How::new(self.settings.train, self.settings.seed, step);
+        let (loss, shape) = pass::accumulate(trainee, &rows, how)?;
+        let update = trainee.update(optimizer, Progress { done: step, total: self.steps })?;
+        let done = progress::Done { step: step + 1, steps: self.steps, loss, update, shape };
+        let spec = trainee.model.decoder.spec();
+        let epoch = plan.epochs_after(step + 1);
+        Ok(self.clock.numbers(&done, epoch, spec, trainee.trains_weights(), (begin, self.settings.peak_flops)))
     }
-    order
-}
 
-/// Adds the gradients of the batch's mean loss over all its trained tokens; returns that loss, in nats per token.
-fn accumulate(
-    model: &LocalModel,
-    batch: &[&TokenizedRow],
-    budget: usize,
-    grads: &lm::Params,
-) -> Result<f64, TrainError> {
-    let total = trained(batch) as f64;
-    let lengths: Vec<usize> = batch.iter().map(|row| row.ids.len()).collect();
-    let mut loss = 0.0;
-    for range in by_tokens(&lengths, budget) {
-        let part = &batch[range];
-        let sequences: Vec<&[u32]> = part.iter().map(|row| row.ids.as_slice()).collect();
-        let context = model.decoder.spec().context();
-        let packed = Packed::new(&sequences, context, model.decoder.device())?;
-        let (hidden, tape) =
-            model.decoder.forward_train(&packed, Recompute::Nothing, lm::Trained::Weights { grads })?;
-        let at = completion_targets(part, &packed);
-        let coefficients = |_: i64, scores: &lm::head::Scores| scores.logprobs.full_like(-1.0 / total);
-        let (dh, scores) = score_and_backward(&model.decoder, &hidden, &at, 1.0, Some(grads), coefficients)?;
-        model.decoder.backward(tape, dh)?;
-        loss -= scores.logprobs.sum(Kind::Double).double_value(&[]) / total;
+    fn measures_after(&self, done: u64) -> bool {
+        let every = self.settings.validation.every as u64;
+        every > 0 && (done.is_multiple_of(every) || done == self.steps)
     }
-    Ok(loss)
-}
 
-/// Where the tokens of the completions are predicted: each by the token before it.
-pub(crate) fn completion_targets(rows: &[&TokenizedRow], packed: &Packed) -> Targets {
-    let (mut at, mut targets) = (Vec::new(), Vec::new());
-    for (row, begin) in rows.iter().zip(&packed.cu_seqlens) {
-        for (i, &id) in row.ids.iter().enumerate().skip(row.prompt_len.max(1)) {
-            at.push(begin + i as i64 - 1);
-            targets.push(i64::from(id));
+    /// Loss on the validation rows, and what else is asked for.
+    fn measured(&mut self, trainee: &Trainee) -> Result<Numbers, TrainError> {
+        let mut numbers = Numbers::new();
+        if let Some(rows) = &self.corpus.validation {
+            let loss = pass::mean_loss(trainee, rows, self.settings.train.tokens_per_microbatch)?;
+            numbers.push(("validation/loss".into(), loss));
         }
-    }
-    let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(packed.ids.device());
-    Targets { rows: tensor(&at), targets: tensor(&targets) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_visits_every_row_once_in_an_order_of_its_own() {
-        let order = epoch_order(100, true, 1, 0);
-        let mut sorted = order.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
-        assert_eq!(order, epoch_order(100, true, 1, 0));
-        assert_ne!(order, epoch_order(100, true, 1, 1));
-        assert_ne!(order, epoch_order(100, true, 2, 0));
-        assert_eq!(epoch_order(3, false, 1, 5), [0, 1, 2]);
-    }
-
-    #[test]
-    fn only_completions_are_trained() {
-        let row = |ids: &[u32], prompt_len| TokenizedRow { ids: ids.into(), prompt_len };
-        let (a, b) = (row(&[1, 2, 3, 4], 2), row(&[5, 6, 7], 1));
-        let packed = Packed::new(&[&a.ids, &b.ids], 16, tch::Device::Cpu).unwrap();
-        let at = completion_targets(&[&a, &b], &packed);
-        assert_eq!(Vec::<i64>::try_from(at.rows).unwrap(), [1, 2, 4, 5]);
-        assert_eq!(Vec::<i64>::try_from(at.targets).unwrap(), [3, 4, 6, 7]);
+        if let Some(measure) = &mut self.measure {
+            numbers.extend(trainee.as_one(|model| measure(model))?);
+        }
+        Ok(numbers)
     }
 }

@@ -75,6 +75,11 @@ impl Trainee {
         }
     }
 
+    /// Whether the model's own weights are trained, and not adapters beside them.
+    pub fn trains_weights(&self) -> bool {
+        matches!(self.what, What::Weights { .. })
+    }
+
     /// The numbers that are trained, in one buffer.
     pub fn weights(&self) -> &Tensor {
         match &self.what {

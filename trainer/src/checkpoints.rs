@@ -1,0 +1,172 @@
+//! Which checkpoints of a run are written, and which are kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use configs::checkpoint::{Best, CheckpointConfig};
+
+use crate::TrainError;
+use crate::run::STOP;
+
+/// A link to the best checkpoint.
+const BEST: &str = "best";
+
+/// The folder of a run's checkpoints.
+#[derive(Debug)]
+pub struct Checkpoints<'a> {
+    folder: Option<PathBuf>,
+    config: &'a CheckpointConfig,
+    best: Option<f64>,
+}
+
+/// A finished step.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping<'a> {
+    /// Its number, from 1.
+    pub step: u64,
+    /// Whether it is the last.
+    pub last: bool,
+    /// Its numbers.
+    pub numbers: &'a [(String, f64)],
+}
+
+impl<'a> Checkpoints<'a> {
+    /// Checkpoints in `folder`; none are written if it is absent. `best` is the best number so far.
+    pub fn new(folder: Option<PathBuf>, config: &'a CheckpointConfig, best: Option<f64>) -> Self {
+        Self { folder, config, best }
+    }
+
+    /// Writes a checkpoint by `save` where one is due, removes those that are not to be kept, and ends the run if the user
+    /// asked for it. `save` gets the folder and the best number so far.
+    ///
+    /// # Errors
+    /// If the folder cannot be written; [`TrainError::Interrupted`] after a stop was asked for.
+    pub fn after(
+        &mut self,
+        done: Keeping<'_>,
+        save: impl FnOnce(&Path, Option<f64>) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let stop = STOP.load(Ordering::Relaxed) && !done.last;
+        let step = done.step;
+        let Some(folder) = self.folder.clone() else {
+            return if stop { Err(TrainError::Interrupted { step, checkpoint: None }) } else { Ok(()) };
+        };
+        let improved = self.improves(done.numbers);
+        let every = self.config.every as u64;
+        let due = stop || done.last || improved || every > 0 && step.is_multiple_of(every);
+        let path = folder.join(name(step));
+        if due {
+            std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "make this folder", &e))?;
+            save(&path, self.best)?;
+            if improved {
+                point(&folder, &name(step))?;
+            }
+            self.remove_old(&folder)?;
+        }
+        if stop { Err(TrainError::Interrupted { step, checkpoint: Some(path) }) } else { Ok(()) }
+    }
+
+    /// Whether the numbers hold one that is better than all before.
+    fn improves(&mut self, numbers: &[(String, f64)]) -> bool {
+        let Some(wanted) = self.config.best else { return false };
+        let Some(&(_, value)) = numbers.iter().find(|(key, _)| key == wanted.key()) else { return false };
+        let better = match (self.best, wanted) {
+            _ if value.is_nan() => false,
+            (None, _) => true,
+            (Some(best), Best::Loss) => value < best,
+            (Some(best), Best::Accuracy) => value > best,
+        };
+        if better {
+            self.best = Some(value);
+        }
+        better
+    }
+
+    fn remove_old(&self, folder: &Path) -> Result<(), TrainError> {
+        let best = std::fs::read_link(folder.join(BEST)).ok();
+        let steps = all(folder)?;
+        let newest = steps.len().saturating_sub(self.config.keep_last.max(1));
+        for (step, path) in &steps[..newest] {
+            let every = self.config.keep_every as u64;
+            let for_good = every > 0 && step.is_multiple_of(every);
+            if !for_good && best.as_deref() != Some(Path::new(&name(*step))) {
+                std::fs::remove_dir_all(path).map_err(|e| cannot(path, "remove", &e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest checkpoint in a folder, which is there complete or not at all.
+///
+/// # Errors
+/// If the folder cannot be listed.
+pub fn newest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    Ok(all(folder)?.pop().map(|(_, path)| path))
+}
+
+fn name(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// All checkpoints with their steps, oldest first.
+fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+    let entries = std::fs::read_dir(folder).map_err(|e| cannot(folder, "list", &e))?;
+    let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter_map(|path| Some((step_of(&path)?, path)))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// Lets `best` lead to a checkpoint, in one step.
+fn point(folder: &Path, to: &str) -> Result<(), TrainError> {
+    let (link, new) = (folder.join(BEST), folder.join(".best.new"));
+    let _ = std::fs::remove_file(&new);
+    std::os::unix::fs::symlink(to, &new)
+        .and_then(|()| std::fs::rename(&new, &link))
+        .map_err(|e| cannot(&link, "write", &e))
+}
+
+fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
+    TrainError::File {
+        path: path.into(),
+        message: format!("cannot {what}: {error}; free space or permissions, or choose another folder with `out`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left in the folder after ten steps, with loss 3, 2, 1, 2, 3, … by step.
+    fn left(config: &CheckpointConfig) -> (Vec<u64>, Option<PathBuf>) {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("checkpoints");
+        let mut checkpoints = Checkpoints::new(Some(folder.clone()), config, None);
+        for step in 1..=10 {
+            let numbers = [("validation/loss".to_owned(), (step as f64 - 3.0).abs())];
+            let done = Keeping { step, last: step == 10, numbers: &numbers };
+            checkpoints.after(done, |path, _| Ok(std::fs::create_dir(path).unwrap())).unwrap();
+        }
+        let best = std::fs::read_link(folder.join("best")).ok();
+        (all(&folder).unwrap().into_iter().map(|(step, _)| step).collect(), best)
+    }
+
+    #[test]
+    fn each_key_keeps_what_it_says() {
+        let plain = CheckpointConfig { every: 2, keep_last: 2, ..CheckpointConfig::default() };
+        assert_eq!(left(&CheckpointConfig::default()), (vec![10], None));
+        assert_eq!(left(&plain), (vec![8, 10], None));
+        assert_eq!(left(&CheckpointConfig { keep_last: 9, ..plain.clone() }).0, [2, 4, 6, 8, 10]);
+        assert_eq!(left(&CheckpointConfig { keep_every: 4, ..plain.clone() }).0, [4, 8, 10]);
+        // Steps 1, 2 and 3 are each the best so far; 3 stays so.
+        let best = CheckpointConfig { best: Some(Best::Loss), ..plain };
+        assert_eq!(left(&best), (vec![3, 8, 10], Some("step-000003".into())));
+    }
+}

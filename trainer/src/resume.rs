@@ -1,0 +1,110 @@
+//! What a checkpoint holds beside the model, so that a run goes on from it as if it had never stopped.
+//!
+//! All draws are functions of seeds and the step, so the step, the optimizer's numbers and the best measurement are
+//! enough.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lm::LmError;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::TrainError;
+use crate::optimizer::Optimizer;
+use crate::trainee::Trainee;
+
+const FOLDER: &str = "trainer";
+const NUMBERS: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Steps done.
+    pub step: u64,
+    /// The best of the number that `checkpoint.best` names.
+    pub best: Option<f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    format: u32,
+    #[serde(flatten)]
+    reached: Reached,
+    /// Updates made: steps without those left out.
+    updates: u64,
+    /// Whether the optimizer's numbers are there.
+    optimizer: bool,
+}
+
+/// Writes the state into a checkpoint's folder; without an optimizer the run cannot go on from it, and the file says so.
+///
+/// # Errors
+/// [`LmError::Write`] if it cannot be written.
+pub fn write(checkpoint: &Path, optimizer: Option<&Optimizer>, reached: Reached) -> Result<(), LmError> {
+    let folder = checkpoint.join(FOLDER);
+    let at = |path: &Path, e: String| LmError::Write { path: path.into(), message: e };
+    std::fs::create_dir_all(&folder).map_err(|e| at(&folder, e.to_string()))?;
+    let updates = optimizer.map_or(0, |o| o.updates);
+    let state = State { format: 1, reached, updates, optimizer: optimizer.is_some() };
+    let path = folder.join(STATE);
+    let text = serde_json::to_string_pretty(&state).map_err(|e| at(&path, e.to_string()))?;
+    std::fs::write(&path, text + "\n").map_err(|e| at(&path, e.to_string()))?;
+    let Some(optimizer) = optimizer else { return Ok(()) };
+    let path = folder.join(NUMBERS);
+    let tensors: Vec<(&str, Tensor)> =
+        optimizer.numbers().into_iter().map(|(name, t)| (name, t.to_device(Device::Cpu))).collect();
+    let mut views = BTreeMap::new();
+    for (name, t) in &tensors {
+        let view = TensorView::new(stored(t.kind()), vec![t.numel()], torch_ext::bytes(t)?);
+        views.insert(*name, view.map_err(|e| at(&path, e.to_string()))?);
+    }
+    safetensors::serialize_to_file(views, None, &path).map_err(|e| at(&path, e.to_string()))?;
+    let sync = std::fs::File::open(&path).and_then(|f| f.sync_all());
+    sync.map_err(|e| at(&path, e.to_string()))
+}
+
+fn stored(kind: Kind) -> safetensors::Dtype {
+    match kind {
+        Kind::BFloat16 => safetensors::Dtype::BF16,
+        Kind::Half => safetensors::Dtype::F16,
+        _ => safetensors::Dtype::F32,
+    }
+}
+
+/// Takes weights and optimizer back to where the checkpoint was written.
+///
+/// # Errors
+/// If the checkpoint is not complete, or belongs to another model or configuration.
+pub fn restore(checkpoint: &Path, trainee: &mut Trainee, optimizer: &mut Optimizer) -> Result<Reached, TrainError> {
+    let folder = checkpoint.join(FOLDER);
+    let path = folder.join(STATE);
+    let at = |path: &Path, message: String| TrainError::Data(format!("{}: {message}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| at(&path, format!("{e}; only checkpoints that a run wrote can be gone on from")))?;
+    let state: State = serde_json::from_str(&text).map_err(|e| at(&path, e.to_string()))?;
+    if !state.optimizer {
+        return Err(at(&path, "was written with checkpoint.state = false, so the run cannot go on from it".into()));
+    }
+    trainee.restore(checkpoint)?;
+    let path = folder.join(NUMBERS);
+    let bytes = std::fs::read(&path).map_err(|e| at(&path, e.to_string()))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(&path, e.to_string()))?;
+    let places = optimizer.numbers();
+    if tensors.len() != places.len() {
+        return Err(at(&path, "optimizer.state was another in the run that wrote this".into()));
+    }
+    for (name, place) in places {
+        let stored_as = tensors.tensor(name).map_err(|e| at(&path, e.to_string()))?;
+        if stored_as.dtype() != stored(place.kind()) || stored_as.shape() != [place.numel()] {
+            return Err(at(&path, format!("`{name}` has another size or format than this run's; was it another model?")));
+        }
+        let value = Tensor::f_from_data_size(stored_as.data(), &place.size(), place.kind())?;
+        tch::no_grad(|| place.shallow_clone().copy_(&value));
+    }
+    optimizer.updates = state.updates;
+    Ok(state.reached)
+}

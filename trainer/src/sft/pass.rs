@@ -1,0 +1,147 @@
+//! A batch's loss and gradients, in packed passes.
+
+use configs::sft::SftTrain;
+use corpus::{Mixture, Sequence, pack};
+use lm::head::{Scores, Targets, score, score_and_backward};
+use lm::{Packed, Recompute};
+use tch::{Kind, Tensor};
+
+use crate::TrainError;
+use crate::trainee::Trainee;
+
+/// Rows of validation that are read at once.
+const ROWS_AT_ONCE: usize = 256;
+
+/// How the passes of one update are made.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Most tokens of a pass.
+    pub tokens: usize,
+    /// What is kept for the way back.
+    pub recompute: Recompute,
+    /// Differs from update to update; dropout draws from it.
+    pub seed: u64,
+}
+
+impl How {
+    /// As the configuration says, for update `step`.
+    pub fn new(train: &SftTrain, seed: u64, step: u64) -> Self {
+        let seed = chat::Draw::new(seed).text("dropout").with(step).bits();
+        Self { tokens: train.tokens_per_microbatch, recompute: Recompute::every(train.recompute_every), seed }
+    }
+}
+
+/// The size of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Sequences.
+    pub sequences: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens that count in the loss.
+    pub trained: usize,
+    /// Sum of the squared lengths, for the FLOPs of attention.
+    pub squares: u128,
+    /// Packed passes.
+    pub passes: usize,
+}
+
+impl Shape {
+    fn of(rows: &[Sequence], passes: usize) -> Self {
+        let lengths = || rows.iter().map(|row| row.ids.len());
+        Self {
+            sequences: rows.len(),
+            tokens: lengths().sum(),
+            trained: rows.iter().map(Sequence::trained_tokens).sum(),
+            squares: lengths().map(|n| (n * n) as u128).sum(),
+            passes,
+        }
+    }
+}
+
+/// Adds the gradients of the batch's mean loss over all its trained tokens, however they fall into passes; returns that
+/// loss, in nats per token, and the batch's size.
+///
+/// # Errors
+/// If memory does not suffice or a row is longer than the model's context.
+pub fn accumulate(trainee: &Trainee, rows: &[Sequence], how: How) -> Result<(f64, Shape), TrainError> {
+    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    let bins = pack(&lengths, how.tokens);
+    let shape = Shape::of(rows, bins.len());
+    let total = shape.trained as f64;
+    let model = &trainee.model.decoder;
+    let mut loss = 0.0;
+    for (i, bin) in bins.iter().enumerate() {
+        let part: Vec<&Sequence> = bin.iter().map(|&row| &rows[row]).collect();
+        let (packed, at) = packed(trainee, &part)?;
+        let trained = trainee.trained(how.seed.wrapping_add(i as u64));
+        let (hidden, tape) = model.forward_train(&packed, how.recompute, trained)?;
+        let coefficients = |_: i64, scores: &Scores| scores.logprobs.full_like(-1.0 / total);
+        let (dh, scores) = score_and_backward(model, &hidden, &at, 1.0, trained.weight_grads(), coefficients)?;
+        drop(hidden);
+        model.backward(tape, dh)?;
+        loss -= scores.logprobs.sum(Kind::Double).double_value(&[]) / total;
+    }
+    Ok((loss, shape))
+}
+
+/// The mean loss over all trained tokens of `rows`, in nats per token.
+///
+/// # Errors
+/// As [`accumulate`], and if a row cannot be read.
+pub fn mean_loss(trainee: &Trainee, rows: &Mixture, tokens: usize) -> Result<f64, TrainError> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for ids in rows.epoch(0).chunks(ROWS_AT_ONCE) {
+        let read = ids.iter().map(|&id| rows.read(id)).collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<usize> = read.iter().map(|row| row.ids.len()).collect();
+        for bin in pack(&lengths, tokens) {
+            let part: Vec<&Sequence> = bin.iter().map(|&row| &read[row]).collect();
+            let (packed, at) = packed(trainee, &part)?;
+            let model = &trainee.model.decoder;
+            let hidden = model.forward_with(&packed, trainee.measured())?;
+            let logprobs = score(model, &hidden, &at, 1.0)?.logprobs;
+            sum -= logprobs.sum(Kind::Double).double_value(&[]);
+            count += logprobs.numel() as f64;
+        }
+    }
+    Ok(sum / count)
+}
+
+fn packed(trainee: &Trainee, rows: &[&Sequence]) -> Result<(Packed, Targets), TrainError> {
+    let model = &trainee.model.decoder;
+    let sequences: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+    let packed = Packed::new(&sequences, model.spec().context(), model.device())?;
+    let at = targets(rows, &packed);
+    Ok((packed, at))
+}
+
+/// Where the trained tokens are predicted: each by the token before it.
+fn targets(rows: &[&Sequence], packed: &Packed) -> Targets {
+    let (mut at, mut targets) = (Vec::new(), Vec::new());
+    for (row, begin) in rows.iter().zip(&packed.cu_seqlens) {
+        for (i, &id) in row.ids.iter().enumerate().skip(1).filter(|&(i, _)| row.trained[i]) {
+            at.push(begin + i as i64 - 1);
+            targets.push(i64::from(id));
+        }
+    }
+    let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(packed.ids.device());
+    Targets { rows: tensor(&at), targets: tensor(&targets) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trained_token_is_predicted_by_the_one_before() {
+        let row = |ids: &[u32], trained: &[u8]| Sequence {
+            ids: ids.into(),
+            trained: trained.iter().map(|&t| t > 0).collect(),
+        };
+        let (a, b) = (row(&[1, 2, 3, 4], &[0, 0, 1, 1]), row(&[5, 6, 7], &[0, 1, 0]));
+        let packed = Packed::new(&[&a.ids, &b.ids], 16, tch::Device::Cpu).unwrap();
+        let at = targets(&[&a, &b], &packed);
+        assert_eq!(Vec::<i64>::try_from(at.rows).unwrap(), [1, 2, 4]);
+        assert_eq!(Vec::<i64>::try_from(at.targets).unwrap(), [3, 4, 6]);
+    }
+}
