@@ -88,10 +88,14 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         let code = match error {
             TrainError::Model(error) => return error.into(),
-            TrainError::Hub(HubError::NoSuchPlace { .. } | HubError::NotAFile { .. } | HubError::NotAModel { .. }) => {
-                DATA
-            }
+            TrainError::Hub(
+                HubError::NoSuchPlace { .. }
+                | HubError::NotAFile { .. }
+                | HubError::NotAModel { .. }
+                | HubError::NoRows { .. },
+            ) => DATA,
             TrainError::Hub(HubError::NotCached { .. } | HubError::Network { .. }) => ENVIRONMENT,
+            TrainError::Corpus(error) => return error.into(),
             TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => DATA,
             TrainError::Prompt(_) | TrainError::Reward(_) => CONFIG,
             TrainError::File { .. } | TrainError::Environment(_) => ENVIRONMENT,
@@ -99,6 +103,16 @@ impl From<TrainError> for Failure {
             TrainError::Judge(_) | TrainError::Diverged(_) => 1,
         };
         Self::with(code, &error)
+    }
+}
+
+impl From<corpus::CorpusError> for Failure {
+    fn from(error: corpus::CorpusError) -> Self {
+        match error {
+            corpus::CorpusError::Source(error) => TrainError::Hub(error).into(),
+            corpus::CorpusError::Io { action: "write", .. } => Self::with(ENVIRONMENT, &error),
+            _ => Self::with(DATA, &error),
+        }
     }
 }
 

@@ -46,7 +46,12 @@ enum Command {
         set: Vec<String>,
     },
     /// Supervised fine-tuning.
-    Sft(Config),
+    Sft {
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        options: commands::sft::Options,
+    },
     /// Reinforcement learning: GRPO over streaming stages.
     Rl(Config),
     /// Evaluates models on held-out people, by several judges.
@@ -161,7 +166,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Quickstart { out, seed, set } => commands::quickstart::run(out, seed, set),
-        Command::Sft(c) => commands::sft::run(&c.config, &c.set),
+        Command::Sft { config, options } => commands::sft::run(&config.config, &config.set, &options),
         Command::Rl(c) => commands::rl::run(&c.config, &c.set),
         Command::Eval(c) => commands::eval::run(&c.config, &c.set),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {

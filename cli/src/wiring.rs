@@ -71,6 +71,27 @@ pub fn composition(config: &RewardConfig) -> Result<Composition, Failure> {
     Ok(Composition::new(&weights)?)
 }
 
+/// What is read of histories.
+pub fn settings(config: &[configs::Setting]) -> Vec<evals::Setting> {
+    let one = |setting: &configs::Setting| match setting {
+        configs::Setting::Direct => evals::Setting::Direct,
+        configs::Setting::Full => evals::Setting::Full,
+        configs::Setting::Streaming => evals::Setting::Streaming,
+    };
+    config.iter().map(one).collect()
+}
+
+/// Seconds as people say them.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match (whole / 86400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s:02} s"),
+        (0, h, m, _) => format!("{h} h {m:02} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
 /// How tokens are drawn.
 pub fn sampling(config: &SamplingConfig) -> Sampling {
     Sampling {

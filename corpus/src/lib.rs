@@ -23,6 +23,7 @@ pub mod preview;
 pub mod raw;
 pub mod rows;
 pub mod source;
+mod texts;
 pub mod tokenize;
 
 pub use batches::{Batch, Plan, pack, plan};
@@ -33,4 +34,5 @@ pub use mix::{Mixture, RowId};
 pub use open::{Corpus, CorpusReport, open};
 pub use preview::preview;
 pub use rows::Row;
+pub use texts::texts;
 pub use tokenize::{Report, Rules};

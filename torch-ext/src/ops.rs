@@ -80,11 +80,7 @@ pub fn rms_norm<'a>(x: &Tensor, w: impl Into<Weight<'a>>, eps: f64) -> Result<Te
 ///
 /// # Errors
 /// If shapes or dtypes do not fit.
-pub fn linear<'a>(
-    x: &Tensor,
-    w: impl Into<Weight<'a>>,
-    bias: Option<Weight<'_>>,
-) -> Result<Tensor, TorchError> {
+pub fn linear<'a>(x: &Tensor, w: impl Into<Weight<'a>>, bias: Option<Weight<'_>>) -> Result<Tensor, TorchError> {
     linear_into(x, w.into(), bias, false)
 }
 

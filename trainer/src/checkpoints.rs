@@ -116,10 +116,8 @@ fn name(step: u64) -> String {
 fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     let entries = std::fs::read_dir(folder).map_err(|e| cannot(folder, "list", &e))?;
     let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
-    let mut found: Vec<(u64, PathBuf)> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter_map(|path| Some((step_of(&path)?, path)))
-        .collect();
+    let mut found: Vec<(u64, PathBuf)> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter_map(|path| Some((step_of(&path)?, path))).collect();
     found.sort();
     Ok(found)
 }

@@ -75,22 +75,37 @@ fn stored(kind: Kind) -> safetensors::Dtype {
     }
 }
 
+/// The step at which a checkpoint was written.
+///
+/// # Errors
+/// If it says nothing of it.
+pub fn step_of(checkpoint: &Path) -> Result<u64, TrainError> {
+    Ok(state_of(checkpoint)?.reached.step)
+}
+
+fn state_of(checkpoint: &Path) -> Result<State, TrainError> {
+    let path = checkpoint.join(FOLDER).join(STATE);
+    let at = |message: String| TrainError::Data(format!("{}: {message}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| at(format!("{e}; only checkpoints that a run wrote can be gone on from")))?;
+    serde_json::from_str(&text).map_err(|e| at(e.to_string()))
+}
+
 /// Takes weights and optimizer back to where the checkpoint was written.
 ///
 /// # Errors
 /// If the checkpoint is not complete, or belongs to another model or configuration.
 pub fn restore(checkpoint: &Path, trainee: &mut Trainee, optimizer: &mut Optimizer) -> Result<Reached, TrainError> {
-    let folder = checkpoint.join(FOLDER);
-    let path = folder.join(STATE);
     let at = |path: &Path, message: String| TrainError::Data(format!("{}: {message}", path.display()));
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| at(&path, format!("{e}; only checkpoints that a run wrote can be gone on from")))?;
-    let state: State = serde_json::from_str(&text).map_err(|e| at(&path, e.to_string()))?;
+    let state = state_of(checkpoint)?;
     if !state.optimizer {
-        return Err(at(&path, "was written with checkpoint.state = false, so the run cannot go on from it".into()));
+        return Err(at(
+            checkpoint,
+            "was written with checkpoint.state = false, so the run cannot go on from it".into(),
+        ));
     }
     trainee.restore(checkpoint)?;
-    let path = folder.join(NUMBERS);
+    let path = checkpoint.join(FOLDER).join(NUMBERS);
     let bytes = std::fs::read(&path).map_err(|e| at(&path, e.to_string()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(&path, e.to_string()))?;
     let places = optimizer.numbers();
@@ -100,7 +115,10 @@ pub fn restore(checkpoint: &Path, trainee: &mut Trainee, optimizer: &mut Optimiz
     for (name, place) in places {
         let stored_as = tensors.tensor(name).map_err(|e| at(&path, e.to_string()))?;
         if stored_as.dtype() != stored(place.kind()) || stored_as.shape() != [place.numel()] {
-            return Err(at(&path, format!("`{name}` has another size or format than this run's; was it another model?")));
+            return Err(at(
+                &path,
+                format!("`{name}` has another size or format than this run's; was it another model?"),
+            ));
         }
         let value = Tensor::f_from_data_size(stored_as.data(), &place.size(), place.kind())?;
         tch::no_grad(|| place.shallow_clone().copy_(&value));

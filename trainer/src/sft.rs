@@ -51,7 +51,7 @@ pub fn train(
     corpus: &Corpus,
     settings: Settings<'_>,
     from: Option<PathBuf>,
-    measure: Option<&mut Measure<'_>>,
+    mut measure: Option<&mut Measure<'_>>,
     output: &mut Output<'_>,
 ) -> Result<(), TrainError> {
     let mut plan = corpus::plan(&corpus.train, settings.train);
@@ -60,16 +60,16 @@ pub fn train(
         Some(folder) => resume::restore(folder, trainee, &mut optimizer)?,
         None => Reached::default(),
     };
-    let mut run = Fitting { corpus, settings, steps: plan.steps(), measure, clock: progress::Clock::new() };
+    let mut run = Fitting { corpus, settings, steps: plan.steps(), clock: progress::Clock::new() };
     let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), settings.checkpoint, reached.best);
     if reached.step == 0 && settings.validation.at_start {
-        let numbers = run.measured(trainee)?;
+        let numbers = run.measured(trainee, measure.as_deref_mut())?;
         output.step(0, run.steps, numbers)?;
     }
     for step in reached.step..run.steps {
         let mut numbers = run.step(trainee, &mut optimizer, &mut plan, step)?;
         if run.measures_after(step + 1) {
-            numbers.extend(run.measured(trainee)?);
+            numbers.extend(run.measured(trainee, measure.as_deref_mut())?);
         }
         output.step(step + 1, run.steps, numbers.clone())?;
         let keeping = Keeping { step: step + 1, last: step + 1 == run.steps, numbers: &numbers };
@@ -82,17 +82,16 @@ pub fn train(
     Ok(())
 }
 
-struct Fitting<'a, 'm> {
+struct Fitting<'a> {
     corpus: &'a Corpus,
     settings: Settings<'a>,
     steps: u64,
-    measure: Option<&'m mut Measure<'m>>,
     clock: progress::Clock,
 }
 
 type Numbers = Vec<(String, f64)>;
 
-impl Fitting<'_, '_> {
+impl Fitting<'_> {
     /// One update; its numbers.
     fn step(
         &mut self,
@@ -119,13 +118,13 @@ impl Fitting<'_, '_> {
     }
 
     /// Loss on the validation rows, and what else is asked for.
-    fn measured(&mut self, trainee: &Trainee) -> Result<Numbers, TrainError> {
+    fn measured(&self, trainee: &Trainee, measure: Option<&mut Measure<'_>>) -> Result<Numbers, TrainError> {
         let mut numbers = Numbers::new();
         if let Some(rows) = &self.corpus.validation {
             let loss = pass::mean_loss(trainee, rows, self.settings.train.tokens_per_microbatch)?;
             numbers.push(("validation/loss".into(), loss));
         }
-        if let Some(measure) = &mut self.measure {
+        if let Some(measure) = measure {
             numbers.extend(trainee.as_one(|model| measure(model))?);
         }
         Ok(numbers)

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use chat::tokenizer::Tokenizer;
-use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, TokenizerConfig};
+use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
+use configs::sft::SftData;
 use dist::Place;
 use lm::generate::Limits;
 use lm::{Decoder, LocalModel, ModelSpec, Params, Rope};
@@ -81,7 +82,7 @@ pub fn random(
     shape: &ModelShape,
     tokenizer: Tokenizer,
     seed: u64,
-    wanted: Wanted,
+    (wanted, dtype): (Wanted, Dtype),
 ) -> Result<LocalModel, TrainError> {
     let family = match shape.family {
         Family::Qwen3 => lm::Family::Qwen3,
@@ -108,8 +109,28 @@ pub fn random(
         source: serde_json::Map::new(),
     };
     // libtorch's seed is signed; the bits are what counts.
-    let params = Params::random(&spec, shape.init_std, seed.cast_signed(), device(wanted)?)?;
+    let mut params = Params::random(&spec, shape.init_std, seed.cast_signed(), device(wanted)?)?;
+    params.flat = params.flat.to_kind(kind(dtype));
     Ok(LocalModel::new(name, Decoder::new(params), tokenizer)?)
+}
+
+/// The tokenizer that a run of fine-tuning will use, without its weights: the model's own; of a new model the one its
+/// configuration names, or one trained on the rows.
+///
+/// # Errors
+/// If there is none, or the rows cannot be read.
+pub fn tokenizer_of(model: &ModelStart, data: &SftData) -> Result<Tokenizer, TrainError> {
+    match model.start() {
+        Start::Existing(source) => {
+            let folder = hub::model(&source.path, &hub::Settings::from_environment())?;
+            Ok(Tokenizer::load(&folder)?)
+        }
+        Start::Random { tokenizer: TokenizerConfig { path: Some(folder), .. }, .. } => Ok(Tokenizer::load(&folder)?),
+        Start::Random { tokenizer: config, .. } => {
+            let texts = corpus::texts(data)?;
+            tokenizer(&config, texts.iter().map(String::as_str))
+        }
+    }
 }
 
 /// The tokenizer of a new model: that of a folder, or one trained on `texts`.
@@ -137,7 +158,7 @@ mod tests {
         let shape = ModelShape::default();
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("model");
-        let model = random("new", &shape, tokenizer, 1, Wanted::Cpu).unwrap();
+        let model = random("new", &shape, tokenizer, 1, (Wanted::Cpu, Dtype::Fp32)).unwrap();
         crate::run::save(&folder, &model).unwrap();
         let source = ModelSource {
             path: folder.display().to_string(),

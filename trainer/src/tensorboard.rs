@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use tfrecord::EventWriter;
+use tfrecord::{EventWriter, EventWriterConfig};
 
 use crate::TrainError;
 use crate::run::Metrics;
@@ -35,7 +35,8 @@ impl Board {
             message: format!("cannot write: {e}; free space, or set metrics.tensorboard = false"),
         };
         let file = File::create(&path).map_err(|e| cannot(&e))?;
-        let writer = EventWriter::from_writer(BufWriter::new(file)).map_err(|e| cannot(&e))?;
+        let writer =
+            EventWriter::from_writer(BufWriter::new(file), EventWriterConfig::default()).map_err(|e| cannot(&e))?;
         Ok(Self { writer, path })
     }
 
@@ -47,9 +48,9 @@ impl Board {
         let step = metrics.get("step").and_then(Json::as_i64).unwrap_or(0);
         let phase = metrics.get("phase").and_then(Json::as_str).unwrap_or_default();
         let numbers = metrics.iter().filter(|(key, _)| *key != "step");
-        let written = numbers.filter_map(|(key, value)| Some((key, value.as_f64()?))).try_for_each(|(key, value)| {
-            self.writer.write_scalar(&format!("{phase}/{key}"), step, value as f32)
-        });
+        let written = numbers
+            .filter_map(|(key, value)| Some((key, value.as_f64()?)))
+            .try_for_each(|(key, value)| self.writer.write_scalar(&format!("{phase}/{key}"), step, value as f32));
         written.and_then(|()| self.writer.flush()).map_err(|e| TrainError::File {
             path: self.path.clone(),
             message: format!("cannot write: {e}; free space, or set metrics.tensorboard = false"),

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use chat::{Completer, PromptSet};
-use configs::{EvalConfig, RunConfig, Setting as Configured};
+use configs::{EvalConfig, RunConfig};
 use evals::evaluate::{EvalJudge, Plan, evaluate};
 use evals::evaluation::Evaluation;
-use evals::{Contender, Person, Setting, Split, files, table};
+use evals::{Contender, Person, Split, files, table};
 use lm::LocalModel;
 use rewards::Judge;
 use trainer::start;
@@ -60,17 +60,8 @@ pub fn measure(config: &EvalConfig, people: &[Person]) -> Result<Evaluation, Fai
     if truth_known {
         contenders.push(Contender::oracle());
     }
-    let settings = config
-        .settings
-        .iter()
-        .map(|s| match s {
-            Configured::Direct => Setting::Direct,
-            Configured::Full => Setting::Full,
-            Configured::Streaming => Setting::Streaming,
-        })
-        .collect();
     let plan = Plan {
-        settings,
+        settings: wiring::settings(&config.settings),
         split: Split::Halves,
         sampling: wiring::sampling(&config.sampling),
         seed: config.seed,

@@ -14,3 +14,4 @@ pub mod serve;
 pub mod sft;
 pub mod stats;
 pub mod summarize;
+pub mod validation;

@@ -5,8 +5,8 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
+use chat::jsonl;
 use chat::tokenizer::Tokenizer;
-use chat::{SftRow, jsonl};
 use configs::{
     EvalConfig, EvalJudge, EvalModel, JudgeConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig, TokenizerConfig,
 };
@@ -31,15 +31,15 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
 
     let data = world::make(&config, &folder)?;
     let tokenizer = save_tokenizer(&config, &data, &at("tokenizer"))?;
-    let judge = train_judge(&config, "judge", &data.judge, &tokenizer, &mut run)?;
-    train_judge(&config, "second_judge", &data.second_judge, &tokenizer, &mut run)?;
+    let judge = train_judge(&config, "judge", &tokenizer, &mut run)?;
+    train_judge(&config, "second_judge", &tokenizer, &mut run)?;
 
     let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
     let base = SftConfig { name: "base".into(), ..base };
-    train_and_save(&base, &data.reading, "base", &mut run, &folder)?;
+    train_and_save(&base, "base", &mut run, &folder)?;
     let rows = world::synthesize(&config, &data, &judge, &folder)?;
     let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
-    train_and_save(&policy, &rows.sft, "sft", &mut run, &folder)?;
+    train_and_save(&policy, "sft", &mut run, &folder)?;
 
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
     save_config(&folder, "rl", &tuning)?;
@@ -83,29 +83,17 @@ fn save_tokenizer(config: &QuickstartConfig, data: &world::Data, folder: &Path) 
     Ok(folder.into())
 }
 
-fn train_judge(
-    config: &QuickstartConfig,
-    phase: &str,
-    rows: &[SftRow],
-    tokenizer: &Path,
-    run: &mut Run,
-) -> Result<LocalModel, Failure> {
+fn train_judge(config: &QuickstartConfig, phase: &str, tokenizer: &Path, run: &mut Run) -> Result<LocalModel, Failure> {
     let folder = config.folder();
     let recipe = if phase == "judge" { &config.judge } else { &config.second_judge };
     let training = config.judge_training(recipe, &folder.join(format!("data/{phase}.jsonl")), tokenizer);
     // The second judge shares nothing with the first: family, sample and initial weights differ.
     let seed = if phase == "judge" { training.seed } else { training.seed ^ (1 << 32) };
     let training = SftConfig { name: phase.into(), seed, ..training };
-    train_and_save(&training, rows, phase, run, &folder)
+    train_and_save(&training, phase, run, &folder)
 }
 
-fn train_and_save(
-    config: &SftConfig,
-    rows: &[SftRow],
-    phase: &str,
-    run: &mut Run,
-    folder: &Path,
-) -> Result<LocalModel, Failure> {
+fn train_and_save(config: &SftConfig, phase: &str, run: &mut Run, folder: &Path) -> Result<LocalModel, Failure> {
     save_config(folder, phase, config)?;
     let (kept, stamp) = (folder.join("models").join(phase), folder.join("models").join(format!("{phase}.stamp")));
     let fingerprint = fingerprint(config)?;
@@ -121,7 +109,7 @@ fn train_and_save(
         })?);
     }
     let _ = std::fs::remove_file(&stamp);
-    let model = sft::train(config, rows, run, phase, None)?;
+    let model = sft::train(config, run, phase, None, None)?;
     run::save(&kept, &model)?;
     wiring::write(&stamp, &fingerprint)?;
     Ok(model)

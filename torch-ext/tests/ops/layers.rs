@@ -86,7 +86,8 @@ fn by_operations(
     let mut x = x.shallow_clone();
     for layer in layers {
         let h = torch_ext::rms_norm(&x, layer.input_norm, EPS).unwrap();
-        let qkv = torch_ext::linear(&h, layer.qkv, layer.qkv_bias.map(Weight::from)).unwrap().view([-1, heads + 2 * kv, DIM]);
+        let qkv =
+            torch_ext::linear(&h, layer.qkv, layer.qkv_bias.map(Weight::from)).unwrap().view([-1, heads + 2 * kv, DIM]);
         let norms = layer.qk_norm.map(|(q, k)| HeadNorms { q: q.into(), k: k.into(), eps: EPS });
         let [q, k, v] = torch_ext::heads(&qkv, heads, norms, cos, sin).unwrap();
         torch_ext::write_paged(layer.keys, layer.values, &k, &v, slots).unwrap();
@@ -94,7 +95,8 @@ fn by_operations(
         x = &x + torch_ext::linear(&attended.view([-1, heads * DIM]), layer.o, layer.o_bias.map(Weight::from)).unwrap();
         let h = torch_ext::rms_norm(&x, layer.post_norm, EPS).unwrap();
         let (gate_up_bias, down_bias) = layer.mlp_bias.unzip();
-        let gated = torch_ext::swiglu(&torch_ext::linear(&h, layer.gate_up, gate_up_bias.map(Weight::from)).unwrap()).unwrap();
+        let gated =
+            torch_ext::swiglu(&torch_ext::linear(&h, layer.gate_up, gate_up_bias.map(Weight::from)).unwrap()).unwrap();
         x = &x + torch_ext::linear(&gated, layer.down, down_bias.map(Weight::from)).unwrap();
     }
     x

@@ -1,0 +1,66 @@
+//! Validation by summaries: the model in training writes them for held-out people, a judge predicts with them.
+
+use chat::{Completer, PromptSet};
+use configs::validation::SummaryValidation;
+use evals::evaluate::{EvalJudge, Plan, evaluate};
+use evals::{Contender, Person, Source, Split, Targets};
+use lm::LocalModel;
+use rewards::Judge;
+
+use crate::failure::Failure;
+use crate::wiring;
+
+/// People, judge and prompts, loaded once.
+pub struct Judging {
+    people: Vec<Person>,
+    prompts: PromptSet,
+    judge_prompts: PromptSet,
+    judge: Box<dyn Completer>,
+    config: SummaryValidation,
+    seed: u64,
+}
+
+impl Judging {
+    /// Loads what `config` names.
+    pub fn new(config: &SummaryValidation, seed: u64) -> Result<Self, Failure> {
+        let mut people: Vec<Person> = wiring::rows(&config.people)?;
+        if config.max_people > 0 {
+            people.truncate(config.max_people);
+        }
+        Ok(Self {
+            people,
+            prompts: wiring::prompts(&config.prompts)?,
+            judge_prompts: wiring::prompts(&config.judge.prompts)?,
+            judge: wiring::judge_model(&config.judge)?,
+            config: config.clone(),
+            seed,
+        })
+    }
+
+    /// Share of held-out choices that the judge predicts with the model's summaries; over settings, their mean.
+    pub fn measure(&self, model: &LocalModel) -> Result<Vec<(String, f64)>, Failure> {
+        let settings = wiring::judge_settings(&self.config.judge, self.seed);
+        let judge = Judge::new(&*self.judge, &self.judge_prompts, settings)?;
+        let named = [EvalJudge { name: "judge", judge: &judge, limit: None }];
+        let plan = Plan {
+            settings: wiring::settings(&self.config.settings),
+            split: Split::Halves,
+            sampling: wiring::sampling(&self.config.sampling),
+            seed: self.seed,
+            requests_per_call: 512,
+        };
+        let contender = Contender { name: "model".into(), source: Source::Model { model, limit: None } };
+        let found = evaluate(&self.people, &[contender], &named, &self.prompts, &plan, &mut |_, _, _| {})?;
+        let rows = found.rows();
+        let mut numbers = Vec::new();
+        for targets in Targets::ALL {
+            let of_kind: Vec<_> = rows.iter().filter(|row| row.targets == targets).collect();
+            if !of_kind.is_empty() {
+                let mean = of_kind.iter().map(|row| row.accuracy).sum::<f64>() / of_kind.len() as f64;
+                let name = if targets == Targets::InDomain { "accuracy" } else { "transfer_accuracy" };
+                numbers.push((format!("validation/{name}"), mean));
+            }
+        }
+        Ok(numbers)
+    }
+}
