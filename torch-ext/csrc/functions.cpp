@@ -109,7 +109,7 @@ struct Linear : Function<Linear> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto saved = ctx->get_saved_variables();
-    Tensor dy = grads[0].contiguous(), x = saved[0], w = saved[1], dx, dw, dbias;
+    Tensor dy = xplore::for_backward(grads[0]), x = saved[0], w = saved[1], dx, dw, dbias;
     if (x.defined()) {
       Tensor buffer = kept(ctx, "dw");
       dw = buffer.defined() ? buffer : at::zeros_like(w);

@@ -71,4 +71,6 @@ void add_weight_gradient(Tensor grad, const Tensor& dy, const Tensor& x) {
   });
 }
 
+Tensor for_backward(const Tensor& dy) { return widens(dy) ? wide(dy).contiguous() : dy.contiguous(); }
+
 }  // namespace xplore

@@ -14,4 +14,7 @@ at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& w);
 // grad [n, k] += dy [m, n]ᵀ · x [m, k]. grad may be fp32 beside bf16 numbers.
 void add_weight_gradient(at::Tensor grad, const at::Tensor& dy, const at::Tensor& x);
 
+// dy as the two products of the way back take it, so that what has to be widened is widened once for both.
+at::Tensor for_backward(const at::Tensor& dy);
+
 }  // namespace xplore

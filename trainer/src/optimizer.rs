@@ -187,11 +187,89 @@ pub fn lr_factor(config: &OptimizerConfig, progress: Progress) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use chat::tokenizer::Tokenizer;
+    use configs::model::{Device as Wanted, Dtype, ModelShape};
+    use tch::Device;
+
     use super::*;
+    use crate::start;
 
     fn factor(schedule: Schedule, done: u64) -> f64 {
         let config = OptimizerConfig { schedule, warmup_ratio: 0.1, min_lr_ratio: 0.2, ..OptimizerConfig::default() };
         lr_factor(&config, Progress { done, total: 110 })
+    }
+
+    fn update(optimizer: &mut Optimizer, weights: &mut Tensor, grad: f64) -> Update {
+        let mut grads =
+            Tensor::full(weights.size(), grad, (state_kind(&optimizer.config, weights.kind()), Device::Cpu));
+        optimizer.update(weights, &mut grads, Progress { done: 0, total: 1 }).unwrap()
+    }
+
+    fn constant(config: OptimizerConfig) -> OptimizerConfig {
+        OptimizerConfig { schedule: Schedule::Constant, warmup_ratio: 0.0, grad_clip: 0.0, ..config }
+    }
+
+    /// Updates of 1e-4 are below half of bf16's step at 1 (2^-8), so that bf16 weights never see them; master weights do.
+    #[test]
+    fn small_updates_survive_in_fp32_state_alone() {
+        let run = |state: StateDtype| {
+            let config = constant(OptimizerConfig { lr: 1e-4, state, ..OptimizerConfig::default() });
+            let mut weights = Tensor::ones([8], (Kind::BFloat16, Device::Cpu));
+            let whole = vec![Stretch { offset: 0, length: 8, decays: true }];
+            let mut optimizer = Optimizer::new(&weights, whole, config).unwrap();
+            for _ in 0..100 {
+                update(&mut optimizer, &mut weights, 1.0);
+            }
+            (weights.double_value(&[0]), optimizer.numbers().iter().map(|(name, _)| *name).collect::<Vec<_>>())
+        };
+        assert_eq!(run(StateDtype::Model), (1.0, vec!["exp_avg", "exp_avg_sq"]));
+        // 100 steps of Adam on a constant gradient move by lr each: 0.99, to the nearest bf16 number.
+        let (weight, held) = run(StateDtype::Fp32);
+        assert!((weight - 0.99).abs() < 0.004, "{weight}");
+        assert_eq!(held, ["exp_avg", "exp_avg_sq", "master"]);
+    }
+
+    #[test]
+    fn decay_spares_the_kinds_that_are_named() {
+        let spec = ModelShape { layers: 1, ..ModelShape::default() };
+        let tokenizer = Tokenizer::train(["space"].into_iter(), 300).unwrap();
+        let model = start::random("new", &spec, tokenizer, 1, (Wanted::Cpu, Dtype::Fp32)).unwrap();
+        let params = &model.decoder.params;
+        let spared = |no_decay: &[ParameterKind]| {
+            let found = stretches(params, no_decay);
+            assert_eq!(found.iter().map(|s| s.length).sum::<i64>(), params.flat.numel() as i64);
+            found.iter().filter(|s| !s.decays).map(|s| s.length).sum::<i64>()
+        };
+        // Three norms of 128, and one of 32 each for queries and keys; no biases in this family.
+        assert_eq!(spared(&[ParameterKind::Norm]), 3 * 128 + 2 * 32);
+        assert_eq!(spared(&[ParameterKind::Bias]), 0);
+        assert_eq!(spared(&[ParameterKind::Embedding]), params.embedding().numel() as i64);
+        assert_eq!(spared(&[]), 0);
+    }
+
+    #[test]
+    fn too_many_gradients_that_are_not_finite_end_the_run() {
+        let config = constant(OptimizerConfig { most_skips: 3, ..OptimizerConfig::default() });
+        let mut weights = Tensor::ones([4], (Kind::Float, Device::Cpu));
+        let whole = vec![Stretch { offset: 0, length: 4, decays: true }];
+        let mut optimizer = Optimizer::new(&weights, whole, config).unwrap();
+        for grad in [f64::NAN, f64::INFINITY, 1.0, f64::NAN, f64::NAN] {
+            let before = weights.copy();
+            let done = update(&mut optimizer, &mut weights, grad);
+            assert_eq!(done.skipped, !grad.is_finite());
+            assert_eq!(weights == before, done.skipped);
+        }
+        assert_eq!(optimizer.updates, 1);
+        let mut grads = Tensor::full([4], f64::NAN, (Kind::Float, Device::Cpu));
+        let ended = optimizer.update(&mut weights, &mut grads, Progress { done: 5, total: 9 }).unwrap_err().to_string();
+        assert!(ended.contains("3 times in a row") && ended.contains("up to step 6"), "{ended}");
+    }
+
+    #[test]
+    fn the_norm_of_many_pieces_is_that_of_all() {
+        let flat = Tensor::ones([2 * NORM_PIECE + 5], (Kind::BFloat16, Device::Cpu)) * 0.5;
+        let expected = (0.25 * (2 * NORM_PIECE + 5) as f64).sqrt();
+        assert!((global_norm(&flat) / expected - 1.0).abs() < 1e-6);
     }
 
     #[test]

@@ -88,6 +88,14 @@ impl Trainee {
         }
     }
 
+    /// Their gradients, laid out alike.
+    pub fn gradients(&self) -> &Tensor {
+        match &self.what {
+            What::Weights { grads } => &grads.flat,
+            What::Adapters { grads, .. } => &grads.flat,
+        }
+    }
+
     /// Fresh optimizer state for what is trained.
     ///
     /// # Errors
