@@ -1,6 +1,7 @@
 """A model folder with random weights and a trained tokenizer, for benches: make_model.py SHAPE FOLDER
 
-SHAPE is tiny (1M parameters), small (29M) or 0.6b (the shape of Qwen3-0.6B). The same seed gives the same folder.
+SHAPE is tiny (1M parameters), small (29M), 0.6b (the shape of Qwen3-0.6B) or 0.6b-4-layers (the first four layers of that
+shape). The same seed gives the same folder.
 """
 
 import json
@@ -12,6 +13,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from text import text
+
 SHAPES = {
     "tiny": dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
                  intermediate_size=384, vocab_size=2048, max_position_embeddings=4096),
@@ -20,19 +23,11 @@ SHAPES = {
     "0.6b": dict(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
                  intermediate_size=3072, vocab_size=151936, max_position_embeddings=40960),
 }
+SHAPES["0.6b-4-layers"] = {**SHAPES["0.6b"], "num_hidden_layers": 4}
 CHATML = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-
-
-def text(rng, words):
-    """Pseudo-words whose frequencies fall off as in natural text, so that the tokenizer finds something to merge."""
-    lexicon = [
-        "".join(rng.choice("bcdfglmnprst") + rng.choice("aeiou") for _ in range(1 + i % 3)) for i in range(2000)
-    ]
-    weights = [1 / (i + 8) for i in range(len(lexicon))]
-    return " ".join(rng.choices(lexicon, weights, k=words))
 
 
 def main(shape, folder):
@@ -54,7 +49,7 @@ def main(shape, folder):
     config = Qwen3Config(**size, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, tie_word_embeddings=True,
                          eos_token_id=tokenizer.token_to_id("<|im_end|>"), bos_token_id=None)
     model = Qwen3ForCausalLM(config)
-    model.to(torch.bfloat16 if shape == "0.6b" else torch.float32).save_pretrained(folder)
+    model.to(torch.bfloat16 if shape.startswith("0.6b") else torch.float32).save_pretrained(folder)
     prompts = [tokenizer.encode(text(rng, 300)).ids[:128] for _ in range(64)]
     with open(f"{folder}/prompts.json", "w", encoding="utf-8") as file:
         json.dump(prompts, file)

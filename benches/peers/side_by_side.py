@@ -5,6 +5,8 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from noise import Noise
@@ -21,6 +23,24 @@ def model_folder(shape):
     if not (folder / "prompts.json").exists():
         subprocess.run([sys.executable, PEERS / "make_model.py", shape, folder], check=True)
     return folder
+
+
+def watched(command, file=None):
+    """Runs a command: what it printed, or {"failed": …}; its peak resident bytes; and when each line of `file` came."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=errors,
+                                   env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        ended, came = 0, []
+        while not ended:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG if file else 0)
+            if file:
+                lines = file.read_bytes().count(b"\n") if file.exists() else 0
+                came += [time.perf_counter()] * (lines - len(came))
+                time.sleep(0.005)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed = [(stream.seek(0), stream.read())[1] for stream in (out, errors)]
+    result = {"failed": (printed[1] or printed[0])[-400:]} if process.returncode else {"printed": printed[0]}
+    return result, usage.ru_maxrss * 1024, came
 
 
 def last_json(command, **more):
