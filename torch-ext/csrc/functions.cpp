@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include <numeric>
+
 #include "guard.h"
 #include "kernels.h"
 #include "products.h"
@@ -348,6 +350,28 @@ int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tens
     at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
       xplore::cross_entropy_rows_backward(numbers, ids, sums, c, b, e, vocab);
     });
+  });
+}
+
+// Of a contiguous tensor.
+int xt_sum_of_squares(Tensor* x, double* result) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    if (!for_loops(*x)) {
+      *result = x->to(at::kDouble).square().sum().item<double>();
+      return;
+    }
+    // Fixed pieces, so that the sum does not depend on the number of threads.
+    constexpr int64_t kPiece = 1 << 16;
+    const int64_t n = x->numel(), pieces = (n + kPiece - 1) / kPiece;
+    std::vector<double> sums(pieces);
+    at::parallel_for(0, pieces, 1, [&](int64_t b, int64_t e) {
+      for (int64_t p = b; p < e; ++p) {
+        const int64_t from = p * kPiece, to = std::min(n, from + kPiece);
+        sums[p] = is_bf16(*x) ? xplore::sum_of_squares(bits(*x), from, to) : xplore::sum_of_squares(floats(*x), from, to);
+      }
+    });
+    *result = std::accumulate(sums.begin(), sums.end(), 0.0);
   });
 }
 

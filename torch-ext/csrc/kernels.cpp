@@ -201,6 +201,20 @@ EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets,
   }
 }
 
+template <class T>
+INSIDE double squares(const T* x, int64_t begin, int64_t end) {
+  double sum = 0;
+  for (int64_t from = begin; from < end; from += 1024) {
+    const int64_t to = from + 1024 < end ? from + 1024 : end;
+    float s = 0;
+    for (int64_t i = from; i < to; ++i) s += widen(x[i]) * widen(x[i]);
+    sum += s;
+  }
+  return sum;
+}
+EACH_CPU double sum_of_squares(const float* x, int64_t begin, int64_t end) { return squares(x, begin, end); }
+EACH_CPU double sum_of_squares(const uint16_t* x, int64_t begin, int64_t end) { return squares(x, begin, end); }
+
 EACH_CPU void dropout_mask(float* mask, float probability, uint64_t seed, int64_t begin, int64_t end) {
   const float kept = 1.0f / (1.0f - probability);
   for (int64_t i = begin; i < end; ++i) {

@@ -58,6 +58,10 @@ void cross_entropy_rows(const float* logits, const int64_t* targets, float* lse,
 void cross_entropy_rows_backward(float* logits, const int64_t* targets, const float* lse, const float* coefficients,
                                  int64_t begin, int64_t end, int64_t vocab);
 
+// sum of x[i]^2; fp32 over 1024 numbers at most, double beyond.
+double sum_of_squares(const float* x, int64_t begin, int64_t end);
+double sum_of_squares(const uint16_t* x, int64_t begin, int64_t end);
+
 // mask[i] = 0 with the given probability, else 1 / (1 - probability); a function of seed and i.
 void dropout_mask(float* mask, float probability, uint64_t seed, int64_t begin, int64_t end);
 

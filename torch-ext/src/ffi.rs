@@ -51,6 +51,7 @@ unsafe extern "C" {
         lse: *mut C_tensor,
         coefficients: *mut C_tensor,
     ) -> c_int;
+    pub(crate) fn xt_sum_of_squares(x: *mut C_tensor, result: *mut f64) -> c_int;
     pub(crate) fn xt_dropout_mask(mask: *mut C_tensor, probability: f64, seed: u64) -> c_int;
     pub(crate) fn xt_embedding_backward(dy: *mut C_tensor, ids: *mut C_tensor, grad: *mut C_tensor) -> c_int;
     pub(crate) fn xt_varlen_attention(

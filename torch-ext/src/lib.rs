@@ -14,8 +14,8 @@ mod threads;
 pub use memory::{MappedFile, bytes, floats};
 pub use ops::{
     AdamW, CrossEntropy, HeadNorms, Weight, adamw_step, add_weight_gradient, cross_entropy, cross_entropy_backward,
-    dropout_mask, embedding_backward, grad, heads, input_gradient, linear, linear_f32, rms_norm, swiglu,
-    varlen_attention,
+    dropout_mask, embedding_backward, grad, heads, input_gradient, linear, linear_f32, rms_norm, sum_of_squares,
+    swiglu, varlen_attention,
 };
 pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
 pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};

@@ -262,6 +262,18 @@ pub fn heads(
     })
 }
 
+/// Σ x², summed in double precision where it matters.
+///
+/// # Errors
+/// If `x` is not contiguous.
+pub fn sum_of_squares(x: &Tensor) -> Result<f64, TorchError> {
+    ensure(x.is_contiguous(), || "sum_of_squares: the tensor is not contiguous".into())?;
+    let mut sum = 0.0;
+    // SAFETY: a live, contiguous tensor in, one number out.
+    ffi::check(unsafe { ffi::xt_sum_of_squares(ffi::raw(x), &raw mut sum) })?;
+    Ok(sum)
+}
+
 /// 1/(1 - p) with probability 1 - p, else 0, fp32 on the CPU. Each number is a function of `seed` and its place alone.
 ///
 /// # Errors

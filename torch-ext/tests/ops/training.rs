@@ -182,3 +182,17 @@ fn dropout_leaves_out_its_share() {
     }
     assert_eq!(torch_ext::dropout_mask(&[9], 0.0, 1).unwrap(), Tensor::ones([9], (Kind::Float, Device::Cpu)));
 }
+
+/// libtorch's own norm loses 2e-4 over four million numbers.
+#[test]
+fn squares_of_many_numbers_add_up() {
+    for n in [0, 1, 1023, 1025, 5_000_000] {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
+            let x = Tensor::arange(n, (Kind::Double, Device::Cpu)).sin().to_kind(kind);
+            let wide = x.to_kind(Kind::Double);
+            let expected = (&wide * &wide).sum(Kind::Double).double_value(&[]);
+            let got = torch_ext::sum_of_squares(&x).unwrap();
+            assert!((got - expected).abs() <= 1e-7 * expected, "{n} numbers of {kind:?}: {got}, exactly {expected}");
+        }
+    }
+}
