@@ -95,6 +95,8 @@ enum Command {
         #[command(flatten)]
         asked: commands::questions::Questions,
     },
+    /// Writes a model folder: an adapter merged into its model, or a model in another number format.
+    Export(commands::export::Export),
     /// Serves a model to OpenAI clients: chat completions, streaming, log-probabilities.
     Serve(commands::serve::Place),
     /// Shows or checks a configuration.
@@ -175,6 +177,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Generate { asked, how } => commands::generate::generate(&asked, &how),
         Command::Score { asked } => commands::score::score(&asked),
+        Command::Export(export) => commands::export::run(&export),
         Command::Serve(place) => commands::serve::run(place),
         Command::Config { action: ConfigAction::Show(c) } => commands::config::show(&c.file, c.kind, &c.set),
         Command::Config { action: ConfigAction::Check(c) } => commands::config::check(&c.file, c.kind, &c.set),

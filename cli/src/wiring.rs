@@ -71,6 +71,15 @@ pub fn composition(config: &RewardConfig) -> Result<Composition, Failure> {
     Ok(Composition::new(&weights)?)
 }
 
+/// The first local file of rows that does not exist.
+pub fn missing_data(data: &configs::SftData) -> Option<String> {
+    let train = (!data.train.as_os_str().is_empty()).then_some(&data.train);
+    let all = train.into_iter().chain(data.mix.iter().map(|set| &set.path));
+    let validation = (!data.validation.as_os_str().is_empty()).then_some(&data.validation);
+    let local = |path: &&std::path::PathBuf| !path.to_string_lossy().starts_with("hf://");
+    all.chain(validation).filter(local).find(|path| !path.exists()).map(|path| path.display().to_string())
+}
+
 /// What is read of histories.
 pub fn settings(config: &[configs::Setting]) -> Vec<evals::Setting> {
     let one = |setting: &configs::Setting| match setting {

@@ -77,6 +77,8 @@ impl SftConfig {
         check_name(&self.name)?;
         self.model.check().under("model")?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check).under("lora")?;
+        let base = self.lora.is_none() || self.model.path.is_some();
+        ensure(base, "lora", "given beside a new model", "model.path: adapters stand on a model that exists")?;
         self.data.check().under("data")?;
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")?;

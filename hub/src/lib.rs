@@ -118,7 +118,21 @@ pub fn model(given: &str, settings: &Settings) -> Result<PathBuf, HubError> {
         let folder = cached.and_then(|file| file.parent().map(Path::to_owned));
         return folder.ok_or_else(|| HubError::NotCached { given: given.into(), cache: settings.cache.clone() });
     }
-    download(given, &repo, settings)
+    download(given, &repo, settings, &["config.json", "tokenizer.json", "*.safetensors"], is_part_of_a_model)
+}
+
+/// As [`model`], but of a repository only what describes the model is downloaded: configuration and tokenizer, no weights.
+///
+/// # Errors
+/// See [`HubError`].
+pub fn description(given: &str, settings: &Settings) -> Result<PathBuf, HubError> {
+    if Path::new(given).exists() || settings.offline {
+        return model(given, settings);
+    }
+    let Some((id, revision)) = parse(given) else { return Err(HubError::NoSuchPlace { given: given.into() }) };
+    let repo = Repo::with_revision(id.into(), RepoType::Model, revision.into());
+    let wanted = |name: &str| is_part_of_a_model(name) && !name.ends_with(".safetensors");
+    download(given, &repo, settings, &["config.json", "tokenizer.json"], wanted)
 }
 
 /// `owner/name` or `owner/name@revision`.
@@ -173,15 +187,19 @@ fn api(settings: &Settings) -> Result<Api, ApiError> {
         .build()
 }
 
-fn download(given: &str, repo: &Repo, settings: &Settings) -> Result<PathBuf, HubError> {
+fn download(
+    given: &str,
+    repo: &Repo,
+    settings: &Settings,
+    needed: &[&'static str],
+    wanted: impl Fn(&str) -> bool,
+) -> Result<PathBuf, HubError> {
     let network = network(given, settings);
     let remote = api(settings).map_err(&network)?.repo(repo.clone());
     let files: Vec<String> = remote.info().map_err(&network)?.siblings.into_iter().map(|s| s.rfilename).collect();
-    let wanted: Vec<&String> = files.iter().filter(|name| is_part_of_a_model(name)).collect();
-    for (missing, ending) in
-        [("config.json", "config.json"), ("tokenizer.json", "tokenizer.json"), ("*.safetensors", ".safetensors")]
-    {
-        if !wanted.iter().any(|name| name.ends_with(ending)) {
+    let wanted: Vec<&String> = files.iter().filter(|name| wanted(name)).collect();
+    for &missing in needed {
+        if !wanted.iter().any(|name| name.ends_with(missing.trim_start_matches('*'))) {
             return Err(HubError::NotAModel { given: given.into(), missing });
         }
     }

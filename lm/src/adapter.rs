@@ -52,6 +52,20 @@ pub(crate) fn place(spec: &ModelSpec, projection: Projection) -> (Slot, i64, i64
     }
 }
 
+/// How many numbers enter a projection.
+pub fn columns_of(spec: &ModelSpec, projection: Projection) -> i64 {
+    place(spec, projection).3
+}
+
+/// How many numbers the adapters of a model have.
+pub fn numbers_of(model: &ModelSpec, rank: i64, dora: bool, targets: &[Projection]) -> i64 {
+    let of_one = |&p: &Projection| {
+        let (_, _, rows, columns) = place(model, p);
+        rank * (rows + columns) + if dora { rows } else { 0 }
+    };
+    targets.iter().map(of_one).sum::<i64>() * model.num_hidden_layers as i64
+}
+
 /// Adapters of all layers in one flat buffer, fp32; also the layout of their gradients.
 #[derive(Debug)]
 pub struct Adapters {
@@ -87,11 +101,7 @@ impl Adapters {
     /// # Errors
     /// If memory does not suffice.
     pub fn zeros(model: &ModelSpec, spec: AdapterSpec, device: Device) -> Result<Self, LmError> {
-        let of_one = |&p: &Projection| {
-            let (_, _, rows, columns) = place(model, p);
-            spec.rank * (rows + columns) + if spec.dora { rows } else { 0 }
-        };
-        let total = spec.targets.iter().map(of_one).sum::<i64>() * model.num_hidden_layers as i64;
+        let total = numbers_of(model, spec.rank, spec.dora, &spec.targets);
         Ok(Self { flat: Tensor::f_zeros([total], (Kind::Float, device))?, spec, model: model.clone() })
     }
 

@@ -9,7 +9,7 @@ use torch_ext::Weight;
 use crate::{Decoder, LmError, Params};
 
 /// Elements of logits that may exist at once (64 MiB in fp32).
-const CHUNK_ELEMENTS: i64 = 16 << 20;
+pub const CHUNK_ELEMENTS: i64 = 16 << 20;
 
 /// Where log-probabilities are wanted: the token at `rows[i]` of the batch predicts `targets[i]`.
 #[derive(Debug)]

@@ -1,4 +1,16 @@
-//! Memory: what is held, and what a run will need.
+//! Memory: what is held, and what fine-tuning will need. The formulas stand in docs/training.md.
+
+use configs::lora::LoraConfig;
+use configs::model::Dtype;
+use configs::optimizer::StateDtype;
+use lm::ModelSpec;
+use lm::adapter::numbers_of;
+use lm::params::layout;
+
+/// The program and its libraries before a model is there.
+const PROGRAM: f64 = 0.25e9;
+/// Widened copies of weights and of gradients that a product may hold (torch-ext: 8 Mi numbers each).
+const PIECES: f64 = 2.0 * 4.0 * (8 << 20) as f64;
 
 /// The most memory this process has held at once, GiB, as Linux counts it (VmHWM); `None` elsewhere.
 pub fn peak_gib() -> Option<f64> {
@@ -6,4 +18,112 @@ pub fn peak_gib() -> Option<f64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / f64::from(1 << 20))
+}
+
+/// What decides how much memory a run takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs<'a> {
+    /// The model's shape.
+    pub spec: &'a ModelSpec,
+    /// Its number format.
+    pub dtype: Dtype,
+    /// Format of gradients and moments.
+    pub state: StateDtype,
+    /// Adapters in place of the weights.
+    pub lora: Option<&'a LoraConfig>,
+    /// As `train.recompute_every`.
+    pub recompute_every: usize,
+    /// Tokens of the largest pass.
+    pub tokens: usize,
+    /// Trained tokens of a pass, at most.
+    pub trained: usize,
+}
+
+/// Bytes that a run will hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Weights, adapters included.
+    pub weights: f64,
+    /// Gradients.
+    pub gradients: f64,
+    /// Both moments, and master weights where there are any.
+    pub optimizer: f64,
+    /// What the layers keep for the way back.
+    pub activations: f64,
+    /// Logits of a chunk, and what one layer's way back holds at once.
+    pub passing: f64,
+}
+
+impl Estimate {
+    /// While the model loads.
+    pub fn loading(&self) -> f64 {
+        PROGRAM + self.weights
+    }
+
+    /// In a forward and backward pass.
+    pub fn passes(&self) -> f64 {
+        PROGRAM + self.weights + self.gradients + self.optimizer + self.activations + self.passing
+    }
+
+    /// In an update, between the passes.
+    pub fn update(&self) -> f64 {
+        PROGRAM + self.weights + self.gradients + self.optimizer
+    }
+}
+
+/// What a run of fine-tuning will hold.
+pub fn estimate(needs: &Needs<'_>) -> Estimate {
+    let spec = needs.spec;
+    let width = match needs.dtype {
+        Dtype::Fp32 => 4.0,
+        Dtype::Bf16 | Dtype::Fp16 => 2.0,
+    };
+    let state = if needs.state == StateDtype::Fp32 { 4.0 } else { width };
+    let parameters: f64 = layout(spec).iter().map(|entry| entry.numel() as f64).sum();
+    let (weights, gradients, optimizer) = match needs.lora {
+        None => {
+            let master = if state > width { state } else { 0.0 };
+            (parameters * width, parameters * state, parameters * (2.0 * state + master))
+        }
+        Some(lora) => {
+            let trained = numbers_of(spec, lora.rank as i64, lora.dora, &lora.targets) as f64;
+            (parameters * width + trained * 4.0, trained * 4.0, trained * 8.0)
+        }
+    };
+    let tokens = needs.tokens as f64;
+    let (hidden, inner) = (spec.hidden_size as f64, spec.intermediate_size as f64);
+    let again = match needs.recompute_every {
+        0 => 0,
+        k => spec.num_hidden_layers.div_ceil(k),
+    };
+    let kept = (spec.num_hidden_layers - again) as f64;
+    let one_layer = tokens * layer_bytes(needs, width);
+    let activations = kept * one_layer + again as f64 * tokens * hidden * width;
+    // A layer that runs again has its graph at the moment of its way back.
+    let rerun = if again > 0 { one_layer } else { 0.0 };
+    let rows = (lm::head::CHUNK_ELEMENTS as f64 / spec.vocab_size as f64).max(1.0).min(needs.trained as f64);
+    let head = rows * spec.vocab_size as f64 * 4.0 + 3.0 * tokens * hidden * width;
+    // Gradients of the MLP's inner numbers, in fp32 where bf16 is widened, and of the residual stream.
+    let backward = tokens * (6.0 * inner * 4.0 + 4.0 * hidden * width);
+    Estimate { weights, gradients, optimizer, activations, passing: rerun + head.max(backward) + PIECES }
+}
+
+/// What a layer keeps of a token.
+fn layer_bytes(needs: &Needs<'_>, width: f64) -> f64 {
+    let spec = needs.spec;
+    let (hidden, inner) = (spec.hidden_size as f64, spec.intermediate_size as f64);
+    let queries = (spec.num_attention_heads * spec.head_dim) as f64;
+    let all = queries + (2 * spec.num_key_value_heads * spec.head_dim) as f64;
+    // Residual stream before and after attention, queries, keys, values, attended, gate and up.
+    let always = 2.0 * hidden + all + queries + 2.0 * inner + if spec.family.qk_norm() { all } else { 0.0 };
+    // Inputs of the products, which only the weights' gradients (or adapters) need: two norms' outputs, gated.
+    let inputs = 2.0 * hidden + inner;
+    let of_heads = 4.0 * 2.0 * spec.num_attention_heads as f64;
+    let Some(lora) = needs.lora else { return (always + inputs) * width + of_heads };
+    // Inputs in fp32 for the adapters; with dropout a mask and a product for each of them.
+    let wide = if width < 4.0 { 4.0 * (inputs + queries) } else { 4.0 * inputs };
+    let per_target = |p: &configs::Projection| lm::adapter::columns_of(spec, *p) as f64;
+    let masks = if lora.dropout > 0.0 { 8.0 * lora.targets.iter().map(per_target).sum::<f64>() } else { 0.0 };
+    let products = if lora.dora { 12.0 * (all + 2.0 * inner + 2.0 * hidden) } else { 0.0 };
+    always * width + of_heads + wide + masks + products
 }

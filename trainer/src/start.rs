@@ -1,13 +1,13 @@
 //! The device, an existing model or a new one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chat::tokenizer::Tokenizer;
 use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 use configs::sft::SftData;
 use dist::Place;
 use lm::generate::Limits;
-use lm::{Decoder, LocalModel, ModelSpec, Params, Rope};
+use lm::{Decoder, LocalModel, ModelSpec, Params, Rope, adapter_files};
 use tch::{Device, Kind};
 
 use crate::TrainError;
@@ -57,13 +57,47 @@ pub fn kind(dtype: Dtype) -> Kind {
     }
 }
 
-/// Loads an existing model.
+/// Where a model's files are: its own folder, or that of the model an adapter stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The folder with config.json and the weights.
+    pub folder: PathBuf,
+    /// The folder of the adapter to merge into them.
+    pub adapter: Option<PathBuf>,
+}
+
+/// Finds a model by its folder or hub id. The folder of a PEFT adapter names the model it stands on.
+///
+/// # Errors
+/// If it, or the model an adapter stands on, is nowhere to be had.
+pub fn locate(path: &str) -> Result<Located, TrainError> {
+    let settings = hub::Settings::from_environment();
+    let folder = hub::model(path, &settings)?;
+    if !adapter_files::is_adapter(&folder) {
+        return Ok(Located { folder, adapter: None });
+    }
+    let base = adapter_files::read_config(&folder)?.base;
+    let found = hub::model(&base, &settings).map_err(|e| TrainError::File {
+        path: folder.join(adapter_files::CONFIG),
+        message: format!("`base_model_name_or_path`: {e}"),
+    })?;
+    Ok(Located { folder: found, adapter: Some(folder) })
+}
+
+/// Loads an existing model; an adapter is merged into the weights it stands on.
 ///
 /// # Errors
 /// If the folder is not a complete model, the hub does not have it, or the device is not there.
 pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
-    let folder = hub::model(&source.path, &hub::Settings::from_environment())?;
+    let Located { folder, adapter } = locate(&source.path)?;
     let mut model = LocalModel::load(&folder, kind(source.dtype), device(source.device)?)?;
+    if let Some(adapter) = adapter {
+        let decoder = &model.decoder;
+        adapter_files::load(&adapter, decoder.spec(), decoder.device())?.merge_into(&decoder.params);
+        if adapter.join("tokenizer.json").is_file() {
+            model = LocalModel::new(&source.path, model.decoder, Tokenizer::load(&adapter)?)?;
+        }
+    }
     model.limits = Limits {
         max_rows: source.max_rows,
         step_tokens: source.step_tokens,
@@ -73,24 +107,15 @@ pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
     Ok(model)
 }
 
-/// A new model with random weights.
-///
-/// # Errors
-/// If memory does not suffice, or the device is not there.
-pub fn random(
-    name: &str,
-    shape: &ModelShape,
-    tokenizer: Tokenizer,
-    seed: u64,
-    (wanted, dtype): (Wanted, Dtype),
-) -> Result<LocalModel, TrainError> {
+/// The shape of a new model with this tokenizer.
+fn spec_of(shape: &ModelShape, tokenizer: &Tokenizer) -> ModelSpec {
     let family = match shape.family {
         Family::Qwen3 => lm::Family::Qwen3,
         Family::Qwen2 => lm::Family::Qwen2,
         Family::Llama => lm::Family::Llama,
         Family::Mistral => lm::Family::Mistral,
     };
-    let spec = ModelSpec {
+    ModelSpec {
         family,
         // A multiple of 64 suits matrix kernels; the rows beyond the tokenizer's are never drawn for long.
         vocab_size: (tokenizer.vocab_size() as i64 + 63) / 64 * 64,
@@ -107,11 +132,53 @@ pub fn random(
         biases: family.biases(false, false),
         window: None,
         source: serde_json::Map::new(),
-    };
+    }
+}
+
+/// A new model with random weights.
+///
+/// # Errors
+/// If memory does not suffice, or the device is not there.
+pub fn random(
+    name: &str,
+    shape: &ModelShape,
+    tokenizer: Tokenizer,
+    seed: u64,
+    (wanted, dtype): (Wanted, Dtype),
+) -> Result<LocalModel, TrainError> {
+    let spec = spec_of(shape, &tokenizer);
     // libtorch's seed is signed; the bits are what counts.
     let mut params = Params::random(&spec, shape.init_std, seed.cast_signed(), device(wanted)?)?;
     params.flat = params.flat.to_kind(kind(dtype));
     Ok(LocalModel::new(name, Decoder::new(params), tokenizer)?)
+}
+
+/// Shape and tokenizer of the model that a run of fine-tuning starts from. Of a model on the hub only the small files are
+/// downloaded.
+///
+/// # Errors
+/// As [`tokenizer_of`], and if config.json is not that of a model.
+pub fn shape_of(model: &ModelStart, data: &SftData) -> Result<(ModelSpec, Tokenizer), TrainError> {
+    match model.start() {
+        Start::Existing(source) => {
+            let folder = locate_without_weights(&source.path)?;
+            Ok((ModelSpec::load(&folder)?, Tokenizer::load(&folder)?))
+        }
+        Start::Random { shape, .. } => {
+            let tokenizer = tokenizer_of(model, data)?;
+            Ok((spec_of(&shape, &tokenizer), tokenizer))
+        }
+    }
+}
+
+/// The folder with config.json and tokenizer.
+fn locate_without_weights(path: &str) -> Result<PathBuf, TrainError> {
+    let settings = hub::Settings::from_environment();
+    let folder = hub::description(path, &settings)?;
+    if !adapter_files::is_adapter(&folder) {
+        return Ok(folder);
+    }
+    Ok(hub::description(&adapter_files::read_config(&folder)?.base, &settings)?)
 }
 
 /// The tokenizer that a run of fine-tuning will use, without its weights: the model's own; of a new model the one its
@@ -121,10 +188,7 @@ pub fn random(
 /// If there is none, or the rows cannot be read.
 pub fn tokenizer_of(model: &ModelStart, data: &SftData) -> Result<Tokenizer, TrainError> {
     match model.start() {
-        Start::Existing(source) => {
-            let folder = hub::model(&source.path, &hub::Settings::from_environment())?;
-            Ok(Tokenizer::load(&folder)?)
-        }
+        Start::Existing(source) => Ok(Tokenizer::load(&locate_without_weights(&source.path)?)?),
         Start::Random { tokenizer: TokenizerConfig { path: Some(folder), .. }, .. } => Ok(Tokenizer::load(&folder)?),
         Start::Random { tokenizer: config, .. } => {
             let texts = corpus::texts(data)?;

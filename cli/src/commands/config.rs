@@ -5,6 +5,7 @@ use std::path::Path;
 use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 use crate::Kind;
+use crate::commands::sft_plan;
 use crate::failure::Failure;
 
 fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Failure> {
@@ -26,9 +27,13 @@ pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says that the configuration is good; what is wrong with it is the failure.
+/// Says that the configuration is good; what is wrong with it is the failure. Of fine-tuning also what it will do: batches
+/// and memory, without loading weights.
 pub fn check(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
     resolved(file, kind, set)?;
     println!("{}: good", file.display());
+    if let Kind::Sft = kind {
+        print!("{}", sft_plan::describe(&configs::load(file, set)?)?);
+    }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod input;
 pub mod model;
@@ -12,6 +13,7 @@ pub mod rl;
 pub mod score;
 pub mod serve;
 pub mod sft;
+mod sft_plan;
 pub mod stats;
 pub mod summarize;
 pub mod validation;

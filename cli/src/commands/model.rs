@@ -5,14 +5,14 @@ use std::path::Path;
 use configs::{Device, Dtype, ModelSource};
 use lm::LocalModel;
 use lm::generate::Limits;
-use trainer::{TrainError, start};
+use trainer::start;
 
 use crate::failure::Failure;
 
 /// A model and what it may use.
 #[derive(clap::Args)]
 pub struct Source {
-    /// A model folder, or a hub id such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
+    /// A model folder, an adapter's folder, or a hub id such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
     #[arg(long, value_name = "DIR|ID")]
     model: String,
     /// Number format of weights and activations.
@@ -51,6 +51,11 @@ impl Source {
         }
     }
 
+    /// Whether it is an adapter, to be merged into the model it stands on.
+    pub fn is_adapter(&self) -> Result<bool, Failure> {
+        Ok(start::locate(&self.model)?.adapter.is_some())
+    }
+
     /// Loads the model.
     pub fn load(&self) -> Result<LocalModel, Failure> {
         if !(self.cache_gib > 0.0 && self.cache_gib.is_finite()) {
@@ -62,15 +67,15 @@ impl Source {
             }
         }
         start::prepare_process(self.threads)?;
-        let folder = hub::model(&self.model, &hub::Settings::from_environment()).map_err(TrainError::from)?;
+        let located = start::locate(&self.model)?;
         let dtype = match self.dtype {
-            Number::Auto => stored(&folder)?,
+            Number::Auto => stored(&located.folder)?,
             Number::Fp32 => Dtype::Fp32,
             Number::Bf16 => Dtype::Bf16,
             Number::Fp16 => Dtype::Fp16,
         };
         let source = ModelSource {
-            path: folder.display().to_string(),
+            path: located.adapter.unwrap_or(located.folder).display().to_string(),
             dtype,
             device: Device::Auto,
             cache_gib: self.cache_gib,

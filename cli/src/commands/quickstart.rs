@@ -37,13 +37,13 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
     let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
     let base = SftConfig { name: "base".into(), ..base };
     train_and_save(&base, "base", &mut run, &folder)?;
-    let rows = world::synthesize(&config, &data, &judge, &folder)?;
+    let rl_rows = world::synthesize(&config, &data, &judge, &folder)?;
     let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
     train_and_save(&policy, "sft", &mut run, &folder)?;
 
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
     save_config(&folder, "rl", &tuning)?;
-    run::save(&at("models/rl"), &rl::train(&tuning, &rows.rl, &mut run, None)?)?;
+    run::save(&at("models/rl"), &rl::train(&tuning, &rl_rows, &mut run, None)?)?;
 
     measure(&config, &tuning, &data.people, &folder)?;
     let page = folder.join("report.html");

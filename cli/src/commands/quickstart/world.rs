@@ -25,21 +25,11 @@ use crate::wiring;
 pub struct Data {
     /// Rows of the judge that gives reward, easy ones first.
     pub judge: Vec<SftRow>,
-    /// Rows of the judge that only evaluates.
-    pub second_judge: Vec<SftRow>,
     /// Rows of the base model, short ones first.
     pub reading: Vec<SftRow>,
     /// Held-out people.
     pub people: Vec<Person>,
     world: WorldConfig,
-}
-
-/// What synthesis and pruning give.
-pub struct Rows {
-    /// Verified rows for fine-tuning.
-    pub sft: Vec<SftRow>,
-    /// Rows for reinforcement learning.
-    pub rl: Vec<RlRow>,
 }
 
 /// Lives long enough that each third of a history can be read or predicted.
@@ -72,7 +62,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
     jsonl::write(&data.join("reading.jsonl"), &reading)?;
     jsonl::write(&data.join("people.jsonl"), &people)?;
     progress.done(&format!("{} judge rows, {count} reading rows, {} held-out people", judge.len() * 2, people.len()));
-    Ok(Data { judge, second_judge, reading, people, world })
+    Ok(Data { judge, reading, people, world })
 }
 
 fn person(subject: Subject) -> Person {
@@ -91,7 +81,7 @@ pub fn synthesize(
     data: &Data,
     judge_model: &LocalModel,
     folder: &Path,
-) -> Result<Rows, Failure> {
+) -> Result<Vec<RlRow>, Failure> {
     let mut progress = Progress::new("synthesis");
     let judge_prompts = wiring::prompts(&config.judge.ask.prompts)?;
     // One random order a question, as published: synthesis asks much and averages over many targets.
@@ -155,5 +145,5 @@ pub fn synthesize(
         rl.len(),
         pruned.people
     ));
-    Ok(Rows { sft, rl })
+    Ok(rl)
 }

@@ -1,0 +1,153 @@
+//! What a run of fine-tuning will do, seen from its rows and the model's shape: no weights are loaded.
+
+use std::fmt::Write;
+
+use configs::SftConfig;
+use configs::model::Start;
+use corpus::{Corpus, Plan};
+use lm::ModelSpec;
+use trainer::memory::{Estimate, Needs, estimate};
+use trainer::start;
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::wiring;
+
+/// The batch table and the memory plan, for people.
+pub fn describe(config: &SftConfig) -> Result<String, Failure> {
+    if let Some(missing) = wiring::missing_data(&config.data) {
+        return Ok(format!("  {missing} is not there, so batches and memory cannot be told\n"));
+    }
+    let (spec, tokenizer) = start::shape_of(&config.model, &config.data)?;
+    let mut progress = Progress::new("tokenize");
+    let mut show = |words: &str, done, total| progress.at(done, total, words);
+    let corpus = corpus::open(&config.data, &tokenizer, &config.cache(), config.seed, &mut show)?;
+    let mut plan = corpus::plan(&corpus.train, &config.train);
+    let batches = Batches::count(&corpus, &mut plan, config.train.tokens_per_microbatch);
+    let mut out = String::new();
+    rows(&mut out, &corpus);
+    batches.describe(&mut out, config);
+    let needs = Needs {
+        spec: &spec,
+        dtype: config.model.dtype,
+        state: config.optimizer.state,
+        lora: config.lora.as_ref(),
+        recompute_every: config.train.recompute_every,
+        tokens: batches.largest_pass,
+        trained: batches.most_trained,
+    };
+    memory(&mut out, &estimate(&needs), &spec, config);
+    Ok(out)
+}
+
+fn line(out: &mut String, label: &str, words: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "  {label:12} {words}");
+}
+
+fn rows(out: &mut String, corpus: &Corpus) {
+    for (name, set) in corpus.report.sets.iter().chain(&corpus.report.validation) {
+        line(out, "rows", &format!("{name}: {} read, {} kept", set.rows, set.kept));
+        line(out, "", &format!("{} cut to data.max_length, {} left out", set.truncated, set.skipped.total()));
+        line(
+            out,
+            "",
+            &format!("{} tokens, {} trained, the longest row {}", set.tokens, set.trained_tokens, set.longest),
+        );
+    }
+    if let Some(validation) = &corpus.validation {
+        line(out, "validation", &format!("{} rows", validation.len()));
+    }
+}
+
+/// The updates of a run, counted.
+#[derive(Default)]
+struct Batches {
+    updates: u64,
+    epochs: f64,
+    sequences: u64,
+    tokens: u64,
+    trained: u64,
+    passes: u64,
+    largest_pass: usize,
+    most_trained: usize,
+}
+
+impl Batches {
+    fn count(corpus: &Corpus, plan: &mut Plan<'_>, budget: usize) -> Self {
+        let mut all = Self { updates: plan.steps(), epochs: plan.epochs_after(plan.steps()), ..Self::default() };
+        for step in 0..plan.steps() {
+            let batch = plan.batch(step).expect("steps below plan.steps() have a batch");
+            let lengths: Vec<usize> = batch.rows.iter().map(|&id| corpus.train.length(id)).collect();
+            let trained: Vec<usize> = batch.rows.iter().map(|&id| corpus.train.trained(id)).collect();
+            all.sequences += lengths.len() as u64;
+            for bin in corpus::pack(&lengths, budget) {
+                let sum = |of: &[usize]| bin.iter().map(|&i| of[i]).sum::<usize>();
+                let (tokens, counted) = (sum(&lengths), sum(&trained));
+                all.passes += 1;
+                all.tokens += tokens as u64;
+                all.trained += counted as u64;
+                all.largest_pass = all.largest_pass.max(tokens);
+                all.most_trained = all.most_trained.max(counted);
+            }
+        }
+        all
+    }
+
+    fn describe(&self, out: &mut String, config: &SftConfig) {
+        let train = &config.train;
+        let size = match train.batch_tokens {
+            0 => format!("{} sequences", train.batch_size),
+            tokens => format!("up to {tokens} tokens"),
+        };
+        let mean = |n: u64| n as f64 / self.updates.max(1) as f64;
+        line(out, "updates", &format!("{} of {size} over {:.2} epochs", self.updates, self.epochs));
+        line(
+            out,
+            "an update",
+            &format!(
+                "{:.1} sequences, {:.0} tokens, {:.0} trained, {:.2} passes of at most {} tokens (mean)",
+                mean(self.sequences),
+                mean(self.tokens),
+                mean(self.trained),
+                mean(self.passes),
+                train.tokens_per_microbatch
+            ),
+        );
+        line(out, "in all", &format!("{} sequences, {} tokens, {} trained", self.sequences, self.tokens, self.trained));
+        line(out, "largest pass", &format!("{} tokens", self.largest_pass));
+        if self.largest_pass > train.tokens_per_microbatch {
+            line(out, "", "(a row longer than train.tokens_per_microbatch goes alone)");
+        }
+    }
+}
+
+fn memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &SftConfig) {
+    let gib = |bytes: f64| format!("{:.2} GiB", bytes / f64::from(1 << 30));
+    let numbers: i64 = lm::params::layout(spec).iter().map(lm::params::Entry::numel).sum();
+    line(out, "model", &format!("{:.1} million parameters", numbers as f64 / 1e6));
+    line(
+        out,
+        "memory",
+        &format!(
+            "weights {}, gradients {}, optimizer {}, activations {}, in passing {}",
+            gib(needs.weights),
+            gib(needs.gradients),
+            gib(needs.optimizer),
+            gib(needs.activations),
+            gib(needs.passing)
+        ),
+    );
+    line(out, "loading", &gib(needs.loading()));
+    line(out, "passes", &format!("{} (the most)", gib(needs.passes())));
+    line(out, "update", &gib(needs.update()));
+    if let Some(summaries) = &config.validation.summaries {
+        let merged = if config.lora.is_some() { needs.weights } else { 0.0 };
+        let cache = summaries.judge.model.cache_gib * f64::from(1 << 30);
+        let words = format!("{} and the judge's weights and cache", gib(needs.update() + merged + cache));
+        line(out, "validation", &words);
+    }
+    if let Start::Existing(source) = config.model.start() {
+        line(out, "", &format!("(estimated from {}'s config.json; no weights were loaded)", source.path));
+    }
+}
