@@ -22,7 +22,9 @@ pub fn folder() -> (tempfile::TempDir, PathBuf) {
         init_std: 0.3,
         ..ModelShape::default()
     };
-    let model = trainer::start::random("tiny", &shape, tokenizer, 3, configs::Device::Cpu).unwrap();
+    let model =
+        trainer::start::random("tiny", &shape, tokenizer, 3, (configs::Device::Cpu, configs::model::Dtype::Fp32))
+            .unwrap();
     let folder = place.path().join("tiny");
     checkpoint::save(&folder, &model.decoder, &model.tokenizer, |_| Ok(())).unwrap();
     (place, folder)

@@ -1,0 +1,82 @@
+//! A small model and rows, and runs on them that differ in a few keys.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tch::Tensor;
+
+use crate::fitting::{Run, fit, start};
+use crate::tiny;
+
+/// Rows of training.
+pub const ROWS: usize = 24;
+
+/// The model and the rows.
+pub struct Bench {
+    place: tempfile::TempDir,
+    /// The model's folder.
+    pub model: PathBuf,
+    config: String,
+}
+
+impl Bench {
+    /// A new one. Its runs are of 8 steps of 4 rows at a constant rate of 1e-3.
+    pub fn new() -> Self {
+        let (place, model) = tiny::folder();
+        let rows = place.path().join("rows.jsonl");
+        fs::write(&rows, (0..ROWS).map(|i| row(i) + "\n").collect::<String>()).unwrap();
+        let config = format!(
+            "[model]\npath = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\n[train]\nmax_steps = 8\n\
+             batch_size = 4\n[optimizer]\nlr = 1e-3\nschedule = 'constant'\nwarmup_ratio = 0.0\n",
+            model.display(),
+            rows.display()
+        );
+        Self { place, model, config }
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// A run that differs in the keys `set`, e.g. `train.max_steps=1`.
+    pub fn fit(&self, name: &str, set: &[&str]) -> Run {
+        fit(self.place.path(), name, &self.config, &sets(set))
+    }
+
+    /// The same, which may fail: exit code, and what was said. `more` are other arguments.
+    pub fn start(&self, name: &str, set: &[&str], more: &[&str]) -> (i32, String) {
+        start(self.place.path(), name, &self.config, &[sets(set), more.to_vec()].concat())
+    }
+}
+
+fn sets<'a>(set: &[&'a str]) -> Vec<&'a str> {
+    set.iter().flat_map(|set| ["--set", *set]).collect()
+}
+
+/// A question and its answer; lengths differ.
+fn row(i: usize) -> String {
+    let words = ["likes", "warm", "stories", "about", "space", "and", "avoids", "long", "dry", "reports"];
+    let say = |from: usize, n: usize| (0..n).map(|k| words[(from + 3 * k) % 10]).collect::<Vec<_>>().join(" ");
+    let turn = |role: &str, content: String| json!([{ "role": role, "content": content }]);
+    json!({"prompt": turn("user", say(i, 2 + i % 5)), "completion": turn("assistant", say(i + 1, 1 + i % 7))})
+        .to_string()
+}
+
+/// The tensors of a file.
+pub fn tensors(file: &Path) -> HashMap<String, Tensor> {
+    Tensor::read_safetensors(file).unwrap().into_iter().collect()
+}
+
+/// The tensors of the model in a folder.
+pub fn weights(folder: &Path) -> HashMap<String, Tensor> {
+    tensors(&folder.join("model.safetensors"))
+}
+
+/// Expects two columns to be the same to a millionth.
+pub fn same(a: &[f64], b: &[f64]) {
+    let near = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs());
+    assert!(near, "{a:?}\nis not\n{b:?}");
+}
