@@ -1,6 +1,7 @@
 //! Adapters of `xplore sft` in PEFT and PEFT's adapters here: the same files, the same predictions.
 
 mod fitting;
+mod predicted;
 mod witness;
 
 use std::fs;
@@ -10,7 +11,8 @@ use assert_cmd::Command;
 use serde_json::{Value as Json, json};
 
 use crate::fitting::fit;
-use crate::witness::{ask, logits, numbers, predictions};
+use crate::predicted::{logits, numbers, predictions};
+use crate::witness::ask;
 
 /// What is allowed between logits or log-probabilities of ours and theirs.
 const MOST: f64 = 1e-4;

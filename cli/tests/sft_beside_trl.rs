@@ -1,6 +1,7 @@
 //! `xplore sft` beside TRL's SFTTrainer: the same losses, gradients, rates and weights, step after step.
 
 mod fitting;
+mod predicted;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use crate::fitting::{Run, fit};
-use crate::witness::{ask, logits, numbers, predictions};
+use crate::predicted::{logits, numbers, predictions};
+use crate::witness::ask;
 
 const STEPS: usize = 30;
 const MAX_LENGTH: usize = 96;
