@@ -150,7 +150,11 @@ mod tests {
         for step in 1..=10 {
             let numbers = [("validation/loss".to_owned(), (step as f64 - 3.0).abs())];
             let done = Keeping { step, last: step == 10, numbers: &numbers };
-            checkpoints.after(done, |path, _| Ok(std::fs::create_dir(path).unwrap())).unwrap();
+            let save = |path: &Path, _| {
+                std::fs::create_dir(path).unwrap();
+                Ok(())
+            };
+            checkpoints.after(done, save).unwrap();
         }
         let best = std::fs::read_link(folder.join("best")).ok();
         (all(&folder).unwrap().into_iter().map(|(step, _)| step).collect(), best)

@@ -33,6 +33,12 @@ fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
     }
 }
 
+/// The lines of metrics.jsonl that are `wanted`.
+fn lines_of(text: &str, wanted: impl Fn(&Metrics) -> bool) -> String {
+    let kept = text.lines().filter(|line| serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| wanted(&metrics)));
+    kept.flat_map(|line| [line, "\n"]).collect()
+}
+
 impl Run {
     /// Makes the folder with the resolved configuration in it, and begins metrics.jsonl anew. What an earlier run left
     /// there can be kept with [`Self::keep`].
@@ -55,9 +61,17 @@ impl Run {
     /// # Errors
     /// [`TrainError::File`] if the folder cannot be written.
     pub fn go_on(folder: &Path, resolved: &str, step: u64) -> Result<Self, TrainError> {
-        let mut run = Self::create(folder, resolved)?;
-        run.keep_lines(|metrics| metrics.get("step").and_then(Json::as_u64).is_some_and(|s| s <= step))?;
-        Ok(run)
+        let path = folder.join("metrics.jsonl");
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        let kept = lines_of(&before, |metrics| metrics.get("step").and_then(Json::as_u64).is_some_and(|s| s <= step));
+        // Renamed into place, so that a process that dies here loses no line.
+        let new = folder.join(".metrics.jsonl.new");
+        let replaced = std::fs::write(&new, kept).and_then(|()| std::fs::rename(&new, &path));
+        replaced.map_err(|e| cannot(&path, "write", &e))?;
+        let config = folder.join("config.toml");
+        std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
+        let metrics = OpenOptions::new().append(true).open(&path).map_err(|e| cannot(&path, "write", &e))?;
+        Ok(Self { folder: folder.into(), metrics, before: String::new(), board: None })
     }
 
     /// Writes each step's numbers for TensorBoard too.
@@ -74,12 +88,7 @@ impl Run {
     /// # Errors
     /// If the file cannot be written.
     pub fn keep(&mut self, phase: &str) -> Result<(), TrainError> {
-        self.keep_lines(|metrics| metrics.get("phase").and_then(Json::as_str) == Some(phase))
-    }
-
-    fn keep_lines(&mut self, wanted: impl Fn(&Metrics) -> bool) -> Result<(), TrainError> {
-        let of_run = |line: &&str| serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| wanted(&metrics));
-        let kept: String = self.before.lines().filter(of_run).flat_map(|line| [line, "\n"]).collect();
+        let kept = lines_of(&self.before, |metrics| metrics.get("phase").and_then(Json::as_str) == Some(phase));
         let path = self.folder.join("metrics.jsonl");
         self.metrics.write_all(kept.as_bytes()).map_err(|e| cannot(&path, "write", &e))
     }

@@ -50,7 +50,7 @@ impl Board {
         let numbers = metrics.iter().filter(|(key, _)| *key != "step");
         let written = numbers
             .filter_map(|(key, value)| Some((key, value.as_f64()?)))
-            .try_for_each(|(key, value)| self.writer.write_scalar(&format!("{phase}/{key}"), step, value as f32));
+            .try_for_each(|(key, value)| self.writer.write_scalar(format!("{phase}/{key}"), step, value as f32));
         written.and_then(|()| self.writer.flush()).map_err(|e| TrainError::File {
             path: self.path.clone(),
             message: format!("cannot write: {e}; free space, or set metrics.tensorboard = false"),

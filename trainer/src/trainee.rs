@@ -20,8 +20,17 @@ pub struct Trainee {
 
 #[derive(Debug)]
 enum What {
-    Weights { grads: Params },
-    Adapters { adapters: Adapters, grads: Adapters, base: String, dropout: f64 },
+    Weights { grads: Box<Params> },
+    Adapters(Box<Beside>),
+}
+
+/// Adapters beside weights that stay.
+#[derive(Debug)]
+struct Beside {
+    adapters: Adapters,
+    grads: Adapters,
+    base: String,
+    dropout: f64,
 }
 
 /// Adapters in place of the weights, and the name of the model they stand on.
@@ -45,12 +54,17 @@ impl Trainee {
         let what = match lora {
             None => {
                 let kind = optimizer::state_kind(config, params.flat.kind());
-                What::Weights { grads: Params::zeros(params.spec(), kind, params.flat.device())? }
+                What::Weights { grads: Box::new(Params::zeros(params.spec(), kind, params.flat.device())?) }
             }
             Some(lora) => {
                 let adapters = adapters(&model.decoder, lora)?;
                 let grads = Adapters::zeros(params.spec(), adapters.spec().clone(), params.flat.device())?;
-                What::Adapters { adapters, grads, base: lora.base.into(), dropout: lora.config.dropout }
+                What::Adapters(Box::new(Beside {
+                    adapters,
+                    grads,
+                    base: lora.base.into(),
+                    dropout: lora.config.dropout,
+                }))
             }
         };
         Ok(Self { model, what })
@@ -60,7 +74,8 @@ impl Trainee {
     pub fn trained(&self, seed: u64) -> Trained<'_> {
         match &self.what {
             What::Weights { grads } => Trained::Weights { grads },
-            What::Adapters { adapters, grads, dropout, .. } => {
+            What::Adapters(beside) => {
+                let Beside { adapters, grads, dropout, .. } = &**beside;
                 let dropout = (*dropout > 0.0).then_some(Dropout { probability: *dropout, seed });
                 Trained::Adapters { adapters, grads, dropout }
             }
@@ -71,7 +86,9 @@ impl Trainee {
     pub fn measured(&self) -> Trained<'_> {
         match &self.what {
             What::Weights { grads } => Trained::Weights { grads },
-            What::Adapters { adapters, grads, .. } => Trained::Adapters { adapters, grads, dropout: None },
+            What::Adapters(beside) => {
+                Trained::Adapters { adapters: &beside.adapters, grads: &beside.grads, dropout: None }
+            }
         }
     }
 
@@ -84,7 +101,7 @@ impl Trainee {
     pub fn weights(&self) -> &Tensor {
         match &self.what {
             What::Weights { .. } => &self.model.decoder.params.flat,
-            What::Adapters { adapters, .. } => &adapters.flat,
+            What::Adapters(beside) => &beside.adapters.flat,
         }
     }
 
@@ -92,7 +109,7 @@ impl Trainee {
     pub fn gradients(&self) -> &Tensor {
         match &self.what {
             What::Weights { grads } => &grads.flat,
-            What::Adapters { grads, .. } => &grads.flat,
+            What::Adapters(beside) => &beside.grads.flat,
         }
     }
 
@@ -104,8 +121,8 @@ impl Trainee {
         let stretches = match &self.what {
             What::Weights { .. } => optimizer::stretches(&self.model.decoder.params, &config.no_decay),
             // Adapters have neither norms nor biases.
-            What::Adapters { adapters, .. } => {
-                vec![Stretch { offset: 0, length: adapters.flat.numel() as i64, decays: true }]
+            What::Adapters(beside) => {
+                vec![Stretch { offset: 0, length: beside.adapters.flat.numel() as i64, decays: true }]
             }
         };
         Optimizer::new(self.weights(), stretches, config.clone())
@@ -118,7 +135,7 @@ impl Trainee {
     pub fn update(&mut self, optimizer: &mut Optimizer, progress: Progress) -> Result<Update, TrainError> {
         match &mut self.what {
             What::Weights { grads } => optimizer.update(&mut self.model.decoder.params.flat, &mut grads.flat, progress),
-            What::Adapters { adapters, grads, .. } => optimizer.update(&mut adapters.flat, &mut grads.flat, progress),
+            What::Adapters(beside) => optimizer.update(&mut beside.adapters.flat, &mut beside.grads.flat, progress),
         }
     }
 
@@ -127,8 +144,8 @@ impl Trainee {
     /// # Errors
     /// If memory does not suffice for the copy, and those of `f`.
     pub fn as_one<T, E: From<TrainError>>(&self, f: impl FnOnce(&LocalModel) -> Result<T, E>) -> Result<T, E> {
-        let What::Adapters { adapters, .. } = &self.what else { return f(&self.model) };
-        f(&merged(&self.model, adapters)?)
+        let What::Adapters(beside) = &self.what else { return f(&self.model) };
+        f(&merged(&self.model, &beside.adapters)?)
     }
 
     /// The model with whatever was trained in it.
@@ -136,8 +153,8 @@ impl Trainee {
     /// # Errors
     /// If memory does not suffice.
     pub fn into_model(self) -> Result<LocalModel, TrainError> {
-        if let What::Adapters { adapters, .. } = &self.what {
-            adapters.merge_into(&self.model.decoder.params);
+        if let What::Adapters(beside) = &self.what {
+            beside.adapters.merge_into(&self.model.decoder.params);
         }
         Ok(self.model)
     }
@@ -149,14 +166,16 @@ impl Trainee {
     /// If it cannot be written.
     pub fn save(&self, folder: &Path, beside: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), TrainError> {
         let LocalModel { decoder, tokenizer, .. } = &self.model;
-        Ok(match &self.what {
+        match &self.what {
             What::Weights { .. } => checkpoint::save(folder, decoder, tokenizer, beside)?,
-            What::Adapters { adapters, base, dropout, .. } => checkpoint::write_folder(folder, |partial| {
-                adapter_files::save(partial, adapters, decoder.spec().num_hidden_layers, base, *dropout)?;
+            What::Adapters(own) => checkpoint::write_folder(folder, |partial| {
+                let layers = decoder.spec().num_hidden_layers;
+                adapter_files::save(partial, &own.adapters, layers, &own.base, own.dropout)?;
                 tokenizer.save(partial)?;
                 beside(partial)
             })?,
-        })
+        }
+        Ok(())
     }
 
     /// Takes over the numbers of a folder that [`Self::save`] wrote.
@@ -170,8 +189,17 @@ impl Trainee {
                 let kind = decoder.params.flat.kind();
                 (&decoder.params.flat, checkpoint::load(folder, kind, decoder.device())?.params.flat)
             }
-            What::Adapters { adapters, .. } => {
-                (&adapters.flat, adapter_files::load(folder, decoder.spec(), decoder.device())?.flat)
+            What::Adapters(beside) => {
+                let saved = adapter_files::load(folder, decoder.spec(), decoder.device())?;
+                if saved.spec() != beside.adapters.spec() {
+                    return Err(TrainError::Data(format!(
+                        "{}: the adapter there is {:?}, this run's {:?}; go on with the configuration it was begun with",
+                        folder.display(),
+                        saved.spec(),
+                        beside.adapters.spec()
+                    )));
+                }
+                (&beside.adapters.flat, saved.flat)
             }
         };
         if place.size() != saved.size() {
