@@ -8,7 +8,7 @@ use lm::adapter::numbers_of;
 use lm::params::layout;
 
 /// The program and its libraries before a model is there.
-const PROGRAM: f64 = 0.25e9;
+const PROGRAM: f64 = 0.14e9;
 /// Widened copies of weights and of gradients that a product may hold (torch-ext: 8 Mi numbers each).
 const PIECES: f64 = 2.0 * 4.0 * (8 << 20) as f64;
 
@@ -105,7 +105,8 @@ pub fn estimate(needs: &Needs<'_>) -> Estimate {
     let head = rows * spec.vocab_size as f64 * 4.0 + 3.0 * tokens * hidden * width;
     // Gradients of the MLP's inner numbers, in fp32 where bf16 is widened, and of the residual stream.
     let backward = tokens * (6.0 * inner * 4.0 + 4.0 * hidden * width);
-    Estimate { weights, gradients, optimizer, activations, passing: rerun + head.max(backward) + PIECES }
+    let pieces = if needs.dtype == Dtype::Fp32 { 0.0 } else { PIECES };
+    Estimate { weights, gradients, optimizer, activations, passing: rerun + head.max(backward) + pieces }
 }
 
 /// What a layer keeps of a token.

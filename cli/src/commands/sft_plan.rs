@@ -123,7 +123,10 @@ impl Batches {
 }
 
 fn memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &SftConfig) {
-    let gib = |bytes: f64| format!("{:.2} GiB", bytes / f64::from(1 << 30));
+    let gib = |bytes: f64| match bytes / f64::from(1 << 30) {
+        small if small < 1.0 => format!("{:.0} MiB", small * 1024.0),
+        large => format!("{large:.2} GiB"),
+    };
     let numbers: i64 = lm::params::layout(spec).iter().map(lm::params::Entry::numel).sum();
     line(out, "model", &format!("{:.1} million parameters", numbers as f64 / 1e6));
     line(

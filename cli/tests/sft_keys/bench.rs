@@ -50,6 +50,18 @@ impl Bench {
     pub fn start(&self, name: &str, set: &[&str], more: &[&str]) -> (i32, String) {
         start(self.place.path(), name, &self.config, &[sets(set), more.to_vec()].concat())
     }
+
+    /// What `xplore config check` says of a run.
+    pub fn check(&self, set: &[&str]) -> String {
+        let file = self.path("checked.toml");
+        fs::write(&file, &self.config).unwrap();
+        let cache = format!("data.cache='{}'", self.path("checked-cache").display());
+        let mut command = assert_cmd::Command::cargo_bin("xplore").unwrap();
+        command.args(["config", "check", "--kind", "sft"]).arg(&file).args(sets(set)).args(["--set", &cache]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
 }
 
 fn sets<'a>(set: &[&'a str]) -> Vec<&'a str> {

@@ -68,3 +68,59 @@ fn utilisation_counts_against_the_given_peak() {
         same(&share, &run.column("tflops_per_second"));
     }
 }
+
+/// The accuracy of a judge with the summaries of the model in training, and the checkpoint that had the best of it.
+#[test]
+fn summaries_are_judged_and_the_best_checkpoint_is_kept() {
+    let bench = Bench::new();
+    let choice = |chosen: &str, rejected: &str| json!({"query": "which?", "chosen": chosen, "rejected": rejected});
+    let person = |uid: usize| {
+        json!({"uid": uid.to_string(), "history": [choice("warm space", "dry finance"), choice("stories", "reports")],
+               "targets": [choice("space", "finance"), choice("long", "dry")], "transfer": [choice("warm", "dry")]})
+    };
+    let people = bench.path("people.jsonl");
+    fs::write(&people, (0..4).map(|uid| person(uid).to_string() + "\n").collect::<String>()).unwrap();
+    let summaries = |more: &str| {
+        format!(
+            "validation.summaries={{people='{}', prompts='compact', sampling={{max_new_tokens=8}}, {more}judge={{model={{\
+             path='{}', dtype='fp32', device='cpu'}}, prompts='compact', mode='forced', orders='both'}}}}",
+            people.display(),
+            bench.model.display()
+        )
+    };
+    let set =
+        ["validation.every=2", "train.max_steps=6", "checkpoint.best=validation/accuracy", "checkpoint.keep_last=1"];
+    let run = bench.fit("judged", &[&set[..], &[&summaries("")]].concat());
+    for key in ["validation/accuracy", "validation/transfer_accuracy"] {
+        let found = run.column(key);
+        assert_eq!(found.len(), 3, "{key} every second step");
+        assert!(found.iter().all(|share| (0.0..=1.0).contains(share)), "{key}: {found:?}");
+    }
+    let accuracy = run.column("validation/accuracy");
+    let first_best = (0..3).find(|&i| accuracy.iter().all(|a| *a <= accuracy[i])).unwrap();
+    let link = fs::read_link(run.folder.join("checkpoints/best")).unwrap();
+    assert_eq!(link.to_string_lossy(), format!("step-{:06}", 2 * (first_best + 1)));
+    // One person of the four is judged on one target in-domain fewer ways: shares are multiples of 1/4, not of 1/8 or 1/16.
+    let one = bench.fit("one", &[&set[..], &[&summaries("max_people=1, settings=['full'], ")]].concat());
+    assert!(one.column("validation/accuracy").iter().all(|share| (share * 4.0).fract() == 0.0));
+    let streaming = bench.fit("streaming", &[&set[..], &[&summaries("settings=['streaming'], ")]].concat());
+    assert_eq!(streaming.column("validation/accuracy").len(), 3);
+}
+
+/// What `config check` says beforehand is what the run then does, and its memory is near what was held.
+#[test]
+fn the_plan_told_beforehand_is_what_happens() {
+    let bench = Bench::new();
+    let set = ["train.batch_size=5", "train.max_steps=0", "train.epochs=2", "train.tokens_per_microbatch=40"];
+    let run = bench.fit("planned", &set);
+    let sum = |key: &str| run.column(key).iter().sum::<f64>();
+    let said = bench.check(&set);
+    let expect = |words: String| assert!(said.contains(&words), "expected `{words}` in\n{said}");
+    expect(format!("{} of 5 sequences over 2.00 epochs", run.lines.len()));
+    expect(format!("{} sequences, {} tokens, {} trained", sum("sequences"), sum("tokens"), sum("trained_tokens")));
+    expect(format!("{:.2} passes of at most 40 tokens", sum("microbatches") / run.lines.len() as f64));
+    // A model this small is told of in MiB.
+    let told: f64 = said.split("passes       ").nth(1).unwrap().split(" MiB").next().unwrap().parse().unwrap();
+    let held = 1024.0 * run.column("memory/peak_gib").last().copied().unwrap();
+    assert!((0.6..1.7).contains(&(told / held)), "told {told} MiB, held {held}");
+}
