@@ -53,7 +53,9 @@ fn metrics(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let untimed = |line: &str| {
         let mut object: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
-        object.retain(|key, _| !key.starts_with("time/"));
+        // What the machine did differs from run to run.
+        let of_machine = |key: &str| key.starts_with("time/") || key.starts_with("memory/") || key == "mfu";
+        object.retain(|key, _| !of_machine(key) && key != "tflops_per_second");
         Value::Object(object)
     };
     text.lines().map(untimed).collect()
