@@ -12,12 +12,17 @@ const PROGRAM: f64 = 0.14e9;
 /// Widened copies of weights and of gradients that a product may hold (torch-ext: 8 Mi numbers each).
 const PIECES: f64 = 2.0 * 4.0 * (8 << 20) as f64;
 
-/// The most memory this process has held at once, GiB, as Linux counts it (VmHWM); `None` elsewhere.
-pub fn peak_gib() -> Option<f64> {
+/// The most memory this process has held at once, bytes, as Linux counts it (VmHWM); `None` elsewhere.
+pub fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / f64::from(1 << 20))
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The same in GiB.
+pub fn peak_gib() -> Option<f64> {
+    Some(peak_bytes()? as f64 / f64::from(1 << 30))
 }
 
 /// What decides how much memory a run takes.

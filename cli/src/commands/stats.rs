@@ -33,7 +33,7 @@ impl Stats {
             "decode_tokens_per_second": counts.decoded_tokens as f64 / counts.decode_seconds.max(1e-9),
             "forward_passes": counts.passes,
             "preemptions": counts.preemptions,
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": trainer::memory::peak_bytes(),
         });
         if rows_to_file {
             println!("{line}");
@@ -41,12 +41,4 @@ impl Stats {
             eprintln!("{line}");
         }
     }
-}
-
-/// The most memory this process held at once, in bytes, as Linux counts it; null elsewhere.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
