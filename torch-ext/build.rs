@@ -27,6 +27,7 @@ fn main() {
         .file("csrc/linear.cpp")
         .file("csrc/products.cpp")
         .file("csrc/functions.cpp")
+        .file("csrc/cross_entropy.cpp")
         .file("csrc/attention.cpp")
         .compile("xplore_shim");
 

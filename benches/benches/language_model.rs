@@ -26,9 +26,10 @@ fn training_pass(c: &mut Criterion) {
                 let (hidden, tape) =
                     model.forward_train(&batch, recompute, Trained::Weights { grads: &grads }).unwrap();
                 let at = Targets { rows: all(), targets: batch.ids.shallow_clone() };
-                let (dh, _) =
-                    score_and_backward(&model, &hidden, &at, 1.0, Some(&grads), |_, s| s.logprobs.full_like(-1e-4))
-                        .unwrap();
+                let (dh, _) = score_and_backward(&model, &hidden, &at, 1.0, Some(&grads), |_, s| {
+                    s.logprobs.full_like(-1e-4).into()
+                })
+                .unwrap();
                 black_box(model.backward(tape, dh)).unwrap();
             });
         });

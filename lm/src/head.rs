@@ -4,7 +4,7 @@
 //! give log-probabilities and entropy, take the loss's coefficients, and are turned in place into their own gradient.
 
 use tch::{Kind, Tensor};
-use torch_ext::Weight;
+use torch_ext::{EntropyTerm, Weight};
 
 use crate::{Decoder, LmError, Params};
 
@@ -27,6 +27,21 @@ pub struct Scores {
     pub logprobs: Tensor,
     /// Entropies.
     pub entropy: Tensor,
+}
+
+/// The loss's derivatives by the [`Scores`] of some targets.
+#[derive(Debug)]
+pub struct Coefficients {
+    /// d loss / d log-probability, [m].
+    pub logprob: Tensor,
+    /// d loss / d entropy, [m]; none where the loss has no part in it.
+    pub entropy: Option<Tensor>,
+}
+
+impl From<Tensor> for Coefficients {
+    fn from(logprob: Tensor) -> Self {
+        Self { logprob, entropy: None }
+    }
 }
 
 fn chunk_rows(vocab: i64) -> i64 {
@@ -82,8 +97,8 @@ pub fn logits(model: &Decoder, hidden: &Tensor, rows: &Tensor) -> Result<Tensor,
 }
 
 /// Scores with gradients. For each chunk, `coefficients(first, scores)` gets the chunk's scores (its first target's index
-/// and [m] tensors) and returns d loss / d logprob, [m]. The gradients of norm and projection are added to `grads`, if
-/// they are trained. Returns the gradient with respect to `hidden` and the scores of all targets.
+/// and [m] tensors) and returns the loss's derivatives by them. The gradients of norm and projection are added to `grads`,
+/// if they are trained. Returns the gradient with respect to `hidden` and the scores of all targets.
 ///
 /// # Errors
 /// If libtorch fails (memory).
@@ -93,7 +108,7 @@ pub fn score_and_backward(
     at: &Targets,
     temperature: f64,
     grads: Option<&Params>,
-    mut coefficients: impl FnMut(i64, &Scores) -> Tensor,
+    mut coefficients: impl FnMut(i64, &Scores) -> Coefficients,
 ) -> Result<(Tensor, Scores), LmError> {
     let (norm, projection) = model.params.head();
     let grads = grads.map(Params::head);
@@ -111,8 +126,12 @@ pub fn score_and_backward(
             let mut logits = chunk_logits(&h, &projection, temperature)?;
             let found = torch_ext::cross_entropy(&logits, &targets)?;
             let scores = Scores { logprobs: found.logprobs, entropy: found.entropy };
-            let c = (coefficients(begin, &scores) / temperature).to_kind(Kind::Float).contiguous();
-            torch_ext::cross_entropy_backward(&mut logits, &targets, &found.lse, &c)?;
+            // By the undivided logits.
+            let scaled = |c: Tensor| (c / temperature).to_kind(Kind::Float).contiguous();
+            let Coefficients { logprob, entropy: of_entropy } = coefficients(begin, &scores);
+            let (c, e) = (scaled(logprob), of_entropy.map(scaled));
+            let term = e.as_ref().map(|e| EntropyTerm { entropy: &scores.entropy, coefficients: e });
+            torch_ext::cross_entropy_backward(&mut logits, &targets, &found.lse, &c, term)?;
             dh.push(torch_ext::input_gradient(&logits, &projection)?);
             if let Some((_, projection_grad)) = &grads {
                 torch_ext::add_weight_gradient(projection_grad, &logits, &h)?;

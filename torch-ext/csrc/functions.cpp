@@ -309,50 +309,6 @@ int xt_add_weight_gradient(Tensor* grad, Tensor* dy, Tensor* x) {
   });
 }
 
-// result: logsumexp, log-probabilities of the targets, entropies.
-int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
-  return guarded([&] {
-    torch::NoGradGuard no_grad;
-    const int64_t rows = logits->size(0), vocab = logits->size(1);
-    if (!logits->device().is_cpu()) {
-      Tensor lse = logits->logsumexp({-1}, true);
-      Tensor logprobs = (logits->gather(-1, targets->unsqueeze(-1)) - lse).squeeze(-1);
-      Tensor shifted = *logits - lse;
-      result[2] = new Tensor(-(shifted.exp() * shifted).sum(-1));
-      result[1] = new Tensor(logprobs);
-      result[0] = new Tensor(lse.squeeze(-1));
-      return;
-    }
-    Tensor found = at::empty({3, rows}, logits->options());
-    float *lse = floats(found), *logprobs = lse + rows, *entropy = logprobs + rows;
-    const float* numbers = floats(*logits);
-    const int64_t* ids = targets->const_data_ptr<int64_t>();
-    at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
-      xplore::cross_entropy_rows(numbers, ids, lse, logprobs, entropy, b, e, vocab);
-    });
-    for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
-  });
-}
-
-// Turns logits into the gradient of sum_r coefficients[r] * logprobs[r] with respect to them, in place.
-int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tensor* coefficients) {
-  return guarded([&] {
-    torch::NoGradGuard no_grad;
-    const int64_t rows = logits->size(0), vocab = logits->size(1);
-    if (!logits->device().is_cpu()) {
-      Tensor c = coefficients->unsqueeze(-1);
-      logits->sub_(lse->unsqueeze(-1)).exp_().mul_(-c).scatter_add_(-1, targets->unsqueeze(-1), c);
-      return;
-    }
-    float* numbers = floats(*logits);
-    const float *sums = floats(*lse), *c = floats(*coefficients);
-    const int64_t* ids = targets->const_data_ptr<int64_t>();
-    at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
-      xplore::cross_entropy_rows_backward(numbers, ids, sums, c, b, e, vocab);
-    });
-  });
-}
-
 // Of a contiguous tensor.
 int xt_sum_of_squares(Tensor* x, double* result) {
   return guarded([&] {

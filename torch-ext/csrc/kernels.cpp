@@ -201,6 +201,21 @@ EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets,
   }
 }
 
+EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets, const float* lse,
+                                          const float* coefficients, const float* entropy,
+                                          const float* entropy_coefficients, int64_t begin, int64_t end,
+                                          int64_t vocab) {
+  for (int64_t r = begin; r < end; ++r) {
+    float* row = logits + r * vocab;
+    const float c = coefficients[r], l = lse[r], h = entropy[r], w = entropy_coefficients[r];
+    for (int64_t i = 0; i < vocab; ++i) {
+      const float d = row[i] - l;
+      row[i] = -expf(d) * (c + w * (d + h));
+    }
+    row[targets[r]] += c;
+  }
+}
+
 template <class T>
 INSIDE double squares(const T* x, int64_t begin, int64_t end) {
   double sum = 0;

@@ -57,6 +57,10 @@ void cross_entropy_rows(const float* logits, const int64_t* targets, float* lse,
 // Logits become the gradient of sum_r coefficients[r] * logprobs[r] with respect to them.
 void cross_entropy_rows_backward(float* logits, const int64_t* targets, const float* lse, const float* coefficients,
                                  int64_t begin, int64_t end, int64_t vocab);
+// The same of sum_r coefficients[r] * logprobs[r] + entropy_coefficients[r] * entropy[r].
+void cross_entropy_rows_backward(float* logits, const int64_t* targets, const float* lse, const float* coefficients,
+                                 const float* entropy, const float* entropy_coefficients, int64_t begin, int64_t end,
+                                 int64_t vocab);
 
 // sum of x[i]^2; fp32 over 1024 numbers at most, double beyond.
 double sum_of_squares(const float* x, int64_t begin, int64_t end);

@@ -50,6 +50,8 @@ unsafe extern "C" {
         targets: *mut C_tensor,
         lse: *mut C_tensor,
         coefficients: *mut C_tensor,
+        entropy: *mut C_tensor,
+        entropy_coefficients: *mut C_tensor,
     ) -> c_int;
     pub(crate) fn xt_sum_of_squares(x: *mut C_tensor, result: *mut f64) -> c_int;
     pub(crate) fn xt_dropout_mask(mask: *mut C_tensor, probability: f64, seed: u64) -> c_int;

@@ -130,60 +130,7 @@ pub fn add_weight_gradient(grad: &Tensor, dy: &Tensor, x: &Tensor) -> Result<(),
     ffi::check(unsafe { ffi::xt_add_weight_gradient(ffi::raw(grad), ffi::raw(dy), ffi::raw(x)) })
 }
 
-/// What [`cross_entropy`] says of each row, fp32, nats.
-#[derive(Debug)]
-pub struct CrossEntropy {
-    /// log Σ exp(logits), [rows].
-    pub lse: Tensor,
-    /// Log-probability of the target, [rows].
-    pub logprobs: Tensor,
-    /// Entropy of the distribution, [rows].
-    pub entropy: Tensor,
-}
-
-/// Log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: [rows], int64. No gradients:
-/// [`cross_entropy_backward`] is the way back.
-///
-/// # Errors
-/// If shapes, dtypes or targets do not fit.
-pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<CrossEntropy, TorchError> {
-    check_logits(logits, targets)?;
-    // SAFETY: live tensors in, three new ones out; shapes and dtypes were checked, targets lie inside the vocabulary.
-    let [lse, logprobs, entropy] =
-        ffi::several(|made| unsafe { ffi::xt_cross_entropy(ffi::raw(logits), ffi::raw(targets), made) })?;
-    Ok(CrossEntropy { lse, logprobs, entropy })
-}
-
-/// Turns `logits` in place into the gradient of `Σ coefficients[r] · logprob[r]` with respect to them:
-/// `coefficients · (onehot(target) - softmax)`. `lse` is [`CrossEntropy::lse`]; coefficients: [rows], fp32.
-///
-/// # Errors
-/// If shapes, dtypes or targets do not fit.
-pub fn cross_entropy_backward(
-    logits: &mut Tensor,
-    targets: &Tensor,
-    lse: &Tensor,
-    coefficients: &Tensor,
-) -> Result<(), TorchError> {
-    check_logits(logits, targets)?;
-    for (name, t) in [("lse", lse), ("coefficients", coefficients)] {
-        let fits = t.size() == targets.size() && t.kind() == Kind::Float && t.is_contiguous();
-        ensure(fits, || format!("cross_entropy_backward: {name} is {:?} {:?}", t.size(), t.kind()))?;
-    }
-    // SAFETY: four live tensors whose shapes and dtypes were checked; the first is updated in place.
-    ffi::check(unsafe {
-        ffi::xt_cross_entropy_backward(ffi::raw(logits), ffi::raw(targets), ffi::raw(lse), ffi::raw(coefficients))
-    })
-}
-
-fn check_logits(logits: &Tensor, targets: &Tensor) -> Result<(), TorchError> {
-    let fits = logits.dim() == 2 && logits.kind() == Kind::Float && logits.is_contiguous() && logits.size()[1] > 0;
-    let ids = targets.kind() == Kind::Int64 && targets.is_contiguous() && targets.size() == logits.size()[..1];
-    ensure(fits && ids, || format!("cross_entropy: logits are {:?}, targets {:?}", logits.size(), targets.size()))?;
-    check_ids("cross_entropy", targets, logits.size()[1])
-}
-
-fn check_ids(what: &str, ids: &Tensor, bound: i64) -> Result<(), TorchError> {
+pub(crate) fn check_ids(what: &str, ids: &Tensor, bound: i64) -> Result<(), TorchError> {
     // On a GPU looking at them would stop the queue; its own kernels check.
     if ids.numel() == 0 || ids.device() != Device::Cpu {
         return Ok(());

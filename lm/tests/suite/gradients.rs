@@ -1,12 +1,13 @@
 //! The explicit way back against plain autograd through the whole model.
 
-use lm::head::{Scores, Targets, score_and_backward};
+use lm::head::{Coefficients, Scores, Targets, score_and_backward};
 use lm::{Decoder, Packed, Params, Recompute, Trained};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids, sequences, spec, weights};
 
-/// A loss: the weighted sum of log-probabilities, `sum(weights[i] · logprob(targets[i] after token rows[i]))`.
+/// A loss: the weighted sum of log-probabilities, `sum(weights[i] · logprob(targets[i] after token rows[i]))`, and perhaps of
+/// the entropies there.
 #[derive(Default)]
 pub struct Weighted {
     /// Tokens of the packed batch that predict.
@@ -15,6 +16,8 @@ pub struct Weighted {
     pub targets: Vec<i64>,
     /// How much each counts.
     pub weights: Vec<f32>,
+    /// How much each entropy counts.
+    pub entropies: Option<Vec<f32>>,
 }
 
 impl Weighted {
@@ -53,10 +56,12 @@ fn add_layerwise(
     recompute: Recompute,
 ) -> Scores {
     let weights = Tensor::from_slice(&wanted.weights);
+    let entropies = wanted.entropies.as_deref().map(Tensor::from_slice);
     let (hidden, tape) = model.forward_train(batch, recompute, Trained::Weights { grads }).unwrap();
     let (grad_hidden, scores) =
         score_and_backward(model, &hidden, &wanted.at(), temperature, Some(grads), |begin, scores| {
-            weights.narrow(0, begin, scores.logprobs.size()[0])
+            let part = |t: &Tensor| t.narrow(0, begin, scores.logprobs.size()[0]);
+            Coefficients { logprob: part(&weights), entropy: entropies.as_ref().map(part) }
         })
         .unwrap();
     model.backward(tape, grad_hidden).unwrap();
@@ -70,8 +75,14 @@ pub fn autograd(params: &Params, batch: &Packed, wanted: &Weighted, temperature:
     let model = Decoder::new(copy);
     let logits = model.logits(batch).unwrap().index_select(0, &Tensor::from_slice(&wanted.rows)) / temperature;
     let targets = Tensor::from_slice(&wanted.targets).unsqueeze(-1);
-    let logprobs = logits.log_softmax(-1, Kind::Float).gather(-1, &targets, false).squeeze_dim(-1);
-    (&logprobs * Tensor::from_slice(&wanted.weights)).sum(Kind::Float).backward();
+    let all = logits.log_softmax(-1, Kind::Float);
+    let logprobs = all.gather(-1, &targets, false).squeeze_dim(-1);
+    let mut loss = (&logprobs * Tensor::from_slice(&wanted.weights)).sum(Kind::Float);
+    if let Some(weights) = &wanted.entropies {
+        let entropy = -(all.exp() * &all).sum_dim_intlist(&[-1][..], false, Kind::Float);
+        loss += (entropy * Tensor::from_slice(weights)).sum(Kind::Float);
+    }
+    loss.backward();
     let mut grads = Params::zeros(params.spec(), Kind::Float, Device::Cpu).unwrap();
     grads.flat = model.params.flat.grad();
     (grads, logprobs.detach())
@@ -109,6 +120,25 @@ fn the_explicit_way_back_is_autograds() {
                 close(&what, &scores.logprobs, &logprobs, 1e-5);
                 every_parameter_is_close(&what, &grads, &expected, 1e-5);
             }
+        }
+    }
+}
+
+/// Entropies in the loss, beside log-probabilities and alone.
+#[test]
+fn entropies_have_gradients() {
+    let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
+    let mut both = wanted(&batch);
+    both.entropies = Some((0..both.rows.len()).map(|i| ((i * 5 % 9) as f32 - 3.0) / 4.0).collect());
+    let mut alone = wanted(&batch);
+    (alone.weights, alone.entropies) = (vec![0.0; alone.rows.len()], both.entropies.clone());
+    for (family, tied) in VARIANTS {
+        let model = decoder(family, tied);
+        for (temperature, wanted, parts) in [(1.0, &both, "both"), (0.7, &both, "both"), (1.3, &alone, "alone")] {
+            let what = format!("{family:?}, tied {tied}, temperature {temperature}, {parts}");
+            let (expected, _) = autograd(&model.params, &batch, wanted, temperature);
+            let (grads, _) = layerwise(&model, &batch, wanted, temperature, Recompute::Nothing);
+            every_parameter_is_close(&what, &grads, &expected, 1e-5);
         }
     }
 }

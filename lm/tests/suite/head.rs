@@ -57,7 +57,7 @@ fn chunks_of_the_logits_do_not_show() {
     let coefficients = Tensor::from_slice(&wanted.weights);
     let (_, chunked) = head::score_and_backward(&model, &hidden, &wanted.at(), 0.7, Some(&grads), |begin, scores| {
         begins.push((begin, scores.logprobs.size()[0], scores.entropy.size()[0]));
-        coefficients.narrow(0, begin, scores.logprobs.size()[0])
+        coefficients.narrow(0, begin, scores.logprobs.size()[0]).into()
     })
     .unwrap();
     assert_eq!(begins, [(0, 32, 32), (32, 32, 32), (64, 11, 11)]);

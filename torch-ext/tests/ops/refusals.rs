@@ -1,7 +1,7 @@
 //! Wrong arguments come back as errors that name what is wrong; none of them ends the process.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{AdamW, HeadNorms, PagedQueries, TorchError, Weight};
+use torch_ext::{AdamW, EntropyTerm, HeadNorms, PagedQueries, TorchError, Weight};
 
 use crate::{normal, rotations};
 
@@ -46,9 +46,14 @@ fn gradients_and_losses_that_do_not_fit() {
     let mut logits = x.copy();
     let short = normal(5, &[3]);
     refused(
-        torch_ext::cross_entropy_backward(&mut logits, &ids(&[0, 1, 2, 3]), &short, &normal(6, &[4])),
+        torch_ext::cross_entropy_backward(&mut logits, &ids(&[0, 1, 2, 3]), &short, &normal(6, &[4]), None),
         "cross_entropy_backward: lse",
     );
+    let fits = normal(6, &[4]);
+    for (entropy, coefficients, named) in [(&short, &fits, "entropy is [3]"), (&fits, &short, "coefficients is [3]")] {
+        let term = Some(EntropyTerm { entropy, coefficients });
+        refused(torch_ext::cross_entropy_backward(&mut logits, &ids(&[0, 1, 2, 3]), &fits, &fits, term), named);
+    }
     refused(torch_ext::embedding_backward(&x, &ids(&[0, 1, 2, 6]), &w), "expected 0 to 5");
     refused(torch_ext::embedding_backward(&x, &ids(&[0, 1, 2]), &w), "embedding_backward");
     refused(torch_ext::dropout_mask(&[2], 1.0, 1), "dropout_mask");

@@ -1,7 +1,7 @@
 //! What training has beyond the forward pass: gradients in bf16, gradients into buffers, the loss, dropout.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{HeadNorms, Weight};
+use torch_ext::{EntropyTerm, HeadNorms, Weight};
 
 use crate::{close, distance, leaf, normal, rotations};
 
@@ -112,7 +112,11 @@ fn cross_entropy_is_its_formula() {
         let logprobs = exact.log_softmax(-1, Kind::Double);
         let picked = logprobs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1);
         let entropy = -(logprobs.exp() * &logprobs).sum_dim_intlist(&[-1i64][..], false, Kind::Double);
-        let want = torch_ext::grad(&[&picked], &[&c.to_kind(Kind::Double)], &[&exact]).unwrap().remove(0);
+        let want = {
+            let kept = leaf(&logits, Kind::Double);
+            let picked = kept.log_softmax(-1, Kind::Double).gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1);
+            torch_ext::grad(&[&picked], &[&c.to_kind(Kind::Double)], &[&kept]).unwrap().remove(0)
+        };
 
         let found = torch_ext::cross_entropy(&logits, &targets).unwrap();
         let what = format!("{rows} × {vocab}");
@@ -123,8 +127,16 @@ fn cross_entropy_is_its_formula() {
         near(&format!("{what}, logprobs"), &found.logprobs, &picked);
         near(&format!("{what}, entropy"), &found.entropy, &entropy);
         let mut gradient = logits.copy();
-        torch_ext::cross_entropy_backward(&mut gradient, &targets, &found.lse, &c).unwrap();
+        torch_ext::cross_entropy_backward(&mut gradient, &targets, &found.lse, &c, None).unwrap();
         near(&format!("{what}, gradient"), &gradient, &want);
+
+        let e = normal(3, &[rows]);
+        let wide = |t: &Tensor| t.to_kind(Kind::Double);
+        let want = torch_ext::grad(&[&picked, &entropy], &[&wide(&c), &wide(&e)], &[&exact]).unwrap().remove(0);
+        let mut gradient = logits.copy();
+        let term = EntropyTerm { entropy: &found.entropy, coefficients: &e };
+        torch_ext::cross_entropy_backward(&mut gradient, &targets, &found.lse, &c, Some(term)).unwrap();
+        near(&format!("{what}, gradient with entropy"), &gradient, &want);
     }
 }
 

@@ -137,7 +137,7 @@ pub fn accumulate(
                 let error = (&t.ratio - 1.0).abs().max().double_value(&[]);
                 sums.first_ratio_error = Some(sums.first_ratio_error.unwrap_or(0.0).max(error));
             }
-            t.derivative / total as f64
+            (t.derivative / total as f64).into()
         };
         let (dh, _) = score_and_backward(&model.decoder, &hidden, &at, temperature, Some(grads), coefficients)?;
         model.decoder.backward(tape, dh)?;

@@ -76,7 +76,7 @@ pub fn accumulate(trainee: &Trainee, rows: &[Sequence], how: How) -> Result<(f64
         let (packed, at) = packed(trainee, &part)?;
         let trained = trainee.trained(how.seed.wrapping_add(i as u64));
         let (hidden, tape) = model.forward_train(&packed, how.recompute, trained)?;
-        let coefficients = |_: i64, scores: &Scores| scores.logprobs.full_like(-1.0 / total);
+        let coefficients = |_: i64, scores: &Scores| scores.logprobs.full_like(-1.0 / total).into();
         let (dh, scores) = score_and_backward(model, &hidden, &at, 1.0, trained.weight_grads(), coefficients)?;
         drop(hidden);
         model.backward(tape, dh)?;

@@ -1,0 +1,82 @@
+// Log-probabilities and entropies of logits, and their way back in place.
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include "guard.h"
+#include "kernels.h"
+
+using at::Tensor;
+using xplore::guarded;
+
+namespace {
+
+const float* floats(const Tensor& t) { return t.const_data_ptr<float>(); }
+
+// The way back by operations every device has; entropy and entropy_coefficients may be null.
+void backward_plain(Tensor& logits, const Tensor& targets, const Tensor& lse, const Tensor& coefficients,
+                    const Tensor* entropy, const Tensor* entropy_coefficients) {
+  const Tensor c = coefficients.unsqueeze(-1);
+  logits.sub_(lse.unsqueeze(-1));
+  if (entropy) {
+    const Tensor p = logits.exp();
+    logits.add_(entropy->unsqueeze(-1)).mul_(entropy_coefficients->unsqueeze(-1)).add_(c).mul_(p).neg_();
+  } else {
+    logits.exp_().mul_(-c);
+  }
+  logits.scatter_add_(-1, targets.unsqueeze(-1), c);
+}
+
+}  // namespace
+
+extern "C" {
+
+// result: logsumexp, log-probabilities of the targets, entropies.
+int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const int64_t rows = logits->size(0), vocab = logits->size(1);
+    if (!logits->device().is_cpu()) {
+      Tensor lse = logits->logsumexp({-1}, true);
+      Tensor logprobs = (logits->gather(-1, targets->unsqueeze(-1)) - lse).squeeze(-1);
+      Tensor shifted = *logits - lse;
+      result[2] = new Tensor(-(shifted.exp() * shifted).sum(-1));
+      result[1] = new Tensor(logprobs);
+      result[0] = new Tensor(lse.squeeze(-1));
+      return;
+    }
+    Tensor found = at::empty({3, rows}, logits->options());
+    float *lse = found.mutable_data_ptr<float>(), *logprobs = lse + rows, *entropy = logprobs + rows;
+    const float* numbers = floats(*logits);
+    const int64_t* ids = targets->const_data_ptr<int64_t>();
+    at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
+      xplore::cross_entropy_rows(numbers, ids, lse, logprobs, entropy, b, e, vocab);
+    });
+    for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
+  });
+}
+
+// Turns logits into the gradient of sum_r coefficients[r] * logprobs[r] + entropy_coefficients[r] * entropy[r] with
+// respect to them, in place. entropy and entropy_coefficients may be null: then without that term.
+int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tensor* coefficients, Tensor* entropy,
+                              Tensor* entropy_coefficients) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const int64_t rows = logits->size(0), vocab = logits->size(1);
+    if (!logits->device().is_cpu()) {
+      backward_plain(*logits, *targets, *lse, *coefficients, entropy, entropy_coefficients);
+      return;
+    }
+    float* numbers = logits->mutable_data_ptr<float>();
+    const float *sums = floats(*lse), *c = floats(*coefficients);
+    const float* h = entropy ? floats(*entropy) : nullptr;
+    const float* weights = entropy ? floats(*entropy_coefficients) : nullptr;
+    const int64_t* ids = targets->const_data_ptr<int64_t>();
+    at::parallel_for(0, rows, 1, [&](int64_t b, int64_t e) {
+      if (entropy)
+        xplore::cross_entropy_rows_backward(numbers, ids, sums, c, h, weights, b, e, vocab);
+      else
+        xplore::cross_entropy_rows_backward(numbers, ids, sums, c, b, e, vocab);
+    });
+  });
+}
+}
