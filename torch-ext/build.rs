@@ -29,6 +29,7 @@ fn main() {
         .file("csrc/functions.cpp")
         .file("csrc/cross_entropy.cpp")
         .file("csrc/attention.cpp")
+        .file("csrc/prefix_attention.cpp")
         .compile("xplore_shim");
 
     // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.

@@ -1,18 +1,51 @@
-//! Packed batches: sequences laid end to end, with their borders.
+//! Packed batches: sequences laid end to end, with their borders. Sequences that begin alike can share those tokens.
+
+use std::ops::Range;
 
 use tch::{Device, Tensor};
 
 use crate::LmError;
 
-/// Sequences laid end to end. Attention never crosses a border, positions begin anew at each.
+/// Segments laid end to end. A segment is a sequence, or the beginning that several share, or what follows that beginning
+/// in one of them, a branch. Attention goes from a branch to itself and its beginning, else never across a border.
 #[derive(Debug)]
 pub struct Packed {
     /// Token ids, [tokens], int64.
     pub ids: Tensor,
     /// Position of each token in its sequence, [tokens], int64.
     pub positions: Tensor,
-    /// 0, end of the first sequence, …, tokens.
+    /// 0, end of the first segment, …, tokens.
     pub cu_seqlens: Vec<i64>,
+    /// For each segment the index of the one it continues; -1 where that is none.
+    pub prefix_of: Vec<i64>,
+}
+
+/// Sequences that begin with the same tokens, each `prefix` followed by one of `branches`.
+#[derive(Clone, Debug)]
+pub struct SharedPrefix<'a> {
+    /// What they share. Without it the branches are sequences like any other.
+    pub prefix: &'a [u32],
+    /// What follows, in each of them.
+    pub branches: Vec<&'a [u32]>,
+}
+
+/// Where a branch lies in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Index of its segment: its tokens are `cu_seqlens[segment]..cu_seqlens[segment + 1]`.
+    pub segment: usize,
+    /// These tokens.
+    pub tokens: Range<i64>,
+    /// The tokens of the segment that it continues.
+    pub prefix: Option<Range<i64>>,
+}
+
+impl Branch {
+    /// The token of the batch that predicts the branch's token `i`. None for the first of a sequence. The prefix's last
+    /// token predicts the first of every branch.
+    pub fn predictor(&self, i: i64) -> Option<i64> {
+        if i > 0 { Some(self.tokens.start + i - 1) } else { self.prefix.as_ref().map(|p| p.end - 1) }
+    }
 }
 
 impl Packed {
@@ -21,9 +54,7 @@ impl Packed {
     /// # Errors
     /// If there is none, or one is empty or longer than `max_positions`.
     pub fn new<S: AsRef<[u32]>>(sequences: &[S], max_positions: usize, device: Device) -> Result<Self, LmError> {
-        let mut ids = Vec::new();
-        let mut positions = Vec::new();
-        let mut cu_seqlens = vec![0];
+        let mut packing = Packing::default();
         for (index, sequence) in sequences.iter().enumerate() {
             let sequence = sequence.as_ref();
             if sequence.is_empty() || sequence.len() > max_positions {
@@ -32,15 +63,41 @@ impl Packed {
                     "sequence {index} of the batch has {length} tokens; the model takes 1 to {max_positions}"
                 )));
             }
-            ids.extend(sequence.iter().map(|&id| i64::from(id)));
-            positions.extend(0..sequence.len() as i64);
-            cu_seqlens.push(ids.len() as i64);
+            packing.push(sequence, 0, -1);
         }
-        if ids.is_empty() {
-            return Err(LmError::Request("a batch needs at least one sequence".into()));
+        packing.finish(device)
+    }
+
+    /// Packs sequences of which groups begin alike: the tokens of each prefix once, then those of its branches. What the
+    /// model computes is what it computes for each sequence in full, except where its rotations depend on a sequence's
+    /// length ([`crate::Rope::varies_with_length`]).
+    ///
+    /// # Errors
+    /// If there is no branch, a group has none, a branch is empty, or prefix and branch together are longer than
+    /// `max_positions`.
+    pub fn with_shared_prefixes(
+        groups: &[SharedPrefix<'_>],
+        max_positions: usize,
+        device: Device,
+    ) -> Result<Self, LmError> {
+        let mut packing = Packing::default();
+        for (index, SharedPrefix { prefix, branches }) in groups.iter().enumerate() {
+            if branches.is_empty() {
+                return Err(LmError::Request(format!("group {index} of the batch has no branches")));
+            }
+            let of = if prefix.is_empty() { -1 } else { packing.push(prefix, 0, -1) };
+            for (b, branch) in branches.iter().enumerate() {
+                let (shared, own) = (prefix.len(), branch.len());
+                if branch.is_empty() || shared + own > max_positions {
+                    return Err(LmError::Request(format!(
+                        "branch {b} of group {index} has {own} tokens after {shared} of prefix; the model takes at least 1, \
+                         and {max_positions} together"
+                    )));
+                }
+                packing.push(branch, shared, of);
+            }
         }
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
-        Ok(Self { ids: tensor(&ids), positions: tensor(&positions), cu_seqlens })
+        packing.finish(device)
     }
 
     /// Tokens in all.
@@ -48,9 +105,123 @@ impl Packed {
         self.cu_seqlens[self.cu_seqlens.len() - 1]
     }
 
-    /// Index of each sequence's last token, [sequences], int64.
+    /// Index of each segment's last token, [segments], int64.
     pub fn last_tokens(&self) -> Tensor {
         let last: Vec<i64> = self.cu_seqlens[1..].iter().map(|end| end - 1).collect();
         Tensor::from_slice(&last).to_device(self.ids.device())
+    }
+
+    /// All sequences in the order in which they were given: each one's branch, or where it shares nothing all of it.
+    pub fn branches(&self) -> Vec<Branch> {
+        let tokens = |segment: usize| self.cu_seqlens[segment]..self.cu_seqlens[segment + 1];
+        let branch = |(segment, &of): (usize, &i64)| Branch {
+            segment,
+            tokens: tokens(segment),
+            prefix: usize::try_from(of).ok().map(tokens),
+        };
+        self.prefix_of.iter().enumerate().filter(|&(s, _)| !self.is_prefix(s)).map(branch).collect()
+    }
+
+    /// Whether any segment continues another.
+    pub(crate) fn shares(&self) -> bool {
+        self.prefix_of.iter().any(|&of| of >= 0)
+    }
+
+    /// For each segment its tokens, and the length of the sequence they belong to; of a prefix, that of the longest.
+    pub(crate) fn runs(&self) -> Vec<(i64, i64)> {
+        let own: Vec<i64> = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]).collect();
+        let mut whole = own.clone();
+        for (s, &of) in self.prefix_of.iter().enumerate() {
+            if let Ok(of) = usize::try_from(of) {
+                whole[s] += own[of];
+                whole[of] = whole[of].max(whole[s]);
+            }
+        }
+        own.into_iter().zip(whole).collect()
+    }
+
+    /// The branches of a prefix stand right behind it.
+    fn is_prefix(&self, segment: usize) -> bool {
+        self.prefix_of.get(segment + 1) == Some(&(segment as i64))
+    }
+}
+
+/// A batch in the making.
+#[derive(Default)]
+struct Packing {
+    ids: Vec<i64>,
+    positions: Vec<i64>,
+    ends: Vec<i64>,
+    prefix_of: Vec<i64>,
+}
+
+impl Packing {
+    /// Adds a segment whose first token stands at `position`; its index.
+    fn push(&mut self, tokens: &[u32], position: usize, prefix_of: i64) -> i64 {
+        self.ids.extend(tokens.iter().map(|&id| i64::from(id)));
+        self.positions.extend((position..position + tokens.len()).map(|p| p as i64));
+        self.ends.push(self.ids.len() as i64);
+        self.prefix_of.push(prefix_of);
+        self.prefix_of.len() as i64 - 1
+    }
+
+    fn finish(self, device: Device) -> Result<Packed, LmError> {
+        if self.ids.is_empty() {
+            return Err(LmError::Request("a batch needs at least one sequence".into()));
+        }
+        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        let (ids, positions) = (tensor(&self.ids), tensor(&self.positions));
+        let cu_seqlens = std::iter::once(0).chain(self.ends).collect();
+        Ok(Packed { ids, positions, cu_seqlens, prefix_of: self.prefix_of })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack(groups: &[(&[u32], &[&[u32]])]) -> Result<Packed, LmError> {
+        let groups: Vec<SharedPrefix<'_>> =
+            groups.iter().map(|&(prefix, branches)| SharedPrefix { prefix, branches: branches.to_vec() }).collect();
+        Packed::with_shared_prefixes(&groups, 5, Device::Cpu)
+    }
+
+    #[test]
+    fn branches_go_on_where_their_prefix_ends() {
+        let batch = pack(&[(&[1, 2], &[&[3, 4, 5], &[6]]), (&[], &[&[7, 8], &[9]]), (&[10], &[&[11]])]).unwrap();
+        assert_eq!(Vec::<i64>::try_from(&batch.ids).unwrap(), (1..=11).collect::<Vec<_>>());
+        assert_eq!(Vec::<i64>::try_from(&batch.positions).unwrap(), [0, 1, 2, 3, 4, 2, 0, 1, 0, 0, 1]);
+        assert_eq!(batch.cu_seqlens, [0, 2, 5, 6, 8, 9, 10, 11]);
+        assert_eq!(batch.prefix_of, [-1, 0, 0, -1, -1, -1, 5]);
+        assert_eq!(batch.runs(), [(2, 5), (3, 5), (1, 3), (2, 2), (1, 1), (1, 2), (1, 2)]);
+        let found = batch.branches();
+        let segments: Vec<usize> = found.iter().map(|b| b.segment).collect();
+        assert_eq!(segments, [1, 2, 3, 4, 6]);
+        assert_eq!(found[1], Branch { segment: 2, tokens: 5..6, prefix: Some(0..2) });
+        assert_eq!([0, 1, 2].map(|i| found[0].predictor(i)), [Some(1), Some(2), Some(3)]);
+        assert_eq!([0, 1].map(|i| found[2].predictor(i)), [None, Some(6)]);
+    }
+
+    #[test]
+    fn plain_sequences_are_branches_without_prefix() {
+        let batch = Packed::new(&[vec![1, 2], vec![3]], 5, Device::Cpu).unwrap();
+        assert_eq!(batch.prefix_of, [-1, -1]);
+        assert_eq!(batch.runs(), [(2, 2), (1, 1)]);
+        assert!(!batch.shares());
+        let tokens: Vec<Range<i64>> = batch.branches().into_iter().map(|b| b.tokens).collect();
+        assert_eq!(tokens, [0..2, 2..3]);
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_refused() {
+        let refused = |groups: &[(&[u32], &[&[u32]])], expect: &str| {
+            let error = pack(groups).unwrap_err().to_string();
+            assert!(error.contains(expect), "expected `{expect}` in: {error}");
+        };
+        refused(&[], "at least one");
+        refused(&[(&[1], &[&[2]]), (&[1, 2], &[])], "group 1 of the batch has no branches");
+        refused(&[(&[1], &[&[2], &[]])], "branch 1 of group 0 has 0 tokens after 1");
+        refused(&[(&[1, 2, 3], &[&[4, 5], &[6, 7, 8]])], "branch 1 of group 0 has 3 tokens after 3");
+        refused(&[(&[], &[&[]])], "branch 0 of group 0 has 0 tokens after 0");
     }
 }

@@ -136,8 +136,7 @@ impl Decoder {
 
     /// cos and sin of each token's angles.
     fn rotations(&self, batch: &Packed) -> (Tensor, Tensor) {
-        let lengths = batch.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]);
-        self.rotary.at(&batch.positions, lengths.map(|n| (n, n)))
+        self.rotary.at(&batch.positions, batch.runs().into_iter())
     }
 
     /// Embeds token ids, [tokens] → [tokens, hidden].

@@ -14,7 +14,7 @@ pub const CHUNK_ELEMENTS: i64 = 16 << 20;
 /// Where log-probabilities are wanted: the token at `rows[i]` of the batch predicts `targets[i]`.
 #[derive(Debug)]
 pub struct Targets {
-    /// Indices into the packed batch, each at most once, [n], int64.
+    /// Indices into the packed batch, [n], int64. The last token of a shared prefix may stand here once a branch.
     pub rows: Tensor,
     /// Token ids, [n], int64.
     pub targets: Tensor,
@@ -143,9 +143,10 @@ pub fn score_and_backward(
     })?;
     let dh = Tensor::cat(&dh, 0);
     let d_selected = torch_ext::grad(&[&normed], &[&dh], &[&selected])?.remove(0);
-    let mut d_hidden = hidden.zeros_like();
-    tch::no_grad(|| {
-        let _ = d_hidden.index_copy_(0, &at.rows, &d_selected);
-    });
+    // Rows that stand in `at` more than once add up, in fp32 at least.
+    let kind = if matches!(hidden.kind(), Kind::BFloat16 | Kind::Half) { Kind::Float } else { hidden.kind() };
+    let d_hidden = Tensor::zeros(hidden.size(), (kind, hidden.device()));
+    torch_ext::embedding_backward(&d_selected, &at.rows, &d_hidden)?;
+    let d_hidden = d_hidden.to_kind(hidden.kind());
     Ok((d_hidden, Scores { logprobs: Tensor::cat(&logprobs, 0), entropy: Tensor::cat(&entropy, 0) }))
 }

@@ -78,7 +78,11 @@ pub(crate) fn forward(
     batch: &Packed,
 ) -> Result<Tensor, LmError> {
     let [q, k, v] = project(spec, layer, x, rope)?;
-    let attended = torch_ext::varlen_attention(&q, &k, &v, &batch.cu_seqlens, scale(spec))?;
+    let attended = if batch.shares() {
+        torch_ext::prefix_attention(&q, &k, &v, &batch.cu_seqlens, &batch.prefix_of, scale(spec))?
+    } else {
+        torch_ext::varlen_attention(&q, &k, &v, &batch.cu_seqlens, scale(spec))?
+    };
     let width = spec.num_attention_heads * spec.head_dim;
     finish(spec, layer, x, &attended.view([-1, width]))
 }

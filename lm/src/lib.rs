@@ -24,7 +24,7 @@ pub mod sampling;
 pub mod spec;
 
 pub use adapter::{AdapterSpec, Adapters, Dropout};
-pub use batch::Packed;
+pub use batch::{Branch, Packed, SharedPrefix};
 pub use decoder::{Decoder, Recompute, Tape, Trained};
 pub use error::LmError;
 pub use local::LocalModel;

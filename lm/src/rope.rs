@@ -153,6 +153,12 @@ impl Rope {
         }
     }
 
+    /// Whether a token's rotation depends on the length of its sequence, not on its position alone. Sequences then cannot
+    /// share the keys of a common beginning, unless all are within config.json's `max_position_embeddings`.
+    pub fn varies_with_length(&self) -> bool {
+        matches!(self.scaling, Scaling::Dynamic { .. })
+    }
+
     /// Radians a position, [head_dim/2], for a sequence of `length` tokens (which only dynamic scaling asks for).
     pub fn frequencies(&self, head_dim: i64, max_positions: usize, length: usize) -> Vec<f32> {
         let dim = head_dim as f64;
@@ -256,10 +262,7 @@ impl Rotary {
     /// cos and sin of `positions` [tokens], whose tokens lie in runs of one sequence each: (tokens of the run, length of
     /// its sequence).
     pub fn at(&self, positions: &Tensor, runs: impl Iterator<Item = (i64, i64)>) -> (Tensor, Tensor) {
-        let lengths: Vec<(i64, i64)> = match self.rope.scaling {
-            Scaling::Dynamic { .. } => runs.collect(),
-            _ => Vec::new(),
-        };
+        let lengths: Vec<(i64, i64)> = if self.rope.varies_with_length() { runs.collect() } else { Vec::new() };
         if lengths.iter().all(|&(_, length)| length as usize <= self.max_positions) {
             return self.rope.rotations(positions, &self.frequencies);
         }

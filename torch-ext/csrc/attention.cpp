@@ -2,49 +2,26 @@
 #include <torch/torch.h>
 
 #include "guard.h"
-#include "skinny.h"
+#include "packed_attention.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using xplore::Packed;
+using xplore::Range;
 
 namespace {
-
-// Tokens [begin, end) of packed [tokens, heads, dim] as a batch of one, [1, heads, length, dim], in the format in which this
-// CPU multiplies fastest; a view if that is its own.
-Tensor as_batch(const Tensor& packed, int64_t begin, int64_t end) {
-  static const bool fast = xplore::bf16_is_fast();
-  const Tensor part = packed.narrow(0, begin, end - begin);
-  const bool widens = part.scalar_type() != at::kDouble && !(fast && part.scalar_type() == at::kBFloat16);
-  return (widens ? part.to(at::kFloat) : part).unsqueeze(0).transpose(1, 2);
-}
-
-// Keys or values of one sequence, each head repeated for the queries that share it.
-Tensor repeated(const Tensor& packed, int64_t begin, int64_t end, int64_t heads) {
-  const Tensor batch = as_batch(packed, begin, end);
-  const int64_t kv = batch.size(1), length = end - begin, dim = batch.size(3);
-  if (kv == heads) return batch;
-  return batch.unsqueeze(2).expand({1, kv, heads / kv, length, dim}).reshape({1, heads, length, dim});
-}
-
-// Writes [1, heads, length, dim] to tokens [begin, ..) of packed; heads that share a key are summed.
-void put(Tensor& packed, int64_t begin, const Tensor& batch) {
-  const int64_t heads = batch.size(1), kv = packed.size(1), length = batch.size(2), dim = batch.size(3);
-  const Tensor summed = heads == kv ? batch.squeeze(0) : batch.reshape({kv, heads / kv, length, dim}).sum(1);
-  packed.narrow(0, begin, length).copy_(summed.transpose(0, 1));
-}
 
 // By libtorch's flash kernel for the CPU.
 struct VarlenAttention : torch::autograd::Function<VarlenAttention> {
   static Tensor forward(AutogradContext* ctx, Tensor q, Tensor k, Tensor v, std::vector<int64_t> cu, double scale) {
-    const int64_t n = static_cast<int64_t>(cu.size()) - 1, heads = q.size(1);
-    Tensor out = at::empty({q.size(0), heads, q.size(2)}, q.options());
+    const Packed packed{q, k, v, scale};
+    Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
     variable_list saved{q, k, v, out};
-    for (int64_t s = 0; s < n; ++s) {
-      const int64_t b = cu[s], e = cu[s + 1];
-      auto [o, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-          as_batch(q, b, e), repeated(k, b, e, heads), repeated(v, b, e, heads), 0.0, true, std::nullopt, scale);
-      put(out, b, o);
+    for (size_t s = 0; s + 1 < cu.size(); ++s) {
+      const Range own{cu[s], cu[s + 1]};
+      auto [o, lse] = packed.attend(own, own);
+      xplore::put(out, own.begin, o);
       saved.push_back(lse);
     }
     ctx->save_for_backward(saved);
@@ -54,48 +31,74 @@ struct VarlenAttention : torch::autograd::Function<VarlenAttention> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto saved = ctx->get_saved_variables();
-    Tensor q = saved[0], k = saved[1], v = saved[2], out = saved[3], dout = grads[0].contiguous();
+    const Packed packed{saved[0], saved[1], saved[2], ctx->saved_data["scale"].toDouble()};
+    Tensor out = saved[3], dout = grads[0].contiguous();
     const auto cu = ctx->saved_data["cu"].toIntVector();
-    const double scale = ctx->saved_data["scale"].toDouble();
-    const int64_t heads = q.size(1);
     auto like = [](const Tensor& t) { return at::empty({t.size(0), t.size(1), t.size(2)}, t.options()); };
-    Tensor dq = like(q), dk = like(k), dv = like(v);
+    Tensor dq = like(packed.q), dk = like(packed.k), dv = like(packed.v);
     for (size_t s = 0; s + 1 < cu.size(); ++s) {
-      const int64_t b = cu[s], e = cu[s + 1];
-      auto [a, c, d] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          as_batch(dout, b, e), as_batch(q, b, e), repeated(k, b, e, heads), repeated(v, b, e, heads),
-          as_batch(out, b, e), saved[4 + s], 0.0, true, std::nullopt, scale);
-      put(dq, b, a);
-      put(dk, b, c);
-      put(dv, b, d);
+      const Range own{cu[s], cu[s + 1]};
+      auto [a, b, c] = packed.attend_backward(own, own, dout, out, saved[4 + s]);
+      xplore::put(dq, own.begin, a);
+      xplore::put(dk, own.begin, b);
+      xplore::put(dv, own.begin, c);
     }
     return {dq, dk, dv, Tensor(), Tensor()};
   }
 };
 
-// The same by operations every device has.
+// By operations every device has. prefix_of is empty where no segment continues another.
 Tensor varlen_attention_plain(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& cu,
-                              double scale) {
+                              const std::vector<int64_t>& prefix_of, double scale) {
   const bool grouped = q.size(1) != k.size(1);
   auto batch = [](const Tensor& t, int64_t b, int64_t e) { return t.narrow(0, b, e - b).unsqueeze(0).transpose(1, 2); };
   std::vector<Tensor> out;
   for (size_t s = 0; s + 1 < cu.size(); ++s) {
-    const int64_t b = cu[s], e = cu[s + 1];
-    out.push_back(at::scaled_dot_product_attention(batch(q, b, e), batch(k, b, e), batch(v, b, e), std::nullopt, 0.0,
-                                                   true, scale, grouped)
+    const int64_t b = cu[s], e = cu[s + 1], prefix = prefix_of.empty() ? -1 : prefix_of[s];
+    Tensor keys = batch(k, b, e), values = batch(v, b, e);
+    std::optional<Tensor> mask;
+    if (prefix >= 0) {
+      const int64_t from = cu[prefix], to = cu[prefix + 1];
+      keys = at::cat({batch(k, from, to), keys}, 2);
+      values = at::cat({batch(v, from, to), values}, 2);
+      // Row i sees the prefix and the first i + 1 tokens of its own.
+      mask = at::ones({e - b, to - from + e - b}, q.options().dtype(at::kBool)).tril(to - from);
+    }
+    out.push_back(at::scaled_dot_product_attention(batch(q, b, e), keys, values, mask, 0.0, !mask, scale, grouped)
                       .transpose(1, 2)
                       .squeeze(0));
   }
   return at::cat(out, 0);
 }
 
+std::vector<int64_t> numbers(const int64_t* from, int n) {
+  return from ? std::vector<int64_t>(from, from + n) : std::vector<int64_t>();
+}
+
 }  // namespace
 
-extern "C" int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int n_cu, double scale,
-                                   Tensor** result) {
+extern "C" {
+
+// prefix_of: n_cu - 1 numbers as in packed_attention.h, or null where no segment continues another.
+int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int n_cu, const int64_t* prefix_of,
+                        double scale, Tensor** result) {
   return xplore::guarded([&] {
-    std::vector<int64_t> bounds(cu, cu + n_cu);
-    *result = new Tensor(q->device().is_cpu() ? VarlenAttention::apply(*q, *k, *v, bounds, scale)
-                                              : varlen_attention_plain(*q, *k, *v, bounds, scale));
+    const auto bounds = numbers(cu, n_cu), prefixes = numbers(prefix_of, n_cu - 1);
+    if (!q->device().is_cpu())
+      *result = new Tensor(varlen_attention_plain(*q, *k, *v, bounds, prefixes, scale));
+    else if (prefix_of)
+      *result = new Tensor(xplore::prefix_attention(*q, *k, *v, bounds, prefixes, scale));
+    else
+      *result = new Tensor(VarlenAttention::apply(*q, *k, *v, bounds, scale));
   });
+}
+
+// For tests: what other devices take, on any.
+int xt_varlen_attention_plain(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int n_cu, const int64_t* prefix_of,
+                              double scale, Tensor** result) {
+  return xplore::guarded([&] {
+    const auto bounds = numbers(cu, n_cu), prefixes = numbers(prefix_of, n_cu - 1);
+    *result = new Tensor(varlen_attention_plain(*q, *k, *v, bounds, prefixes, scale));
+  });
+}
 }

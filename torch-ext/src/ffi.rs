@@ -62,6 +62,18 @@ unsafe extern "C" {
         v: *mut C_tensor,
         cu: *const i64,
         n_cu: c_int,
+        prefix_of: *const i64,
+        scale: f64,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
+    #[cfg(test)]
+    pub(crate) fn xt_varlen_attention_plain(
+        q: *mut C_tensor,
+        k: *mut C_tensor,
+        v: *mut C_tensor,
+        cu: *const i64,
+        n_cu: c_int,
+        prefix_of: *const i64,
         scale: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;

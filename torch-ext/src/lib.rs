@@ -3,6 +3,7 @@
 //! All C++ and nearly all `unsafe` code of the workspace live in this crate. Every function here is safe: shapes and
 //! dtypes are checked on entry, a C++ exception comes back as a [`TorchError`].
 
+mod attention;
 mod cross_entropy;
 mod ffi;
 mod memory;
@@ -12,11 +13,12 @@ mod paged_layers;
 mod runtime;
 mod threads;
 
+pub use attention::{prefix_attention, varlen_attention};
 pub use cross_entropy::{CrossEntropy, EntropyTerm, cross_entropy, cross_entropy_backward};
 pub use memory::{MappedFile, bytes, floats};
 pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
-    input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, varlen_attention,
+    input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu,
 };
 pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
 pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};

@@ -9,7 +9,7 @@ pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<
     if holds { Ok(()) } else { Err(TorchError(otherwise())) }
 }
 
-fn count(n: usize) -> Result<i32, TorchError> {
+pub(crate) fn count(n: usize) -> Result<i32, TorchError> {
     i32::try_from(n).map_err(|_| TorchError(format!("{n} is too many for one call")))
 }
 
@@ -231,34 +231,6 @@ pub fn dropout_mask(shape: &[i64], probability: f64, seed: u64) -> Result<Tensor
     // SAFETY: a live, contiguous fp32 tensor, filled in place.
     ffi::check(unsafe { ffi::xt_dropout_mask(ffi::raw(&mask), probability, seed) })?;
     Ok(mask)
-}
-
-/// Causal attention inside each sequence of a packed batch; no token sees another sequence.
-/// q: [tokens, heads, dim]; k, v: [tokens, kv_heads, dim]; `cu_seqlens`: 0, end of sequence 1, …, tokens.
-///
-/// # Errors
-/// If `cu_seqlens` does not cover the tokens in order, or the shapes do not fit.
-pub fn varlen_attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    cu_seqlens: &[i64],
-    scale: f64,
-) -> Result<Tensor, TorchError> {
-    let (qs, ks) = (q.size(), k.size());
-    ensure(
-        qs.len() == 3 && ks.len() == 3 && ks == v.size() && qs[0] == ks[0] && qs[2] == ks[2] && qs[1] % ks[1] == 0,
-        || format!("varlen_attention: q is {qs:?}, k {ks:?}, v {:?}", v.size()),
-    )?;
-    let ordered = cu_seqlens.first() == Some(&0)
-        && cu_seqlens.last() == Some(&qs[0])
-        && cu_seqlens.windows(2).all(|pair| pair[0] < pair[1]);
-    ensure(ordered, || format!("varlen_attention: cu_seqlens {cu_seqlens:?} do not cover {} tokens", qs[0]))?;
-    let n = count(cu_seqlens.len())?;
-    // SAFETY: live tensors and an array of `n` bounds in, one new tensor out; bounds lie inside the tensors.
-    ffi::one(|made| unsafe {
-        ffi::xt_varlen_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), cu_seqlens.as_ptr(), n, scale, made)
-    })
 }
 
 /// Hyperparameters of one AdamW step (Loshchilov & Hutter 2019; decoupled weight decay).

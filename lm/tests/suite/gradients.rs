@@ -98,7 +98,8 @@ fn wanted(batch: &Packed) -> Weighted {
     wanted
 }
 
-fn every_parameter_is_close(what: &str, ours: &Params, expected: &Params, tolerance: f64) {
+/// Of every parameter the gradients, none of which may be nearly zero.
+pub fn every_parameter_is_close(what: &str, ours: &Params, expected: &Params, tolerance: f64) {
     for entry in ours.entries() {
         let reference = expected.view(entry);
         assert!(reference.norm().double_value(&[]) > 1e-3, "{what}: {} has no gradient to compare", entry.name);

@@ -8,6 +8,7 @@ mod generation;
 mod gradients;
 mod head;
 mod parity;
+mod prefixes;
 mod texts;
 mod transformers_models;
 mod witness;

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use torch_ext::{BLOCK, PagedQueries};
 
-use crate::{close, forward_and_gradients_agree, normal};
+use crate::{close, forward_and_gradients_agree, leaf, normal};
 
 /// Softmax attention of q [n, heads, dim] over k, v [m, kv_heads, dim] where `allowed` [n, m] is true.
 fn attention_formula(q: &Tensor, k: &Tensor, v: &Tensor, allowed: &Tensor, scale: f64) -> Tensor {
@@ -79,6 +79,66 @@ fn a_sequence_does_not_see_its_neighbours() {
     let after = torch_ext::varlen_attention(&q, &k, &v, &cu, 0.4).unwrap();
     assert_eq!(before.narrow(0, 7, 13), after.narrow(0, 7, 13));
     assert_ne!(before.narrow(0, 0, 7), after.narrow(0, 0, 7));
+}
+
+/// As [`block_causal`], and every token of a segment may see all of the segment that it continues.
+fn with_prefixes(cu_seqlens: &[i64], prefix_of: &[i64]) -> Tensor {
+    let allowed = block_causal(cu_seqlens);
+    for (pair, &of) in cu_seqlens.windows(2).zip(prefix_of) {
+        if let Ok(of) = usize::try_from(of) {
+            let (begin, end) = (cu_seqlens[of], cu_seqlens[of + 1]);
+            let _ = allowed.narrow(0, pair[0], pair[1] - pair[0]).narrow(1, begin, end - begin).fill_(1);
+        }
+    }
+    allowed
+}
+
+/// Several prefixes, of one token and of many blocks of the kernel; branches of one token, many and alone; a sequence that
+/// shares nothing.
+const SHARED: [(&[i64], &[i64]); 4] = [
+    (&[0, 1, 2], &[-1, 0]),
+    (&[0, 5, 8, 9, 30], &[-1, 0, 0, 0]),
+    (&[0, 7, 20, 23, 24, 60, 61, 64, 65], &[-1, -1, 1, 1, 1, -1, 5, 5]),
+    (&[0, 600, 790, 1400, 1401, 1431], &[-1, 0, 0, 0, -1]),
+];
+
+#[test]
+fn attention_with_shared_prefixes_is_its_formula() {
+    for (cu, prefix_of) in SHARED {
+        for (heads, kv_heads) in [(4, 4), (6, 2), (4, 1)] {
+            let (tokens, dim) = (cu[cu.len() - 1], 8);
+            let allowed = with_prefixes(cu, prefix_of);
+            let kv = [tokens, kv_heads, dim];
+            let inputs = [normal(1, &[tokens, heads, dim]) * 2.0, normal(2, &kv) * 2.0, normal(3, &kv)];
+            let what = format!("{heads} heads on {kv_heads}, borders {cu:?}, prefixes {prefix_of:?}");
+            let ours = |t: &[Tensor]| torch_ext::prefix_attention(&t[0], &t[1], &t[2], cu, prefix_of, 0.3).unwrap();
+            let formula = |t: &[Tensor]| attention_formula(&t[0], &t[1], &t[2], &allowed, 0.3);
+            forward_and_gradients_agree(&what, &inputs, ours, formula);
+            let plain = tch::no_grad(|| ours(&inputs));
+            close(&format!("{what}, no graph"), &plain, &formula(&inputs), 1e-5);
+            // In double nothing but the order of the sums differs.
+            let run = |f: &dyn Fn(&[Tensor]) -> Tensor| {
+                let leaves: Vec<Tensor> = inputs.iter().map(|t| leaf(t, Kind::Double)).collect();
+                let output = f(&leaves);
+                let direction = normal(99, &output.size()).to_kind(Kind::Double);
+                let mut found = torch_ext::grad(&[&output], &[&direction], &leaves.iter().collect::<Vec<_>>()).unwrap();
+                found.push(output.detach());
+                found
+            };
+            for (got, want) in run(&ours).iter().zip(run(&formula)) {
+                close(&format!("{what}, double"), got, &want, 1e-12);
+            }
+        }
+    }
+}
+
+/// Where nothing is shared both operations do the same.
+#[test]
+fn attention_without_prefixes_is_varlen_attention() {
+    let cu = [0, 7, 20, 26];
+    let [q, k, v] = [5, 6, 7].map(|seed| normal(seed, &[26, 2, 8]));
+    let plain = torch_ext::varlen_attention(&q, &k, &v, &cu, 0.4).unwrap();
+    assert_eq!(plain, torch_ext::prefix_attention(&q, &k, &v, &cu, &[-1; 3], 0.4).unwrap());
 }
 
 /// Rows whose blocks are out of order, shared and partly filled; queries of one position and of several.

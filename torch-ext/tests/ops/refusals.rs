@@ -69,6 +69,21 @@ fn borders_that_do_not_cover_the_tokens() {
 }
 
 #[test]
+fn prefixes_that_are_not_in_front_of_their_branches() {
+    let x = normal(1, &[6, 2, 8]);
+    let cu = [0, 1, 3, 5, 6];
+    let attend = |of: &[i64]| torch_ext::prefix_attention(&x, &x, &x, &cu, of, 1.0);
+    for of in [[-1, 0, 0, 0], [-1, -1, 1, -1], [-1, 0, -1, 2], [-1; 4]] {
+        assert!(attend(&of).is_ok(), "{of:?}");
+    }
+    for of in [[0, -1, -1, -1], [-1, 0, 1, -1], [-1, -1, 0, -1], [-1, 0, -1, 0], [-1, 2, -1, -1], [-1, -2, -1, -1]] {
+        refused(attend(&of), "prefix_of is");
+    }
+    refused(attend(&[-1, 0, 0]), "for 4 segments");
+    refused(torch_ext::prefix_attention(&x, &x, &x, &[0, 5], &[-1], 1.0), "cu_seqlens");
+}
+
+#[test]
 fn queries_that_point_outside_the_cache() {
     let (q, k, v) = (normal(1, &[1, 2, 4]), normal(2, &[3, 1, 4, 32]), normal(3, &[3, 1, 32, 4]));
     let attend = |blocks: &[u32], position: usize| {

@@ -47,6 +47,13 @@ fn gradients_in_bf16_are_those_of_fp32_rounded() {
             vec![normal(10, &[40, 4, 16]), normal(11, &[40, 2, 16]), normal(12, &[40, 2, 16])],
             Box::new(|t| torch_ext::varlen_attention(&t[0], &t[1], &t[2], &cu, 0.25).unwrap()),
         ),
+        (
+            "attention with a shared prefix",
+            vec![normal(13, &[40, 4, 16]), normal(14, &[40, 2, 16]), normal(15, &[40, 2, 16])],
+            Box::new(|t| {
+                torch_ext::prefix_attention(&t[0], &t[1], &t[2], &[0, 13, 14, 40], &[-1, 0, 0], 0.25).unwrap()
+            }),
+        ),
     ];
     for (what, inputs, f) in operations {
         let exact = gradients(&inputs, Kind::Float, &*f);
