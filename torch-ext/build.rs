@@ -22,6 +22,7 @@ fn main() {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .file("csrc/shim.cpp")
+        .file("csrc/allocator.cpp")
         .file("csrc/paged.cpp")
         .file("csrc/paged_layers.cpp")
         .file("csrc/linear.cpp")

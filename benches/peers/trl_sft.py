@@ -1,7 +1,7 @@
 """TRL's SFTTrainer on the CPU: prints one JSON line.
 
     trl_sft.py --model FOLDER --dtype D --input F.jsonl --steps N --warmup W --batch B --accumulation A --max-length L
-               --layout padded|padding-free --lr R
+               --layout padded|padding-free --lr R [--exact-norms]
 
 Rows of prompt and completion in the order of the file, loss on the completion, fused AdamW at a constant rate without
 decay, weights and optimizer in D. The first W steps are not timed. With TCMALLOC in the environment, that allocator is
@@ -31,15 +31,18 @@ datasets.disable_progress_bars()
 
 
 class Watched(SFTTrainer):
-    """Sums up loss and tokens of each step's passes."""
+    """Sums up loss and tokens of each step's passes, and takes the norm of what each leaves."""
 
-    passes = []
+    passes, norms, exact_norms = [], [], False
 
     def training_step(self, model, inputs, *more, **named):
         mask = inputs.get("attention_mask")
         tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
         loss = super().training_step(model, inputs, *more, **named)
         self.passes.append((float(loss), tokens))
+        if self.exact_norms:
+            squares = (p.grad.double().pow(2).sum() for p in model.parameters() if p.grad is not None)
+            self.norms.append(sum(squares).sqrt().item())
         return loss
 
 
@@ -72,6 +75,7 @@ def main():
     for name in ("model", "dtype", "input", "layout"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--lr", type=float, required=True)
+    parser.add_argument("--exact-norms", action="store_true", help="norms of gradients in double precision; slow")
     args = parser.parse_args()
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
@@ -92,16 +96,18 @@ def main():
             save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False)
         trainer = Watched(model=model, processing_class=tokenizer, args=config, callbacks=[clock],
                           train_dataset=datasets.Dataset.from_list(rows))
+        trainer.exact_norms = args.exact_norms
         trainer.train()
     shares = clock.noise.shares()
     per_step = [trainer.passes[i : i + args.accumulation] for i in range(0, len(trainer.passes), args.accumulation)]
     tokens = [sum(tokens for _, tokens in passes) for passes in per_step]
+    logged = [float(line["grad_norm"]) for line in trainer.state.log_history if "grad_norm" in line]
     seconds = clock.ends[-1] - clock.ends[args.warmup - 1]
     print(json.dumps({
         "engine": "TRL", "layout": args.layout, "seconds": seconds,
         "tokens_per_second": sum(tokens[args.warmup :]) / seconds, "tokens": tokens,
         "losses": [sum(loss for loss, _ in passes) for passes in per_step],
-        "grad_norms": [float(line["grad_norm"]) for line in trainer.state.log_history if "grad_norm" in line],
+        "grad_norms": trainer.norms[args.accumulation - 1 :: args.accumulation] or logged,
         **shares}))
 
 

@@ -1,7 +1,6 @@
 // The C side of torch-ext. Tensors come and go as `at::Tensor*`, as in torch-sys.
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
-#include <malloc.h>
 #include <torch/torch.h>
 
 #include <string>
@@ -21,14 +20,6 @@ std::string& xplore::last_error() {
 extern "C" {
 
 const char* xt_last_error() { return xplore::last_error().c_str(); }
-
-// Large tensors come and go every step; giving their pages back to the system and faulting them in again costs a tenth of
-// a large model's step and a third of a small one's.
-void xt_keep_memory() {
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, -1);
-  mallopt(M_TOP_PAD, 64 << 20);
-}
 
 // Calls f(data, i) for every i below n, on libtorch's threads.
 void xt_each(int64_t n, void (*f)(void*, int64_t), void* data) {
