@@ -53,7 +53,14 @@ enum Command {
         options: commands::sft::Options,
     },
     /// Reinforcement learning: GRPO over streaming stages.
-    Rl(Config),
+    Rl {
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        options: commands::rl::Options,
+    },
+    /// Works out rewards, advantages and loss of a recorded step of `rl` again, without a rollout.
+    Replay(commands::replay::Replay),
     /// Evaluates models on held-out people, by several judges.
     Eval(Config),
     /// Writes summaries of people's histories, one JSON object a line.
@@ -169,7 +176,8 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Quickstart { out, seed, set } => commands::quickstart::run(out, seed, set),
         Command::Sft { config, options } => commands::sft::run(&config.config, &config.set, &options),
-        Command::Rl(c) => commands::rl::run(&c.config, &c.set),
+        Command::Rl { config, options } => commands::rl::run(&config.config, &config.set, &options),
+        Command::Replay(asked) => commands::replay::run(&asked),
         Command::Eval(c) => commands::eval::run(&c.config, &c.set),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {
             let how = commands::summarize::How { streaming, temperature, max_new_tokens, seed };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chat::records::Checked;
-use chat::{Completer, PromptSet, Sampling, jsonl};
+use chat::{Completer, PromptSet, RlRow, Sampling, jsonl};
 use configs::judge::{ItemOrders, JudgeConfig, JudgeMode as ConfiguredMode};
 use configs::rl::RewardConfig;
 use configs::sampling::SamplingConfig;
@@ -24,6 +24,11 @@ pub fn prompts(set: &str) -> Result<PromptSet, Failure> {
 pub fn rows<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, Failure> {
     let local = hub::data(path, &hub::Settings::from_environment()).map_err(trainer::TrainError::from)?;
     Ok(jsonl::read(&local)?)
+}
+
+/// The people of reinforcement learning: a file, a folder or a data set of the hub.
+pub fn people(path: &Path) -> Result<Vec<RlRow>, Failure> {
+    Ok(corpus::people(path, &hub::Settings::from_environment())?)
 }
 
 /// The model behind a judge, in this process or at an endpoint.

@@ -63,11 +63,6 @@ pub(crate) fn fraction(key: &str, value: f64) -> Verdict {
     ensure((0.0..=1.0).contains(&value), key, value, "a number from 0 to 1")
 }
 
-/// Neither end allowed.
-pub(crate) fn inside_unit(key: &str, value: f64) -> Verdict {
-    ensure(value > 0.0 && value < 1.0, key, value, "a number between 0 and 1, both ends excluded")
-}
-
 /// 0 allowed, 1 not.
 pub(crate) fn below_one(key: &str, value: f64) -> Verdict {
     ensure((0.0..1.0).contains(&value), key, value, "a number from 0 to below 1")

@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod model;
 pub mod optimizer;
 mod overrides;
+pub mod presets;
 pub mod prompts;
 pub mod quickstart;
 pub mod rl;
@@ -59,7 +60,9 @@ pub use metrics::MetricsConfig;
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 pub use optimizer::{OptimizerConfig, ParameterKind, Schedule, StateDtype};
 pub use quickstart::{EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, WorldConfig};
-pub use rl::{AlgorithmConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig};
+pub use rl::{
+    AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig,
+};
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;
 pub use sft::{LossOn, SftConfig, SftData, SftSet, SftTrain, Truncation, Unusable};

@@ -9,6 +9,7 @@ use crate::error::{ConfigError, Origin};
 use crate::keys;
 use crate::merge::Layers;
 use crate::overrides;
+use crate::presets::{self, PRESETS};
 use crate::run::RunConfig;
 use crate::source::Source;
 
@@ -68,6 +69,11 @@ fn chain(path: &Path, text: &str) -> Result<Vec<Source>, ConfigError> {
         && let Some(extends) = &last.extends
     {
         let origin = last.origin(keys::EXTENDS);
+        if let Some(name) = extends.to_str().and_then(|text| text.strip_prefix(presets::PREFIX)) {
+            let text = presets::preset(name).ok_or_else(|| no_preset(origin, name))?;
+            sources.push(Source::parse(&extends.clone(), text)?);
+            continue;
+        }
         let next = last.path.parent().unwrap_or(Path::new("")).join(extends);
         if seen.contains(&same_file(&next)) {
             let chain = sources.iter().map(|source| source.path.clone()).chain([next]).collect();
@@ -78,6 +84,17 @@ fn chain(path: &Path, text: &str) -> Result<Vec<Source>, ConfigError> {
         sources.push(Source::parse(&next, &text)?);
     }
     Ok(sources)
+}
+
+fn no_preset(origin: Origin, name: &str) -> ConfigError {
+    let known: Vec<String> = PRESETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let meant = keys::nearest(name, &known).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
+    ConfigError::Value {
+        origin,
+        key: keys::EXTENDS.into(),
+        problem: format!("names the preset `{name}`, which is not built in{meant}; known: {}", known.join(", ")),
+        example: None,
+    }
 }
 
 fn not_read(path: &Path, origin: Origin, source: std::io::Error) -> ConfigError {

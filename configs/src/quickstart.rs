@@ -10,7 +10,9 @@ use crate::judge::JudgeConfig;
 use crate::load;
 use crate::model::{Device, Dtype, ModelShape, ModelSource, ModelStart, TokenizerConfig};
 use crate::optimizer::OptimizerConfig;
-use crate::rl::{AlgorithmConfig, LogConfig, RewardConfig, RlConfig, RlTrain, RolloutConfig, at_most_rows};
+use crate::rl::{
+    AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlTrain, RolloutConfig, fit_together,
+};
 use crate::run::{RunConfig, check_name};
 use crate::sampling::SamplingConfig;
 use crate::sft::{SftConfig, SftData, SftTrain};
@@ -176,6 +178,8 @@ pub struct QuickstartSft {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuickstartRl {
+    /// In which order people come.
+    pub curriculum: CurriculumConfig,
     /// How summaries are drawn.
     pub rollout: RolloutConfig,
     /// What a summary is worth.
@@ -192,8 +196,8 @@ pub struct QuickstartRl {
 
 impl Default for QuickstartRl {
     fn default() -> Self {
-        let RlConfig { rollout, reward, algorithm, train, optimizer, log, .. } = RlConfig::default();
-        Self { rollout, reward, algorithm, train, optimizer, log }
+        let RlConfig { curriculum, rollout, reward, algorithm, train, optimizer, log, .. } = RlConfig::default();
+        Self { curriculum, rollout, reward, algorithm, train, optimizer, log }
     }
 }
 
@@ -292,7 +296,7 @@ impl QuickstartConfig {
 
     /// The policy's reinforcement learning, from the model in `policy`, judged by the one in `judge`.
     pub fn rl_training(&self, rows: &Path, policy: &Path, judge: &Path) -> RlConfig {
-        let QuickstartRl { rollout, reward, algorithm, train, optimizer, log } = self.rl.clone();
+        let QuickstartRl { curriculum, rollout, reward, algorithm, train, optimizer, log } = self.rl.clone();
         RlConfig {
             name: "rl".into(),
             out: self.folder(),
@@ -302,6 +306,7 @@ impl QuickstartConfig {
             model: self.source(policy),
             judge: JudgeConfig { model: self.source(judge), ..self.judge.ask.clone() },
             data: crate::rl::RlData { train: rows.into() },
+            curriculum,
             checkpoint: crate::CheckpointConfig::default(),
             rollout,
             reward,
@@ -309,6 +314,7 @@ impl QuickstartConfig {
             train,
             optimizer,
             log,
+            ..RlConfig::default()
         }
     }
 
@@ -406,10 +412,11 @@ impl QuickstartSft {
 
 impl QuickstartRl {
     fn check(&self) -> Verdict {
+        self.curriculum.check().under("curriculum")?;
         self.rollout.check().under("rollout")?;
         self.reward.check().under("reward")?;
         self.algorithm.check().under("algorithm")?;
-        at_most_rows(&self.algorithm, &self.rollout)?;
+        fit_together(&self.rollout, &self.reward, &self.algorithm)?;
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")
     }

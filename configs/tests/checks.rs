@@ -146,7 +146,11 @@ fn rl() {
         ("data.train", "JSONL", "''", "r"),
         ("rollout.stages", "at least 1", "0", "1"),
         ("rollout.samples", "at least 2", "1", "2"),
-        ("rollout.people_per_step", "at least 1", "0", "1"),
+        ("rollout.people_per_step", "at least 1", "0", "2"),
+        ("rollout.cut_at", "1 of them (stages − 1)", "[0.2, 0.4]", "[0.2]"),
+        ("rollout.cut_at", "between 0 and 1", "[1.0]", "[0.9]"),
+        ("rollout.samples_by_stage", "none, or 2 numbers", "[4]", "[4, 2]"),
+        ("rollout.samples_by_stage", "at least 2", "[4, 1]", "[2, 2]"),
         ("rollout.temperature", "above 0", "0", "0.1"),
         ("rollout.top_p", "above 0, at most 1", "0", "1"),
         ("rollout.top_p", "above 0, at most 1", "1.1", "0.1"),
@@ -155,13 +159,27 @@ fn rl() {
         ("reward.terms", "at least one term", "[]", "[{name = 'short', weight = -1}]"),
         ("reward.carry_discount", "from 0 to 1", "1.1", "0"),
         ("reward.carry_baseline", "0 or more", "-1", "0"),
-        ("algorithm.clip_low", "between 0 and 1", "0", "0.1"),
-        ("algorithm.clip_low", "between 0 and 1", "1", "0.9"),
-        ("algorithm.clip_high", "between 0 and 1", "1", "0.28"),
+        ("reward.stage_weights", "2 of them (rollout.stages)", "[1.0]", "[1.0, 0.5]"),
+        ("reward.stage_weights[1]", "0 or more", "[1.0, -1.0]", "[1.0, 0.0]"),
+        ("reward.overlong_band", "at most rollout.max_new_tokens", "4097", "4096"),
+        ("reward.overlong_penalty", "0 or more", "-1", "0"),
+        ("curriculum.band", "the lower first", "[0.8, 0.2]", "[0.2, 0.2]"),
+        ("curriculum.outside", "0 or more", "-1", "0"),
+        ("algorithm.clip_low", "above 0, at most 1", "0", "0.1"),
+        ("algorithm.clip_low", "above 0, at most 1", "1.1", "1"),
+        ("algorithm.clip_high", "above 0", "0", "4"),
         ("algorithm.dual_clip", "above 1", "1", "1.5"),
+        ("algorithm.dual_clip", "0 for no bound", "0.5", "0"),
+        ("algorithm.refill_rounds", "at least 1", "0", "1"),
+        ("algorithm.kl.coefficient", "0 or more", "-1", "0"),
+        ("algorithm.entropy_coefficient", "0 or more", "-1", "0"),
+        ("algorithm.rollout_correction", "recompute", "token", "none"),
+        ("algorithm.rollout_correction_cap", "above 0", "0", "1"),
+        ("algorithm.epochs_per_step", "at least 1", "0", "1"),
+        ("validation.every", "people to measure on", "5", "0"),
         ("algorithm.advantage_eps", "0 or more", "-1e-6", "0"),
         ("algorithm.updates_per_step", "at least 1", "0", "1"),
-        ("algorithm.updates_per_step", "at most the 8192 rows", "8193", "8192"),
+        ("algorithm.updates_per_step", "at most the 2048 groups", "2049", "2048"),
         ("algorithm.tokens_per_microbatch", "at least 1", "0", "1"),
         ("train.epochs", "at least 1", "0", "1"),
         ("optimizer.lr", "above 0", "-1", "1"),
@@ -174,6 +192,9 @@ fn rl() {
     check::<RlConfig>(RL, "reward.terms[1].name", "each term once", &one, &two);
     check::<RlConfig>(RL, "reward.terms[0].weight", "finite", &terms("{weight=inf}"), &terms("{weight=0}"));
     check::<RlConfig>(RL, "reward.terms[0].name", "not given", &terms("{name=''}"), &two);
+    let measured = format!("{RL}[validation]\nevery=1\n[validation.summaries]\npeople='p'\njudge.model.path='j'\n");
+    let best = "checkpoint.best=validation/loss";
+    check::<RlConfig>(&measured, "checkpoint.best", "validation/accuracy", best, "checkpoint.best=validation/accuracy");
     let reasoned = RL.replace("[judge.model]", "[judge]\nmode = 'reasoned'\n[judge.model]");
     check::<RlConfig>(
         &reasoned,
@@ -239,7 +260,12 @@ fn quickstart() {
         ("sft.data.train", "remove the key", "sft.data.train=x", "sft.data.train="),
         ("sft.train.batch_size", "at least 1", "sft.train.batch_size=0", "sft.train.batch_size=1"),
         ("rl.rollout.samples", "at least 2", "rl.rollout.samples=1", "rl.rollout.samples=2"),
-        ("rl.algorithm.updates_per_step", "rows of a step", "rl.algorithm.updates_per_step=99999", "rl.train.steps=1"),
+        (
+            "rl.algorithm.updates_per_step",
+            "groups of a step",
+            "rl.algorithm.updates_per_step=99999",
+            "rl.train.steps=1",
+        ),
         ("rl.optimizer.lr", "above 0", "rl.optimizer.lr=0", "rl.optimizer.lr=1"),
         ("eval.settings", "expected some of", "eval.settings=[]", "eval.settings=['full']"),
         ("eval.sampling.top_p", "above 0", "eval.sampling.top_p=2", "eval.sampling.top_p=1"),

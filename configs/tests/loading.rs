@@ -225,3 +225,15 @@ fn a_value_changed_in_code_is_checked_too() {
     let error = config.check().unwrap_err();
     assert!(matches!(&error, ConfigError::Value { origin: Origin::Code, key, .. } if key == "optimizer.lr"), "{error}");
 }
+
+#[test]
+fn presets_are_extended_by_name_and_the_published_one_is_the_default() {
+    const REST: &str = "[model]\npath='p'\n[judge.model]\npath='j'\n[data]\ntrain='r'\n";
+    let with = |preset: &str| configs::parse::<RlConfig>("my.toml", &format!("extends='preset:{preset}'\n{REST}"), &[]);
+    let plain: RlConfig = configs::parse("my.toml", REST, &[]).unwrap();
+    assert_eq!(with("streaming-published").unwrap(), plain);
+    let each = with("streaming-unbiased").unwrap();
+    assert_eq!((each.rollout.carry, each.rollout.samples_per_person()), (configs::rl::rollout::Carry::Each, 12));
+    let refusal = with("streaming-publised").unwrap_err().to_string();
+    assert!(refusal.contains("my.toml:1") && refusal.contains("did you mean `streaming-published`"), "{refusal}");
+}

@@ -7,6 +7,7 @@
 //! - [`cache`]: the tokens on disk, found again by what they were made from, and read row by row.
 //! - [`mix`]: several sets as one, the order of each epoch, and rows held out for validation.
 //! - [`batches`]: the rows of each update, and of each pass of it.
+//! - [`people`]: rows of reinforcement learning, which stay text.
 //! - [`preview`]: rows as the model will see them, for people.
 //!
 //! Memory does not grow with the files, but for 12 bytes a row and the order of an epoch. Nothing here knows libtorch.
@@ -19,6 +20,7 @@ pub mod mask;
 pub mod mix;
 mod open;
 mod parquet;
+mod people;
 pub mod preview;
 pub mod raw;
 pub mod rows;
@@ -32,6 +34,7 @@ pub use error::CorpusError;
 pub use mask::{Sequence, Unfit};
 pub use mix::{Mixture, RowId};
 pub use open::{Corpus, CorpusReport, open};
+pub use people::people;
 pub use preview::preview;
 pub use rows::Row;
 pub use texts::texts;

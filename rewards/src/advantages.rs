@@ -1,59 +1,127 @@
-//! Group-relative advantages (GRPO, arXiv 2402.03300): how much better a response is than the other responses to the
-//! same prompt.
+//! Group-relative advantages: how much better a response is than the other responses to the same prompt.
 
-/// What AlignXplore+ adds to the standard deviation.
-pub const EPSILON: f64 = 1e-6;
+/// How rewards become advantages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// (r − mean) / (std + ε), std of the group with n − 1 (GRPO, arXiv 2402.03300; AlignXplore+ with ε = 1e-6).
+    #[default]
+    GroupStd,
+    /// r − mean (Dr. GRPO, arXiv 2503.20783: dividing by the deviation favours groups that hardly differ).
+    GroupMean,
+    /// r − mean of the group, over the deviation (n − 1) of the rewards of all groups, + ε (TRL's `scale_rewards="batch"`).
+    BatchStd,
+    /// r − mean of the group's other rewards (leave-one-out, RLOO, arXiv 2402.14740): n/(n − 1) · (r − mean).
+    LeaveOneOut,
+}
 
 /// Advantages of several groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
     /// One a reward, in the shape of the rewards.
     pub groups: Vec<Vec<f64>>,
-    /// How many groups had equal rewards throughout, and so teach nothing.
-    pub zero_variance: usize,
+    /// Groups with equal rewards throughout, which so teach nothing.
+    pub flat: Vec<bool>,
 }
 
-/// (r − mean) / (std + `eps`) in each group, where a group holds the rewards of one person at one stage and std divides by
-/// n − 1. A group with equal rewards throughout, or with a single one, gets exactly 0.
-pub fn group_advantages(groups: &[Vec<f64>], eps: f64) -> Advantages {
-    let flat = |group: &[f64]| group.windows(2).all(|pair| pair[0] == pair[1]);
-    Advantages {
-        groups: groups.iter().map(|g| if flat(g) { vec![0.0; g.len()] } else { standardized(g, eps) }).collect(),
-        zero_variance: groups.iter().filter(|g| flat(g)).count(),
+impl Advantages {
+    /// How many groups teach nothing.
+    pub fn zero_variance(&self) -> usize {
+        self.flat.iter().filter(|flat| **flat).count()
     }
 }
 
-fn standardized(rewards: &[f64], eps: f64) -> Vec<f64> {
-    let n = rewards.len() as f64;
-    let mean = rewards.iter().sum::<f64>() / n;
-    let variance = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    rewards.iter().map(|r| (r - mean) / (variance.sqrt() + eps)).collect()
+/// Advantages within each group, which holds the rewards of the samples of one prompt. A group with equal rewards
+/// throughout, or with a single one, gets exactly 0 by any scale.
+pub fn group_advantages(groups: &[Vec<f64>], scale: Scale, eps: f64) -> Advantages {
+    let flat: Vec<bool> = groups.iter().map(|g| g.windows(2).all(|pair| pair[0] == pair[1])).collect();
+    let all: Vec<f64> = groups.iter().flatten().copied().collect();
+    let of = |g: &Vec<f64>| -> Vec<f64> {
+        let n = g.len() as f64;
+        let factor = match scale {
+            Scale::GroupStd => 1.0 / (deviation(g) + eps),
+            Scale::GroupMean => 1.0,
+            Scale::BatchStd => 1.0 / (deviation(&all) + eps),
+            Scale::LeaveOneOut => n / (n - 1.0),
+        };
+        let mean = mean(g);
+        g.iter().map(|r| (r - mean) * factor).collect()
+    };
+    let groups = groups.iter().zip(&flat).map(|(g, flat)| if *flat { vec![0.0; g.len()] } else { of(g) }).collect();
+    Advantages { groups, flat }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::FRAC_1_SQRT_2;
+
     use super::*;
 
-    #[test]
-    fn worked_by_hand() {
-        // 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, std √(14/3) = 2.160247. With eps 0: −2/std and so on.
-        let got = group_advantages(&[vec![1.0, 2.0, 3.0, 6.0], vec![0.0, 1.0]], 0.0);
-        let want = [-0.925_820_1, -0.462_910_05, 0.0, 1.388_730_15];
-        assert!(got.groups[0].iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-7), "{got:?}");
-        // Two rewards always differ by √2 standard deviations.
-        assert!((got.groups[1][1] - 0.5f64.sqrt()).abs() < 1e-12);
-        assert_eq!(got.zero_variance, 0);
-        // eps = 1 is added to the deviation, not to the variance: 3 / 3.160247.
-        assert!((group_advantages(&[vec![1.0, 2.0, 3.0, 6.0]], 1.0).groups[0][3] - 0.949_292_9).abs() < 1e-7);
+    fn close(got: &[f64], want: &[f64]) {
+        assert_eq!(got.len(), want.len());
+        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-7), "{got:?} is not {want:?}");
+    }
+
+    /// 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, std √(14/3) = 2.160247. 0, 1: mean 0.5, std √0.5 = 0.707107.
+    const GROUPS: [&[f64]; 2] = [&[1.0, 2.0, 3.0, 6.0], &[0.0, 1.0]];
+
+    fn advantages(scale: Scale, eps: f64) -> Vec<Vec<f64>> {
+        group_advantages(&GROUPS.map(<[f64]>::to_vec), scale, eps).groups
     }
 
     #[test]
-    fn flat_groups_are_zero_and_counted() {
-        let got = group_advantages(&[vec![0.1; 3], vec![0.45], vec![0.1, 0.2], vec![0.0; 4]], EPSILON);
-        assert_eq!(got.zero_variance, 3);
-        for i in [0, 1, 3] {
-            assert!(got.groups[i].iter().all(|a| *a == 0.0));
+    fn by_the_groups_deviation() {
+        let got = advantages(Scale::GroupStd, 0.0);
+        close(&got[0], &[-0.925_820_1, -0.462_910_05, 0.0, 1.388_730_15]);
+        // Two rewards always differ by √2 standard deviations.
+        close(&got[1], &[-FRAC_1_SQRT_2, FRAC_1_SQRT_2]);
+        // ε is added to the deviation, not to the variance: 3 / 3.160247.
+        close(&advantages(Scale::GroupStd, 1.0)[0][3..], &[0.949_292_9]);
+    }
+
+    #[test]
+    fn without_a_deviation() {
+        let got = advantages(Scale::GroupMean, 1.0);
+        close(&got[0], &[-2.0, -1.0, 0.0, 3.0]);
+        close(&got[1], &[-0.5, 0.5]);
+    }
+
+    #[test]
+    fn by_the_batchs_deviation() {
+        // All six: mean 13/6, squares 51 − 169/6 = 137/6, over 5: variance 4.566667, std 2.136976.
+        let got = advantages(Scale::BatchStd, 0.0);
+        close(&got[0], &[-0.935_902_2, -0.467_951_1, 0.0, 1.403_853_3]);
+        close(&got[1], &[-0.233_975_5, 0.233_975_5]);
+        close(&advantages(Scale::BatchStd, 1.0)[1], &[-0.159_389_0, 0.159_389_0]);
+    }
+
+    #[test]
+    fn against_the_others() {
+        // 1 against (2 + 3 + 6)/3, 6 against (1 + 2 + 3)/3.
+        let got = advantages(Scale::LeaveOneOut, 1.0);
+        close(&got[0], &[1.0 - 11.0 / 3.0, 2.0 - 10.0 / 3.0, 0.0, 4.0]);
+        close(&got[1], &[-1.0, 1.0]);
+    }
+
+    #[test]
+    fn flat_groups_are_zero_and_known() {
+        let groups = [vec![0.1; 3], vec![0.45], vec![0.1, 0.2], vec![0.0; 4]];
+        for scale in [Scale::GroupStd, Scale::GroupMean, Scale::BatchStd, Scale::LeaveOneOut] {
+            let got = group_advantages(&groups, scale, 1e-6);
+            assert_eq!(got.flat, [true, true, false, true]);
+            assert_eq!(got.zero_variance(), 3);
+            for i in [0, 1, 3] {
+                assert!(got.groups[i].iter().all(|a| *a == 0.0));
+            }
+            assert!(got.groups[2][1] > 0.04);
         }
-        assert!(got.groups[2][1] > 0.7);
     }
 }

@@ -1,6 +1,6 @@
 //! The reward of a run: a weighted sum of terms behind the format gate.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::terms::{self, UnknownTerm};
 use crate::{Judged, RewardTerm};
@@ -28,7 +28,7 @@ pub enum CompositionError {
 }
 
 /// The reward of one response, with where it comes from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reward {
     /// Σ weight · score; 0 for a response that failed the format gate, whatever the terms say.
     pub total: f64,

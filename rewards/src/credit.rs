@@ -1,100 +1,139 @@
 //! Streaming credit: a summary that later summaries are built on earns part of what they earn.
 //!
-//! At each stage but the last, one of a person's n rows is picked and becomes the past summary of the next stage. With
-//! discount γ and baseline b, and rewards R already carrying their own credit (so worked out from the last stage back):
+//! Samples form groups, each of one prompt. A group of a later stage read one sample of the stage before as past summary:
+//! its parent. With discount λ and baseline b, and rewards R already carrying their own credit (so worked out from the last
+//! stage back):
 //!
-//! - the picked row's reward += γ · mean of the person's next-stage R;
-//! - every other row's reward += γ · b.
+//! - a sample that a group was built on: reward += λ · mean of that group's R;
+//! - every other sample of a stage that has a next one: reward += λ · b.
 //!
-//! b is what a picked row earns by chance, so that not being picked is no punishment. AlignXplore+ has two stages,
-//! γ = 0.9 and b = 0.5 (the published code adds the product, 0.45). Any row may be picked, a malformed one too.
+//! b is what a sample that is carried earns by chance, so that not being carried is no punishment. AlignXplore+ has two
+//! stages, carries one sample of four, λ = 0.9 and b = 0.5 (the published code adds the product, 0.45). Where every sample
+//! is carried, b has no effect and the credit is unbiased: it is the sample's own.
 
 use crate::Draw;
 
 /// How much of the next stage's reward counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CreditRule {
-    /// γ: the weight of the next stage.
+    /// λ: the weight of the next stage.
     pub discount: f64,
-    /// b: what rows that were not picked are credited with, before the discount.
+    /// b: what samples that were not carried are credited with, before the discount.
     pub baseline: f64,
+    /// Whether samples that failed the format gate get credit, as published.
+    pub malformed: bool,
 }
 
 impl Default for CreditRule {
     /// The published values.
     fn default() -> Self {
-        Self { discount: 0.9, baseline: 0.5 }
+        Self { discount: 0.9, baseline: 0.5, malformed: true }
     }
 }
 
-/// Rewards and picks that do not belong together.
+/// The sample that a group read as past summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Parent {
+    /// Index of its group.
+    pub group: usize,
+    /// Its place in that group.
+    pub sample: usize,
+}
+
+/// One group as credit sees it.
+#[derive(Clone, Debug)]
+pub struct CreditGroup<'a> {
+    /// Own rewards of its samples.
+    pub rewards: &'a [f64],
+    /// Which of them passed the format gate.
+    pub well_formed: &'a [bool],
+    /// What it was built on; `None` at the first stage.
+    pub parent: Option<Parent>,
+    /// Whether its stage has a next one.
+    pub continues: bool,
+}
+
+/// A group whose parent is not among the groups before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CreditError {
-    /// One pick is needed for every stage but the last.
-    #[error("{stages} stages need {expected} picked rows, got {picks}", expected = stages.saturating_sub(1))]
-    Picks {
-        /// Stages given.
-        stages: usize,
-        /// Picks given.
-        picks: usize,
-    },
-    /// A stage without rows.
-    #[error("stage {stage} has no rows; every stage needs at least one")]
-    NoRows {
-        /// The stage, from 0.
-        stage: usize,
-    },
-    /// A pick beyond the stage's rows.
-    #[error("stage {stage} has {rows} rows, so row {pick} cannot have been picked")]
-    Pick {
-        /// The stage, from 0.
-        stage: usize,
-        /// Rows of that stage.
-        rows: usize,
-        /// The pick, from 0.
-        pick: usize,
-    },
+#[error("group {group} was built on sample {sample} of group {parent}, which is not there before it")]
+pub struct CreditError {
+    /// The group.
+    pub group: usize,
+    /// Its parent's group.
+    pub parent: usize,
+    /// The sample there.
+    pub sample: usize,
 }
 
 impl CreditRule {
-    /// One person's rewards with credit: `stages[k][i]` is the reward of row `i` at stage `k`, `picks[k]` the row picked
-    /// at stage `k`. With a single stage, the rewards as they are.
+    /// Rewards with credit, in the shape of `groups`, whose parents stand before their children.
     ///
     /// # Errors
-    /// [`CreditError`] if picks and rewards do not fit together.
-    pub fn carry(&self, stages: &[Vec<f64>], picks: &[usize]) -> Result<Vec<Vec<f64>>, CreditError> {
-        if picks.len() + 1 != stages.len().max(1) {
-            return Err(CreditError::Picks { stages: stages.len(), picks: picks.len() });
-        }
-        if let Some(stage) = stages.iter().position(Vec::is_empty) {
-            return Err(CreditError::NoRows { stage });
-        }
-        let mut credited = stages.to_vec();
-        for (stage, &pick) in picks.iter().enumerate().rev() {
-            let next = &credited[stage + 1];
-            let mean = next.iter().sum::<f64>() / next.len() as f64;
-            let rows = credited[stage].len();
-            if pick >= rows {
-                return Err(CreditError::Pick { stage, rows, pick });
+    /// [`CreditError`] if one does not.
+    pub fn carry(&self, groups: &[CreditGroup<'_>]) -> Result<Vec<Vec<f64>>, CreditError> {
+        let mut credited: Vec<Vec<f64>> = groups.iter().map(|g| g.rewards.to_vec()).collect();
+        let mut built_on: Vec<Vec<Option<f64>>> = groups.iter().map(|g| vec![None; g.rewards.len()]).collect();
+        for (index, group) in groups.iter().enumerate().rev() {
+            if group.continues {
+                for (i, reward) in credited[index].iter_mut().enumerate() {
+                    if self.malformed || group.well_formed[i] {
+                        *reward += self.discount * built_on[index][i].unwrap_or(self.baseline);
+                    }
+                }
             }
-            for (row, reward) in credited[stage].iter_mut().enumerate() {
-                *reward += self.discount * if row == pick { mean } else { self.baseline };
+            if let Some(Parent { group: parent, sample }) = group.parent {
+                let place = (parent < index).then(|| built_on[parent].get_mut(sample)).flatten();
+                let place = place.ok_or(CreditError { group: index, parent, sample })?;
+                *place = Some(credited[index].iter().sum::<f64>() / credited[index].len() as f64);
             }
         }
         Ok(credited)
     }
 }
 
-/// Which of a person's `rows` becomes the past summary of the next stage. Uniform; depends on these arguments alone.
-pub fn pick(seed: u64, step: u64, uid: &str, stage: usize, rows: usize) -> usize {
-    Draw::new(seed).text("picked row").with(step).text(uid).with(stage as u64).below(rows)
+/// Which samples of a group are carried into the next stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// One, by chance.
+    Random,
+    /// The one with the highest reward; of equals, one by chance.
+    Best,
+    /// All.
+    Each,
+}
+
+/// The samples of a group that become past summaries of the next stage. Without `malformed` those that failed the format
+/// gate are passed over, unless all did. Depends on its arguments alone.
+pub fn carried(rule: Carried, malformed: bool, rewards: &[f64], well_formed: &[bool], draw: Draw) -> Vec<usize> {
+    let all = || 0..rewards.len();
+    let mut among: Vec<usize> = all().filter(|&i| malformed || well_formed[i]).collect();
+    if among.is_empty() {
+        among = all().collect();
+    }
+    if rule == Carried::Best {
+        let best = among.iter().map(|&i| rewards[i]).fold(f64::NEG_INFINITY, f64::max);
+        among.retain(|&i| rewards[i] == best);
+    }
+    match rule {
+        Carried::Each => among,
+        Carried::Random | Carried::Best => vec![among[draw.below(among.len())]],
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn close(got: &[Vec<f64>], want: &[&[f64]]) {
+    const FINE: [bool; 4] = [true; 4];
+
+    fn group(rewards: &[f64], parent: Option<(usize, usize)>, continues: bool) -> CreditGroup<'_> {
+        let parent = parent.map(|(group, sample)| Parent { group, sample });
+        CreditGroup { rewards, well_formed: &FINE[..rewards.len()], parent, continues }
+    }
+
+    #[track_caller]
+    fn close(rule: CreditRule, groups: &[CreditGroup<'_>], want: &[&[f64]]) {
+        let got = rule.carry(groups).unwrap();
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(want) {
             assert_eq!(got.len(), want.len());
@@ -104,54 +143,92 @@ mod tests {
 
     #[test]
     fn a_single_stage_keeps_its_rewards() {
-        close(&CreditRule::default().carry(&[vec![0.2, 0.8]], &[]).unwrap(), &[&[0.2, 0.8]]);
-        assert_eq!(CreditRule::default().carry(&[], &[]), Ok(vec![]));
+        close(CreditRule::default(), &[group(&[0.2, 0.8], None, false)], &[&[0.2, 0.8]]);
+        close(CreditRule::default(), &[], &[]);
     }
 
     #[test]
     fn two_stages_as_published() {
-        // Stage 2: mean of 1, 0, 0.6, 0.4 is 0.5. Picked row 2: 0.3 + 0.9 · 0.5; the others + 0.45.
-        let stages = [vec![0.9, 0.0, 0.3, 0.5], vec![1.0, 0.0, 0.6, 0.4]];
-        let credited = CreditRule::default().carry(&stages, &[2]).unwrap();
-        close(&credited, &[&[1.35, 0.45, 0.75, 0.95], &[1.0, 0.0, 0.6, 0.4]]);
-        // A perfect second stage lifts the picked row, malformed or not (reward 0), to 0.9.
-        let credited = CreditRule::default().carry(&[vec![0.0, 0.4], vec![1.0, 1.0]], &[0]).unwrap();
-        close(&credited, &[&[0.9, 0.85], &[1.0, 1.0]]);
+        // Stage 2: mean of 1, 0, 0.6, 0.4 is 0.5. Carried sample 2: 0.3 + 0.9 · 0.5; the others + 0.45.
+        let groups = [group(&[0.9, 0.0, 0.3, 0.5], None, true), group(&[1.0, 0.0, 0.6, 0.4], Some((0, 2)), false)];
+        close(CreditRule::default(), &groups, &[&[1.35, 0.45, 0.75, 0.95], &[1.0, 0.0, 0.6, 0.4]]);
+        // A perfect second stage lifts the carried sample, malformed or not (reward 0), to 0.9.
+        let mut groups = [group(&[0.0, 0.4], None, true), group(&[1.0, 1.0], Some((0, 0)), false)];
+        groups[0].well_formed = &[false, true];
+        close(CreditRule::default(), &groups, &[&[0.9, 0.85], &[1.0, 1.0]]);
+        // Unless malformed samples earn no credit.
+        close(CreditRule { malformed: false, ..CreditRule::default() }, &groups, &[&[0.0, 0.85], &[1.0, 1.0]]);
+    }
+
+    #[test]
+    fn two_people_do_not_mix() {
+        let rule = CreditRule { discount: 1.0, baseline: 0.0, malformed: true };
+        let groups = [
+            group(&[0.1, 0.2], None, true),
+            group(&[0.3, 0.4], None, true),
+            group(&[0.5, 0.7], Some((0, 1)), false),
+            group(&[0.0, 0.2], Some((1, 0)), false),
+        ];
+        close(rule, &groups, &[&[0.1, 0.8], &[0.4, 0.4], &[0.5, 0.7], &[0.0, 0.2]]);
     }
 
     #[test]
     fn three_stages_carry_credit_back_twice() {
-        // γ = 0.5, b = 0.4. Stage 3: mean 0.8. Stage 2, row 0 picked: 0.2 + 0.4 = 0.6; row 1: 0.6 + 0.2 = 0.8; mean 0.7.
-        // Stage 1, row 1 picked: 1 + 0.35; row 0: 0 + 0.2.
-        let rule = CreditRule { discount: 0.5, baseline: 0.4 };
-        let credited = rule.carry(&[vec![0.0, 1.0], vec![0.2, 0.6], vec![0.7, 0.9]], &[1, 0]).unwrap();
-        close(&credited, &[&[0.2, 1.35], &[0.6, 0.8], &[0.7, 0.9]]);
+        // λ = 0.5, b = 0.4. Stage 3: mean 0.8. Stage 2, sample 0 carried: 0.2 + 0.4 = 0.6; sample 1: 0.6 + 0.2 = 0.8; mean
+        // 0.7. Stage 1, sample 1 carried: 1 + 0.35; sample 0: 0 + 0.2.
+        let rule = CreditRule { discount: 0.5, baseline: 0.4, malformed: true };
+        let groups = [
+            group(&[0.0, 1.0], None, true),
+            group(&[0.2, 0.6], Some((0, 1)), true),
+            group(&[0.7, 0.9], Some((1, 0)), false),
+        ];
+        close(rule, &groups, &[&[0.2, 1.35], &[0.6, 0.8], &[0.7, 0.9]]);
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn each_sample_earns_by_its_own_next_stage() {
+        // λ = 0.5: 0.4 + 0.5 · 0.8, and 0.6 + 0.5 · 0.1. The baseline, however high, does not count.
+        let rule = CreditRule { discount: 0.5, baseline: 99.0, malformed: true };
+        let groups = [
+            group(&[0.4, 0.6], None, true),
+            group(&[0.6, 1.0], Some((0, 0)), false),
+            group(&[0.0, 0.2], Some((0, 1)), false),
+        ];
+        close(rule, &groups, &[&[0.8, 0.65], &[0.6, 1.0], &[0.0, 0.2]]);
+    }
+
+    #[test]
+    fn a_parent_that_is_not_there_is_refused() {
         let rule = CreditRule::default();
-        assert_eq!(rule.carry(&[vec![0.1], vec![0.2]], &[]), Err(CreditError::Picks { stages: 2, picks: 0 }));
-        assert_eq!(rule.carry(&[vec![0.1]], &[0]), Err(CreditError::Picks { stages: 1, picks: 1 }));
-        assert_eq!(rule.carry(&[vec![0.1], vec![]], &[0]), Err(CreditError::NoRows { stage: 1 }));
-        assert_eq!(rule.carry(&[vec![0.1], vec![0.2]], &[1]), Err(CreditError::Pick { stage: 0, rows: 1, pick: 1 }));
+        let missing = [group(&[0.1], None, true), group(&[0.2], Some((0, 1)), false)];
+        assert_eq!(rule.carry(&missing), Err(CreditError { group: 1, parent: 0, sample: 1 }));
+        let later = [group(&[0.1], Some((1, 0)), false), group(&[0.2], None, true)];
+        assert_eq!(rule.carry(&later), Err(CreditError { group: 0, parent: 1, sample: 0 }));
     }
 
     #[test]
-    fn picks_are_uniform_and_depend_on_person_stage_and_step() {
-        // 8,000 picks over 4 rows; chi-square with 3 degrees of freedom exceeds 30.7 once in a million.
+    fn what_is_carried_by_rule() {
+        let (rewards, formed) = ([0.2, 0.9, 0.9, 0.1], [true, false, true, true]);
+        let pick = |rule, malformed, seed| carried(rule, malformed, &rewards, &formed, Draw::new(seed));
+        assert_eq!(pick(Carried::Each, true, 0), [0, 1, 2, 3]);
+        assert_eq!(pick(Carried::Each, false, 0), [0, 2, 3]);
+        assert_eq!(pick(Carried::Best, false, 0), [2]);
+        // 40 draws between two equals all falling on the same one: 2 · 2^-40.
+        let mut best: Vec<usize> = (0..40).map(|seed| pick(Carried::Best, true, seed)[0]).collect();
+        best.sort_unstable();
+        best.dedup();
+        assert_eq!(best, [1, 2]);
+        assert_eq!(carried(Carried::Each, false, &[0.0; 2], &[false; 2], Draw::new(0)), [0, 1]);
+    }
+
+    #[test]
+    fn random_picks_are_uniform() {
+        // 8,000 picks over 4 samples; chi-square with 3 degrees of freedom exceeds 30.7 once in a million.
         let mut counts = [0usize; 4];
         for person in 0..8000 {
-            counts[pick(3, 10, &format!("p{person}"), 0, 4)] += 1;
+            counts[carried(Carried::Random, true, &[0.5; 4], &FINE, Draw::new(3).with(person))[0]] += 1;
         }
         let chi: f64 = counts.iter().map(|&c| (c as f64 - 2000.0).powi(2) / 2000.0).sum();
         assert!(chi < 30.7, "{counts:?}");
-        // Of 200 people, a change of step, stage or seed must move some (all staying: 4^-200).
-        let all =
-            |seed, step, stage| (0..200).map(|p| pick(seed, step, &format!("p{p}"), stage, 4)).collect::<Vec<_>>();
-        assert_eq!(all(3, 10, 0), all(3, 10, 0));
-        for other in [all(4, 10, 0), all(3, 11, 0), all(3, 10, 1)] {
-            assert_ne!(all(3, 10, 0), other);
-        }
     }
 }

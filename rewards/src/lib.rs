@@ -6,6 +6,7 @@
 //! - [`gate`]: responses that fail the format gate never reach the judge; the others become questions for it.
 //! - [`terms`]: each scores a response by one criterion. A new term is one file and one line in [`terms::TERMS`].
 //! - [`composition`]: the weighted sum of the terms a run names, with the breakdown of every row.
+//! - [`overlong`]: what a response loses as it nears the length limit.
 //! - [`credit`]: what a summary earns through the summaries built on it at later stages.
 //! - [`advantages`]: rewards relative to the other samples of the same person and stage (GRPO).
 //!
@@ -18,12 +19,13 @@ pub mod composition;
 pub mod credit;
 pub mod gate;
 pub mod judge;
+pub mod overlong;
 pub mod terms;
 
-pub use advantages::{Advantages, group_advantages};
+pub use advantages::{Advantages, Scale, group_advantages};
 pub use chat::Draw;
 pub use composition::{Composition, CompositionError, Reward};
-pub use credit::{CreditError, CreditRule, pick};
+pub use credit::{Carried, CreditError, CreditGroup, CreditRule, Parent, carried};
 pub use gate::{Judged, Response};
 pub use judge::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Verdict};
 pub use terms::RewardTerm;

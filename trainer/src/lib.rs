@@ -3,7 +3,6 @@
 //! - [`start`]: the device, an existing model or a new one.
 //! - [`optimizer`]: AdamW over the flat buffers, clipping, the schedule.
 //! - [`trainee`]: what of a model is trained, its weights or adapters, and where gradients go.
-//! - [`microbatch`]: cutting a global batch into packed passes by a token budget.
 //! - [`run`], [`tensorboard`]: the folder of a run and its metrics.
 //! - [`checkpoints`], [`resume`]: which checkpoints are kept, and how a run goes on from one.
 //! - [`flops`], [`memory`]: what a step costs.
@@ -14,7 +13,6 @@ pub mod checkpoints;
 pub mod error;
 pub mod flops;
 pub mod memory;
-pub mod microbatch;
 pub mod optimizer;
 pub mod resume;
 pub mod rl;

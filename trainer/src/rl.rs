@@ -1,163 +1,291 @@
 //! GRPO over streaming stages: roll out, judge, credit, advantages, update.
 //!
-//! Streaming is not a second trainer; it is the number of stages ([`stages`]).
+//! Streaming is not a second trainer; it is the number of stages ([`stages`]). A step, in order:
+//!
+//! - [`people`]: whose turn it is.
+//! - [`rollout`]: summaries of all stages, judged as they come, some carried into the next stage.
+//! - [`credited`]: credit carried back, punishments, advantages.
+//! - [`passes`]: log-probabilities and gradients in packed passes; [`reference`], [`correction`]: what they are compared to.
+//! - [`policy_loss`]: the loss of a response; [`update`]: mini-batches and updates.
+//! - [`numbers`], [`record`], [`replay`]: what is told, written, and worked out again.
 
+pub mod correction;
+pub mod credited;
+pub mod numbers;
+pub mod passes;
+pub mod people;
 pub mod policy_loss;
 mod record;
-pub mod reward;
+mod reference;
+pub mod replay;
 pub mod rollout;
 pub mod stages;
 pub mod update;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use chat::{PromptSet, RlRow};
+use chat::RlRow;
+use configs::RunConfig;
 use configs::rl::RlConfig;
-use lm::{LocalModel, Params};
-use rewards::{Composition, Draw, Judge};
+use configs::rl::algorithm::{KlPlace, OldLogprobs, ZeroVariance};
+use lm::LocalModel;
 
-use self::reward::Scored;
-use self::rollout::Group;
-use self::stages::Stage;
+use self::correction::Mismatch;
+use self::credited::{Credited, takes_part};
+use self::numbers::Costs;
+use self::people::People;
+pub use self::record::path as rollout_file;
+pub use self::reference::Reference;
+use self::rollout::{Group, Rollouts};
+use self::update::MiniBatch;
 use crate::checkpoints::{Checkpoints, Keeping};
-use crate::optimizer::{self, Optimizer};
+use crate::optimizer::Optimizer;
+use crate::resume::{self, Reached};
+use crate::trainee::Trainee;
 use crate::{Output, TrainError};
 
-/// The frozen parts of a run: who judges, in which words, for what.
-#[derive(Clone, Copy)]
-pub struct Setting<'a> {
-    /// The judge.
-    pub judge: &'a Judge<'a>,
-    /// The policy's prompts.
-    pub prompts: &'a PromptSet,
-    /// The reward.
-    pub composition: &'a Composition,
-    /// Everything else.
-    pub config: &'a RlConfig,
+/// Numbers of the model as it would generate now, on held-out people.
+pub type Measure<'a> = dyn FnMut(&LocalModel) -> Result<Vec<(String, f64)>, TrainError> + 'a;
+
+/// Steps of a run over `people` people.
+pub fn steps(config: &RlConfig, people: usize) -> u64 {
+    match config.train.steps as u64 {
+        0 => (people as u64 * config.train.epochs as u64).div_ceil(config.rollout.people_per_step.min(people) as u64),
+        steps => steps,
+    }
 }
 
-/// Trains `model` on `rows`.
+/// Trains on `rows`, from the checkpoint `from` on if one is given. `measure` is asked wherever `validation` says so;
+/// `peak_flops` is what the device can do at best.
 ///
 /// # Errors
 /// If no row is long enough for the stages, the judge fails, a file cannot be written, or the gradient is not finite
-/// ten steps in a row.
+/// too often in a row.
 pub fn train(
-    model: &mut LocalModel,
+    trainee: &mut Trainee,
     rows: &[RlRow],
-    setting: Setting<'_>,
+    rollouts: Rollouts<'_>,
+    peak_flops: Option<f64>,
+    from: Option<PathBuf>,
+    mut measure: Option<&mut Measure<'_>>,
     output: &mut Output<'_>,
 ) -> Result<(), TrainError> {
-    let config = setting.config;
-    let rows = usable(rows, config.rollout.stages)?;
-    let per_epoch = rows.len().div_ceil(config.rollout.people_per_step) as u64;
-    let steps = match config.train.steps as u64 {
-        0 => per_epoch * config.train.epochs as u64,
-        steps => steps,
+    let config = rollouts.config;
+    let people = People::new(rows, config)?;
+    let steps = steps(config, people.len());
+    // The reference is the policy at the run's start, so it is taken before a checkpoint is.
+    let reference = Reference::new(trainee, config)?;
+    let optimizer = trainee.optimizer(&config.optimizer)?;
+    let mut tuning = Tuning { rollouts, people, reference, optimizer, steps, peak_flops };
+    let reached = match &from {
+        Some(folder) => tuning.restore(trainee, folder)?,
+        None => Reached::default(),
     };
-    let params = &model.decoder.params;
-    let kind = optimizer::state_kind(&config.optimizer, params.flat.kind());
-    let mut grads = Params::zeros(params.spec(), kind, params.flat.device())?;
-    let stretches = optimizer::stretches(params, &config.optimizer.no_decay);
-    let mut optimizer = Optimizer::new(&params.flat, stretches, config.optimizer.clone())?;
-    let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), &config.checkpoint, None);
-    for step in 0..steps {
-        let people = people_of_step(&rows, config, step, per_epoch);
-        let begin = Instant::now();
-        let groups = rollout::roll_out(model, setting.prompts, &people, &config.rollout, (config.seed, step))?;
-        let rolled_out = begin.elapsed().as_secs_f64();
-        let scored = reward::score(
-            &groups,
-            setting.judge,
-            setting.composition,
-            &config.reward,
-            &config.algorithm,
-            config.rollout.max_new_tokens,
-        )?;
-        let judged = begin.elapsed().as_secs_f64();
-        let (update, sums) =
-            update::update(model, &groups, &scored.advantages, config, (&mut optimizer, &mut grads), (step, steps))?;
-        let updated = begin.elapsed().as_secs_f64();
-
-        let mut numbers = reward_numbers(&groups, &scored, setting.composition);
-        let others = sums.means().into_iter().chain(length_numbers(&groups)).chain([
-            ("zero_variance", scored.zero_variance as f64 / groups.len() as f64),
-            ("grad_norm", update.grad_norm),
-            ("lr", update.lr),
-            ("skipped", f64::from(u8::from(update.skipped))),
-            ("time/rollout", rolled_out),
-            ("time/judge", judged - rolled_out),
-            ("time/update", updated - judged),
-        ]);
-        numbers.extend(others.map(|(key, value)| (key.to_owned(), value)));
-        output.step(step + 1, steps, numbers)?;
-        if (step + 1).is_multiple_of(config.log.rollouts_every.max(1) as u64) {
-            let people: Vec<&RlRow> = people.iter().map(|(row, _)| *row).collect();
-            let decode = |ids: &[u32]| Ok(model.tokenizer.decode(ids)?);
-            let names = setting.composition.names();
-            let done =
-                record::Step { step: step + 1, people: &people, groups: &groups, scored: &scored, names: &names };
-            record::write(output.run.folder(), done, decode, config.log.rollouts_max)?;
+    let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), &config.checkpoint, reached.best);
+    if reached.step == 0
+        && config.validation.at_start
+        && let Some(measure) = &mut measure
+    {
+        output.step(0, steps, trainee.as_one(|model| measure(model))?)?;
+    }
+    for step in reached.step..steps {
+        let done = tuning.step(trainee, step)?;
+        let mut numbers = done.numbers;
+        let every = config.validation.every as u64;
+        if every > 0
+            && ((step + 1).is_multiple_of(every) || step + 1 == steps)
+            && let Some(measure) = &mut measure
+        {
+            numbers.extend(trainee.as_one(|model| measure(model))?);
         }
-        let done = Keeping { step: step + 1, last: step + 1 == steps, numbers: &[] };
-        checkpoints.after(done, |folder, _| crate::run::save(folder, model))?;
+        output.step(step + 1, steps, numbers.clone())?;
+        if config.log.rollouts_every > 0 && (step + 1).is_multiple_of(config.log.rollouts_every as u64) {
+            tuning.write(trainee, step + 1, done.groups, &done.credited, done.updates, output)?;
+        }
+        let keeping = Keeping { step: step + 1, last: step + 1 == steps, numbers: &numbers };
+        checkpoints.after(keeping, |folder, best| {
+            let state = config.checkpoint.state.then_some(&tuning.optimizer);
+            trainee.save(folder, |inside| {
+                resume::write(inside, state, Reached { step: step + 1, best })?;
+                let written = tuning.people.write(inside);
+                written.map_err(|e| lm::LmError::Write { path: inside.into(), message: e.to_string() })
+            })
+        })?;
     }
     Ok(())
 }
 
-type Person<'a> = (&'a RlRow, Vec<Stage<'a>>);
+/// A run under way.
+struct Tuning<'a> {
+    rollouts: Rollouts<'a>,
+    people: People<'a>,
+    reference: Option<Reference>,
+    optimizer: Optimizer,
+    steps: u64,
+    peak_flops: Option<f64>,
+}
 
-fn usable(rows: &[RlRow], stages: usize) -> Result<Vec<Person<'_>>, TrainError> {
-    let kept: Vec<Person<'_>> = rows.iter().filter_map(|row| Some((row, stages::cut(row, stages)?))).collect();
-    if kept.is_empty() {
-        return Err(TrainError::Data(format!(
-            "none of the {} RL rows is long enough for {stages} stages; lower rollout.stages or give longer histories",
-            rows.len()
-        )));
+/// A step, done.
+struct Done {
+    groups: Vec<Group>,
+    credited: Credited,
+    updates: Vec<MiniBatch>,
+    numbers: Vec<(String, f64)>,
+}
+
+impl Tuning<'_> {
+    fn restore(&mut self, trainee: &mut Trainee, checkpoint: &std::path::Path) -> Result<Reached, TrainError> {
+        let reached = resume::restore(checkpoint, trainee, &mut self.optimizer)?;
+        self.people.restore(checkpoint)?;
+        Ok(reached)
     }
-    Ok(kept)
-}
 
-/// The people of a step: each epoch visits all in an order that depends on (seed, epoch) alone; the last step of an
-/// epoch is filled from the epoch's beginning.
-fn people_of_step<'a>(rows: &[Person<'a>], config: &RlConfig, step: u64, per_epoch: u64) -> Vec<Person<'a>> {
-    let (epoch, batch) = (step / per_epoch, step % per_epoch);
-    let draw = Draw::new(config.seed).text("people").with(epoch);
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_cached_key(|&i| draw.with(i as u64).bits());
-    let size = config.rollout.people_per_step.min(rows.len());
-    let first = batch as usize * size;
-    (first..first + size).map(|i| rows[order[i % rows.len()]].clone()).collect()
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, n) = values.fold((0.0, 0.0), |(sum, n), v| (sum + v, n + 1.0));
-    sum / n
-}
-
-fn reward_numbers(groups: &[Group<'_>], scored: &Scored, composition: &Composition) -> Vec<(String, f64)> {
-    let all = || scored.rewards.iter().flatten();
-    let mut numbers = vec![("reward/total".to_owned(), mean(all().map(|r| r.total)))];
-    for (i, name) in composition.names().into_iter().enumerate() {
-        numbers.push((format!("reward/{name}"), mean(all().map(|r| r.scores[i]))));
+    fn step(&mut self, trainee: &mut Trainee, step: u64) -> Result<Done, TrainError> {
+        let begin = Instant::now();
+        let config = self.rollouts.config;
+        let mut costs = Costs::default();
+        let (mut groups, credited, rounds) = self.roll_out(trainee, step, &mut costs)?;
+        let mut mismatch = self.look_before(trainee, &mut groups, &credited, &mut costs)?;
+        let updating = Instant::now();
+        let updates = update::update(trainee, &mut self.optimizer, &groups, &credited, config, (step, self.steps))?;
+        costs.updating = updating.elapsed().as_secs_f64();
+        if let (OldLogprobs::Rollout, Some(first)) = (config.algorithm.old_logprobs, updates.first()) {
+            for (&(g, i), seen) in first.places.iter().zip(&first.seen) {
+                mismatch.add(&seen.logprobs, &groups[g].samples[i].rollout);
+            }
+        }
+        for update in &updates {
+            costs.work.tokens += update.work.tokens;
+            costs.work.trained += update.work.trained;
+            costs.work.squares += update.work.squares;
+            costs.work.trains_weights = update.work.trains_weights;
+        }
+        self.people.learn(&groups);
+        costs.step = begin.elapsed().as_secs_f64();
+        let mut numbers = numbers::of_updates(&updates);
+        numbers.extend(numbers::of_mismatch(&mismatch));
+        numbers.extend(numbers::of_samples(&groups, &credited, self.rollouts.composition));
+        numbers.push(("epoch".into(), self.people.epochs()));
+        numbers.push(("rollout_rounds".into(), rounds as f64));
+        let spec = trainee.model.decoder.spec();
+        numbers.extend(numbers::of_costs(&costs, &groups, spec, self.peak_flops));
+        Ok(Done { groups, credited, updates, numbers })
     }
-    let stages = groups.iter().map(|g| g.stage + 1).max().unwrap_or(0);
-    for stage in 0..stages {
-        let of_stage = groups.iter().zip(&scored.rewards).filter(|(g, _)| g.stage == stage);
-        let totals = of_stage.flat_map(|(_, r)| r.iter().map(|r| r.total));
-        numbers.push((format!("reward/stage{}", stage + 1), mean(totals)));
+
+    /// Rolls out a step's people, and further ones in place of those whose groups teach nothing, if so configured. Also
+    /// returns the rounds it took.
+    fn roll_out(
+        &mut self,
+        trainee: &Trainee,
+        step: u64,
+        costs: &mut Costs,
+    ) -> Result<(Vec<Group>, Credited, u64), TrainError> {
+        let config = self.rollouts.config;
+        let algorithm = &config.algorithm;
+        let refills = algorithm.zero_variance == ZeroVariance::Refill;
+        let rounds = if refills { 1 + algorithm.refill_rounds as u64 } else { 1 };
+        let per_person = config.rollout.groups_per_person();
+        let wanted = config.rollout.people_per_step.min(self.people.len()) * per_person;
+        let (mut groups, mut people): (Vec<Group>, usize) = (Vec::new(), 0);
+        let mut live = 0;
+        for round in 0..rounds {
+            let next = self.people.next((wanted - live).div_ceil(per_person), (step, round));
+            let mut more =
+                trainee.as_one(|model| self.rollouts.roll_out(model, &next, (step, people), &mut costs.spent))?;
+            for parent in more.iter_mut().filter_map(|g| g.parent.as_mut()) {
+                parent.group += groups.len();
+            }
+            people += next.len();
+            let before = groups.len();
+            groups.extend(more);
+            if algorithm.needs_reference() && algorithm.kl.place == KlPlace::Reward {
+                self.refer(trainee, &mut groups, |g, _| g >= before, costs)?;
+            }
+            let credited = credited::credit(&groups, config)?;
+            live = groups.len() - credited.zero_variance();
+            if live >= wanted || round + 1 == rounds {
+                return Ok((groups, credited, round + 1));
+            }
+        }
+        unreachable!("the last round returns")
     }
-    numbers.push(("well_formed".to_owned(), mean(all().map(|r| f64::from(u8::from(r.well_formed))))));
-    let carried = scored.credited.iter().flatten().zip(all()).map(|(with, r)| with - r.total);
-    numbers.push(("credit/carried".to_owned(), mean(carried)));
-    numbers
+
+    /// Log-probabilities that the update compares with, of the samples that take part.
+    fn look_before(
+        &self,
+        trainee: &Trainee,
+        groups: &mut [Group],
+        credited: &Credited,
+        costs: &mut Costs,
+    ) -> Result<Mismatch, TrainError> {
+        let algorithm = &self.rollouts.config.algorithm;
+        let flat = &credited.flat;
+        let mut mismatch = Mismatch::default();
+        if algorithm.needs_reference() && algorithm.kl.place == KlPlace::Loss {
+            self.refer(trainee, groups, |g, s| takes_part(s, flat[g], algorithm), costs)?;
+        }
+        if algorithm.old_logprobs == OldLogprobs::Recompute {
+            let begin = Instant::now();
+            let places = places(groups, |g, s| takes_part(s, flat[g], algorithm));
+            let (seen, work) = update::look_at(trainee, groups, &places, self.rollouts.config)?;
+            for ((g, i), seen) in places.into_iter().zip(seen) {
+                let sample = &mut groups[g].samples[i];
+                mismatch.add(&seen.logprobs, &sample.rollout);
+                sample.old = seen.logprobs;
+            }
+            costs.looking += begin.elapsed().as_secs_f64();
+            costs.looked += work.tokens;
+        }
+        Ok(mismatch)
+    }
+
+    /// Log-probabilities of the `wanted` samples under the reference.
+    fn refer(
+        &self,
+        trainee: &Trainee,
+        groups: &mut [Group],
+        wanted: impl Fn(usize, &rollout::Sample) -> bool,
+        costs: &mut Costs,
+    ) -> Result<(), TrainError> {
+        let Some(reference) = &self.reference else { return Ok(()) };
+        let begin = Instant::now();
+        let places = places(groups, |g, s| wanted(g, s) && !s.ids.is_empty());
+        let (seen, work) = update::refer_to(reference, trainee, groups, &places, self.rollouts.config)?;
+        for ((g, i), seen) in places.into_iter().zip(seen) {
+            groups[g].samples[i].reference = seen.logprobs;
+        }
+        costs.looking += begin.elapsed().as_secs_f64();
+        costs.looked += work.tokens;
+        Ok(())
+    }
+
+    /// Writes what was rolled out at `step`.
+    fn write(
+        &self,
+        trainee: &Trainee,
+        step: u64,
+        groups: Vec<Group>,
+        credited: &Credited,
+        updates: Vec<MiniBatch>,
+        output: &Output<'_>,
+    ) -> Result<(), TrainError> {
+        let config = self.rollouts.config;
+        let run = output.run.folder();
+        let decode = |ids: &[u32]| Ok(trainee.model.tokenizer.decode(ids)?);
+        let names = self.rollouts.composition.names();
+        record::write(run, step, (&groups, credited), &names, decode, config.log.rollouts_max)?;
+        if config.log.replay {
+            let resolved = config.resolved().map_err(|e| TrainError::Data(e.to_string()))?;
+            let path = record::path(run, step, "safetensors");
+            replay::RecordedStep::new(step, resolved, groups, updates).write(&path)?;
+        }
+        Ok(())
+    }
 }
 
-fn length_numbers(groups: &[Group<'_>]) -> Vec<(&'static str, f64)> {
-    let samples = || groups.iter().flat_map(|g| &g.samples);
-    vec![
-        ("length/mean", mean(samples().map(|s| s.ids.len() as f64))),
-        ("length/max", samples().map(|s| s.ids.len() as f64).fold(0.0, f64::max)),
-        ("length/prompt", mean(groups.iter().map(|g| g.prompt.len() as f64))),
-        ("truncated", mean(samples().map(|s| f64::from(u8::from(s.truncated))))),
-    ]
+fn places(groups: &[Group], wanted: impl Fn(usize, &rollout::Sample) -> bool) -> Vec<(usize, usize)> {
+    let all =
+        groups.iter().enumerate().flat_map(|(g, group)| group.samples.iter().enumerate().map(move |(i, s)| (g, i, s)));
+    all.filter(|(g, _, s)| wanted(*g, s)).map(|(g, i, _)| (g, i)).collect()
 }

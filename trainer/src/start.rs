@@ -161,7 +161,7 @@ pub fn random(
 pub fn shape_of(model: &ModelStart, data: &SftData) -> Result<(ModelSpec, Tokenizer), TrainError> {
     match model.start() {
         Start::Existing(source) => {
-            let folder = locate_without_weights(&source.path)?;
+            let folder = description(&source.path)?;
             Ok((ModelSpec::load(&folder)?, Tokenizer::load(&folder)?))
         }
         Start::Random { shape, .. } => {
@@ -171,8 +171,11 @@ pub fn shape_of(model: &ModelStart, data: &SftData) -> Result<(ModelSpec, Tokeni
     }
 }
 
-/// The folder with config.json and tokenizer.
-fn locate_without_weights(path: &str) -> Result<PathBuf, TrainError> {
+/// The folder with config.json and tokenizer of a model; of one on the hub, only these are downloaded.
+///
+/// # Errors
+/// If it, or the model an adapter stands on, is nowhere to be had.
+pub fn description(path: &str) -> Result<PathBuf, TrainError> {
     let settings = hub::Settings::from_environment();
     let folder = hub::description(path, &settings)?;
     if !adapter_files::is_adapter(&folder) {
@@ -188,7 +191,7 @@ fn locate_without_weights(path: &str) -> Result<PathBuf, TrainError> {
 /// If there is none, or the rows cannot be read.
 pub fn tokenizer_of(model: &ModelStart, data: &SftData) -> Result<Tokenizer, TrainError> {
     match model.start() {
-        Start::Existing(source) => Ok(Tokenizer::load(&locate_without_weights(&source.path)?)?),
+        Start::Existing(source) => Ok(Tokenizer::load(&description(&source.path)?)?),
         Start::Random { tokenizer: TokenizerConfig { path: Some(folder), .. }, .. } => Ok(Tokenizer::load(&folder)?),
         Start::Random { tokenizer: config, .. } => {
             let texts = corpus::texts(data)?;

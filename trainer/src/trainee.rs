@@ -148,6 +148,17 @@ impl Trainee {
         f(&merged(&self.model, &beside.adapters)?)
     }
 
+    /// A copy of the model as it is now, adapters merged.
+    ///
+    /// # Errors
+    /// If memory does not suffice.
+    pub fn frozen(&self) -> Result<Decoder, TrainError> {
+        Ok(match &self.what {
+            What::Weights { .. } => copied(&self.model)?,
+            What::Adapters(beside) => merged(&self.model, &beside.adapters)?.decoder,
+        })
+    }
+
     /// The model with whatever was trained in it.
     ///
     /// # Errors
@@ -234,13 +245,18 @@ fn adapters(decoder: &Decoder, lora: Lora<'_>) -> Result<Adapters, TrainError> {
     Ok(started)
 }
 
-/// A copy of the model with the adapters in its weights.
-fn merged(model: &LocalModel, adapters: &Adapters) -> Result<LocalModel, TrainError> {
+fn copied(model: &LocalModel) -> Result<Decoder, TrainError> {
     let source = &model.decoder.params;
     let copy = Params::zeros(source.spec(), source.flat.kind(), source.flat.device())?;
     tch::no_grad(|| copy.flat.shallow_clone().copy_(&source.flat));
-    adapters.merge_into(&copy);
-    let mut one = LocalModel::new(chat::Completer::name(model), Decoder::new(copy), model.tokenizer.clone())?;
+    Ok(Decoder::new(copy))
+}
+
+/// A copy of the model with the adapters in its weights.
+fn merged(model: &LocalModel, adapters: &Adapters) -> Result<LocalModel, TrainError> {
+    let copy = copied(model)?;
+    adapters.merge_into(&copy.params);
+    let mut one = LocalModel::new(chat::Completer::name(model), copy, model.tokenizer.clone())?;
     one.limits = model.limits;
     Ok(one)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 use crate::Kind;
-use crate::commands::sft_plan;
+use crate::commands::{rl_plan, sft_plan};
 use crate::failure::Failure;
 
 fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Failure> {
@@ -27,13 +27,23 @@ pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says that the configuration is good; what is wrong with it is the failure. Of fine-tuning also what it will do: batches
-/// and memory, without loading weights.
+/// Says that the configuration is good; what is wrong with it is the failure. Of training also what it will do: batches and
+/// memory, without loading weights.
 pub fn check(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
     resolved(file, kind, set)?;
     println!("{}: good", file.display());
-    if let Kind::Sft = kind {
-        print!("{}", sft_plan::describe(&configs::load(file, set)?)?);
+    match kind {
+        Kind::Sft => print!("{}", sft_plan::describe(&configs::load(file, set)?)?),
+        Kind::Rl => {
+            let config: RlConfig = configs::load(file, set)?;
+            match config.data.train.exists() {
+                true => print!("{}", rl_plan::describe(&config, &crate::wiring::people(&config.data.train)?)?),
+                false => {
+                    println!("  {} is not there, so batches and memory cannot be told", config.data.train.display())
+                }
+            }
+        }
+        Kind::Eval | Kind::Quickstart => {}
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
 
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
     save_config(&folder, "rl", &tuning)?;
-    run::save(&at("models/rl"), &rl::train(&tuning, &rl_rows, &mut run, None)?)?;
+    run::save(&at("models/rl"), &rl::train(&tuning, &rl_rows, &mut run, None, None)?)?;
 
     measure(&config, &tuning, &data.people, &folder)?;
     let page = folder.join("report.html");

@@ -1,59 +1,130 @@
 //! `xplore rl`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chat::RlRow;
 use configs::{RlConfig, RunConfig};
 use lm::LocalModel;
-use rewards::Judge;
-use trainer::{Output, Run, rl, start};
+use rewards::{Judge, Response, gate};
+use trainer::rl::people::People;
+use trainer::rl::rollout::Rollouts;
+use trainer::trainee::{Lora, Trainee};
+use trainer::{Output, Run, TrainError, flops, resume, rl, start};
 
+use super::{rl_plan, sft, validation};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::wiring;
 
+/// Beside the configuration.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Go on from the newest checkpoint of this run.
+    #[arg(long)]
+    resume: bool,
+    /// Show the plan, the batches, the memory, one prompt and one judged sample, and do not train.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// Runs the command.
-pub fn run(file: &Path, set: &[String]) -> Result<(), Failure> {
+pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure> {
     let config: RlConfig = configs::load(file, set)?;
     start::prepare_process(config.threads)?;
     // Everything that a user may have misspelt is looked at before weights load.
     wiring::composition(&config.reward)?;
-    let rows: Vec<RlRow> = wiring::rows(&config.data.train)?;
-    let mut run = Run::create(&config.folder(), &config.resolved()?)?;
-    let checkpoints = run.folder().join("checkpoints");
-    train(&config, &rows, &mut run, Some(&checkpoints))?;
+    let rows = wiring::people(&config.data.train)?;
+    if options.dry_run {
+        print!("{}", rl_plan::describe(&config, &rows)?);
+        return rl_plan::try_one(&config, &rows);
+    }
+    let folder = config.folder().join("checkpoints");
+    let from = if options.resume { Some(sft::newest(&folder)?) } else { None };
+    let mut run = match &from {
+        Some(checkpoint) => Run::go_on(&config.folder(), &config.resolved()?, resume::step_of(checkpoint)?)?,
+        None => Run::create(&config.folder(), &config.resolved()?)?,
+    };
+    if config.metrics.tensorboard {
+        run = run.with_tensorboard()?;
+    }
+    train(&config, &rows, &mut run, Some(&folder), from)?;
     eprintln!("done: {}", run.folder().display());
     Ok(())
 }
 
-/// Trains as `config` says on `rows`.
+/// The policy as `config` has it at the run's start.
+pub fn trainee(config: &RlConfig) -> Result<Trainee, Failure> {
+    let model = start::load(&config.model)?;
+    let lora = config.lora.as_ref().map(|lora| Lora { config: lora, base: &config.model.path, seed: config.seed });
+    Ok(Trainee::new(model, lora, &config.optimizer)?)
+}
+
+/// Trains as `config` says on `rows`, from the checkpoint `from` on if there is one. The model is returned with what was
+/// trained in it.
 pub fn train(
     config: &RlConfig,
     rows: &[RlRow],
     run: &mut Run,
     checkpoints: Option<&Path>,
+    from: Option<PathBuf>,
 ) -> Result<LocalModel, Failure> {
     let composition = wiring::composition(&config.reward)?;
     let prompts = wiring::prompts(&config.prompts)?;
     let judge_prompts = wiring::prompts(&config.judge.prompts)?;
-    let mut model = start::load(&config.model)?;
+    // Rows that are of no use end the run before weights load.
+    People::new(rows, config)?;
+    let mut trainee = trainee(config)?;
     let judge_model = wiring::judge_model(&config.judge)?;
     let judge = Judge::new(&*judge_model, &judge_prompts, wiring::judge_settings(&config.judge, config.seed))?;
+    let judging = judged_by(&judge);
+    let held_out = config.validation.summaries.as_ref();
+    let held_out = held_out.map(|s| validation::Judging::new(s, config.seed)).transpose()?;
+    let mut measure = held_out
+        .as_ref()
+        .map(|judging| move |model: &LocalModel| judging.measure(model).map_err(|e| TrainError::Data(e.to_string())));
+    let measure = measure.as_mut().map(|m| m as &mut rl::Measure<'_>);
+    let decoder = &trainee.model.decoder;
+    let peak = match config.metrics.peak_tflops {
+        0.0 => flops::peak(decoder.device(), decoder.params.flat.kind()),
+        given => Some(given * 1e12),
+    };
     let mut progress = Progress::new("rl");
     let mut last = String::new();
     let mut show = |step, steps, metrics: &trainer::run::Metrics| {
-        let number = |key: &str| metrics[key].as_f64().unwrap_or(f64::NAN);
-        last = format!(
-            "reward {:.3}  entropy {:.2}  length {:.0}",
-            number("reward/total"),
-            number("entropy"),
-            number("length/mean")
-        );
+        last = line(metrics);
         progress.at(step, steps, &last);
     };
-    let setting = rl::Setting { judge: &judge, prompts: &prompts, composition: &composition, config };
-    let checkpoints = checkpoints.map(Path::to_path_buf);
-    rl::train(&mut model, rows, setting, &mut Output { run, phase: "rl", checkpoints, progress: &mut show })?;
+    let rollouts = Rollouts { prompts: &prompts, judging: &judging, composition: &composition, config };
+    let mut output = Output { run, phase: "rl", checkpoints: checkpoints.map(Path::to_path_buf), progress: &mut show };
+    rl::train(&mut trainee, rows, rollouts, peak, from, measure, &mut output)?;
     progress.done(&last);
-    Ok(model)
+    Ok(trainee.into_model()?)
+}
+
+/// What a judge says of responses.
+pub fn judged_by<'a>(
+    judge: &'a Judge<'a>,
+) -> impl Fn(&[Response<'_>], usize) -> Result<Vec<Option<f64>>, TrainError> + 'a {
+    move |responses, limit| {
+        let judged = gate::judge_responses(judge, responses, limit)?;
+        Ok(judged.iter().map(|j| j.p_chosen).collect())
+    }
+}
+
+/// One line of a step's numbers.
+fn line(metrics: &trainer::run::Metrics) -> String {
+    let number = |key: &str| metrics.get(key).and_then(|v| v.as_f64());
+    let mut words = Vec::new();
+    let mut say = |text: Option<String>| words.extend(text);
+    say(number("reward/total").map(|v| format!("reward {v:.3}")));
+    say(number("pass_rate").map(|v| format!("pass {:.0} %", 100.0 * v)));
+    say(number("validation/accuracy").map(|v| format!("validation {:.1} %", 100.0 * v)));
+    say(number("entropy").map(|v| format!("entropy {v:.2}")));
+    say(number("length/mean").map(|v| format!("length {v:.0}")));
+    say(number("zero_variance").map(|v| format!("flat {:.0} %", 100.0 * v)));
+    say(number("grad_norm").map(|v| format!("grad {v:.2}")));
+    say(number("time/step").map(|v| format!("{v:.1} s")));
+    say(number("tokens_per_second/rollout").map(|v| format!("{v:.0} tokens/s")));
+    say(number("memory/peak_gib").map(|v| format!("{v:.1} GiB")));
+    words.join("  ")
 }

@@ -48,7 +48,8 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
     Ok(())
 }
 
-fn newest(folder: &Path) -> Result<PathBuf, Failure> {
+/// The newest checkpoint of a run, to go on from.
+pub fn newest(folder: &Path) -> Result<PathBuf, Failure> {
     checkpoints::newest(folder)?.ok_or_else(|| {
         Failure::usage(format!("--resume: there is no checkpoint in {}; leave it out to begin anew", folder.display()))
     })

@@ -10,5 +10,5 @@ mod optimizer;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 mod train;
-#[path = "../witness/mod.rs"]
+#[path = "../../../scripts/witness/ask.rs"]
 mod witness;

@@ -1,61 +1,207 @@
-//! GRPO's policy loss, as a pure function of log-probabilities and advantages.
+//! Policy losses, as pure functions of log-probabilities and advantages, in double precision.
+//!
+//! The loss of a mini-batch is Σ over responses of [`sequence_loss`]: each token's loss times its weight, which
+//! [`Normalizer`] takes from all responses of the mini-batch. So it does not depend on how responses fall into passes, and
+//! a recorded step gives the same bits again.
 
 use configs::rl::AlgorithmConfig;
-use tch::{Kind, Tensor};
+use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Ratio};
 
-/// Loss and its derivative for each token, and what the clipping did.
-#[derive(Debug)]
-pub struct TokenLoss {
-    /// Loss, [tokens].
-    pub loss: Tensor,
-    /// d loss / d logprob, [tokens].
-    pub derivative: Tensor,
-    /// exp(logprob - old), [tokens].
-    pub ratio: Tensor,
-    /// Tokens held back because the ratio left the clip range upwards (A > 0), downwards (A < 0), or met the dual clip
-    /// (A < 0); 0 or 1 each, [tokens].
-    pub clipped: Clipped,
+/// One response as the loss sees it; all slices have its length.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// Log-probabilities under the policy in training, nats.
+    pub logprobs: &'a [f32],
+    /// Entropies of the distributions they are from, nats.
+    pub entropy: &'a [f32],
+    /// Log-probabilities under the policy that the ratio is taken to.
+    pub old: &'a [f32],
+    /// Log-probabilities under the frozen reference, where there is one.
+    pub reference: Option<&'a [f32]>,
+    /// Importance weights between rollout and training numerics ([`super::correction`]), where they count.
+    pub correction: Option<&'a [f64]>,
+    /// Its advantage, the same for each of its tokens.
+    pub advantage: f64,
 }
 
-/// Which bound held a token back.
-#[derive(Debug)]
-pub struct Clipped {
-    /// A > 0 and ratio > 1 + clip_high.
-    pub high: Tensor,
-    /// A < 0 and ratio < 1 - clip_low.
-    pub low: Tensor,
-    /// A < 0 and ratio > dual_clip.
-    pub dual: Tensor,
+/// What divides the losses of a mini-batch's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Normalizer {
+    aggregation: Aggregation,
+    sequences: usize,
+    tokens: usize,
+    length: usize,
 }
 
-/// The clipped surrogate of PPO with dual clip (Ye et al. 2020), as verl computes it. Per token, with
-/// r = exp(logprob - old) and advantage A:
-///
-/// L = max(-A·r, -A·clip(r, 1 - ε_low, 1 + ε_high)); where A < 0: L = min(L, -A·c).
-///
-/// All three inputs are [tokens]; `old` are log-probabilities under the policy that sampled.
-pub fn token_loss(logprobs: &Tensor, old: &Tensor, advantages: &Tensor, algorithm: &AlgorithmConfig) -> TokenLoss {
-    let (low, high, dual) = (1.0 - algorithm.clip_low, 1.0 + algorithm.clip_high, algorithm.dual_clip);
-    let ratio = (logprobs - old).exp();
-    let plain = -(advantages * &ratio);
-    let clipped = -(advantages * ratio.clamp(low, high));
-    let negative = advantages.lt(0.0);
-    let bounded = plain.maximum(&clipped);
-    let loss = bounded.where_self(&negative.logical_not(), &bounded.minimum(&(advantages * -dual)));
-    let held = Clipped {
-        high: advantages.gt(0.0).logical_and(&ratio.gt(high)),
-        low: negative.logical_and(&ratio.lt(low)),
-        dual: negative.logical_and(&ratio.gt(dual)),
+impl Normalizer {
+    /// For the responses of a mini-batch, by their lengths. `limit` is the longest response there can be.
+    pub fn new(config: &AlgorithmConfig, limit: usize, lengths: impl Iterator<Item = usize>) -> Self {
+        let (sequences, tokens) = lengths.fold((0, 0), |(n, sum), length| (n + 1, sum + length));
+        let length = if config.aggregation_length > 0 { config.aggregation_length } else { limit };
+        Self { aggregation: config.aggregation, sequences, tokens, length }
+    }
+
+    /// The weight of each token of a response of `length` tokens.
+    pub fn weight(&self, length: usize) -> f64 {
+        let n = self.sequences as f64;
+        match self.aggregation {
+            Aggregation::TokenMean => 1.0 / self.tokens as f64,
+            Aggregation::SequenceMeanTokenMean => 1.0 / (n * length as f64),
+            Aggregation::SequenceMeanTokenSum => 1.0 / n,
+            Aggregation::Constant => 1.0 / (n * self.length as f64),
+        }
+    }
+}
+
+/// Sums over the tokens of responses. All but the losses are unweighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Tokens.
+    pub tokens: f64,
+    /// The loss, weighted: policy, KL and entropy.
+    pub loss: f64,
+    /// The policy's part of it.
+    pub policy: f64,
+    /// Entropies.
+    pub entropy: f64,
+    /// Ratios.
+    pub ratio: f64,
+    /// The largest ratio.
+    pub ratio_max: f64,
+    /// The largest |ratio − 1|.
+    pub ratio_error: f64,
+    /// Tokens held back, or counted at the bound, because A > 0 and ratio > 1 + clip_high.
+    pub high: f64,
+    /// The same because A < 0 and ratio < 1 − clip_low.
+    pub low: f64,
+    /// The same because A < 0 and ratio > dual_clip.
+    pub dual: f64,
+    /// old − logprob: an estimate of KL(old ‖ policy).
+    pub kl_old: f64,
+    /// The configured estimate of KL(policy ‖ reference).
+    pub kl_reference: f64,
+    /// Importance weights between rollout and training.
+    pub correction: f64,
+}
+
+impl Sums {
+    /// Adds the sums of further responses.
+    pub fn add(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.loss += other.loss;
+        self.policy += other.policy;
+        self.entropy += other.entropy;
+        self.ratio += other.ratio;
+        self.ratio_max = self.ratio_max.max(other.ratio_max);
+        self.ratio_error = self.ratio_error.max(other.ratio_error);
+        self.high += other.high;
+        self.low += other.low;
+        self.dual += other.dual;
+        self.kl_old += other.kl_old;
+        self.kl_reference += other.kl_reference;
+        self.correction += other.correction;
+    }
+}
+
+/// The loss of one response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SequenceLoss {
+    /// Its sums.
+    pub sums: Sums,
+    /// d loss / d logprob of each token.
+    pub derivative: Vec<f64>,
+    /// d loss / d entropy, the same for each token.
+    pub entropy_derivative: f64,
+}
+
+/// The loss of one response whose tokens have `weight` each. Where the ratio is one of tokens, a part of a response may be
+/// given in its place.
+pub fn sequence_loss(response: Response<'_>, weight: f64, config: &AlgorithmConfig) -> SequenceLoss {
+    let Response { logprobs, entropy, old, reference, correction, advantage } = response;
+    let log_ratio = |t: usize| f64::from(logprobs[t]) - f64::from(old[t]);
+    let n = logprobs.len();
+    let of_sequence = (0..n).map(log_ratio).sum::<f64>() / n as f64;
+    let beta = if config.kl.place == KlPlace::Loss { config.kl.coefficient } else { 0.0 };
+    let mut sums = Sums { tokens: n as f64, ..Sums::default() };
+    let mut derivative = Vec::with_capacity(n);
+    for t in 0..n {
+        let logprob = f64::from(logprobs[t]);
+        let ratio = match config.ratio {
+            Ratio::Token => log_ratio(t),
+            Ratio::Sequence => of_sequence,
+        }
+        .exp();
+        let term = token_term(ratio, logprob, advantage, config);
+        let corrected = correction.map_or(1.0, |weights| weights[t]);
+        let distance = reference.map_or((0.0, 0.0), |r| estimate(config.kl.estimator, logprob - f64::from(r[t])));
+        let policy = weight * corrected * term.loss;
+        sums.policy += policy;
+        sums.loss += policy + weight * (beta * distance.0 - config.entropy_coefficient * f64::from(entropy[t]));
+        sums.entropy += f64::from(entropy[t]);
+        sums.ratio += ratio;
+        sums.ratio_max = sums.ratio_max.max(ratio);
+        sums.ratio_error = sums.ratio_error.max((ratio - 1.0).abs());
+        sums.high += f64::from(u8::from(term.held == Some(Bound::High)));
+        sums.low += f64::from(u8::from(term.held == Some(Bound::Low)));
+        sums.dual += f64::from(u8::from(term.held == Some(Bound::Dual)));
+        sums.kl_old -= log_ratio(t);
+        sums.kl_reference += distance.0;
+        sums.correction += corrected;
+        derivative.push((weight * corrected * term.slope, weight * beta * distance.1));
+    }
+    // The loss of every token moves with the ratio of the whole response, and that with the mean of all log-probabilities.
+    let through_mean = config.ratio == Ratio::Sequence && config.loss == PolicyLoss::Clip;
+    let mean = derivative.iter().map(|(policy, _)| policy).sum::<f64>() / n as f64;
+    let derivative = derivative.iter().map(|&(policy, kl)| if through_mean { mean } else { policy } + kl).collect();
+    SequenceLoss { sums, derivative, entropy_derivative: -config.entropy_coefficient * weight }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    High,
+    Low,
+    Dual,
+}
+
+struct Term {
+    loss: f64,
+    /// d loss / d log ratio (clip), or d loss / d logprob (CISPO).
+    slope: f64,
+    held: Option<Bound>,
+}
+
+fn token_term(ratio: f64, logprob: f64, advantage: f64, config: &AlgorithmConfig) -> Term {
+    let (low, high) = (1.0 - config.clip_low, 1.0 + config.clip_high);
+    let held = match advantage {
+        a if a > 0.0 && ratio > high => Some(Bound::High),
+        a if a < 0.0 && ratio < low => Some(Bound::Low),
+        a if a < 0.0 && config.dual_clip > 0.0 && ratio > config.dual_clip => Some(Bound::Dual),
+        _ => None,
     };
-    // Where no bound holds, L = -A·r, whose derivative by logprob is -A·r again; elsewhere L is constant.
-    let free = held.high.logical_or(&held.low).logical_or(&held.dual).logical_not();
-    let derivative = &plain * free.to_kind(plain.kind());
-    let number = |t: Tensor| t.to_kind(Kind::Float);
-    TokenLoss {
-        loss,
-        derivative,
-        ratio,
-        clipped: Clipped { high: number(held.high), low: number(held.low), dual: number(held.dual) },
+    match config.loss {
+        // max(−A·r, −A·clip(r)); where A < 0 at most −A·c. −A·r has itself as its slope by log r; the bounds have none.
+        PolicyLoss::Clip => {
+            let bound = match held {
+                None => return Term { loss: -advantage * ratio, slope: -advantage * ratio, held },
+                Some(Bound::High) => high,
+                Some(Bound::Low) => low,
+                Some(Bound::Dual) => config.dual_clip,
+            };
+            Term { loss: -advantage * bound, slope: 0.0, held }
+        }
+        PolicyLoss::Cispo => {
+            let slope = -advantage * ratio.clamp(low, high);
+            Term { loss: slope * logprob, slope, held: held.filter(|bound| *bound != Bound::Dual) }
+        }
+    }
+}
+
+/// An estimate of KL(policy ‖ reference) from d = logprob − reference's, and its derivative by d.
+pub fn estimate(estimator: KlEstimator, d: f64) -> (f64, f64) {
+    match estimator {
+        KlEstimator::K1 => (d, 1.0),
+        KlEstimator::K2 => (d * d / 2.0, d),
+        KlEstimator::K3 => ((-d).exp() - 1.0 + d, 1.0 - (-d).exp()),
     }
 }
 
@@ -63,41 +209,74 @@ pub fn token_loss(logprobs: &Tensor, old: &Tensor, advantages: &Tensor, algorith
 mod tests {
     use super::*;
 
-    fn vector(values: &[f64]) -> Tensor {
-        Tensor::from_slice(values)
+    /// The loss and derivative of each ratio alone, under advantage A.
+    fn terms(pairs: &[(f64, f64)], config: &AlgorithmConfig) -> Vec<(f64, f64)> {
+        let one = |&(ratio, advantage): &(f64, f64)| {
+            let logprobs = [ratio.ln() as f32];
+            let response = Response {
+                logprobs: &logprobs,
+                entropy: &[0.0],
+                old: &[0.0],
+                reference: None,
+                correction: None,
+                advantage,
+            };
+            let found = sequence_loss(response, 1.0, config);
+            (found.sums.loss, found.derivative[0])
+        };
+        pairs.iter().map(one).collect()
     }
 
-    fn values(t: &Tensor) -> Vec<f64> {
-        Vec::try_from(t.to_kind(Kind::Double)).unwrap()
-    }
-
-    #[test]
-    fn every_branch_as_worked_by_hand() {
-        // ratio, A → L: free; clipped above (A > 0); free above (A < 0); clipped below (A < 0); free below (A > 0);
-        // dual clip (A < 0, ratio > 3).
-        let ratios = [1.1, 1.5, 1.5, 0.5, 0.5, 4.0];
-        let advantages = [2.0, 2.0, -1.0, -1.0, 1.0, -2.0];
-        let expected = [-2.2, -2.4, 1.5, 0.8, -0.5, 6.0];
-        let logprobs = vector(&ratios).log();
-        let result = token_loss(&logprobs, &logprobs.zeros_like(), &vector(&advantages), &AlgorithmConfig::default());
-        for (got, want) in values(&result.loss).iter().zip(expected) {
-            assert!((got - want).abs() < 1e-12, "{got} is not {want}");
+    #[track_caller]
+    fn close(got: &[(f64, f64)], want: &[(f64, f64)]) {
+        for (g, w) in got.iter().zip(want) {
+            assert!((g.0 - w.0).abs() < 1e-6 && (g.1 - w.1).abs() < 1e-6, "{got:?} is not {want:?}");
         }
-        assert_eq!(values(&result.clipped.high), [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(values(&result.clipped.low), [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
-        assert_eq!(values(&result.clipped.dual), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]
-    fn the_derivative_is_autograds() {
-        tch::manual_seed(3);
-        let options = (Kind::Double, tch::Device::Cpu);
-        let old = Tensor::randn([500], options);
-        let logprobs = (&old + Tensor::randn([500], options) * 0.7).set_requires_grad(true);
-        let advantages = Tensor::randn([500], options);
-        let result = token_loss(&logprobs, &old, &advantages, &AlgorithmConfig::default());
-        result.loss.sum(Kind::Double).backward();
-        let distance = (logprobs.grad() - result.derivative.detach()).abs().max().double_value(&[]);
-        assert!(distance < 1e-12, "{distance}");
+    fn every_branch_of_the_clip_as_worked_by_hand() {
+        // Free; clipped above (A > 0); free above (A < 0); clipped below (A < 0); free below (A > 0); dual clip (A < 0,
+        // ratio > 3), and without that bound.
+        let pairs = [(1.1, 2.0), (1.5, 2.0), (1.5, -1.0), (0.5, -1.0), (0.5, 1.0), (4.0, -2.0)];
+        let want = [(-2.2, -2.2), (-2.4, 0.0), (1.5, 1.5), (0.8, 0.0), (-0.5, -0.5), (6.0, 0.0)];
+        close(&terms(&pairs, &AlgorithmConfig::default()), &want);
+        let without = AlgorithmConfig { dual_clip: 0.0, ..AlgorithmConfig::default() };
+        close(&terms(&pairs[5..], &without), &[(8.0, 8.0)]);
+        // Wider bounds leave the second and the fourth free.
+        let wide = AlgorithmConfig { clip_low: 0.6, clip_high: 0.6, ..AlgorithmConfig::default() };
+        close(&terms(&pairs[1..4], &wide), &[(-3.0, -3.0), (1.5, 1.5), (0.5, 0.5)]);
+    }
+
+    #[test]
+    fn cispo_bounds_the_weight_and_keeps_the_gradient() {
+        let config = AlgorithmConfig { loss: PolicyLoss::Cispo, ..AlgorithmConfig::default() };
+        // −clip(1.5)·2·ln 1.5 = −2.4·0.405465; −clip(0.5)·(−1)·ln 0.5 = 0.8·(−0.693147).
+        close(&terms(&[(1.5, 2.0), (0.5, -1.0)], &config), &[(-0.973_116, -2.4), (-0.554_518, 0.8)]);
+    }
+
+    #[test]
+    fn weights_by_aggregation() {
+        // Responses of 2 and 6 tokens, at most 10 tokens each.
+        let of = |aggregation, aggregation_length| {
+            let config = AlgorithmConfig { aggregation, aggregation_length, ..AlgorithmConfig::default() };
+            let by = Normalizer::new(&config, 10, [2, 6].into_iter());
+            [by.weight(2), by.weight(6)]
+        };
+        assert_eq!(of(Aggregation::TokenMean, 0), [0.125; 2]);
+        assert_eq!(of(Aggregation::SequenceMeanTokenMean, 0), [0.25, 1.0 / 12.0]);
+        assert_eq!(of(Aggregation::SequenceMeanTokenSum, 0), [0.5; 2]);
+        assert_eq!(of(Aggregation::Constant, 0), [0.05; 2]);
+        assert_eq!(of(Aggregation::Constant, 4), [0.125; 2]);
+    }
+
+    #[test]
+    fn estimators_as_worked_by_hand() {
+        // d = ln 2: the policy finds the token twice as likely as the reference. e^−d = 1/2.
+        let d = std::f64::consts::LN_2;
+        assert_eq!(estimate(KlEstimator::K1, d), (d, 1.0));
+        assert_eq!(estimate(KlEstimator::K2, d), (d * d / 2.0, d));
+        let (value, slope) = estimate(KlEstimator::K3, d);
+        assert!((value - (d - 0.5)).abs() < 1e-12 && (slope - 0.5).abs() < 1e-12);
     }
 }

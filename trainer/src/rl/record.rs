@@ -1,11 +1,11 @@
-//! What is written of a step's rollouts.
+//! What is written of a step's rollouts for people to read.
 
 use std::path::Path;
 
-use chat::{RlRow, jsonl};
+use chat::jsonl;
 use serde::Serialize;
 
-use super::reward::Scored;
+use super::credited::Credited;
 use super::rollout::Group;
 use crate::TrainError;
 
@@ -14,6 +14,7 @@ struct Line<'a> {
     step: u64,
     uid: &'a str,
     stage: usize,
+    group: usize,
     sample: usize,
     picked: bool,
     prompt: String,
@@ -25,55 +26,45 @@ struct Line<'a> {
     advantage: f64,
 }
 
-/// A step's rollouts with everything that was made of them.
-#[derive(Clone, Copy)]
-pub struct Step<'a> {
-    /// The step, from 1.
-    pub step: u64,
-    /// Its people.
-    pub people: &'a [&'a RlRow],
-    /// Their samples.
-    pub groups: &'a [Group<'a>],
-    /// Rewards and advantages of the samples.
-    pub scored: &'a Scored,
-    /// Names of the reward's terms.
-    pub names: &'a [&'static str],
+/// The files of a step: `rollouts/step-000010.jsonl`, and beside it what replays it.
+pub fn path(run: &Path, step: u64, extension: &str) -> std::path::PathBuf {
+    run.join("rollouts").join(format!("step-{step:06}.{extension}"))
 }
 
-/// Writes up to `max_rows` samples of a step, whole groups in order, to rollouts/step-N.jsonl.
+/// Writes up to `most` samples of step `step` (from 1), whole groups in order. `names` are those of the reward's terms.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write(
-    folder: &Path,
-    Step { step, people, groups, scored, names }: Step<'_>,
+    run: &Path,
+    step: u64,
+    (groups, credited): (&[Group], &Credited),
+    names: &[&str],
     decode: impl Fn(&[u32]) -> Result<String, TrainError>,
-    max_rows: usize,
+    most: usize,
 ) -> Result<(), TrainError> {
-    let mut lines = Vec::new();
-    'all: for (g, group) in groups.iter().enumerate() {
-        for (i, sample) in group.samples.iter().enumerate() {
-            if lines.len() == max_rows {
-                break 'all;
-            }
-            let reward = &scored.rewards[g][i];
-            let terms = names.iter().zip(&reward.scores).map(|(n, s)| ((*n).to_owned(), (*s).into())).collect();
-            lines.push(Line {
-                step,
-                uid: &people[group.person].uid,
-                stage: group.stage,
-                sample: i,
-                picked: group.picked == Some(i),
-                prompt: decode(&group.prompt)?,
-                response: &sample.text,
-                truncated: sample.truncated,
-                terms,
-                reward: reward.total,
-                credited: scored.credited[g][i],
-                advantage: scored.advantages[g][i],
-            });
-        }
-    }
-    let path = folder.join("rollouts").join(format!("step-{step:06}.jsonl"));
+    let places = groups.iter().enumerate().flat_map(|(g, group)| (0..group.samples.len()).map(move |i| (g, i)));
+    let line = |(g, i): (usize, usize)| -> Result<Line<'_>, TrainError> {
+        let group = &groups[g];
+        let sample = &group.samples[i];
+        let terms = names.iter().zip(&sample.reward.scores).map(|(n, s)| ((*n).to_owned(), (*s).into())).collect();
+        Ok(Line {
+            step,
+            uid: &group.uid,
+            stage: group.stage,
+            group: g,
+            sample: i,
+            picked: group.carried.contains(&i),
+            prompt: decode(&group.prompt)?,
+            response: &sample.text,
+            truncated: sample.truncated,
+            terms,
+            reward: sample.reward.total,
+            credited: credited.rewards[g][i],
+            advantage: credited.advantages[g][i],
+        })
+    };
+    let lines = places.take(most).map(line).collect::<Result<Vec<_>, _>>()?;
+    let path = path(run, step, "jsonl");
     jsonl::write(&path, &lines).map_err(|e| TrainError::File { path, message: e.to_string() })
 }

@@ -1,89 +1,278 @@
-//! Rolling out: n summaries a person and stage, one of them carried into the next stage's prompt.
+//! Rolling out: n summaries a prompt; some of them carried into the prompts of the next stage.
 
-use chat::{PromptSet, RlRow, Sampling, reasoning};
-use configs::rl::RolloutConfig;
+use chat::{PromptSet, Sampling, reasoning};
+use configs::rl::rollout::{Carry, PromptOverflow};
+use configs::rl::{RlConfig, RolloutConfig};
 use lm::LocalModel;
 use lm::generate::Request;
-use rewards::{Draw, pick};
+use rewards::credit::carried;
+use rewards::{Carried, Composition, Draw, Judged, Parent, Response, Reward};
+use serde::{Deserialize, Serialize};
 
+use super::people::Person;
 use super::stages::Stage;
 use crate::TrainError;
 
-/// One sampled summary.
-#[derive(Clone, Debug)]
+/// One sampled summary, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// New tokens, end of turn included.
+    #[serde(skip)]
     pub ids: Vec<u32>,
-    /// Log-probability of each under the sampling policy (logits over temperature), nats.
-    pub logprobs: Vec<f32>,
+    /// Log-probability of each when it was sampled (logits over temperature), nats.
+    #[serde(skip)]
+    pub rollout: Vec<f32>,
+    /// The same by the training code before the step's first update; empty where nothing needs it.
+    #[serde(skip)]
+    pub old: Vec<f32>,
+    /// The same under the frozen reference; empty where there is none.
+    #[serde(skip)]
+    pub reference: Vec<f32>,
     /// Their text.
     pub text: String,
     /// Whether the length limit cut it.
     pub truncated: bool,
+    /// Probability that the judge picks the person's choice; `None` if the format gate kept it from the judge.
+    pub p_chosen: Option<f64>,
+    /// Its own reward.
+    pub reward: Reward,
 }
 
-/// A group: the samples of one person at one stage. They share the prompt.
-#[derive(Clone, Debug)]
-pub struct Group<'a> {
+impl Sample {
+    /// Whether the judge found the person's choice the likelier one.
+    pub fn right(&self) -> bool {
+        self.p_chosen.is_some_and(|p| p > 0.5)
+    }
+}
+
+/// A group: the samples of one prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
     /// Index of the person in the step.
     pub person: usize,
+    /// Their name.
+    pub uid: String,
     /// Stage, from 0.
     pub stage: usize,
+    /// Whether a stage follows.
+    pub continues: bool,
+    /// The sample whose summary the prompt gives as past summary.
+    pub parent: Option<Parent>,
     /// Prompt tokens.
+    #[serde(skip)]
     pub prompt: Vec<u32>,
-    /// What was read and what is to be explained.
-    pub cut: Stage<'a>,
     /// The samples.
     pub samples: Vec<Sample>,
-    /// Which of them is the next stage's past summary; `None` at the last stage.
-    pub picked: Option<usize>,
+    /// Which of them became past summaries of the next stage.
+    pub carried: Vec<usize>,
 }
 
-/// Rolls out all stages for `people`; groups come ordered by stage, then person.
-///
-/// # Errors
-/// If a prompt does not render or generation fails.
-pub fn roll_out<'a>(
-    model: &LocalModel,
-    prompts: &PromptSet,
-    people: &[(&'a RlRow, Vec<Stage<'a>>)],
-    config: &RolloutConfig,
-    (seed, step): (u64, u64),
-) -> Result<Vec<Group<'a>>, TrainError> {
-    let sampling = Sampling {
+/// Says of each response how likely the judge is to pick the person's choice with its summary; `None` for a response that
+/// fails the format gate. The number is the most tokens a response may have.
+pub type Judging<'a> = dyn Fn(&[Response<'_>], usize) -> Result<Vec<Option<f64>>, TrainError> + 'a;
+
+/// What a rollout needs beside the model.
+#[derive(Clone, Copy)]
+pub struct Rollouts<'a> {
+    /// The policy's prompts.
+    pub prompts: &'a PromptSet,
+    /// The judge.
+    pub judging: &'a Judging<'a>,
+    /// The reward.
+    pub composition: &'a Composition,
+    /// Everything else.
+    pub config: &'a RlConfig,
+}
+
+/// Where the time of a rollout went, seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Prompts and sampling.
+    pub rollout: f64,
+    /// Judging.
+    pub judge: f64,
+}
+
+/// A group that is to be sampled: its person, its parent, and what it reads.
+struct Wanted<'p, 'a> {
+    person: usize,
+    of: &'p Person<'a>,
+    parent: Option<Parent>,
+}
+
+impl Rollouts<'_> {
+    /// Rolls out all stages for `people`, whose indices in the step begin at `first`; groups come ordered by stage, parents
+    /// before their children, indices of parents as in the result.
+    ///
+    /// # Errors
+    /// If a prompt does not render or fit, generation fails or the judge does.
+    pub fn roll_out(
+        &self,
+        model: &LocalModel,
+        people: &[Person<'_>],
+        (step, first): (u64, usize),
+        spent: &mut Spent,
+    ) -> Result<Vec<Group>, TrainError> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut wanted: Vec<Wanted<'_, '_>> =
+            people.iter().enumerate().map(|(i, of)| Wanted { person: first + i, of, parent: None }).collect();
+        for stage in 0..self.config.rollout.stages {
+            let begin = std::time::Instant::now();
+            let before = groups.len();
+            self.sample(model, &wanted, &mut groups, (step, stage))?;
+            spent.rollout += begin.elapsed().as_secs_f64();
+            let begin = std::time::Instant::now();
+            let targets: Vec<Stage<'_>> = wanted.iter().map(|w| w.of.stages[stage]).collect();
+            self.judge(&mut groups[before..], &targets)?;
+            spent.judge += begin.elapsed().as_secs_f64();
+            if stage + 1 == self.config.rollout.stages {
+                break;
+            }
+            let of_stage: Vec<&Person<'_>> = wanted.iter().map(|w| w.of).collect();
+            wanted = Vec::new();
+            for (index, group) in groups.iter_mut().enumerate().skip(before) {
+                group.carried = self.carry(group, step);
+                wanted.extend(group.carried.iter().map(|&sample| Wanted {
+                    person: group.person,
+                    of: of_stage[index - before],
+                    parent: Some(Parent { group: index, sample }),
+                }));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Samples one stage's groups.
+    fn sample(
+        &self,
+        model: &LocalModel,
+        wanted: &[Wanted<'_, '_>],
+        groups: &mut Vec<Group>,
+        (step, stage): (u64, usize),
+    ) -> Result<(), TrainError> {
+        let config = &self.config.rollout;
+        let mut requests = Vec::with_capacity(wanted.len());
+        for Wanted { person, of, parent } in wanted {
+            let past = parent.map(|p| reasoning::summary_leniently(&groups[p.group].samples[p.sample].text));
+            let prompt = self.prompt(model, past, of.stages[stage], &of.row.uid)?;
+            let draw = Draw::new(self.config.seed).text("rollout").with(step).text(&of.row.uid).with(*person as u64);
+            let draw = draw.with(stage as u64).with(parent.map_or(0, |p| p.group * config.samples + p.sample) as u64);
+            let seeds = (0..config.samples_of(stage) as u64).map(|i| draw.with(i).bits()).collect();
+            requests.push(Request { prompt, seeds, sampling: sampling(config), top_logprobs: 0 });
+        }
+        let generated = model.generator().generate(&requests, None)?;
+        for ((Wanted { person, of, parent }, request), outputs) in wanted.iter().zip(requests).zip(generated) {
+            let samples = outputs.into_iter().map(|g| {
+                Ok(Sample {
+                    text: model.tokenizer.decode(&g.ids)?,
+                    truncated: g.finish == chat::FinishReason::Length,
+                    ids: g.ids,
+                    rollout: g.logprobs,
+                    old: Vec::new(),
+                    reference: Vec::new(),
+                    p_chosen: None,
+                    reward: Reward { total: 0.0, scores: Vec::new(), well_formed: false },
+                })
+            });
+            groups.push(Group {
+                person: *person,
+                uid: of.row.uid.clone(),
+                stage,
+                continues: stage + 1 < config.stages,
+                parent: *parent,
+                prompt: request.prompt,
+                samples: samples.collect::<Result<_, TrainError>>()?,
+                carried: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The prompt of one group, within `max_prompt_tokens`.
+    ///
+    /// # Errors
+    /// If it does not render, or does not fit and may not be cut.
+    pub fn prompt(
+        &self,
+        model: &LocalModel,
+        past: Option<&str>,
+        stage: Stage<'_>,
+        uid: &str,
+    ) -> Result<Vec<u32>, TrainError> {
+        let config = &self.config.rollout;
+        let mut window = stage.window;
+        loop {
+            let mut ids = model.tokenizer.encode_chat(&self.prompts.summarize(past, window)?, None)?;
+            let over = ids.len().saturating_sub(config.max_prompt_tokens);
+            match config.prompt_overflow {
+                _ if over == 0 => return Ok(ids),
+                PromptOverflow::CutLeft => {
+                    ids.drain(..over);
+                    return Ok(ids);
+                }
+                PromptOverflow::DropOldest if window.len() > 1 => window = &window[1..],
+                PromptOverflow::DropOldest | PromptOverflow::Error => {
+                    return Err(TrainError::Data(format!(
+                        "person {uid}: the prompt has {} tokens with {} interactions, more than \
+                         rollout.max_prompt_tokens ({}); raise it, or let rollout.prompt_overflow cut",
+                        ids.len(),
+                        window.len(),
+                        config.max_prompt_tokens
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Judges the samples of one stage, in one call, and composes their rewards.
+    fn judge(&self, groups: &mut [Group], stages: &[Stage<'_>]) -> Result<(), TrainError> {
+        let token_limit = self.config.rollout.max_new_tokens;
+        let responses: Vec<Response<'_>> = groups
+            .iter()
+            .zip(stages)
+            .flat_map(|(group, stage)| {
+                group.samples.iter().map(|s| Response { text: &s.text, tokens: s.ids.len(), target: stage.target })
+            })
+            .collect();
+        let mut found = (self.judging)(&responses, token_limit)?.into_iter();
+        for sample in groups.iter_mut().flat_map(|g| &mut g.samples) {
+            sample.p_chosen = found.next().flatten();
+        }
+        rewarded(groups, self.composition, token_limit);
+        Ok(())
+    }
+
+    fn carry(&self, group: &Group, step: u64) -> Vec<usize> {
+        let config = &self.config.rollout;
+        let rule = match config.carry {
+            Carry::Random => Carried::Random,
+            Carry::Best => Carried::Best,
+            Carry::Each => Carried::Each,
+        };
+        let totals: Vec<f64> = group.samples.iter().map(|s| s.reward.total).collect();
+        let well_formed: Vec<bool> = group.samples.iter().map(|s| s.reward.well_formed).collect();
+        let draw = Draw::new(self.config.seed).text("picked row").with(step).text(&group.uid);
+        let draw = draw.with(group.person as u64).with(group.stage as u64);
+        carried(rule, config.carry_malformed, &totals, &well_formed, draw)
+    }
+}
+
+/// Works out each sample's own reward from what the judge said.
+pub fn rewarded(groups: &mut [Group], composition: &Composition, token_limit: usize) {
+    let samples = || groups.iter().flat_map(|g| &g.samples);
+    let judged: Vec<Judged<'_>> =
+        samples().map(|s| Judged { text: &s.text, tokens: s.ids.len(), token_limit, p_chosen: s.p_chosen }).collect();
+    let mut rewards = composition.score(&judged).into_iter();
+    for sample in groups.iter_mut().flat_map(|g| &mut g.samples) {
+        sample.reward = rewards.next().expect("one reward a sample");
+    }
+}
+
+fn sampling(config: &RolloutConfig) -> Sampling {
+    Sampling {
         temperature: config.temperature,
         top_k: config.top_k,
         top_p: config.top_p,
         ..Sampling::all(config.max_new_tokens)
-    };
-    let mut groups: Vec<Group<'a>> = Vec::with_capacity(people.len() * config.stages);
-    for stage in 0..config.stages {
-        let mut requests = Vec::with_capacity(people.len());
-        for (person, (row, stages)) in people.iter().enumerate() {
-            let past = stage.checked_sub(1).map(|before| &groups[before * people.len() + person]);
-            let past = past.and_then(|g| g.picked.map(|p| reasoning::summary_leniently(&g.samples[p].text)));
-            let messages = prompts.summarize(past, stages[stage].window)?;
-            let mut prompt = model.tokenizer.encode_chat(&messages, None)?;
-            // Cut from the left, as published: the newest interactions and the opened turn stay.
-            prompt.drain(..prompt.len().saturating_sub(config.max_prompt_tokens));
-            let stream = Draw::new(seed).text("rollout").with(step).text(&row.uid).with(stage as u64);
-            let seeds = (0..config.samples as u64).map(|i| stream.with(i).bits()).collect();
-            requests.push(Request { prompt, seeds, sampling: sampling.clone(), top_logprobs: 0 });
-        }
-        let generated = model.generator().generate(&requests, None)?;
-        for (person, (request, outputs)) in requests.into_iter().zip(generated).enumerate() {
-            let (row, stages) = &people[person];
-            let samples = outputs
-                .into_iter()
-                .map(|g| {
-                    let text = model.tokenizer.decode(&g.ids)?;
-                    let truncated = g.finish == chat::FinishReason::Length;
-                    Ok(Sample { ids: g.ids, logprobs: g.logprobs, text, truncated })
-                })
-                .collect::<Result<Vec<_>, TrainError>>()?;
-            let picked = (stage + 1 < config.stages).then(|| pick(seed, step, &row.uid, stage, config.samples));
-            groups.push(Group { person, stage, prompt: request.prompt, cut: stages[stage], samples, picked });
-        }
     }
-    Ok(groups)
 }

@@ -1,6 +1,7 @@
 //! How a history is cut into streaming stages.
 
 use chat::{Interaction, RlRow};
+use configs::rl::RolloutConfig;
 
 /// One stage of one person: what the policy reads and the choice its summary should explain.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,24 +12,28 @@ pub struct Stage<'a> {
     pub target: &'a Interaction,
 }
 
-/// Cuts a row into `stages` stages. The targets are: for one stage, the last interaction; otherwise `mid_position` for
-/// the first stage, the last interaction for the last one, and positions spread evenly between for those between them.
-/// Each stage reads from the previous target (included, as published: by then the person has made that choice) up to
-/// its own.
+/// Cuts a row into the configured stages. The last target is the last interaction; those before it stand at the shares of
+/// the history that `cut_at` gives, or else the first at `mid_position` and others evenly between it and the end. Each
+/// stage reads from the previous target (included where `reread_target`, as published: by then the person has made that
+/// choice) up to its own.
 ///
 /// Returns `None` if the history is too short for so many stages.
-pub fn cut(row: &RlRow, stages: usize) -> Option<Vec<Stage<'_>>> {
-    let last = row.history.len() - 1;
+pub fn cut<'a>(row: &'a RlRow, config: &RolloutConfig) -> Option<Vec<Stage<'a>>> {
+    let stages = config.stages;
+    let last = row.history.len().checked_sub(1)?;
     let mut begin = 0;
     let mut cuts = Vec::with_capacity(stages);
     for stage in 0..stages {
-        let target =
-            if stages == 1 { last } else { row.mid_position + (last - row.mid_position) * stage / (stages - 1) };
+        let target = match config.cut_at.get(stage) {
+            _ if stage + 1 == stages => last,
+            Some(share) => (share * row.history.len() as f64) as usize,
+            None => row.mid_position + last.checked_sub(row.mid_position)? * stage / (stages - 1),
+        };
         if target <= begin {
             return None;
         }
         cuts.push(Stage { window: &row.history[begin..target], target: &row.history[target] });
-        begin = target;
+        begin = if config.reread_target { target } else { target + 1 };
     }
     Some(cuts)
 }
@@ -50,22 +55,42 @@ mod tests {
         }
     }
 
-    fn numbers(row: &RlRow, stages: usize) -> Vec<(Vec<usize>, usize)> {
+    fn stages(stages: usize) -> RolloutConfig {
+        RolloutConfig { stages, ..RolloutConfig::default() }
+    }
+
+    fn numbers(row: &RlRow, config: &RolloutConfig) -> Vec<(Vec<usize>, usize)> {
         let number = |i: &Interaction| i.chosen.parse().unwrap();
         let of = |s: &Stage<'_>| (s.window.iter().map(number).collect(), number(s.target));
-        cut(row, stages).unwrap().iter().map(of).collect()
+        cut(row, config).unwrap().iter().map(of).collect()
     }
 
     #[test]
     fn two_stages_are_cut_as_published() {
         // prompt1 = h[:mid], target1 = h[mid]; prompt2 = h[mid:-1], target2 = h[-1].
-        assert_eq!(numbers(&row(6, 2), 2), [(vec![0, 1], 2), (vec![2, 3, 4], 5)]);
+        assert_eq!(numbers(&row(6, 2), &stages(2)), [(vec![0, 1], 2), (vec![2, 3, 4], 5)]);
     }
 
     #[test]
     fn one_stage_reads_everything_and_more_stages_share_the_rest() {
-        assert_eq!(numbers(&row(4, 2), 1), [(vec![0, 1, 2], 3)]);
-        assert_eq!(numbers(&row(8, 3), 3), [(vec![0, 1, 2], 3), (vec![3, 4], 5), (vec![5, 6], 7)]);
-        assert_eq!(cut(&row(4, 2), 4), None);
+        assert_eq!(numbers(&row(4, 2), &stages(1)), [(vec![0, 1, 2], 3)]);
+        assert_eq!(numbers(&row(8, 3), &stages(3)), [(vec![0, 1, 2], 3), (vec![3, 4], 5), (vec![5, 6], 7)]);
+        assert_eq!(cut(&row(4, 2), &stages(4)), None);
+    }
+
+    #[test]
+    fn shares_of_the_history_take_the_place_of_its_own_position() {
+        let config = RolloutConfig { cut_at: vec![0.25, 0.7], ..stages(3) };
+        // 0.25 · 10 = 2, 0.7 · 10 = 7, and the last.
+        assert_eq!(numbers(&row(10, 5), &config), [(vec![0, 1], 2), (vec![2, 3, 4, 5, 6], 7), (vec![7, 8], 9)]);
+        assert_eq!(cut(&row(3, 1), &config), None);
+    }
+
+    #[test]
+    fn a_target_need_not_be_read_again() {
+        let config = RolloutConfig { reread_target: false, ..stages(2) };
+        assert_eq!(numbers(&row(6, 2), &config), [(vec![0, 1], 2), (vec![3, 4], 5)]);
+        // Nothing is left to read between targets that follow each other.
+        assert_eq!(cut(&row(4, 2), &config), None);
     }
 }

@@ -1,164 +1,232 @@
 //! The policy update on a step's samples.
 
-use configs::rl::{AlgorithmConfig, RlConfig};
-use lm::head::{Scores, Targets, score_and_backward};
-use lm::{LocalModel, Packed, Params, Recompute, Trained};
-use rewards::Draw;
-use tch::{Kind, Tensor};
+use chat::Draw;
+use configs::rl::RlConfig;
+use configs::rl::algorithm::Ratio;
+use lm::Recompute;
 
-use super::policy_loss::token_loss;
-use super::rollout::Group;
+use super::correction;
+use super::credited::{Credited, takes_part};
+use super::passes::{self, Cut, Gradient, Row, Seen};
+use super::policy_loss::{Normalizer, Response, SequenceLoss, Sums, sequence_loss};
+use super::rollout::{Group, Sample};
 use crate::TrainError;
-use crate::microbatch::by_tokens;
+use crate::flops::Work;
 use crate::optimizer::{Optimizer, Progress, Update};
+use crate::trainee::Trainee;
 
-/// One sample as the update sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
-    /// Prompt tokens.
-    pub prompt: &'a [u32],
-    /// Response tokens.
-    pub response: &'a [u32],
-    /// Their log-probabilities when they were sampled.
-    pub old_logprobs: &'a [f32],
-    /// The sample's advantage, the same for each of its tokens.
-    pub advantage: f64,
+/// A response with all that its loss depends on, but for the policy in training.
+#[derive(Clone, Debug)]
+pub struct Lesson<'a> {
+    /// Its tokens.
+    pub row: Row<'a>,
+    old: &'a [f32],
+    reference: Option<&'a [f32]>,
+    correction: Option<Vec<f64>>,
+    advantage: f64,
 }
 
-/// Sums over tokens; [`Self::means`] divides them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LossSums {
-    tokens: f64,
-    loss: f64,
-    entropy: f64,
-    high: f64,
-    low: f64,
-    dual: f64,
-    kl: f64,
-    ratio_max: f64,
-    first_ratio_error: Option<f64>,
-}
+impl<'a> Lesson<'a> {
+    /// What `sample`, at `place` (group, sample) of the step, teaches.
+    pub fn new(group: &'a Group, sample: &'a Sample, place: (usize, usize), advantage: f64, config: &RlConfig) -> Self {
+        let row = Row { group: place.0, sample: place.1, prompt: &group.prompt, response: &sample.ids };
+        let recomputed = !sample.old.is_empty();
+        Self {
+            row,
+            old: if recomputed { &sample.old } else { &sample.rollout },
+            reference: (!sample.reference.is_empty()).then_some(&sample.reference),
+            correction: correction::weights(&config.algorithm, &sample.old, &sample.rollout).filter(|_| recomputed),
+            advantage,
+        }
+    }
 
-impl LossSums {
-    /// The numbers for metrics.jsonl.
-    pub fn means(&self) -> Vec<(&'static str, f64)> {
-        let mean = |sum: f64| sum / self.tokens.max(1.0);
-        vec![
-            ("loss", mean(self.loss)),
-            ("entropy", mean(self.entropy)),
-            ("clip/high", mean(self.high)),
-            ("clip/low", mean(self.low)),
-            ("clip/dual", mean(self.dual)),
-            ("ratio/max", self.ratio_max),
-            // How far generation and training disagree: before the first update the ratio should be 1.
-            ("ratio/first_error", self.first_ratio_error.unwrap_or(f64::NAN)),
-            ("kl/old", mean(self.kl)),
-        ]
+    /// The loss of the tokens in `range`, of weight `weight` each.
+    pub fn loss(
+        &self,
+        range: std::ops::Range<usize>,
+        logprobs: &[f32],
+        entropy: &[f32],
+        weight: f64,
+        config: &RlConfig,
+    ) -> SequenceLoss {
+        let response = Response {
+            logprobs,
+            entropy,
+            old: &self.old[range.clone()],
+            reference: self.reference.map(|r| &r[range.clone()]),
+            correction: self.correction.as_deref().map(|c| &c[range]),
+            advantage: self.advantage,
+        };
+        sequence_loss(response, weight, &config.algorithm)
     }
 }
 
-/// Makes `updates_per_step` updates, each on a random share of the step's samples. Returns the last update and the sums
-/// over all tokens.
-///
-/// # Errors
-/// If memory does not suffice.
-pub fn update(
-    model: &mut LocalModel,
-    groups: &[Group<'_>],
-    advantages: &[Vec<f64>],
-    config: &RlConfig,
-    (optimizer, grads): (&mut Optimizer, &mut Params),
-    (step, steps): (u64, u64),
-) -> Result<(Update, LossSums), TrainError> {
-    let mut rows: Vec<Row<'_>> = groups
-        .iter()
-        .zip(advantages)
-        .flat_map(|(g, advantages)| {
-            g.samples.iter().zip(advantages).map(|(s, &advantage)| Row {
-                prompt: &g.prompt,
-                response: &s.ids,
-                old_logprobs: &s.logprobs,
-                advantage,
-            })
-        })
-        .collect();
-    let draw = Draw::new(config.seed).text("mini-batches").with(step);
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_cached_key(|&i| draw.with(i as u64).bits());
-    rows = order.iter().map(|&i| rows[i]).collect();
-
-    let updates = config.algorithm.updates_per_step.min(rows.len());
-    let mut sums = LossSums::default();
-    let mut last = Update { grad_norm: 0.0, lr: 0.0, skipped: false };
-    for u in 0..updates {
-        let part = &rows[rows.len() * u / updates..rows.len() * (u + 1) / updates];
-        accumulate(model, part, &config.algorithm, config.rollout.temperature, grads, &mut sums)?;
-        let progress = Progress { done: step, total: steps };
-        last = optimizer.update(&mut model.decoder.params.flat, &mut grads.flat, progress)?;
-    }
-    Ok((last, sums))
+/// What divides the losses of these lessons' tokens.
+pub fn normalizer(lessons: &[Lesson<'_>], config: &RlConfig) -> Normalizer {
+    let lengths = lessons.iter().map(|lesson| lesson.row.response.len());
+    Normalizer::new(&config.algorithm, config.rollout.max_new_tokens, lengths)
 }
 
-/// Adds the gradient of the mini-batch's loss: the mean over all its response tokens.
+/// The loss of a mini-batch, and everything summed beside it, from what its tokens have under the policy. A function of its
+/// arguments' bits alone: [`super::replay`] gets the same.
+pub fn measure(lessons: &[Lesson<'_>], seen: &[Seen], config: &RlConfig) -> Sums {
+    let by = normalizer(lessons, config);
+    let mut sums = Sums::default();
+    for (lesson, seen) in lessons.iter().zip(seen) {
+        let n = seen.logprobs.len();
+        sums.add(&lesson.loss(0..n, &seen.logprobs, &seen.entropy, by.weight(n), config).sums);
+    }
+    sums
+}
+
+/// How passes are cut and made.
+fn cut(trainee: &Trainee, config: &RlConfig) -> Cut {
+    let share = config.algorithm.share_prompts && !trainee.model.decoder.spec().rope.varies_with_length();
+    Cut { tokens: config.algorithm.tokens_per_microbatch, share }
+}
+
+/// Adds the gradient of a mini-batch's loss; returns what its tokens have under the policy. `seed` differs from mini-batch
+/// to mini-batch; dropout draws from it.
 ///
 /// # Errors
 /// If memory does not suffice.
 pub fn accumulate(
-    model: &LocalModel,
-    rows: &[Row<'_>],
-    algorithm: &AlgorithmConfig,
-    temperature: f64,
-    grads: &Params,
-    sums: &mut LossSums,
-) -> Result<(), TrainError> {
-    let total: usize = rows.iter().map(|r| r.response.len()).sum();
-    let lengths: Vec<usize> = rows.iter().map(|r| r.prompt.len() + r.response.len()).collect();
-    let first = sums.tokens == 0.0;
-    for range in by_tokens(&lengths, algorithm.tokens_per_microbatch) {
-        let part = &rows[range];
-        let sequences: Vec<Vec<u32>> = part.iter().map(|r| [r.prompt, r.response].concat()).collect();
-        let packed = Packed::new(&sequences, model.decoder.spec().context(), model.decoder.device())?;
-        let (hidden, tape) = model.decoder.forward_train(&packed, Recompute::Nothing, Trained::Weights { grads })?;
-        let (at, old, advantages) = response_targets(part, &packed);
-        let coefficients = |begin: i64, scores: &Scores| {
-            let n = scores.logprobs.size()[0];
-            let old = old.narrow(0, begin, n);
-            let t = token_loss(&scores.logprobs, &old, &advantages.narrow(0, begin, n), algorithm);
-            let sum = |t: &Tensor| t.sum(Kind::Double).double_value(&[]);
-            sums.tokens += n as f64;
-            sums.loss += sum(&t.loss);
-            sums.entropy += sum(&scores.entropy);
-            sums.high += sum(&t.clipped.high);
-            sums.low += sum(&t.clipped.low);
-            sums.dual += sum(&t.clipped.dual);
-            sums.kl += sum(&(&old - &scores.logprobs));
-            sums.ratio_max = sums.ratio_max.max(t.ratio.max().double_value(&[]));
-            if first {
-                let error = (&t.ratio - 1.0).abs().max().double_value(&[]);
-                sums.first_ratio_error = Some(sums.first_ratio_error.unwrap_or(0.0).max(error));
-            }
-            (t.derivative / total as f64).into()
-        };
-        let (dh, _) = score_and_backward(&model.decoder, &hidden, &at, temperature, Some(grads), coefficients)?;
-        model.decoder.backward(tape, dh)?;
-    }
-    Ok(())
+    trainee: &Trainee,
+    lessons: &[Lesson<'_>],
+    config: &RlConfig,
+    seed: u64,
+) -> Result<(Vec<Seen>, Work), TrainError> {
+    let by = normalizer(lessons, config);
+    let rows: Vec<Row<'_>> = lessons.iter().map(|lesson| lesson.row).collect();
+    let gradient = Gradient {
+        trained: &|pass| trainee.trained(seed.wrapping_add(pass)),
+        recompute: Recompute::every(config.train.recompute_every),
+        temperature: config.rollout.temperature,
+        whole: config.algorithm.ratio == Ratio::Sequence,
+        entropy: config.algorithm.entropy_coefficient > 0.0,
+    };
+    let (seen, mut work) =
+        passes::learn(&trainee.model.decoder, &rows, cut(trainee, config), &gradient, |row, range, logprobs| {
+            let lesson = &lessons[row];
+            let weight = by.weight(lesson.row.response.len());
+            // Entropies move the loss in a straight line: their values do not matter for the slopes.
+            let found = lesson.loss(range, logprobs, &vec![0.0; logprobs.len()], weight, config);
+            (found.derivative, found.entropy_derivative)
+        })?;
+    work.trains_weights = trainee.trains_weights();
+    Ok((seen, work))
 }
 
-/// Where response tokens are predicted, their old log-probabilities, and their advantages, [tokens] each.
-fn response_targets(rows: &[Row<'_>], packed: &Packed) -> (Targets, Tensor, Tensor) {
-    let (mut at, mut targets, mut old, mut advantages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (row, begin) in rows.iter().zip(&packed.cu_seqlens) {
-        let first = begin + row.prompt.len() as i64 - 1;
-        at.extend((0..row.response.len() as i64).map(|i| first + i));
-        targets.extend(row.response.iter().map(|&id| i64::from(id)));
-        old.extend_from_slice(row.old_logprobs);
-        advantages.extend(std::iter::repeat_n(row.advantage as f32, row.response.len()));
-    }
-    let device = packed.ids.device();
-    let targets = Targets {
-        rows: Tensor::from_slice(&at).to_device(device),
-        targets: Tensor::from_slice(&targets).to_device(device),
+/// Log-probabilities of the samples at `places` under the policy as it is (its dropout off).
+///
+/// # Errors
+/// If memory does not suffice.
+pub fn look_at(
+    trainee: &Trainee,
+    groups: &[Group],
+    places: &[(usize, usize)],
+    config: &RlConfig,
+) -> Result<(Vec<Seen>, Work), TrainError> {
+    let model = &trainee.model.decoder;
+    let forward = |packed: &lm::Packed| model.forward_with(packed, trainee.measured());
+    passes::look(model, &rows_at(groups, places), cut(trainee, config), config.rollout.temperature, forward)
+}
+
+/// The same under the reference.
+///
+/// # Errors
+/// If memory does not suffice.
+pub fn refer_to(
+    reference: &super::Reference,
+    trainee: &Trainee,
+    groups: &[Group],
+    places: &[(usize, usize)],
+    config: &RlConfig,
+) -> Result<(Vec<Seen>, Work), TrainError> {
+    let forward = |packed: &lm::Packed| reference.forward(trainee, packed);
+    let rows = rows_at(groups, places);
+    passes::look(reference.decoder(trainee), &rows, cut(trainee, config), config.rollout.temperature, forward)
+}
+
+fn rows_at<'a>(groups: &'a [Group], places: &[(usize, usize)]) -> Vec<Row<'a>> {
+    let row = |&(group, sample): &(usize, usize)| {
+        let of: &Group = &groups[group];
+        Row { group, sample, prompt: &of.prompt, response: &of.samples[sample].ids }
     };
-    (targets, Tensor::from_slice(&old).to_device(device), Tensor::from_slice(&advantages).to_device(device))
+    places.iter().map(row).collect()
+}
+
+/// One optimizer update, and what it was made of.
+#[derive(Clone, Debug)]
+pub struct MiniBatch {
+    /// The samples: group and place in it.
+    pub places: Vec<(usize, usize)>,
+    /// Loss and what was summed beside it.
+    pub sums: Sums,
+    /// What the optimizer did.
+    pub update: Update,
+    /// What the tokens had under the policy when the gradient was taken, one entry a sample.
+    pub seen: Vec<Seen>,
+    /// FLOPs' ingredients.
+    pub work: Work,
+}
+
+/// The mini-batches of one pass over a step's samples: whole groups, in an order drawn for the pass.
+pub fn mini_batches(
+    groups: &[Group],
+    credited: &Credited,
+    config: &RlConfig,
+    (step, epoch): (u64, u64),
+) -> Vec<Vec<(usize, usize)>> {
+    let of_group = |g: usize| -> Vec<(usize, usize)> {
+        let samples = groups[g].samples.iter().enumerate();
+        let kept = samples.filter(|(_, s)| takes_part(s, credited.flat[g], &config.algorithm));
+        kept.map(|(i, _)| (g, i)).collect()
+    };
+    let draw = Draw::new(config.seed).text("mini-batches").with(step).with(epoch);
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    order.sort_by_cached_key(|&g| draw.with(g as u64).bits());
+    let live: Vec<Vec<(usize, usize)>> = order.into_iter().map(of_group).filter(|g| !g.is_empty()).collect();
+    let updates = config.algorithm.updates_per_step.min(live.len());
+    (0..updates).map(|u| live[live.len() * u / updates..live.len() * (u + 1) / updates].concat()).collect()
+}
+
+/// The lessons of a mini-batch.
+pub fn lessons<'a>(
+    groups: &'a [Group],
+    credited: &Credited,
+    places: &[(usize, usize)],
+    config: &RlConfig,
+) -> Vec<Lesson<'a>> {
+    let one = |&(g, i): &(usize, usize)| {
+        let advantage = credited.advantages[g][i];
+        Lesson::new(&groups[g], &groups[g].samples[i], (g, i), advantage, config)
+    };
+    places.iter().map(one).collect()
+}
+
+/// Makes all updates of a step.
+///
+/// # Errors
+/// If memory does not suffice, or the gradient is not finite too often in a row.
+pub fn update(
+    trainee: &mut Trainee,
+    optimizer: &mut Optimizer,
+    groups: &[Group],
+    credited: &Credited,
+    config: &RlConfig,
+    (step, steps): (u64, u64),
+) -> Result<Vec<MiniBatch>, TrainError> {
+    let mut done = Vec::new();
+    for epoch in 0..config.algorithm.epochs_per_step as u64 {
+        for places in mini_batches(groups, credited, config, (step, epoch)) {
+            let lessons = lessons(groups, credited, &places, config);
+            let seed = Draw::new(config.seed).text("dropout").with(step).with(done.len() as u64).bits();
+            let (seen, work) = accumulate(trainee, &lessons, config, seed)?;
+            let sums = measure(&lessons, &seen, config);
+            let update = trainee.update(optimizer, Progress { done: step, total: steps })?;
+            done.push(MiniBatch { places, sums, update, seen, work });
+        }
+    }
+    Ok(done)
 }

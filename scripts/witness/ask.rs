@@ -1,4 +1,5 @@
-//! Asks one of `scripts/witness`, in Python, what it would do.
+//! Asks one of the scripts beside this file, in Python, what it would do. Test programs of several crates take this file in
+//! by its path.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,140 @@
+//! `xplore replay`: a recorded step's rewards, advantages and loss, worked out again, under its own settings or others.
+
+use std::path::PathBuf;
+
+use configs::{RlConfig, RunConfig};
+use serde::Serialize;
+use trainer::rl::replay::{RecordedStep, Replayed, replay};
+use trainer::rl::rollout_file;
+
+use crate::failure::Failure;
+use crate::wiring;
+
+/// What to replay.
+#[derive(clap::Args)]
+pub struct Replay {
+    /// The run's folder.
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// The step; every log.rollouts_every-th is recorded.
+    #[arg(long)]
+    step: u64,
+    /// Changes one value of the recorded configuration, under reward or algorithm; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print one JSON object in place of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    step: u64,
+    reward: f64,
+    credited: f64,
+    zero_variance: usize,
+    groups: usize,
+    advantages: Vec<Vec<f64>>,
+    updates: Vec<OfUpdate>,
+}
+
+#[derive(Serialize)]
+struct OfUpdate {
+    responses: usize,
+    tokens: f64,
+    recorded_loss: f64,
+    loss: f64,
+    clip_high: f64,
+    clip_low: f64,
+    clip_dual: f64,
+    kl_reference: f64,
+}
+
+/// Runs the command.
+pub fn run(asked: &Replay) -> Result<(), Failure> {
+    let path = rollout_file(&asked.run, asked.step, "safetensors");
+    let step = RecordedStep::read(&path)?;
+    let recorded: RlConfig = configs::parse(&path, &step.config, &[])?;
+    let config: RlConfig = configs::parse(&path, &step.config, &asked.set)?;
+    replayable(&recorded, &config)?;
+    let composition = wiring::composition(&config.reward)?;
+    let found = replay(&step, &config, &composition)?;
+    let answer = answer(&step, &found);
+    if asked.json {
+        println!("{}", serde_json::to_string(&answer).map_err(|e| Failure::data(e.to_string()))?);
+    } else {
+        print(&answer);
+    }
+    Ok(())
+}
+
+/// Refuses settings that would have led to other samples or other mini-batches.
+fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Failure> {
+    let mut same = recorded.clone();
+    same.reward = asked.reward.clone();
+    same.rollout.carry_malformed = asked.rollout.carry_malformed;
+    let (old, new) = (&recorded.algorithm, &asked.algorithm);
+    same.algorithm = new.clone();
+    same.algorithm.updates_per_step = old.updates_per_step;
+    same.algorithm.epochs_per_step = old.epochs_per_step;
+    if same == *asked {
+        return Ok(());
+    }
+    let (same, asked) = (same.resolved()?, asked.resolved()?);
+    let mut differ = same.lines().zip(asked.lines()).filter(|(a, b)| a != b);
+    let which = differ.next().map_or_else(String::new, |(_, b)| format!(" (`{b}`)"));
+    Err(Failure::usage(format!(
+        "a recorded step can be replayed under other values of reward.*, of algorithm.* (but for updates_per_step and \
+         epochs_per_step) and of rollout.carry_malformed; anything else{which} would have led to other samples or updates"
+    )))
+}
+
+fn answer(step: &RecordedStep, found: &Replayed) -> Answer {
+    let mean = |rows: Vec<f64>| rows.iter().sum::<f64>() / rows.len() as f64;
+    let own = found.groups.iter().flat_map(|g| &g.samples).map(|s| s.reward.total).collect();
+    let updates = step.updates.iter().zip(&found.updates).map(|(recorded, sums)| OfUpdate {
+        responses: recorded.places.len(),
+        tokens: sums.tokens,
+        recorded_loss: recorded.loss,
+        loss: sums.loss,
+        clip_high: sums.high / sums.tokens,
+        clip_low: sums.low / sums.tokens,
+        clip_dual: sums.dual / sums.tokens,
+        kl_reference: sums.kl_reference / sums.tokens,
+    });
+    Answer {
+        step: step.step,
+        reward: mean(own),
+        credited: mean(found.credited.rewards.concat()),
+        zero_variance: found.credited.zero_variance(),
+        groups: found.groups.len(),
+        advantages: found.credited.advantages.clone(),
+        updates: updates.collect(),
+    }
+}
+
+fn print(answer: &Answer) {
+    println!(
+        "step {}: {} groups, {} of them without variance; reward {:.4}, credited {:.4}",
+        answer.step, answer.groups, answer.zero_variance, answer.reward, answer.credited
+    );
+    println!("update  tokens   recorded loss          loss  clip high   low  dual  KL to reference");
+    for (i, u) in answer.updates.iter().enumerate() {
+        println!(
+            "{:6} {:7} {:15.8} {:13.8} {:8.2} % {:3.1} % {:2.1} % {:12.6}",
+            i + 1,
+            u.tokens,
+            u.recorded_loss,
+            u.loss,
+            100.0 * u.clip_high,
+            100.0 * u.clip_low,
+            100.0 * u.clip_dual,
+            u.kl_reference
+        );
+    }
+    if answer.updates.len() > 1 {
+        println!(
+            "(losses are on the recorded log-probabilities; other settings would have moved those of later updates)"
+        );
+    }
+}

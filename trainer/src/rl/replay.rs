@@ -1,0 +1,249 @@
+//! A recorded step: everything its loss is a function of, so that rewards, advantages and loss can be worked out again,
+//! under the same settings or others, without model, judge or rollout.
+//!
+//! The record is one safetensors file. Its metadata holds, under `step`, JSON of the configuration, the groups and the
+//! updates; its tensors hold the tokens (U32), their log-probabilities when sampled, before the update and under the
+//! reference, and for each update what its tokens had under the policy when the gradient was taken (F32).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rewards::Composition;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use configs::rl::RlConfig;
+use configs::rl::algorithm::OldLogprobs;
+
+use super::credited::{self, Credited, takes_part};
+use super::passes::Seen;
+use super::policy_loss::Sums;
+use super::rollout::{self, Group, Sample};
+use super::update::{self, MiniBatch};
+use crate::TrainError;
+
+const FORMAT: u32 = 1;
+const KEY: &str = "step";
+
+/// One update as it was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordedUpdate {
+    /// The samples: group and place in it.
+    pub places: Vec<(usize, usize)>,
+    /// The loss.
+    pub loss: f64,
+    /// Norm of its gradient before clipping.
+    pub grad_norm: f64,
+    /// What its tokens had under the policy, one entry a sample.
+    #[serde(skip)]
+    pub seen: Vec<Seen>,
+}
+
+/// A step as it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordedStep {
+    format: u32,
+    /// The step, from 1.
+    pub step: u64,
+    /// The run's configuration, TOML.
+    pub config: String,
+    /// Its groups.
+    pub groups: Vec<Group>,
+    /// Its updates, in order.
+    pub updates: Vec<RecordedUpdate>,
+}
+
+impl RecordedStep {
+    /// A step that was just made.
+    pub fn new(step: u64, config: String, groups: Vec<Group>, updates: Vec<MiniBatch>) -> Self {
+        let recorded = |u: MiniBatch| RecordedUpdate {
+            places: u.places,
+            loss: u.sums.loss,
+            grad_norm: u.update.grad_norm,
+            seen: u.seen,
+        };
+        Self { format: FORMAT, step, config, groups, updates: updates.into_iter().map(recorded).collect() }
+    }
+
+    /// Writes the record, complete or not at all.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let bad = |message: String| TrainError::File { path: path.into(), message };
+        let samples = || self.groups.iter().flat_map(|g| &g.samples);
+        let ids: Vec<u8> = samples().flat_map(|s| &s.ids).flat_map(|id| id.to_le_bytes()).collect();
+        let prompts: Vec<u8> = self.groups.iter().flat_map(|g| &g.prompt).flat_map(|id| id.to_le_bytes()).collect();
+        let lengths = |of: &mut dyn Iterator<Item = usize>| -> Vec<u8> {
+            of.flat_map(|n| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes()).collect()
+        };
+        let mut parts: Vec<(String, Dtype, Vec<u8>)> = vec![
+            ("prompts".into(), Dtype::U32, prompts),
+            ("prompt_lengths".into(), Dtype::U32, lengths(&mut self.groups.iter().map(|g| g.prompt.len()))),
+            ("responses".into(), Dtype::U32, ids),
+            ("response_lengths".into(), Dtype::U32, lengths(&mut samples().map(|s| s.ids.len()))),
+        ];
+        let mut floats = |name: String, values: &mut dyn Iterator<Item = f32>| {
+            parts.push((name, Dtype::F32, values.flat_map(f32::to_le_bytes).collect()));
+        };
+        floats("rollout".into(), &mut samples().flat_map(|s| s.rollout.iter().copied()));
+        floats("old".into(), &mut samples().flat_map(|s| s.old.iter().copied()));
+        floats("reference".into(), &mut samples().flat_map(|s| s.reference.iter().copied()));
+        for (u, update) in self.updates.iter().enumerate() {
+            floats(format!("update.{u}.logprobs"), &mut update.seen.iter().flat_map(|s| s.logprobs.iter().copied()));
+            floats(format!("update.{u}.entropy"), &mut update.seen.iter().flat_map(|s| s.entropy.iter().copied()));
+        }
+        let views: Result<Vec<(&str, TensorView<'_>)>, _> = parts
+            .iter()
+            .map(|(name, dtype, bytes)| Ok((name.as_str(), TensorView::new(*dtype, vec![bytes.len() / 4], bytes)?)))
+            .collect();
+        let views = views.map_err(|e: safetensors::SafeTensorError| bad(e.to_string()))?;
+        let text = serde_json::to_string(self).map_err(|e| bad(e.to_string()))?;
+        let metadata = HashMap::from([(KEY.to_owned(), text)]);
+        let partial = path.with_extension("partial");
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|e| bad(e.to_string()))?;
+        safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|e| bad(e.to_string()))?;
+        std::fs::rename(&partial, path).map_err(|e| bad(e.to_string()))
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if it is not there or not whole.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let bad = |message: String| TrainError::File { path: path.into(), message };
+        let bytes = std::fs::read(path).map_err(|e| {
+            bad(format!("{e}; steps are recorded every log.rollouts_every steps, with log.replay = true"))
+        })?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
+        let text =
+            header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad("is no recorded step".into()))?;
+        let mut step: Self = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+        if step.format != FORMAT {
+            return Err(bad(format!("has format {}, this program reads {FORMAT}", step.format)));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        step.fill(&tensors).map_err(bad)?;
+        Ok(step)
+    }
+
+    fn fill(&mut self, tensors: &SafeTensors<'_>) -> Result<(), String> {
+        let words = |name: &str| -> Result<Vec<[u8; 4]>, String> {
+            let data = tensors.tensor(name).map_err(|e| format!("{name}: {e}"))?.data();
+            // Chunks of four are four bytes long.
+            Ok(data.chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]).collect())
+        };
+        let ids = |name: &str| Ok::<_, String>(words(name)?.into_iter().map(u32::from_le_bytes).collect::<Vec<u32>>());
+        let floats =
+            |name: &str| Ok::<_, String>(words(name)?.into_iter().map(f32::from_le_bytes).collect::<Vec<f32>>());
+        let mut prompts = Pieces::new("prompts", ids("prompts")?);
+        for (group, n) in self.groups.iter_mut().zip(ids("prompt_lengths")?) {
+            group.prompt = prompts.take(n as usize)?;
+        }
+        let lengths = ids("response_lengths")?;
+        let mut responses = Pieces::new("responses", ids("responses")?);
+        let [mut rollout, mut old, mut reference] =
+            [Pieces::new("rollout", floats("rollout")?), Pieces::new("old", floats("old")?), {
+                Pieces::new("reference", floats("reference")?)
+            }];
+        let (has_old, has_reference) = (!old.is_empty(), !reference.is_empty());
+        for (sample, n) in self.groups.iter_mut().flat_map(|g| &mut g.samples).zip(lengths) {
+            let n = n as usize;
+            sample.ids = responses.take(n)?;
+            sample.rollout = rollout.take(n)?;
+            sample.old = old.take(if has_old { n } else { 0 })?;
+            sample.reference = reference.take(if has_reference { n } else { 0 })?;
+        }
+        for (u, update) in self.updates.iter_mut().enumerate() {
+            let mut logprobs = Pieces::new("logprobs", floats(&format!("update.{u}.logprobs"))?);
+            let mut entropy = Pieces::new("entropy", floats(&format!("update.{u}.entropy"))?);
+            for &(g, i) in &update.places {
+                let sample = self.groups.get(g).and_then(|g| g.samples.get(i));
+                let n = sample
+                    .ok_or_else(|| format!("update {u} names sample {i} of group {g}, which is not there"))?
+                    .ids
+                    .len();
+                update.seen.push(Seen { logprobs: logprobs.take(n)?, entropy: entropy.take(n)? });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Values that are taken off piece by piece.
+struct Pieces<T> {
+    name: &'static str,
+    values: std::vec::IntoIter<T>,
+}
+
+impl<T> Pieces<T> {
+    fn new(name: &'static str, values: Vec<T>) -> Self {
+        Self { name, values: values.into_iter() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.values.len() == 0
+    }
+
+    fn take(&mut self, n: usize) -> Result<Vec<T>, String> {
+        if self.values.len() < n {
+            return Err(format!("{}: ends too early; the file is not whole", self.name));
+        }
+        Ok(self.values.by_ref().take(n).collect())
+    }
+}
+
+/// A step worked out again.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// Its groups, with their rewards anew.
+    pub groups: Vec<Group>,
+    /// Their worth.
+    pub credited: Credited,
+    /// For each recorded update, the loss and what is summed beside it, on the log-probabilities that were recorded.
+    pub updates: Vec<Sums>,
+}
+
+/// Works a recorded step out under `config`. Mini-batches are the recorded ones, less samples that no longer take part;
+/// log-probabilities stay as they were, also of updates that an earlier one would have changed.
+///
+/// # Errors
+/// [`TrainError::Data`] if the settings need what was not recorded.
+pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition) -> Result<Replayed, TrainError> {
+    let mut groups = step.groups.clone();
+    let lacks = |what: fn(&Sample) -> bool| groups.iter().flat_map(|g| &g.samples).any(what);
+    if config.algorithm.needs_reference() && lacks(|s| s.reference.is_empty()) {
+        return Err(TrainError::Data(
+            "algorithm.kl.coefficient is above 0, but the run had no reference, so its log-probabilities were not recorded"
+                .into(),
+        ));
+    }
+    let recompute = config.algorithm.old_logprobs == OldLogprobs::Recompute;
+    let among = |g: usize, i: usize| step.updates.iter().any(|u| u.places.contains(&(g, i)));
+    let missing = |g: usize, i: usize| groups[g].samples[i].old.is_empty() && among(g, i);
+    if recompute && (0..groups.len()).any(|g| (0..groups[g].samples.len()).any(|i| missing(g, i))) {
+        return Err(TrainError::Data(
+            "algorithm.old_logprobs is \"recompute\", but the run took those of the rollout, so none were recorded"
+                .into(),
+        ));
+    }
+    if !recompute {
+        groups.iter_mut().flat_map(|g| &mut g.samples).for_each(|s| s.old.clear());
+    }
+    rollout::rewarded(&mut groups, composition, config.rollout.max_new_tokens);
+    let credited = credited::credit(&groups, config)?;
+    let updates = step.updates.iter().map(|update| {
+        let kept: Vec<usize> = (0..update.places.len())
+            .filter(|&k| {
+                let (g, i) = update.places[k];
+                takes_part(&groups[g].samples[i], credited.flat[g], &config.algorithm)
+            })
+            .collect();
+        let places: Vec<(usize, usize)> = kept.iter().map(|&k| update.places[k]).collect();
+        let seen: Vec<Seen> = kept.iter().map(|&k| update.seen[k].clone()).collect();
+        update::measure(&update::lessons(&groups, &credited, &places, config), &seen, config)
+    });
+    let updates = updates.collect();
+    Ok(Replayed { updates, credited, groups })
+}

@@ -1,0 +1,76 @@
+//! A run that goes on from a checkpoint ends where one that never stopped does.
+
+use std::path::Path;
+
+use configs::RlConfig;
+use configs::lora::LoraConfig;
+use configs::rl::algorithm::ZeroVariance;
+use configs::rl::curriculum::Order;
+use serde_json::Value as Json;
+use tch::Kind;
+use trainer::rl::train;
+use trainer::{Output, Run, checkpoints};
+
+use crate::fixtures::{config, rows, trainee, with_rollouts};
+
+/// Trains in `folder` up to `steps`, from its newest checkpoint on if it has one; the weights and metrics it ends with.
+fn run(folder: &Path, config: &RlConfig, steps: usize, resume: bool) -> (Vec<f32>, Vec<Json>) {
+    let mut trainee = trainee(config, config.lora.as_ref());
+    let place = folder.join("checkpoints");
+    let from = if resume { checkpoints::newest(&place).unwrap() } else { None };
+    let mut run = match resume {
+        true => Run::go_on(folder, "", 2).unwrap(),
+        false => Run::create(folder, "").unwrap(),
+    };
+    let rows = rows(9);
+    let stopped = RlConfig { train: configs::RlTrain { steps, ..config.train.clone() }, ..config.clone() };
+    with_rollouts(&stopped, |rollouts| {
+        let mut output =
+            Output { run: &mut run, phase: "rl", checkpoints: Some(place.clone()), progress: &mut |_, _, _| {} };
+        train(&mut trainee, &rows, rollouts, None, from, None, &mut output).unwrap();
+    });
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let timed = ["time/", "tokens_per_second/", "judgements_per_second", "mfu", "memory/"];
+    let lines = text.lines().map(|line| {
+        let mut json: Json = serde_json::from_str(line).unwrap();
+        json.as_object_mut().unwrap().retain(|key, _| !timed.iter().any(|t| key.starts_with(t)));
+        json
+    });
+    let weights = trainee.weights().to_kind(Kind::Float);
+    (torch_ext::floats(&weights).unwrap().to_vec(), lines.collect())
+}
+
+#[test]
+fn the_same_numbers_to_the_last_bit() {
+    let mut easy = config();
+    easy.curriculum.order = Order::EasyFirst;
+    easy.algorithm.zero_variance = ZeroVariance::Refill;
+    let mut sampled = config();
+    sampled.curriculum.order = Order::Sample;
+    sampled.algorithm.kl.coefficient = 0.1;
+    let adapted = RlConfig { lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }), ..config() };
+    for mut config in [easy, sampled, adapted] {
+        config.checkpoint.every = 2;
+        config.checkpoint.keep_last = 9;
+        // A constant rate does not know how long the run is.
+        let place = tempfile::tempdir().unwrap();
+        let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
+        let expected = run(&whole, &config, 5, false);
+        run(&parts, &config, 2, false);
+        let found = run(&parts, &config, 5, true);
+        assert_eq!(found.1, expected.1, "after {:?}", config.curriculum.order);
+        assert!(found.0 == expected.0, "weights differ after {:?}", config.curriculum.order);
+    }
+}
+
+#[test]
+fn other_rows_are_refused() {
+    let config = config();
+    let place = tempfile::tempdir().unwrap();
+    run(place.path(), &config, 2, false);
+    let rows = rows(5);
+    let mut people = trainer::rl::people::People::new(&rows, &config).unwrap();
+    let checkpoint = checkpoints::newest(&place.path().join("checkpoints")).unwrap().unwrap();
+    let refusal = people.restore(&checkpoint).unwrap_err().to_string();
+    assert!(refusal.contains("was written for 9 people, data.train now holds 5"), "{refusal}");
+}

@@ -1,0 +1,304 @@
+//! Each setting of a run by what it changes.
+
+use std::path::Path;
+
+use configs::RlConfig;
+use configs::rl::algorithm::{KlPlace, ZeroVariance};
+use configs::rl::rollout::{Carry, PromptOverflow};
+use rewards::Response;
+use serde_json::Value as Json;
+use trainer::rl::people::{People, usable};
+use trainer::rl::rollout::{Group, Judging, Rollouts};
+use trainer::rl::{Measure, Reference, credited, train};
+use trainer::{Output, Run, TrainError};
+
+use crate::fixtures::{config, drawn, rolled_out, rows, trainee, with_rollouts};
+
+fn changed(change: impl FnOnce(&mut RlConfig)) -> RlConfig {
+    let mut config = config();
+    change(&mut config);
+    config
+}
+
+fn run_in(folder: &Path, config: &RlConfig, judging: &Judging<'_>, measure: Option<&mut Measure<'_>>) -> Vec<Json> {
+    let mut run = Run::create(folder, "").unwrap();
+    let mut trainee = trainee(config, None);
+    let rows = rows(8);
+    with_rollouts(config, |rollouts| {
+        let rollouts = Rollouts { judging, ..rollouts };
+        let mut output = Output { run: &mut run, phase: "rl", checkpoints: None, progress: &mut |_, _, _| {} };
+        train(&mut trainee, &rows, rollouts, Some(1e12), None, measure, &mut output).unwrap();
+    });
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The metrics of a run.
+fn run(config: &RlConfig) -> Vec<Json> {
+    run_in(tempfile::tempdir().unwrap().path(), config, &drawn, None)
+}
+
+fn number(line: &Json, key: &str) -> f64 {
+    line[key].as_f64().unwrap_or_else(|| panic!("{key} in {line}"))
+}
+
+fn groups(config: &RlConfig) -> Vec<Group> {
+    rolled_out(config, &trainee(config, None))
+}
+
+#[test]
+fn the_plan_decides_how_many_groups_there_are_and_what_they_read() {
+    let shape = |config: &RlConfig| -> Vec<(usize, usize)> {
+        groups(config).iter().map(|g| (g.stage, g.samples.len())).collect()
+    };
+    let two = |rollout: fn(&mut RlConfig)| {
+        let mut config = changed(rollout);
+        config.rollout.people_per_step = 2;
+        config
+    };
+    assert_eq!(shape(&two(|_| {})), [(0, 3), (0, 3), (1, 3), (1, 3)]);
+    assert_eq!(shape(&two(|c| c.rollout.stages = 1)), [(0, 3), (0, 3)]);
+    assert_eq!(shape(&two(|c| c.rollout.samples_by_stage = vec![2, 4])), [(0, 2), (0, 2), (1, 4), (1, 4)]);
+    let each = two(|c| {
+        c.rollout.carry = Carry::Each;
+        c.rollout.samples_by_stage = vec![3, 2];
+    });
+    let found = groups(&each);
+    assert_eq!(found.iter().map(|g| (g.person, g.stage)).collect::<Vec<_>>(), {
+        [(0, 0), (1, 0), (0, 1), (0, 1), (0, 1), (1, 1), (1, 1), (1, 1)]
+    });
+    assert_eq!((each.rollout.groups_per_person(), each.rollout.samples_per_person()), (4, 9));
+    // Groups of one stage and person that read different summaries draw differently (alike: 1 in 300^12).
+    assert_ne!(found[2].samples[0].ids, found[3].samples[0].ids);
+}
+
+#[test]
+fn the_best_summary_or_a_well_formed_one_is_carried() {
+    for g in groups(&changed(|c| c.rollout.carry = Carry::Best)).iter().filter(|g| g.continues) {
+        let best = g.samples.iter().map(|s| s.reward.total).fold(f64::MIN, f64::max);
+        assert_eq!(g.carried.len(), 1);
+        assert_eq!(g.samples[g.carried[0]].reward.total, best);
+    }
+    let mut config = changed(|c| c.rollout.carry_malformed = false);
+    config.rollout.people_per_step = 8;
+    let groups = groups(&config);
+    for g in groups.iter().filter(|g| g.continues && g.samples.iter().any(|s| s.reward.well_formed)) {
+        assert!(g.samples[g.carried[0]].reward.well_formed);
+    }
+    let credited = credited::credit(&groups, &config).unwrap();
+    let (mut formed, mut malformed) = (0, 0);
+    for (g, carried) in groups.iter().zip(&credited.carried).filter(|(g, _)| g.continues) {
+        for (sample, credit) in g.samples.iter().zip(carried) {
+            assert_eq!(*credit > 0.0, sample.reward.well_formed);
+            *(if sample.reward.well_formed { &mut formed } else { &mut malformed }) += 1;
+        }
+    }
+    assert!(formed > 0 && malformed > 0);
+}
+
+#[test]
+fn histories_are_cut_as_asked() {
+    let rows = rows(4);
+    let windows = |config: &RlConfig| -> Vec<usize> {
+        usable(&rows, &config.rollout)[0].stages.iter().map(|s| s.window.len()).collect()
+    };
+    assert_eq!(windows(&config()), [3, 2]);
+    assert_eq!(windows(&changed(|c| c.rollout.reread_target = false)), [3, 1]);
+    assert_eq!(windows(&changed(|c| c.rollout.cut_at = vec![0.2])), [1, 4]);
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_cut_shortened_or_refused() {
+    let whole = groups(&config());
+    let longest = whole.iter().map(|g| g.prompt.len()).max().unwrap();
+    let short =
+        |overflow| changed(|c| (c.rollout.max_prompt_tokens, c.rollout.prompt_overflow) = (longest - 4, overflow));
+    let first = |groups: &[Group]| groups.iter().find(|g| g.stage == 0).map(|g| g.prompt.clone()).unwrap();
+    let (cut, dropped) = (groups(&short(PromptOverflow::CutLeft)), groups(&short(PromptOverflow::DropOldest)));
+    assert!(cut.iter().chain(&dropped).all(|g| g.prompt.len() <= longest - 4));
+    let begins = first(&whole)[..3].to_vec();
+    let long = whole.iter().position(|g| g.prompt.len() > longest - 4).unwrap();
+    assert_ne!(cut[long].prompt[..3], begins, "its beginning is gone");
+    assert_eq!(dropped[long].prompt[..3], begins, "its beginning is there");
+    let config = short(PromptOverflow::Error);
+    let trainee = trainee(&config, None);
+    let rows = rows(8);
+    let people = usable(&rows, &config.rollout);
+    let refused = with_rollouts(&config, |r| r.roll_out(&trainee.model, &people, (0, 0), &mut Default::default()));
+    assert!(refused.unwrap_err().to_string().contains("rollout.max_prompt_tokens"));
+}
+
+#[test]
+fn sampling_follows_its_settings() {
+    let config = changed(|c| c.rollout.max_new_tokens = 5);
+    assert!(groups(&config).iter().flat_map(|g| &g.samples).all(|s| s.ids.len() <= 5));
+    let greedy = groups(&changed(|c| c.rollout.top_k = 1));
+    assert!(greedy.iter().all(|g| g.samples.iter().all(|s| s.ids == g.samples[0].ids)));
+    let narrow = groups(&changed(|c| c.rollout.top_p = 1e-6));
+    assert!(narrow.iter().all(|g| g.samples.iter().all(|s| s.ids == g.samples[0].ids)));
+    let usual = groups(&self::config());
+    assert!(usual.iter().any(|g| g.samples[1].ids != g.samples[0].ids));
+    assert_ne!(usual[0].samples[0].ids, groups(&changed(|c| c.seed = 8))[0].samples[0].ids);
+    assert_ne!(usual[0].samples[0].ids, groups(&changed(|c| c.rollout.temperature = 3.0))[0].samples[0].ids);
+}
+
+#[test]
+fn lengths_of_a_run() {
+    let lines = |config: &RlConfig| run(config).len();
+    assert_eq!(lines(&changed(|c| c.train.steps = 3)), 3);
+    // 8 people, 4 a step, twice.
+    assert_eq!(lines(&changed(|c| (c.train.steps, c.train.epochs) = (0, 2))), 4);
+    let last = run(&changed(|c| c.rollout.people_per_step = 3)).pop().unwrap();
+    assert_eq!(number(&last, "responses/updated"), 18.0);
+    assert_eq!(number(&last, "epoch"), 0.75);
+    let last = run(&changed(|c| (c.algorithm.updates_per_step, c.algorithm.epochs_per_step) = (4, 2))).pop().unwrap();
+    assert_eq!((number(&last, "updates"), number(&last, "responses/updated")), (8.0, 48.0));
+}
+
+/// A judge that finds all summaries of most people alike.
+fn mostly_flat(responses: &[Response<'_>], limit: usize) -> Result<Vec<Option<f64>>, TrainError> {
+    let mut found = drawn(responses, limit)?;
+    for (response, found) in responses.iter().zip(&mut found) {
+        if chat::Draw::new(2).text(&response.target.chosen).below(3) > 0 {
+            *found = Some(0.25);
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn groups_without_variance_are_kept_dropped_or_replaced() {
+    let of = |zero_variance, refill_rounds| {
+        let mut config = changed(|c| c.reward.carry_discount = 0.0);
+        config.rollout.people_per_step = 3;
+        (config.algorithm.zero_variance, config.algorithm.refill_rounds) = (zero_variance, refill_rounds);
+        run_in(tempfile::tempdir().unwrap().path(), &config, &mostly_flat, None).remove(0)
+    };
+    let (keep, drop) = (of(ZeroVariance::Keep, 1), of(ZeroVariance::Drop, 1));
+    let (flat, all) = (number(&keep, "zero_variance"), number(&keep, "responses/updated"));
+    assert!(flat > 0.0 && flat < 1.0);
+    assert_eq!(number(&drop, "zero_variance"), flat);
+    assert_eq!(number(&drop, "responses/updated"), (all * (1.0 - flat)).round());
+    let (once, often) = (of(ZeroVariance::Refill, 1), of(ZeroVariance::Refill, 6));
+    assert_eq!((number(&drop, "rollout_rounds"), number(&once, "rollout_rounds")), (1.0, 2.0));
+    assert!(number(&often, "rollout_rounds") > 2.0 && number(&often, "rollout_rounds") <= 7.0);
+    assert!(number(&once, "responses/updated") >= number(&drop, "responses/updated"));
+    assert!(number(&often, "responses/updated") > number(&drop, "responses/updated"));
+}
+
+#[test]
+fn truncated_responses_can_be_left_out_and_long_ones_punished() {
+    let plain = run(&config()).remove(0);
+    let cut = number(&plain, "truncated");
+    assert!(cut > 0.0);
+    let masked = run(&changed(|c| c.algorithm.mask_truncated = true)).remove(0);
+    let of_all = |line: &Json| line["responses/updated"].as_f64().unwrap();
+    assert_eq!(of_all(&masked), (of_all(&plain) * (1.0 - cut)).round());
+    let punished = run(&changed(|c| (c.reward.overlong_band, c.reward.overlong_penalty) = (6, 0.5))).remove(0);
+    let lost = number(&plain, "reward/credited") - number(&punished, "reward/credited");
+    // Every truncated response stands at the limit and loses 0.5; others lose less.
+    assert!(lost >= 0.5 * cut - 1e-9 && lost <= 0.5 + 1e-9, "{lost}, truncated {cut}");
+    assert_eq!(number(&plain, "reward/total"), number(&punished, "reward/total"));
+}
+
+#[test]
+fn stage_weights_scale_advantages() {
+    let groups = groups(&config());
+    let of = |config: &RlConfig| credited::credit(&groups, config).unwrap().advantages;
+    let (plain, weighted) = (of(&config()), of(&changed(|c| c.reward.stage_weights = vec![1.0, 0.25])));
+    for ((group, plain), weighted) in groups.iter().zip(plain).zip(weighted) {
+        let factor = if group.stage == 0 { 1.0 } else { 0.25 };
+        assert_eq!(plain.iter().map(|a| a * factor).collect::<Vec<_>>(), weighted);
+    }
+}
+
+#[test]
+fn the_reference_costs_nothing_unless_used_and_holds_the_policy_back() {
+    let plain = config();
+    assert!(Reference::new(&trainee(&plain, None), &plain).unwrap().is_none());
+    let with = |coefficient: f64, place: KlPlace| {
+        let mut config = changed(|c| c.train.steps = 4);
+        config.algorithm.kl.coefficient = coefficient;
+        config.algorithm.kl.place = place;
+        config.algorithm.updates_per_step = 1;
+        run(&config)
+    };
+    let (free, held) = (with(1e-9, KlPlace::Loss), with(10.0, KlPlace::Loss));
+    assert!(number(&held[0], "kl/reference").abs() < 1e-6, "the policy begins as the reference");
+    let last = |lines: &[Json]| number(&lines[3], "kl/reference");
+    assert!(last(&free) > 1e-4 && last(&held) < 0.7 * last(&free), "{} {}", last(&free), last(&held));
+    let paid = with(10.0, KlPlace::Reward);
+    let loss =
+        |line: &Json| number(line, "reward/credited") - number(line, "credit/carried") - number(line, "reward/total");
+    assert!(loss(&free[3]).abs() < 1e-9 && loss(&paid[3]) != 0.0);
+}
+
+#[test]
+fn what_is_measured_and_written_comes_when_asked() {
+    let mut calls = 0;
+    let mut measure = |_: &lm::LocalModel| {
+        calls += 1;
+        Ok(vec![("validation/accuracy".to_owned(), 0.5)])
+    };
+    let place = tempfile::tempdir().unwrap();
+    let mut config = changed(|c| (c.validation.every, c.validation.at_start, c.train.steps) = (2, true, 3));
+    (config.log.rollouts_every, config.log.rollouts_max) = (2, 5);
+    let lines = run_in(place.path(), &config, &drawn, Some(&mut measure));
+    assert_eq!(calls, 3);
+    let measured: Vec<bool> = lines.iter().map(|l| l.get("validation/accuracy").is_some()).collect();
+    assert_eq!(measured, [true, false, true, true]);
+    let file = |name: &str| place.path().join("rollouts").join(name);
+    assert_eq!(std::fs::read_to_string(file("step-000002.jsonl")).unwrap().lines().count(), 5);
+    assert!(file("step-000002.safetensors").exists() && !file("step-000001.jsonl").exists());
+    config.log.replay = false;
+    let place = tempfile::tempdir().unwrap();
+    run_in(place.path(), &config, &drawn, None);
+    let written = place.path().join("rollouts").read_dir().unwrap().count();
+    assert_eq!(written, 1);
+}
+
+#[test]
+fn every_number_that_is_promised_is_there() {
+    let line = run(&config()).pop().unwrap();
+    for key in [
+        "loss",
+        "entropy",
+        "clip/high",
+        "clip/low",
+        "clip/dual",
+        "ratio/max",
+        "ratio/first_error",
+        "kl/old",
+        "mismatch/kl",
+        "mismatch/max_ratio",
+        "grad_norm",
+        "lr",
+        "reward/total",
+        "reward/judge",
+        "pass_rate",
+        "well_formed",
+        "length/mean",
+        "truncated",
+        "zero_variance",
+        "stage1/reward/judge",
+        "stage2/reward/total",
+        "stage2/pass_rate",
+        "stage1/length/mean",
+        "stage1/truncated",
+        "stage2/zero_variance",
+        "time/rollout",
+        "time/judge",
+        "time/logprobs",
+        "time/update",
+        "time/step",
+        "tokens_per_second/rollout",
+        "tokens_per_second/update",
+        "mfu",
+        "memory/peak_gib",
+    ] {
+        assert!(number(&line, key).is_finite(), "{key}");
+    }
+    assert!(number(&line, "mismatch/kl") < 1e-8 && number(&line, "mismatch/max_ratio") < 1.0 + 1e-5);
+    let people = People::new(&rows(3), &config()).unwrap().len();
+    assert_eq!(people, 3);
+}
