@@ -1,1 +1,142 @@
+//! `xplore sft` beside TRL's SFTTrainer: the same losses, gradients, rates and weights, step after step.
 
+mod fitting;
+mod predicted;
+#[path = "../../scripts/witness/ask.rs"]
+mod witness;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use crate::fitting::{Run, fit};
+use crate::predicted::{logits, numbers, predictions};
+use crate::witness::ask;
+
+const STEPS: usize = 30;
+const MAX_LENGTH: usize = 96;
+
+/// One comparison. `passes`: `train.tokens_per_microbatch`, which TRL has nothing of.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    family: &'static str,
+    adapter: Option<&'static str>,
+    accumulation: usize,
+    schedule: (&'static str, &'static str),
+    passes: usize,
+}
+
+const COSINE: (&str, &str) = ("cosine", "cosine");
+const CONSTANT: (&str, &str) = ("constant", "constant_with_warmup");
+
+fn cases() -> Vec<Case> {
+    let usual = |family, adapter, accumulation| Case { family, adapter, accumulation, schedule: COSINE, passes: 16384 };
+    let mut cases = Vec::new();
+    for family in ["qwen3", "llama"] {
+        for adapter in [None, Some("lora")] {
+            cases.extend([1, 4].map(|accumulation| usual(family, adapter, accumulation)));
+        }
+    }
+    cases.push(usual("qwen3", Some("dora"), 4));
+    cases.push(Case { schedule: CONSTANT, ..usual("qwen3", None, 1) });
+    cases.push(Case { passes: 150, ..usual("qwen3", None, 4) });
+    cases.push(Case { passes: 150, ..usual("llama", Some("lora"), 4) });
+    cases
+}
+
+impl Case {
+    /// Its name for TRL; cases that differ in our passes alone share it.
+    fn asked(&self) -> String {
+        let kind = self.adapter.unwrap_or("full");
+        format!("{}-{kind}-{}-{}", self.family, self.accumulation, self.schedule.0)
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{}", self.asked(), self.passes)
+    }
+
+    fn lr(&self) -> f64 {
+        if self.adapter.is_some() { 5e-3 } else { 1e-3 }
+    }
+
+    fn job(&self) -> Json {
+        json!({"name": self.asked(), "family": self.family, "batch": 4, "accumulation": self.accumulation,
+               "schedule": self.schedule.1, "lr": self.lr(), "adapter": self.adapter})
+    }
+
+    fn base(&self, place: &Path) -> PathBuf {
+        place.join(format!("model-{}", self.family))
+    }
+
+    fn config(&self, place: &Path) -> String {
+        let (model, rows) = (self.base(place), place.join("rows.jsonl"));
+        let lora = self.adapter.map_or(String::new(), |kind| {
+            let start = place.join(format!("{}-{kind}", self.family));
+            format!("[lora]\nrank = 4\nalpha = 8.0\ndora = {}\nstart = '{}'\n", kind == "dora", start.display())
+        });
+        format!(
+            "[model]\npath = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\nmax_length = {MAX_LENGTH}\n\
+             shuffle = false\n[train]\nepochs = 9\nmax_steps = {STEPS}\nbatch_size = {}\ntokens_per_microbatch = {}\n\
+             [optimizer]\nlr = {}\nweight_decay = 0.01\nschedule = '{}'\nwarmup_ratio = 0.1\n{lora}",
+            model.display(),
+            rows.display(),
+            4 * self.accumulation,
+            self.passes,
+            self.lr(),
+            self.schedule.0
+        )
+    }
+}
+
+/// The largest relative deviation of a column from TRL's.
+fn deviation(ours: &[f64], trl: &[f64]) -> f64 {
+    assert_eq!((ours.len(), trl.len()), (STEPS, STEPS), "steps of ours and of TRL");
+    ours.iter().zip(trl).map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / b.abs() }).fold(0.0, f64::max)
+}
+
+fn compare(run: &Run, trl: &Json, name: &str) {
+    let mut seen = Vec::new();
+    for (key, most) in [("loss", 2e-6), ("grad_norm", 1e-4), ("lr", 1e-9)] {
+        let (ours, trl) = (run.column(key), numbers(&trl[key]));
+        let off = deviation(&ours, &trl);
+        seen.push(format!("{key} {off:.1e}"));
+        assert!(off < most, "{name}: {key} is off by {off:.1e}, at most {most:.0e}\nours {ours:?}\nTRL {trl:?}");
+    }
+    println!("{name}: {}", seen.join(", "));
+}
+
+#[test]
+fn thirty_steps_are_those_of_trl_and_so_are_the_weights_after_them() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let prompts: Vec<Vec<u32>> = vec![(3..25).collect(), (250..290).rev().collect()];
+    let cases = cases();
+    let asked: Vec<Json> = cases.iter().filter(|case| case.passes == 16384).map(Case::job).collect();
+    let trl = ask(
+        "sft_steps.py",
+        &json!({"folder": place, "steps": STEPS, "max_length": MAX_LENGTH, "weight_decay": 0.01, "warmup": 0.1,
+                "cases": asked, "prompts": prompts}),
+        place,
+    );
+    let mut trained = Vec::new();
+    for case in &cases {
+        let name = case.name();
+        let run = fit(place, &name, &case.config(place), &[]);
+        let several = run.column("microbatches").iter().any(|&passes| passes > 1.0);
+        assert_eq!(several, case.passes < 1000, "{name}: passes of a step");
+        compare(&run, &trl[case.asked()], &name);
+        trained.push(match case.adapter {
+            Some(_) => (name, case.base(place), Some(run.last())),
+            None => (name, run.last(), None),
+        });
+    }
+    let ours = predictions(&trained, &prompts, place);
+    for case in &cases {
+        let (ours, trl) = (logits(&ours[case.name()]), logits(&trl[case.asked()]));
+        assert_eq!(ours.len(), 62, "tokens of the prompts");
+        let pairs = ours.iter().flatten().zip(trl.iter().flatten());
+        let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        println!("{}: logits {off:.1e}", case.name());
+        assert!(off < 1e-4, "{}: logits after training are off by {off:.1e}", case.name());
+    }
+}

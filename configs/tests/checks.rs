@@ -160,7 +160,6 @@ fn rl() {
         ("reward.carry_discount", "from 0 to 1", "1.1", "0"),
         ("reward.carry_baseline", "0 or more", "-1", "0"),
         ("reward.stage_weights", "2 of them (rollout.stages)", "[1.0]", "[1.0, 0.5]"),
-        ("reward.stage_weights[1]", "0 or more", "[1.0, -1.0]", "[1.0, 0.0]"),
         ("reward.overlong_band", "at most rollout.max_new_tokens", "4097", "4096"),
         ("reward.overlong_penalty", "0 or more", "-1", "0"),
         ("curriculum.band", "the lower first", "[0.8, 0.2]", "[0.2, 0.2]"),
@@ -195,6 +194,8 @@ fn rl() {
     let measured = format!("{RL}[validation]\nevery=1\n[validation.summaries]\npeople='p'\njudge.model.path='j'\n");
     let best = "checkpoint.best=validation/loss";
     check::<RlConfig>(&measured, "checkpoint.best", "validation/accuracy", best, "checkpoint.best=validation/accuracy");
+    let (negative, zero) = ("reward.stage_weights=[1.0, -1.0]", "reward.stage_weights=[1.0, 0.0]");
+    check::<RlConfig>(RL, "reward.stage_weights[1]", "0 or more", negative, zero);
     let reasoned = RL.replace("[judge.model]", "[judge]\nmode = 'reasoned'\n[judge.model]");
     check::<RlConfig>(
         &reasoned,

@@ -36,11 +36,11 @@ pub fn check(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
         Kind::Sft => print!("{}", sft_plan::describe(&configs::load(file, set)?)?),
         Kind::Rl => {
             let config: RlConfig = configs::load(file, set)?;
-            match config.data.train.exists() {
-                true => print!("{}", rl_plan::describe(&config, &crate::wiring::people(&config.data.train)?)?),
-                false => {
-                    println!("  {} is not there, so batches and memory cannot be told", config.data.train.display())
-                }
+            let given = &config.data.train;
+            if given.exists() || given.starts_with("hf:") {
+                print!("{}", rl_plan::describe(&config, &crate::wiring::people(given)?)?);
+            } else {
+                println!("  {} is not there, so batches and memory cannot be told", given.display());
             }
         }
         Kind::Eval | Kind::Quickstart => {}

@@ -60,7 +60,8 @@ fn other_settings_change_what_they_say() {
     let config = config();
     let step = recorded(&config);
     let before = losses(&step, &config);
-    let changes: [(&str, fn(&mut RlConfig)); 7] = [
+    type Change = fn(&mut RlConfig);
+    let changes: [(&str, Change); 7] = [
         ("aggregation", |c| c.algorithm.aggregation = Aggregation::SequenceMeanTokenSum),
         ("advantage", |c| c.algorithm.advantage = Advantage::GroupMean),
         ("entropy", |c| c.algorithm.entropy_coefficient = 0.1),
