@@ -102,7 +102,7 @@ fn a_missing_field_on_line_7_is_named() {
     let mut lines: Vec<String> = RL_ROW.repeat(9).lines().map(str::to_owned).collect();
     lines[6] = lines[6].replace(r#","mid_position":1"#, "");
     bench.write("rl.jsonl", &lines.join("\n"));
-    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["rl.jsonl:7", "mid_position", "mend that line"]);
+    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["rl.jsonl, line 7", "mid_position", "mend that row"]);
 }
 
 #[test]

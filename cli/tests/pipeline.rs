@@ -54,8 +54,9 @@ fn metrics(run: &Path) -> Vec<Value> {
     let untimed = |line: &str| {
         let mut object: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
         // What the machine did differs from run to run.
-        let of_machine = |key: &str| key.starts_with("time/") || key.starts_with("memory/") || key == "mfu";
-        object.retain(|key, _| !of_machine(key) && key != "tflops_per_second");
+        let of_machine =
+            ["time/", "memory/", "mfu", "tflops_per_second", "tokens_per_second/", "judgements_per_second"];
+        object.retain(|key, _| !of_machine.iter().any(|begin| key.starts_with(begin)));
         Value::Object(object)
     };
     text.lines().map(untimed).collect()
@@ -101,6 +102,51 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
     commands_run_on_what_the_quickstart_left(&first);
 }
 
+/// What `rl` can do beside training: a look beforehand, adapters, going on, replaying.
+fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
+    let shown = xplore(&["rl", "--config", rl, "--dry-run", "--set", "rollout.max_new_tokens=16"]);
+    for words in ["stage 1", "stage 2", "a step", "mini-batches", "memory", "prompt of", "response (", "reward"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let out = format!("out={}", run.join("adapted").display());
+    let lora = ["--set", "lora.rank=2", "--set", "lora.alpha=4", "--set", "checkpoint.every=1"];
+    let mut arguments = vec!["rl", "--config", rl, "--set", &out, "--set", "train.steps=1"];
+    arguments.extend(lora);
+    xplore(&arguments);
+    let folder = run.join("adapted/rl");
+    assert!(folder.join("checkpoints/step-000001/adapter_model.safetensors").exists());
+    let events = |name: &str| name.starts_with("events.out.tfevents");
+    let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().any(|name| events(&name)));
+    arguments[6] = "train.steps=2";
+    arguments.push("--resume");
+    xplore(&arguments);
+    assert_eq!(fs::read_to_string(folder.join("metrics.jsonl")).unwrap().lines().count(), 2);
+    assert!(folder.join("checkpoints/step-000002/trainer/state.json").exists());
+
+    let at = run.display().to_string();
+    let replayed = |set: &[&str]| -> Value {
+        let mut arguments = vec!["replay", "--run", &at, "--step", "2", "--json"];
+        arguments.extend(set);
+        serde_json::from_str(&xplore(&arguments)).unwrap()
+    };
+    let same = replayed(&[]);
+    for update in same["updates"].as_array().unwrap() {
+        assert_eq!(update["loss"].as_f64().map(f64::to_bits), update["recorded_loss"].as_f64().map(f64::to_bits));
+    }
+    let other = replayed(&["--set", "algorithm.aggregation=sequence_mean_token_sum"]);
+    assert_ne!(other["updates"][0]["loss"], same["updates"][0]["loss"]);
+    assert!(xplore(&["replay", "--run", &at, "--step", "2"]).contains("recorded loss"));
+    for (set, words) in
+        [("rollout.samples=9", "other samples or updates"), ("algorithm.kl.coefficient=1.0", "no reference")]
+    {
+        let refused =
+            Command::cargo_bin("xplore").unwrap().args(["replay", "--run", &at, "--step", "2", "--set", set]).output();
+        let said = String::from_utf8(refused.unwrap().stderr).unwrap();
+        assert!(said.contains(words), "{set}: {said}");
+    }
+}
+
 fn commands_run_on_what_the_quickstart_left(run: &Path) {
     let at = |name: &str| run.join(name).display().to_string();
     let out = format!("out={}", at("later"));
@@ -111,7 +157,8 @@ fn commands_run_on_what_the_quickstart_left(run: &Path) {
     assert!(run.join("later/sft/checkpoints/step-000001/config.json").exists());
     xplore(&["eval", "--config", &at("configs/eval.toml"), "--set", &out, "--set", "max_people=2"]);
     assert!(run.join("later").read_dir().unwrap().count() >= 3);
-    xplore(&["config", "check", &rl, "--kind", "rl"]);
+    assert!(xplore(&["config", "check", &rl, "--kind", "rl"]).contains("mini-batches"));
+    rl_shows_goes_on_and_replays(run, &rl);
     let shown = xplore(&["config", "show", &rl, "--kind", "rl", "--set", "rollout.samples=3"]);
     assert!(shown.contains("samples = 3"), "{shown}");
     xplore(&["report", run.to_str().unwrap(), "--out", &at("again.html")]);

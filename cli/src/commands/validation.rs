@@ -3,7 +3,7 @@
 use chat::{Completer, PromptSet};
 use configs::validation::SummaryValidation;
 use evals::evaluate::{EvalJudge, Plan, evaluate};
-use evals::{Contender, Person, Source, Split, Targets};
+use evals::{Contender, EvalRow, Person, Source, Split, Targets};
 use lm::LocalModel;
 use rewards::Judge;
 
@@ -37,7 +37,8 @@ impl Judging {
         })
     }
 
-    /// Share of held-out choices that the judge predicts with the model's summaries; over settings, their mean.
+    /// Share of held-out choices that the judge predicts with the model's summaries, with its 95 % interval over people; over
+    /// settings, their means.
     pub fn measure(&self, model: &LocalModel) -> Result<Vec<(String, f64)>, Failure> {
         let settings = wiring::judge_settings(&self.config.judge, self.seed);
         let judge = Judge::new(&*self.judge, &self.judge_prompts, settings)?;
@@ -56,9 +57,12 @@ impl Judging {
         for targets in Targets::ALL {
             let of_kind: Vec<_> = rows.iter().filter(|row| row.targets == targets).collect();
             if !of_kind.is_empty() {
-                let mean = of_kind.iter().map(|row| row.accuracy).sum::<f64>() / of_kind.len() as f64;
+                let mean =
+                    |of: fn(&EvalRow) -> f64| of_kind.iter().map(|row| of(row)).sum::<f64>() / of_kind.len() as f64;
                 let name = if targets == Targets::InDomain { "accuracy" } else { "transfer_accuracy" };
-                numbers.push((format!("validation/{name}"), mean));
+                numbers.push((format!("validation/{name}"), mean(|row| row.accuracy)));
+                numbers.push((format!("validation/{name}_low"), mean(|row| row.ci_low)));
+                numbers.push((format!("validation/{name}_high"), mean(|row| row.ci_high)));
             }
         }
         Ok(numbers)
