@@ -122,6 +122,12 @@ impl RlConfig {
         let measured = self.validation.every > 0 && self.validation.summaries.is_some();
         let expected = "0, or people to measure on: [validation.summaries]";
         ensure(self.validation.every == 0 || measured, "validation.every", self.validation.every, expected)?;
+        let v = &self.validation;
+        let expected = "false, or people to measure on: [validation.summaries]";
+        ensure(!v.at_start || v.summaries.is_some(), "validation.at_start", true, expected)?;
+        let asked = v.summaries.is_none() || v.every > 0 || v.at_start;
+        let expected = "1 or more, or at_start = true: else [validation.summaries] is never asked";
+        ensure(asked, "validation.every", 0, expected)?;
         self.checkpoint.check().under("checkpoint")?;
         let known = match self.checkpoint.best {
             None => true,
@@ -168,7 +174,8 @@ pub struct RlData {
 pub struct RlTrain {
     /// Stop after so many steps; 0 sets no limit, so that `epochs` decides. Default: 0.
     pub steps: usize,
-    /// Passes over the people. Default: 1.
+    /// Passes over the people. With zero_variance = "refill" a step may take more of them, and the run goes on for as many
+    /// steps. Default: 1.
     pub epochs: usize,
     /// Activation recomputation: 0 keeps what every layer computed, 1 runs every layer again on the way back, k every
     /// k-th. Changes memory and speed, not the result. Default: 0.

@@ -49,7 +49,7 @@ fn parse(row: &RawRow) -> Result<RlRow, String> {
     let parsed = match serde_json::from_str::<Published>(&row.json) {
         Ok(Published { extra_info: ExtraInfo { userid, mid_position, history } }) => RlRow {
             uid: userid,
-            distance_to_end: history.len().saturating_sub(1 + mid_position),
+            distance_to_end: history.len().saturating_sub(mid_position).saturating_sub(1),
             history,
             mid_position,
             mid_record: Default::default(),

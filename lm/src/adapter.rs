@@ -112,7 +112,7 @@ impl Adapters {
     /// If memory does not suffice.
     pub fn new(weights: &crate::Params, spec: AdapterSpec, seed: i64) -> Result<Self, LmError> {
         let adapters = Self::zeros(weights.spec(), spec, weights.flat.device())?;
-        tch::manual_seed(seed);
+        let _alone = crate::params::seeded(seed);
         tch::no_grad(|| {
             for layer in 0..weights.spec().num_hidden_layers {
                 let matrices = weights.layer(layer);

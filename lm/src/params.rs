@@ -3,6 +3,8 @@
 //! A layer's tensors lie together, matrices first, so that the optimizer and the collectives work on few large tensors
 //! and the projections that share an input (q, k, v; gate, up) are one matrix without a copy.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tch::{Device, Kind, Tensor};
 
 use crate::{LmError, ModelSpec};
@@ -144,6 +146,15 @@ pub fn layout(spec: &ModelSpec) -> Vec<Entry> {
     entries
 }
 
+/// Seeds libtorch's generator, of which there is one for all threads: whoever draws from it holds it alone meanwhile.
+pub(crate) fn seeded(seed: i64) -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A thread that died while drawing left nothing that the next seed does not set anew.
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    alone
+}
+
 impl Params {
     /// A buffer of zeros.
     ///
@@ -168,7 +179,7 @@ impl Params {
     /// If memory does not suffice.
     pub fn random(spec: &ModelSpec, std: f64, seed: i64, device: Device) -> Result<Self, LmError> {
         let params = Self::zeros(spec, Kind::Float, device)?;
-        tch::manual_seed(seed);
+        let _alone = seeded(seed);
         tch::no_grad(|| {
             for entry in &params.entries {
                 let mut view = params.view(entry);

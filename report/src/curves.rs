@@ -22,20 +22,26 @@ const fn known(key: &'static str, title: &'static str, unit: &'static str, form:
 }
 
 /// In the order in which charts come.
-const KNOWN: [Known; 14] = [
+const KNOWN: [Known; 20] = [
     known("reward/", "Reward", "", Form::Lines, true),
     known("entropy", "Entropy", "nats per token", Form::Lines, true),
     known("length/", "Length", "tokens", Form::Lines, true),
     known("loss", "Loss", "", Form::Lines, true),
     known("time/", "Time", "seconds per step", Form::Stacked, true),
     known("credit/", "Streaming credit", "", Form::Lines, true),
+    known("pass_rate", "Choices the judge finds", "share of summaries", Form::Lines, true),
+    known("validation/", "Held-out people", "", Form::Lines, true),
+    known("reward by stage/", "Reward by stage", "", Form::Lines, true),
     known("truncated", "Truncated responses", "", Form::Lines, false),
     known("zero_variance", "Groups without spread in reward", "", Form::Lines, false),
     known("clip/", "Clipped ratios", "", Form::Lines, false),
     known("ratio/", "Importance ratio", "", Form::Lines, false),
     known("grad_norm", "Gradient norm", "", Form::Lines, false),
     known("lr", "Learning rate", "", Form::Lines, false),
+    known("kl/", "Distance from old policy and reference", "nats per token", Form::Lines, false),
+    known("mismatch/", "Distance between rollout and training", "", Form::Lines, false),
     known("tokens_per_second", "Throughput", "tokens per second", Form::Lines, false),
+    known("tokens_per_second/", "Throughput", "tokens per second", Form::Lines, false),
     known("trained_tokens", "Trained tokens", "", Form::Lines, false),
 ];
 
@@ -132,10 +138,10 @@ pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportErro
 fn stems<'a>(logs: impl Iterator<Item = &'a Phase>) -> Vec<(String, Vec<String>)> {
     let mut stems: Vec<(String, Vec<String>)> = Vec::new();
     for series in logs.flat_map(|log| &log.series).filter(|series| !series.points.is_empty()) {
-        let stem = series.key.find('/').map_or(series.key.as_str(), |slash| &series.key[..=slash]);
-        let keys = match stems.iter_mut().position(|(known, _)| known == stem) {
+        let stem = stem(&series.key);
+        let keys = match stems.iter_mut().position(|(known, _)| *known == stem) {
             Some(there) => &mut stems[there].1,
-            None => &mut stems.push_mut((stem.to_owned(), Vec::new())).1,
+            None => &mut stems.push_mut((stem, Vec::new())).1,
         };
         if !keys.contains(&series.key) {
             keys.push(series.key.clone());
@@ -146,11 +152,58 @@ fn stems<'a>(logs: impl Iterator<Item = &'a Phase>) -> Vec<(String, Vec<String>)
         // The sum of the others comes first, in the first colour.
         keys.sort_by_key(|key| !key.ends_with("/total"));
     }
+    for (_, keys) in stems.iter_mut().filter(|(stem, _)| stem == "time/") {
+        // The phases of a step add up to its time; the whole of it, and what is no time of a step, would count them twice.
+        let parts: Vec<String> = keys.iter().filter(|key| !OF_NO_PHASE.contains(&key.as_str())).cloned().collect();
+        *keys = if parts.is_empty() { vec!["time/step".into()] } else { parts };
+    }
     stems
+}
+
+/// Keys under `time/` that are no phase of a step.
+const OF_NO_PHASE: [&str; 4] = ["time/step", "time/left", "time/tokens_per_second", "time/trained_tokens_per_second"];
+
+/// What a metric's chart is called: `reward/` for `reward/judge`, `reward by stage/` for `stage1/reward/judge`, a key alone.
+fn stem(key: &str) -> String {
+    let first = |key: &str| key.find('/').map_or(key, |slash| &key[..=slash]).to_owned();
+    match of_stage(key) {
+        Some((_, rest)) => format!("{} by stage/", first(rest).trim_end_matches('/')),
+        None => first(key),
+    }
+}
+
+/// `stage1/reward/judge` as `stage1` and `reward/judge`.
+fn of_stage(key: &str) -> Option<(&str, &str)> {
+    let (stage, rest) = key.split_once('/')?;
+    let number = stage.strip_prefix("stage")?;
+    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some((stage, rest))
 }
 
 /// A key without the part that its chart's title tells.
 fn short(key: &str, stem: &str) -> String {
+    if let Some((stage, rest)) = of_stage(key) {
+        let what = rest.split_once('/').map_or("", |(_, what)| what);
+        return format!("{} {}", stage.replace("stage", "stage "), what.replace('_', " ")).trim_end().to_owned();
+    }
     let rest = if stem.ends_with('/') { key.strip_prefix(stem).unwrap_or(key) } else { key };
     rest.replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_share_a_chart_of_what_they_are_compared_by() {
+        for (key, chart, label) in [
+            ("reward/judge", "reward/", "judge"),
+            ("stage1/reward/total", "reward by stage/", "stage 1 total"),
+            ("stage12/length/mean", "length by stage/", "stage 12 mean"),
+            ("stage2/pass_rate", "pass_rate by stage/", "stage 2"),
+            ("stages/x", "stages/", "x"),
+            ("grad_norm", "grad_norm", "grad norm"),
+        ] {
+            assert_eq!((stem(key).as_str(), short(key, &stem(key)).as_str()), (chart, label), "{key}");
+        }
+    }
 }

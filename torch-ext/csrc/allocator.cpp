@@ -6,9 +6,17 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "guard.h"
+
 namespace {
 
 constexpr size_t kAlignment = 64, kLarge = 1 << 16, kPage = 4096;
+
+// The block's own address stands right before the data, so that the data's alone says what to free: libtorch's raw interface,
+// through which oneDNN takes scratch memory, knows nothing else. malloc gives multiples of 16, so there is room for it.
+void release(void* data) {
+  if (data) std::free(static_cast<void**>(data)[-1]);
+}
 
 // libtorch's own allocator asks glibc for aligned blocks, and glibc (before 2.38 at least) cannot put an aligned block into
 // the hole that an equal one left: it asks for slack that the hole does not have. So a step that makes and drops the same
@@ -16,13 +24,15 @@ constexpr size_t kAlignment = 64, kLarge = 1 << 16, kPage = 4096;
 struct Aligned final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     const c10::Device cpu(c10::DeviceType::CPU);
-    if (bytes == 0) return {nullptr, nullptr, &std::free, cpu};
+    if (bytes == 0) return {nullptr, nullptr, &release, cpu};
     if (bytes >= kLarge) bytes = (bytes + kPage - 1) / kPage * kPage;
     void* block = std::malloc(bytes + kAlignment);
     TORCH_CHECK(block, "out of memory: ", bytes, " bytes were asked for; use smaller batches or passes, or a smaller model");
-    const auto begin = (reinterpret_cast<uintptr_t>(block) + kAlignment - 1) / kAlignment * kAlignment;
-    return {reinterpret_cast<void*>(begin), block, &std::free, cpu};
+    void* data = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block) / kAlignment + 1) * kAlignment);
+    static_cast<void**>(data)[-1] = block;
+    return {data, data, &release, cpu};
   }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
 };
 
@@ -34,6 +44,17 @@ extern "C" void xt_keep_memory() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   mallopt(M_TOP_PAD, 64 << 20);
-  static Aligned allocator;
-  c10::SetCPUAllocator(&allocator, /*priority=*/1);
+  // Never destroyed: threads may outlive what is destroyed at exit.
+  static auto* const allocator = new Aligned;
+  c10::SetCPUAllocator(allocator, /*priority=*/1);
+}
+
+// For tests: whether libtorch's raw interface gives, writes and takes back `bytes`.
+extern "C" int xt_raw_memory(size_t bytes) {
+  return xplore::guarded([&] {
+    c10::Allocator* allocator = c10::GetCPUAllocator();
+    void* data = allocator->raw_allocate(bytes);
+    if (bytes > 0) std::memset(data, 1, bytes);
+    allocator->raw_deallocate(data);
+  });
 }

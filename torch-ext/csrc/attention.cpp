@@ -64,7 +64,14 @@ Tensor varlen_attention_plain(const Tensor& q, const Tensor& k, const Tensor& v,
       // Row i sees the prefix and the first i + 1 tokens of its own.
       mask = at::ones({e - b, to - from + e - b}, q.options().dtype(at::kBool)).tril(to - from);
     }
-    out.push_back(at::scaled_dot_product_attention(batch(q, b, e), keys, values, mask, 0.0, !mask, scale, grouped)
+    // The kernels that take a mask do not all know grouped heads, and the one that takes anything holds all scores.
+    const bool repeats = grouped && mask;
+    if (repeats) {
+      keys = keys.repeat_interleave(q.size(1) / k.size(1), 1);
+      values = values.repeat_interleave(q.size(1) / k.size(1), 1);
+    }
+    out.push_back(at::scaled_dot_product_attention(batch(q, b, e), keys, values, mask, 0.0, !mask, scale,
+                                                   grouped && !repeats)
                       .transpose(1, 2)
                       .squeeze(0));
   }

@@ -12,6 +12,8 @@ use crate::paged_layers::{RawLayer, RawTokens};
 unsafe extern "C" {
     fn xt_last_error() -> *const c_char;
     pub(crate) fn xt_keep_memory();
+    #[cfg(test)]
+    pub(crate) fn xt_raw_memory(bytes: usize) -> c_int;
     pub(crate) fn xt_load_cuda() -> c_int;
     pub(crate) fn xt_each(n: i64, f: extern "C" fn(*mut c_void, i64), data: *mut c_void);
     pub(crate) fn xt_grad(

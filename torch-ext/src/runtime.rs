@@ -3,13 +3,15 @@
 
 use crate::{TorchError, ffi};
 
-/// Makes the C allocator keep freed pages for the next step instead of giving them back to the system.
+/// Makes freed memory of tensors on the CPU stay with the process for the next step, in holes that equal tensors fit into:
+/// large activations are freed and allocated again every step, and faulting their pages in anew is the cost this avoids.
 ///
-/// Call once at start. Large activations are freed and allocated again every step; faulting their pages in anew is the
-/// cost this avoids.
+/// Call at start, before any tensor is made on another thread. A second call does nothing.
 pub fn keep_memory() {
-    // SAFETY: only calls mallopt with constants.
-    unsafe { ffi::xt_keep_memory() }
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: calls mallopt with constants and gives libtorch an allocator that lives as long as the process; tensors made
+    // before keep the one they came from.
+    ONCE.call_once(|| unsafe { ffi::xt_keep_memory() });
 }
 
 /// Loads libtorch's CUDA half, so that `tch::Cuda::is_available()` can tell the truth.
@@ -19,4 +21,18 @@ pub fn keep_memory() {
 pub fn load_cuda() -> Result<(), TorchError> {
     // SAFETY: dlopen of a library by name; libtorch's own initialisers run.
     ffi::check(unsafe { ffi::xt_load_cuda() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtorchs_raw_interface_takes_back_what_it_gave() {
+        keep_memory();
+        for bytes in [0, 1, 100, 65_536, 1 << 20] {
+            // SAFETY: takes, fills and gives back a block of its own.
+            ffi::check(unsafe { ffi::xt_raw_memory(bytes) }).unwrap();
+        }
+    }
 }

@@ -186,7 +186,7 @@ impl Tuning<'_> {
         let refills = algorithm.zero_variance == ZeroVariance::Refill;
         let rounds = if refills { 1 + algorithm.refill_rounds as u64 } else { 1 };
         let per_person = config.rollout.groups_per_person();
-        let wanted = config.rollout.people_per_step.min(self.people.len()) * per_person;
+        let mut wanted = config.rollout.people_per_step.min(self.people.len()) * per_person;
         let (mut groups, mut people): (Vec<Group>, usize) = (Vec::new(), 0);
         let mut live = 0;
         for round in 0..rounds {
@@ -199,6 +199,10 @@ impl Tuning<'_> {
             people += next.len();
             let before = groups.len();
             groups.extend(more);
+            if round == 0 {
+                // Less than the plan's where malformed summaries were not carried.
+                wanted = groups.len();
+            }
             if algorithm.needs_reference() && algorithm.kl.place == KlPlace::Reward {
                 self.refer(trainee, &mut groups, |g, _| g >= before, costs)?;
             }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use configs::rl::algorithm::ZeroVariance;
+use configs::rl::rollout::Carry;
 use configs::{RlConfig, RunConfig};
 use serde::Serialize;
 use trainer::rl::replay::{RecordedStep, Replayed, replay};
@@ -77,6 +79,16 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Failure> {
     same.algorithm = new.clone();
     same.algorithm.updates_per_step = old.updates_per_step;
     same.algorithm.epochs_per_step = old.epochs_per_step;
+    same.algorithm.kl.reference = old.kl.reference.clone();
+    // Samples that were left out have no log-probabilities, and other people were never asked.
+    let leaves_out = old.zero_variance != ZeroVariance::Keep;
+    if leaves_out && new.zero_variance != ZeroVariance::Drop || new.zero_variance == ZeroVariance::Refill {
+        same.algorithm.zero_variance = old.zero_variance;
+    }
+    same.algorithm.mask_truncated |= old.mask_truncated;
+    if recorded.rollout.carry == Carry::Best {
+        same.reward.terms.clone_from(&recorded.reward.terms);
+    }
     if same == *asked {
         return Ok(());
     }
@@ -84,16 +96,17 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Failure> {
     let mut differ = same.lines().zip(asked.lines()).filter(|(a, b)| a != b);
     let which = differ.next().map_or_else(String::new, |(_, b)| format!(" (`{b}`)"));
     Err(Failure::usage(format!(
-        "a recorded step can be replayed under other values of reward.*, of algorithm.* (but for updates_per_step and \
-         epochs_per_step) and of rollout.carry_malformed; anything else{which} would have led to other samples or updates"
+        "a recorded step can be replayed under other values of reward.* (but for terms where the best summary was carried), \
+         of algorithm.* (but for updates_per_step, epochs_per_step, kl.reference, and taking in what was left out) and of \
+         rollout.carry_malformed, as far as credit goes; anything else{which} would have led to other samples or updates"
     )))
 }
 
 fn answer(step: &RecordedStep, found: &Replayed) -> Answer {
     let mean = |rows: Vec<f64>| rows.iter().sum::<f64>() / rows.len() as f64;
     let own = found.groups.iter().flat_map(|g| &g.samples).map(|s| s.reward.total).collect();
-    let updates = step.updates.iter().zip(&found.updates).map(|(recorded, sums)| OfUpdate {
-        responses: recorded.places.len(),
+    let updates = step.updates.iter().zip(&found.updates).map(|(recorded, (responses, sums))| OfUpdate {
+        responses: *responses,
         tokens: sums.tokens,
         recorded_loss: recorded.loss,
         loss: sums.loss,

@@ -39,7 +39,12 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
         return rl_plan::try_one(&config, &rows);
     }
     let folder = config.folder().join("checkpoints");
-    let from = if options.resume { Some(sft::newest(&folder)?) } else { None };
+    let from = if options.resume {
+        Some(sft::newest(&folder)?)
+    } else {
+        sft::refuse_older(&folder)?;
+        None
+    };
     let mut run = match &from {
         Some(checkpoint) => Run::go_on(&config.folder(), &config.resolved()?, resume::step_of(checkpoint)?)?,
         None => Run::create(&config.folder(), &config.resolved()?)?,

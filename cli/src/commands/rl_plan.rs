@@ -8,7 +8,7 @@ use configs::rl::rollout::Carry;
 use lm::ModelSpec;
 use rewards::Judge;
 use trainer::memory::{Needs, estimate};
-use trainer::rl::people::{Person, usable};
+use trainer::rl::people::{People, Person, usable};
 use trainer::rl::rollout::{Rollouts, Spent};
 use trainer::{rl, start};
 
@@ -100,10 +100,10 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec) {
         tokens: config.algorithm.tokens_per_microbatch.max(row),
         trained: config.algorithm.tokens_per_microbatch.max(row),
     });
-    let reference = match config.algorithm.needs_reference() && config.lora.is_none() {
-        true => needs.weights,
-        false => 0.0,
-    };
+    // As large as the policy, if it is another model.
+    let new_adapters = config.lora.as_ref().is_some_and(|lora| lora.start.as_os_str().is_empty());
+    let under_adapters = new_adapters && config.algorithm.kl.reference.is_empty();
+    let reference = if config.algorithm.needs_reference() && !under_adapters { needs.weights } else { 0.0 };
     let merged = if config.lora.is_some() { needs.weights } else { 0.0 };
     let cache = config.model.cache_gib * f64::from(1 << 30);
     line(
@@ -127,14 +127,9 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec) {
 
 /// Prints one prompt and one judged sample of the first person.
 pub fn try_one(config: &RlConfig, rows: &[RlRow]) -> Result<(), Failure> {
+    People::new(rows, config)?;
     let people = usable(rows, &config.rollout);
-    let Some(person) = people.first() else {
-        return Err(Failure::data(format!(
-            "none of the {} RL rows is long enough for {} stages; lower rollout.stages or give longer histories",
-            rows.len(),
-            config.rollout.stages
-        )));
-    };
+    let person = people.first().expect("People::new refuses rows without a person");
     let composition = wiring::composition(&config.reward)?;
     let prompts = wiring::prompts(&config.prompts)?;
     let judge_prompts = wiring::prompts(&config.judge.prompts)?;

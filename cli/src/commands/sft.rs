@@ -35,7 +35,12 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
         return preview(&config, rows);
     }
     let folder = config.folder().join("checkpoints");
-    let from = if options.resume { Some(newest(&folder)?) } else { None };
+    let from = if options.resume {
+        Some(newest(&folder)?)
+    } else {
+        refuse_older(&folder)?;
+        None
+    };
     let mut run = match &from {
         Some(checkpoint) => Run::go_on(&config.folder(), &config.resolved()?, resume::step_of(checkpoint)?)?,
         None => Run::create(&config.folder(), &config.resolved()?)?,
@@ -46,6 +51,17 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
     train(&config, &mut run, "sft", Some(&folder), from)?;
     eprintln!("done: {}", run.folder().display());
     Ok(())
+}
+
+/// A new run would mix its checkpoints with those of an older one in its place.
+pub fn refuse_older(folder: &Path) -> Result<(), Failure> {
+    match checkpoints::newest(folder)? {
+        None => Ok(()),
+        Some(there) => Err(Failure::usage(format!(
+            "{} is of an earlier run; go on from it with --resume, choose another `name`, or remove that folder of checkpoints",
+            there.display()
+        ))),
+    }
 }
 
 /// The newest checkpoint of a run, to go on from.

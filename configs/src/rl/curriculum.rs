@@ -17,13 +17,13 @@ pub enum Order {
     EasyFirst,
     /// The same the other way round.
     HardFirst,
-    /// Drawn for each step without replacement. Whoever's accuracy so far is in `band`, or who was not seen yet, has weight
+    /// Drawn for each step without replacement. Whoever's accuracy so far is in `band`, or who was never judged, has weight
     /// 1, the others `outside`. An epoch is then as many people as the rows hold.
     Sample,
 }
 
 /// In which order people come. Difficulty is the share of a person's well-formed summaries so far with which the judge
-/// predicted the choice; it is kept in checkpoints and in people.jsonl.
+/// predicted the choice; it is kept in checkpoints (trainer/people.json).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CurriculumConfig {

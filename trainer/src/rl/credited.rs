@@ -80,8 +80,7 @@ fn punishment(sample: &Sample, config: &RlConfig) -> f64 {
     if kl.coefficient == 0.0 || kl.place == KlPlace::Loss {
         return length;
     }
-    let before = if sample.old.is_empty() { &sample.rollout } else { &sample.old };
-    let distances = before.iter().zip(&sample.reference).map(|(l, r)| f64::from(*l) - f64::from(*r));
+    let distances = sample.rollout.iter().zip(&sample.reference).map(|(l, r)| f64::from(*l) - f64::from(*r));
     length + kl.coefficient * distances.map(|d| estimate(kl.estimator, d).0).sum::<f64>()
 }
 

@@ -1,4 +1,4 @@
-//! The numbers of a step for metrics.jsonl; docs/training.md says what each is.
+//! The numbers of a step for metrics.jsonl; docs/reinforcement.md says what each is.
 
 use lm::ModelSpec;
 use rewards::Composition;

@@ -78,27 +78,32 @@ fn passes(rows: &[Row<'_>], cut: Cut) -> Vec<Vec<Range<usize>>> {
 }
 
 fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<Pass, TrainError> {
+    // A row that shares with none is a plain sequence, for which every device has its fastest attention.
+    let shares = |unit: &Range<usize>| unit.len() > 1;
+    let skipped = |unit: &Range<usize>| if shares(unit) { rows[unit.start].prompt.len() - 1 } else { 0 };
     let branches: Vec<Vec<Vec<u32>>> =
-        units.iter().map(|unit| rows[unit.clone()].iter().map(|row| branch(row)).collect()).collect();
+        units.iter().map(|unit| rows[unit.clone()].iter().map(|row| branch(row, skipped(unit))).collect()).collect();
     let groups: Vec<SharedPrefix<'_>> = units
         .iter()
         .zip(&branches)
         .map(|(unit, branches)| {
-            let prompt = rows[unit.start].prompt;
-            SharedPrefix { prefix: &prompt[..prompt.len() - 1], branches: branches.iter().map(Vec::as_slice).collect() }
+            let prefix = &rows[unit.start].prompt[..skipped(unit)];
+            SharedPrefix { prefix, branches: branches.iter().map(Vec::as_slice).collect() }
         })
         .collect();
     let packed = Packed::with_shared_prefixes(&groups, model.spec().context(), model.device())?;
     let (mut places, mut targets, mut starts, mut work) = (Vec::new(), Vec::new(), vec![0], Work::default());
     let order: Vec<usize> = units.iter().flat_map(Clone::clone).collect();
-    for (&row, branch) in order.iter().zip(packed.branches()) {
-        let response = rows[row].response;
-        places.extend((0..response.len() as i64).map(|t| branch.tokens.start + t));
+    let before = units.iter().flat_map(|unit| unit.clone().map(|_| skipped(unit)));
+    for ((&row, skipped), branch) in order.iter().zip(before).zip(packed.branches()) {
+        let Row { prompt, response, .. } = rows[row];
+        let first = branch.tokens.start + (prompt.len() - 1 - skipped) as i64;
+        places.extend((0..response.len() as i64).map(|t| first + t));
         targets.extend(response.iter().map(|&id| i64::from(id)));
         starts.push(targets.len());
     }
-    for (unit, group) in units.iter().zip(&groups) {
-        let prefix = group.prefix.len();
+    for unit in units {
+        let prefix = rows[unit.start].prompt.len() - 1;
         work.squares += (prefix * prefix) as u128;
         for row in &rows[unit.clone()] {
             let n = row.response.len();
@@ -113,10 +118,9 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
     Ok(Pass { rows: order, packed, at, starts, work })
 }
 
-/// The prompt's last token and the response without its last.
-fn branch(row: &Row<'_>) -> Vec<u32> {
-    let last = &row.prompt[row.prompt.len() - 1..];
-    [last, &row.response[..row.response.len() - 1]].concat()
+/// The prompt without its first `skipped` tokens, and the response without its last.
+fn branch(row: &Row<'_>, skipped: usize) -> Vec<u32> {
+    [&row.prompt[skipped..], &row.response[..row.response.len() - 1]].concat()
 }
 
 fn numbers(t: &Tensor) -> Result<Vec<f32>, TrainError> {

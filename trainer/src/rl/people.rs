@@ -62,13 +62,14 @@ pub struct People<'a> {
     progress: Progress,
 }
 
-const FILE: &str = "people.json";
+/// In a checkpoint's folder, beside the optimizer's state.
+const FILE: &str = "trainer/people.json";
 
 impl<'a> People<'a> {
     /// Those of `rows` whose history is long enough for the stages.
     ///
     /// # Errors
-    /// [`TrainError::Data`] if there is none.
+    /// [`TrainError::Data`] if there is none, or one of them cannot be judged.
     pub fn new(rows: &'a [RlRow], config: &'a RlConfig) -> Result<Self, TrainError> {
         let people = usable(rows, &config.rollout);
         if people.is_empty() {
@@ -76,6 +77,14 @@ impl<'a> People<'a> {
                 "none of the {} RL rows is long enough for {} stages; lower rollout.stages or give longer histories",
                 rows.len(),
                 config.rollout.stages
+            )));
+        }
+        let unjudged = |p: &&Person<'_>| p.stages.iter().any(|s| s.target.rejected.is_none());
+        if let Some(person) = people.iter().find(unjudged) {
+            return Err(TrainError::Data(format!(
+                "person {}: a choice that is to be explained has no `rejected` item, which a judge needs; give it one, move \
+                 the stages (mid_position, rollout.cut_at), or leave the row out",
+                person.row.uid
             )));
         }
         Ok(Self { people, config: &config.curriculum, seed: config.seed, progress: Progress::default() })

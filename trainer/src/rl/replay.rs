@@ -1,19 +1,18 @@
 //! A recorded step: everything its loss is a function of, so that rewards, advantages and loss can be worked out again,
 //! under the same settings or others, without model, judge or rollout.
 //!
-//! The record is one safetensors file. Its metadata holds, under `step`, JSON of the configuration, the groups and the
-//! updates; its tensors hold the tokens (U32), their log-probabilities when sampled, before the update and under the
+//! The record is one safetensors file. Its tensor `step` holds JSON of the configuration, the groups and the updates (U8: the
+//! metadata of such files is bounded, and the texts of a large step are not); the others hold the tokens (U32), their log-probabilities when sampled, before the update and under the
 //! reference, and for each update what its tokens had under the policy when the gradient was taken (F32).
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use rewards::Composition;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use configs::rl::RlConfig;
-use configs::rl::algorithm::OldLogprobs;
+use configs::rl::algorithm::{KlPlace, OldLogprobs};
 
 use super::credited::{self, Credited, takes_part};
 use super::passes::Seen;
@@ -22,7 +21,7 @@ use super::rollout::{self, Group, Sample};
 use super::update::{self, MiniBatch};
 use crate::TrainError;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const KEY: &str = "step";
 
 /// One update as it was made.
@@ -82,6 +81,9 @@ impl RecordedStep {
             ("prompt_lengths".into(), Dtype::U32, lengths(&mut self.groups.iter().map(|g| g.prompt.len()))),
             ("responses".into(), Dtype::U32, ids),
             ("response_lengths".into(), Dtype::U32, lengths(&mut samples().map(|s| s.ids.len()))),
+            // Samples that took no part in the update have neither.
+            ("old_lengths".into(), Dtype::U32, lengths(&mut samples().map(|s| s.old.len()))),
+            ("reference_lengths".into(), Dtype::U32, lengths(&mut samples().map(|s| s.reference.len()))),
         ];
         let mut floats = |name: String, values: &mut dyn Iterator<Item = f32>| {
             parts.push((name, Dtype::F32, values.flat_map(f32::to_le_bytes).collect()));
@@ -93,17 +95,13 @@ impl RecordedStep {
             floats(format!("update.{u}.logprobs"), &mut update.seen.iter().flat_map(|s| s.logprobs.iter().copied()));
             floats(format!("update.{u}.entropy"), &mut update.seen.iter().flat_map(|s| s.entropy.iter().copied()));
         }
-        let views: Result<Vec<(&str, TensorView<'_>)>, _> = parts
-            .iter()
-            .map(|(name, dtype, bytes)| Ok((name.as_str(), TensorView::new(*dtype, vec![bytes.len() / 4], bytes)?)))
-            .collect();
-        let views = views.map_err(|e: safetensors::SafeTensorError| bad(e.to_string()))?;
-        let text = serde_json::to_string(self).map_err(|e| bad(e.to_string()))?;
-        let metadata = HashMap::from([(KEY.to_owned(), text)]);
+        parts.push((KEY.into(), Dtype::U8, serde_json::to_vec(self).map_err(|e| bad(e.to_string()))?));
+        let views: Result<Vec<(String, TensorView<'_>)>, _> = parts.iter().map(view).collect();
+        let views = views.map_err(|e: SafeTensorError| bad(e.to_string()))?;
         let partial = path.with_extension("partial");
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| bad(e.to_string()))?;
-        safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|e| bad(e.to_string()))?;
+        safetensors::serialize_to_file(views, None, &partial).map_err(|e| bad(e.to_string()))?;
         std::fs::rename(&partial, path).map_err(|e| bad(e.to_string()))
     }
 
@@ -116,14 +114,12 @@ impl RecordedStep {
         let bytes = std::fs::read(path).map_err(|e| {
             bad(format!("{e}; steps are recorded every log.rollouts_every steps, with log.replay = true"))
         })?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-        let text =
-            header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad("is no recorded step".into()))?;
-        let mut step: Self = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        let text = tensors.tensor(KEY).map_err(|_| bad("is no recorded step".into()))?;
+        let mut step: Self = serde_json::from_slice(text.data()).map_err(|e| bad(e.to_string()))?;
         if step.format != FORMAT {
             return Err(bad(format!("has format {}, this program reads {FORMAT}", step.format)));
         }
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         step.fill(&tensors).map_err(bad)?;
         Ok(step)
     }
@@ -141,19 +137,19 @@ impl RecordedStep {
         for (group, n) in self.groups.iter_mut().zip(ids("prompt_lengths")?) {
             group.prompt = prompts.take(n as usize)?;
         }
-        let lengths = ids("response_lengths")?;
+        let lengths = |name: &str| Ok::<_, String>(ids(name)?.into_iter().map(|n| n as usize));
         let mut responses = Pieces::new("responses", ids("responses")?);
         let [mut rollout, mut old, mut reference] =
             [Pieces::new("rollout", floats("rollout")?), Pieces::new("old", floats("old")?), {
                 Pieces::new("reference", floats("reference")?)
             }];
-        let (has_old, has_reference) = (!old.is_empty(), !reference.is_empty());
-        for (sample, n) in self.groups.iter_mut().flat_map(|g| &mut g.samples).zip(lengths) {
-            let n = n as usize;
+        let of_old_and_reference = lengths("old_lengths")?.zip(lengths("reference_lengths")?);
+        let of_samples = lengths("response_lengths")?.zip(of_old_and_reference);
+        for (sample, (n, (n_old, n_reference))) in self.groups.iter_mut().flat_map(|g| &mut g.samples).zip(of_samples) {
             sample.ids = responses.take(n)?;
             sample.rollout = rollout.take(n)?;
-            sample.old = old.take(if has_old { n } else { 0 })?;
-            sample.reference = reference.take(if has_reference { n } else { 0 })?;
+            sample.old = old.take(n_old)?;
+            sample.reference = reference.take(n_reference)?;
         }
         for (u, update) in self.updates.iter_mut().enumerate() {
             let mut logprobs = Pieces::new("logprobs", floats(&format!("update.{u}.logprobs"))?);
@@ -171,6 +167,11 @@ impl RecordedStep {
     }
 }
 
+fn view((name, dtype, bytes): &(String, Dtype, Vec<u8>)) -> Result<(String, TensorView<'_>), SafeTensorError> {
+    let width = if *dtype == Dtype::U8 { 1 } else { 4 };
+    Ok((name.clone(), TensorView::new(*dtype, vec![bytes.len() / width], bytes)?))
+}
+
 /// Values that are taken off piece by piece.
 struct Pieces<T> {
     name: &'static str,
@@ -180,10 +181,6 @@ struct Pieces<T> {
 impl<T> Pieces<T> {
     fn new(name: &'static str, values: Vec<T>) -> Self {
         Self { name, values: values.into_iter() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.values.len() == 0
     }
 
     fn take(&mut self, n: usize) -> Result<Vec<T>, String> {
@@ -201,8 +198,9 @@ pub struct Replayed {
     pub groups: Vec<Group>,
     /// Their worth.
     pub credited: Credited,
-    /// For each recorded update, the loss and what is summed beside it, on the log-probabilities that were recorded.
-    pub updates: Vec<Sums>,
+    /// For each recorded update, how many samples take part now, and the loss and what is summed beside it, on the
+    /// log-probabilities that were recorded.
+    pub updates: Vec<(usize, Sums)>,
 }
 
 /// Works a recorded step out under `config`. Mini-batches are the recorded ones, less samples that no longer take part;
@@ -212,17 +210,21 @@ pub struct Replayed {
 /// [`TrainError::Data`] if the settings need what was not recorded.
 pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition) -> Result<Replayed, TrainError> {
     let mut groups = step.groups.clone();
-    let lacks = |what: fn(&Sample) -> bool| groups.iter().flat_map(|g| &g.samples).any(what);
-    if config.algorithm.needs_reference() && lacks(|s| s.reference.is_empty()) {
+    let updated = || step.updates.iter().flat_map(|u| &u.places).map(|&(g, i)| -> &Sample { &groups[g].samples[i] });
+    let without_reference = |s: &Sample| s.reference.is_empty() && !s.ids.is_empty();
+    let lacks_reference = match config.algorithm.kl.place {
+        KlPlace::Loss => updated().any(without_reference),
+        KlPlace::Reward => groups.iter().flat_map(|g| &g.samples).any(without_reference),
+    };
+    if config.algorithm.needs_reference() && lacks_reference {
         return Err(TrainError::Data(
-            "algorithm.kl.coefficient is above 0, but the run had no reference, so its log-probabilities were not recorded"
+            "algorithm.kl.coefficient is above 0, but the run had no reference, or not for all of these samples, so its \
+             log-probabilities were not recorded"
                 .into(),
         ));
     }
     let recompute = config.algorithm.old_logprobs == OldLogprobs::Recompute;
-    let among = |g: usize, i: usize| step.updates.iter().any(|u| u.places.contains(&(g, i)));
-    let missing = |g: usize, i: usize| groups[g].samples[i].old.is_empty() && among(g, i);
-    if recompute && (0..groups.len()).any(|g| (0..groups[g].samples.len()).any(|i| missing(g, i))) {
+    if recompute && updated().any(|s| s.old.is_empty()) {
         return Err(TrainError::Data(
             "algorithm.old_logprobs is \"recompute\", but the run took those of the rollout, so none were recorded"
                 .into(),
@@ -242,7 +244,7 @@ pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition)
             .collect();
         let places: Vec<(usize, usize)> = kept.iter().map(|&k| update.places[k]).collect();
         let seen: Vec<Seen> = kept.iter().map(|&k| update.seen[k].clone()).collect();
-        update::measure(&update::lessons(&groups, &credited, &places, config), &seen, config)
+        (places.len(), update::measure(&update::lessons(&groups, &credited, &places, config), &seen, config))
     });
     let updates = updates.collect();
     Ok(Replayed { updates, credited, groups })

@@ -156,7 +156,8 @@ impl Rollouts<'_> {
             let past = parent.map(|p| reasoning::summary_leniently(&groups[p.group].samples[p.sample].text));
             let prompt = self.prompt(model, past, of.stages[stage], &of.row.uid)?;
             let draw = Draw::new(self.config.seed).text("rollout").with(step).text(&of.row.uid).with(*person as u64);
-            let draw = draw.with(stage as u64).with(parent.map_or(0, |p| p.group * config.samples + p.sample) as u64);
+            let (group, sample) = parent.map_or((0, 0), |p| (p.group as u64, p.sample as u64));
+            let draw = draw.with(stage as u64).with(group).with(sample);
             let seeds = (0..config.samples_of(stage) as u64).map(|i| draw.with(i).bits()).collect();
             requests.push(Request { prompt, seeds, sampling: sampling(config), top_logprobs: 0 });
         }

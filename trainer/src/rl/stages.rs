@@ -26,7 +26,8 @@ pub fn cut<'a>(row: &'a RlRow, config: &RolloutConfig) -> Option<Vec<Stage<'a>>>
     for stage in 0..stages {
         let target = match config.cut_at.get(stage) {
             _ if stage + 1 == stages => last,
-            Some(share) => (share * row.history.len() as f64) as usize,
+            // A little more, so that 0.29 of 100 is 29.
+            Some(share) => (share * row.history.len() as f64 + 1e-9) as usize,
             None => row.mid_position + last.checked_sub(row.mid_position)? * stage / (stages - 1),
         };
         if target <= begin {

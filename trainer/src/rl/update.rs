@@ -3,7 +3,7 @@
 use chat::Draw;
 use configs::rl::RlConfig;
 use configs::rl::algorithm::Ratio;
-use lm::Recompute;
+use lm::{Decoder, Recompute};
 
 use super::correction;
 use super::credited::{Credited, takes_part};
@@ -80,8 +80,8 @@ pub fn measure(lessons: &[Lesson<'_>], seen: &[Seen], config: &RlConfig) -> Sums
 }
 
 /// How passes are cut and made.
-fn cut(trainee: &Trainee, config: &RlConfig) -> Cut {
-    let share = config.algorithm.share_prompts && !trainee.model.decoder.spec().rope.varies_with_length();
+fn cut(model: &Decoder, config: &RlConfig) -> Cut {
+    let share = config.algorithm.share_prompts && !model.spec().rope.varies_with_length();
     Cut { tokens: config.algorithm.tokens_per_microbatch, share }
 }
 
@@ -105,14 +105,19 @@ pub fn accumulate(
         whole: config.algorithm.ratio == Ratio::Sequence,
         entropy: config.algorithm.entropy_coefficient > 0.0,
     };
-    let (seen, mut work) =
-        passes::learn(&trainee.model.decoder, &rows, cut(trainee, config), &gradient, |row, range, logprobs| {
+    let (seen, mut work) = passes::learn(
+        &trainee.model.decoder,
+        &rows,
+        cut(&trainee.model.decoder, config),
+        &gradient,
+        |row, range, logprobs| {
             let lesson = &lessons[row];
             let weight = by.weight(lesson.row.response.len());
             // Entropies move the loss in a straight line: their values do not matter for the slopes.
             let found = lesson.loss(range, logprobs, &vec![0.0; logprobs.len()], weight, config);
             (found.derivative, found.entropy_derivative)
-        })?;
+        },
+    )?;
     work.trains_weights = trainee.trains_weights();
     Ok((seen, work))
 }
@@ -129,7 +134,13 @@ pub fn look_at(
 ) -> Result<(Vec<Seen>, Work), TrainError> {
     let model = &trainee.model.decoder;
     let forward = |packed: &lm::Packed| model.forward_with(packed, trainee.measured());
-    passes::look(model, &rows_at(groups, places), cut(trainee, config), config.rollout.temperature, forward)
+    passes::look(
+        model,
+        &rows_at(groups, places),
+        cut(&trainee.model.decoder, config),
+        config.rollout.temperature,
+        forward,
+    )
 }
 
 /// The same under the reference.
@@ -145,7 +156,13 @@ pub fn refer_to(
 ) -> Result<(Vec<Seen>, Work), TrainError> {
     let forward = |packed: &lm::Packed| reference.forward(trainee, packed);
     let rows = rows_at(groups, places);
-    passes::look(reference.decoder(trainee), &rows, cut(trainee, config), config.rollout.temperature, forward)
+    passes::look(
+        reference.decoder(trainee),
+        &rows,
+        cut(reference.decoder(trainee), config),
+        config.rollout.temperature,
+        forward,
+    )
 }
 
 fn rows_at<'a>(groups: &'a [Group], places: &[(usize, usize)]) -> Vec<Row<'a>> {

@@ -1,7 +1,5 @@
 //! A small policy, people, and a judge that is a function of the text.
 
-use std::sync::Mutex;
-
 use chat::tokenizer::Tokenizer;
 use chat::{Draw, Interaction, PromptSet, RlRow};
 use configs::RlConfig;
@@ -55,9 +53,6 @@ pub fn config() -> RlConfig {
     config
 }
 
-/// New weights are drawn from libtorch's one generator, which tests must not share.
-static DRAWING: Mutex<()> = Mutex::new(());
-
 /// A model of random weights that writes different words.
 pub fn trainee(config: &RlConfig, lora: Option<&LoraConfig>) -> Trainee {
     trainee_of(Family::Qwen3, config, lora)
@@ -67,7 +62,6 @@ pub fn trainee(config: &RlConfig, lora: Option<&LoraConfig>) -> Trainee {
 pub fn trainee_of(family: Family, config: &RlConfig, lora: Option<&LoraConfig>) -> Trainee {
     // Tests run beside each other; threads of one that wait for threads of another would take all the time.
     tch::set_num_threads(1);
-    let _alone = DRAWING.lock();
     let texts = [WORDS.join(" ")];
     let tokenizer = Tokenizer::train(texts.iter().map(String::as_str), 320).unwrap();
     let small =
