@@ -219,11 +219,13 @@ fn is_part_of_a_model(name: &str) -> bool {
 
 fn in_words(error: &ApiError) -> String {
     let text = error.to_string();
-    let advice = match &text {
-        t if t.contains("401") || t.contains("403") => {
+    // The address in the text may hold such numbers too, as its port.
+    let status = |code: &str| text.contains(&format!("status code {code}"));
+    let advice = match () {
+        () if status("401") || status("403") => {
             "; the repository is private or gated: accept its terms on its page and set HF_TOKEN"
         }
-        t if t.contains("404") => "; check the spelling of id and revision",
+        () if status("404") => "; check the spelling of id and revision",
         _ => "; check the network, or set HF_HUB_OFFLINE=1 to use what is in the cache",
     };
     text + advice
