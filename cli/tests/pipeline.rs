@@ -118,6 +118,10 @@ fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
     let events = |name: &str| name.starts_with("events.out.tfevents");
     let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(names.into_iter().any(|name| events(&name)));
+    // A run of the same name would mix its checkpoints with these.
+    let again = Command::cargo_bin("xplore").unwrap().args(&arguments).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("is of an earlier run; go on from it with --resume"));
     arguments[6] = "train.steps=2";
     arguments.push("--resume");
     xplore(&arguments);

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod begin;
 pub mod config;
 pub mod eval;
 pub mod export;

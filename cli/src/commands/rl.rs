@@ -9,9 +9,9 @@ use rewards::{Judge, Response, gate};
 use trainer::rl::people::People;
 use trainer::rl::rollout::Rollouts;
 use trainer::trainee::{Lora, Trainee};
-use trainer::{Output, Run, TrainError, flops, resume, rl, start};
+use trainer::{Output, Run, TrainError, flops, rl, start};
 
-use super::{rl_plan, sft, validation};
+use super::{begin, rl_plan, validation};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::wiring;
@@ -39,19 +39,8 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
         return rl_plan::try_one(&config, &rows);
     }
     let folder = config.folder().join("checkpoints");
-    let from = if options.resume {
-        Some(sft::newest(&folder)?)
-    } else {
-        sft::refuse_older(&folder)?;
-        None
-    };
-    let mut run = match &from {
-        Some(checkpoint) => Run::go_on(&config.folder(), &config.resolved()?, resume::step_of(checkpoint)?)?,
-        None => Run::create(&config.folder(), &config.resolved()?)?,
-    };
-    if config.metrics.tensorboard {
-        run = run.with_tensorboard()?;
-    }
+    let from = begin::where_to_begin(&folder, options.resume)?;
+    let mut run = begin::opened(&config.folder(), &config.resolved()?, from.as_deref(), config.metrics.tensorboard)?;
     train(&config, &rows, &mut run, Some(&folder), from)?;
     eprintln!("done: {}", run.folder().display());
     Ok(())

@@ -8,13 +8,13 @@ use corpus::{Corpus, CorpusReport};
 use lm::LocalModel;
 use trainer::sft::Settings;
 use trainer::trainee::{Lora, Trainee};
-use trainer::{Output, Run, TrainError, checkpoints, flops, resume, sft, start};
+use trainer::{Output, Run, TrainError, flops, sft, start};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::wiring;
 
-use super::validation;
+use super::{begin, validation};
 
 /// Beside the configuration.
 #[derive(clap::Args)]
@@ -35,40 +35,11 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
         return preview(&config, rows);
     }
     let folder = config.folder().join("checkpoints");
-    let from = if options.resume {
-        Some(newest(&folder)?)
-    } else {
-        refuse_older(&folder)?;
-        None
-    };
-    let mut run = match &from {
-        Some(checkpoint) => Run::go_on(&config.folder(), &config.resolved()?, resume::step_of(checkpoint)?)?,
-        None => Run::create(&config.folder(), &config.resolved()?)?,
-    };
-    if config.metrics.tensorboard {
-        run = run.with_tensorboard()?;
-    }
+    let from = begin::where_to_begin(&folder, options.resume)?;
+    let mut run = begin::opened(&config.folder(), &config.resolved()?, from.as_deref(), config.metrics.tensorboard)?;
     train(&config, &mut run, "sft", Some(&folder), from)?;
     eprintln!("done: {}", run.folder().display());
     Ok(())
-}
-
-/// A new run would mix its checkpoints with those of an older one in its place.
-pub fn refuse_older(folder: &Path) -> Result<(), Failure> {
-    match checkpoints::newest(folder)? {
-        None => Ok(()),
-        Some(there) => Err(Failure::usage(format!(
-            "{} is of an earlier run; go on from it with --resume, choose another `name`, or remove that folder of checkpoints",
-            there.display()
-        ))),
-    }
-}
-
-/// The newest checkpoint of a run, to go on from.
-pub fn newest(folder: &Path) -> Result<PathBuf, Failure> {
-    checkpoints::newest(folder)?.ok_or_else(|| {
-        Failure::usage(format!("--resume: there is no checkpoint in {}; leave it out to begin anew", folder.display()))
-    })
 }
 
 /// Trains as `config` says, reporting under `phase`, from the checkpoint `from` on if there is one. The model is returned
