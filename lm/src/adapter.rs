@@ -258,6 +258,11 @@ impl Active {
         self.parts.iter().flat_map(|part| part.adapter.all())
     }
 
+    /// Whether a product has adapters.
+    pub fn adapts(&self, slot: Slot) -> bool {
+        self.parts.iter().any(|part| part.slot == slot)
+    }
+
     /// `y` = x · wᵀ + bias with the slot's updates: [tokens, rows of w].
     pub fn adapted(
         &self,

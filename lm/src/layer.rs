@@ -32,6 +32,10 @@ impl<'a> Layer<'a> {
         pick(self.weights).map(|value| Weight { value, grad: self.grads.and_then(pick) })
     }
 
+    fn adapts(&self, slot: Slot) -> bool {
+        self.adapters.is_some_and(|active| active.adapts(slot))
+    }
+
     /// A product with its adapters.
     fn product(&self, slot: Slot, x: &Tensor, weight: Weight<'a>, bias: Option<Weight<'a>>) -> Result<Tensor, LmError> {
         let y = torch_ext::linear(x, weight, bias)?;
@@ -64,9 +68,14 @@ pub(crate) fn finish(spec: &ModelSpec, layer: Layer<'_>, x: &Tensor, attended: &
     let x = x + layer.product(Slot::O, attended, layer.weight(|w| &w.o), layer.optional(|w| w.o_bias.as_ref()))?;
     let h = torch_ext::rms_norm(&x, layer.weight(|w| &w.post_norm), spec.rms_norm_eps)?;
     let bias = layer.optional(|w| w.mlp_bias.as_ref().map(|(gate_up, _)| gate_up));
-    let gated = torch_ext::swiglu(&layer.product(Slot::GateUp, &h, layer.weight(|w| &w.gate_up), bias)?)?;
-    let bias = layer.optional(|w| w.mlp_bias.as_ref().map(|(_, down)| down));
-    Ok(x + layer.product(Slot::Down, &gated, layer.weight(|w| &w.down), bias)?)
+    let gate_up = layer.product(Slot::GateUp, &h, layer.weight(|w| &w.gate_up), bias)?;
+    let (down, bias) = (layer.weight(|w| &w.down), layer.optional(|w| w.mlp_bias.as_ref().map(|(_, down)| down)));
+    let out = if layer.adapts(Slot::Down) {
+        layer.product(Slot::Down, &torch_ext::swiglu(&gate_up)?, down, bias)?
+    } else {
+        torch_ext::swiglu_linear(&gate_up, down, bias)?
+    };
+    Ok(x + out)
 }
 
 /// The whole layer: x [tokens, hidden] → [tokens, hidden].

@@ -43,7 +43,7 @@ struct Aligned final : c10::Allocator {
 extern "C" void xt_keep_memory() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
-  mallopt(M_TOP_PAD, 64 << 20);
+  mallopt(M_TOP_PAD, 16 << 20);
   // Never destroyed: threads may outlive what is destroyed at exit.
   static auto* const allocator = new Aligned;
   c10::SetCPUAllocator(allocator, /*priority=*/1);

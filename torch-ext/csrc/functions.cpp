@@ -98,60 +98,107 @@ struct RmsNorm : Function<RmsNorm> {
   }
 };
 
+// What the way back of a product needs beside its input.
+void keep_product(AutogradContext* ctx, const Maybe& bias, const Maybe& dw, const Maybe& dbias) {
+  ctx->saved_data["bias"] = bias && (dbias || bias->requires_grad());
+  keep(ctx, "dw", dw);
+  keep(ctx, "dbias", dbias);
+}
+Tensor with_bias(const Tensor& x, const Tensor& w, const Maybe& bias) {
+  Tensor y = xplore::product(x, w, bias.has_value());
+  return bias ? y.add_(*bias).to(x.scalar_type()) : y;
+}
+// Gradients of weight and bias, delivered or to be returned; x is undefined where the weight wants none.
+std::pair<Tensor, Tensor> parameter_gradients(AutogradContext* ctx, const Tensor& dy, const Tensor& x, const Tensor& w) {
+  Tensor dw, dbias;
+  if (x.defined()) {
+    Tensor buffer = kept(ctx, "dw");
+    dw = buffer.defined() ? buffer : at::zeros_like(w);
+    xplore::add_weight_gradient(dw, dy, x);
+    if (buffer.defined()) dw = Tensor();
+  }
+  if (ctx->saved_data["bias"].toBool()) {
+    dbias = deliver(kept(ctx, "dbias"), dy.sum(0, false, at::kFloat));
+    if (dbias.defined()) dbias = dbias.to(w.scalar_type());
+  }
+  return {dw, dbias};
+}
+
 struct Linear : Function<Linear> {
   static Tensor forward(AutogradContext* ctx, Tensor x, Tensor w, Maybe bias, Maybe dw, Maybe dbias) {
-    Tensor y = xplore::product(x, w, bias.has_value());
-    if (bias) y = y.add_(*bias).to(x.scalar_type());
     const bool wanted = dw || w.requires_grad();
     ctx->save_for_backward({wanted ? x : Tensor(), w});
-    ctx->saved_data["bias"] = bias && (dbias || bias->requires_grad());
-    keep(ctx, "dw", dw);
-    keep(ctx, "dbias", dbias);
-    return y;
+    keep_product(ctx, bias, dw, dbias);
+    return with_bias(x, w, bias);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto saved = ctx->get_saved_variables();
-    Tensor dy = xplore::for_backward(grads[0]), x = saved[0], w = saved[1], dx, dw, dbias;
-    if (x.defined()) {
-      Tensor buffer = kept(ctx, "dw");
-      dw = buffer.defined() ? buffer : at::zeros_like(w);
-      xplore::add_weight_gradient(dw, dy, x);
-      if (buffer.defined()) dw = Tensor();
-    }
-    if (ctx->saved_data["bias"].toBool()) {
-      dbias = deliver(kept(ctx, "dbias"), dy.sum(0, false, at::kFloat));
-      if (dbias.defined()) dbias = dbias.to(w.scalar_type());
-    }
-    if (ctx->needs_input_grad(0)) dx = xplore::input_gradient(dy, w);
-    return {dx, dw, dbias, Tensor(), Tensor()};
+    const Tensor dy = xplore::for_backward(grads[0]), &w = saved[1];
+    auto [dw, dbias] = parameter_gradients(ctx, dy, saved[0], w);
+    return {ctx->needs_input_grad(0) ? xplore::input_gradient(dy, w) : Tensor(), dw, dbias, Tensor(), Tensor()};
   }
 };
 
+Tensor swiglu(Tensor gate_up) {
+  if (!for_loops(gate_up)) {
+    auto halves = gate_up.chunk(2, 1);
+    return at::silu(halves[0]) * halves[1];
+  }
+  gate_up = gate_up.contiguous();
+  const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
+  Tensor out = at::empty({rows, width}, gate_up.options());
+  at::parallel_for(0, rows, grain(width * 2), [&](int64_t b, int64_t e) {
+    if (is_bf16(gate_up))
+      xplore::swiglu_rows_bf16(bits(gate_up), bits(out), b, e, width);
+    else
+      xplore::swiglu_rows(floats(gate_up), floats(out), b, e, width);
+  });
+  return out;
+}
+
+Tensor swiglu_gradient(Tensor dout, Tensor gate_up) {
+  if (!for_loops(dout, gate_up)) {
+    auto halves = gate_up.chunk(2, 1);
+    return at::cat({at::silu_backward(dout * halves[1], halves[0]), dout * at::silu(halves[0])}, 1);
+  }
+  dout = dout.contiguous(), gate_up = gate_up.contiguous();
+  const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
+  Tensor d = at::empty_like(gate_up);
+  at::parallel_for(0, rows, grain(width * 2), [&](int64_t b, int64_t e) {
+    if (is_bf16(gate_up))
+      xplore::swiglu_rows_backward(bits(dout), bits(gate_up), bits(d), b, e, width);
+    else
+      xplore::swiglu_rows_backward(floats(dout), floats(gate_up), floats(d), b, e, width);
+  });
+  return d;
+}
+
 struct SwiGlu : Function<SwiGlu> {
   static Tensor forward(AutogradContext* ctx, Tensor gate_up) {
-    gate_up = gate_up.contiguous();
-    const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
-    Tensor out = at::empty({rows, width}, gate_up.options());
-    at::parallel_for(0, rows, grain(width * 2), [&](int64_t b, int64_t e) {
-      if (is_bf16(gate_up))
-        xplore::swiglu_rows_bf16(bits(gate_up), bits(out), b, e, width);
-      else
-        xplore::swiglu_rows(floats(gate_up), floats(out), b, e, width);
-    });
     ctx->save_for_backward({gate_up});
-    return out;
+    return swiglu(gate_up);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    Tensor gate_up = ctx->get_saved_variables()[0], dout = grads[0].contiguous();
-    const int64_t width = gate_up.size(1) / 2, rows = gate_up.size(0);
-    Tensor d = at::empty_like(gate_up);
-    at::parallel_for(0, rows, grain(width * 2), [&](int64_t b, int64_t e) {
-      if (is_bf16(gate_up))
-        xplore::swiglu_rows_backward(bits(dout), bits(gate_up), bits(d), b, e, width);
-      else
-        xplore::swiglu_rows_backward(floats(dout), floats(gate_up), floats(d), b, e, width);
-    });
-    return {d};
+    return {swiglu_gradient(grads[0], ctx->get_saved_variables()[0])};
+  }
+};
+
+// A product whose input is made again on the way back instead of being kept: it costs a reading of gate_up, and spares half of
+// that in memory for every layer.
+struct SwiGluLinear : Function<SwiGluLinear> {
+  static Tensor forward(AutogradContext* ctx, Tensor gate_up, Tensor w, Maybe bias, Maybe dw, Maybe dbias) {
+    ctx->save_for_backward({gate_up, w});
+    ctx->saved_data["wanted"] = dw || w.requires_grad();
+    keep_product(ctx, bias, dw, dbias);
+    return with_bias(swiglu(gate_up), w, bias);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto saved = ctx->get_saved_variables();
+    const Tensor dy = xplore::for_backward(grads[0]), &gate_up = saved[0], &w = saved[1];
+    const bool wanted = ctx->saved_data["wanted"].toBool();
+    auto [dw, dbias] = parameter_gradients(ctx, dy, wanted ? swiglu(gate_up) : Tensor(), w);
+    Tensor d = ctx->needs_input_grad(0) ? swiglu_gradient(xplore::input_gradient(dy, w), gate_up) : Tensor();
+    return {d, dw, dbias, Tensor(), Tensor()};
   }
 };
 
@@ -261,14 +308,7 @@ int xt_rms_norm(Tensor* x, Tensor* w, Tensor* dw, double eps, Tensor** result) {
 }
 
 int xt_swiglu(Tensor* gate_up, Tensor** result) {
-  return guarded([&] {
-    if (for_loops(*gate_up)) {
-      *result = new Tensor(SwiGlu::apply(*gate_up));
-    } else {
-      auto halves = gate_up->chunk(2, 1);
-      *result = new Tensor(at::silu(halves[0]) * halves[1]);
-    }
-  });
+  return guarded([&] { *result = new Tensor(SwiGlu::apply(*gate_up)); });
 }
 
 // result: q, k, v.
@@ -296,6 +336,18 @@ int xt_heads(Tensor* qkv, Tensor* q_norm, Tensor* k_norm, Tensor* dq_norm, Tenso
 int xt_linear_train(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, Tensor** result) {
   return guarded(
       [&] { *result = new Tensor(Linear::apply(*x, *w, maybe(bias), maybe(dw), maybe(dbias))); });
+}
+
+int xt_linear(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, int wide_result, Tensor** result);
+
+int xt_swiglu_linear(Tensor* gate_up, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, Tensor** result) {
+  if (!at::GradMode::is_enabled() || !(gate_up->requires_grad() || w->requires_grad())) {
+    Tensor gated;
+    const int failed = guarded([&] { gated = swiglu(*gate_up); });
+    return failed ? failed : xt_linear(&gated, w, bias, dw, dbias, 0, result);
+  }
+  return guarded(
+      [&] { *result = new Tensor(SwiGluLinear::apply(*gate_up, *w, maybe(bias), maybe(dw), maybe(dbias))); });
 }
 
 int xt_input_gradient(Tensor* dy, Tensor* w, Tensor** result) {

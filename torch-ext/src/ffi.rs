@@ -32,6 +32,14 @@ unsafe extern "C" {
         result: *mut *mut C_tensor,
     ) -> c_int;
     pub(crate) fn xt_swiglu(gate_up: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_swiglu_linear(
+        gate_up: *mut C_tensor,
+        w: *mut C_tensor,
+        bias: *mut C_tensor,
+        dw: *mut C_tensor,
+        dbias: *mut C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> c_int;
     pub(crate) fn xt_heads(
         qkv: *mut C_tensor,
         q_norm: *mut C_tensor,

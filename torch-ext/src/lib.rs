@@ -18,7 +18,7 @@ pub use cross_entropy::{CrossEntropy, EntropyTerm, cross_entropy, cross_entropy_
 pub use memory::{MappedFile, bytes, floats};
 pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
-    input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu,
+    input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,
 };
 pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
 pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};

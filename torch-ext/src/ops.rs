@@ -166,6 +166,29 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, TorchError> {
     ffi::one(|made| unsafe { ffi::xt_swiglu(ffi::raw(gate_up), made) })
 }
 
+/// [`linear`] of [`swiglu`]: `swiglu(gate_up) · wᵀ + bias`, which keeps only `gate_up` for its way back.
+/// gate_up: [tokens, 2·width]; w: [out, width]; bias: [out].
+///
+/// # Errors
+/// If shapes or dtypes do not fit.
+pub fn swiglu_linear<'a>(
+    gate_up: &Tensor,
+    w: impl Into<Weight<'a>>,
+    bias: Option<Weight<'_>>,
+) -> Result<Tensor, TorchError> {
+    let w = w.into();
+    let fits = gate_up.dim() == 2 && w.value.dim() == 2 && gate_up.size()[1] == 2 * w.value.size()[1];
+    let bias_fits = bias.is_none_or(|b| b.value.size() == w.value.size()[..1] && b.fits());
+    ensure(fits && gate_up.kind() == w.value.kind() && bias_fits && w.fits(), || {
+        let bias = bias.map(|b| b.value.size());
+        format!("swiglu_linear: input is {:?}, w {:?}, bias {bias:?}", gate_up.size(), w.value.size())
+    })?;
+    let (value, grad) = w.raw();
+    let (bias, bias_grad) = bias.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |b| b.raw());
+    // SAFETY: live tensors (or none for bias and buffers) in, one new tensor out; the shapes were checked.
+    ffi::one(|made| unsafe { ffi::xt_swiglu_linear(ffi::raw(gate_up), value, bias, grad, bias_grad, made) })
+}
+
 /// How the heads of [`heads`] are shaped and normalised.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadNorms<'a> {

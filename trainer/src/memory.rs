@@ -122,10 +122,12 @@ fn layer_bytes(needs: &Needs<'_>, width: f64) -> f64 {
     let all = queries + (2 * spec.num_key_value_heads * spec.head_dim) as f64;
     // Residual stream before and after attention, queries, keys, values, attended, gate and up.
     let always = 2.0 * hidden + all + queries + 2.0 * inner + if spec.family.qk_norm() { all } else { 0.0 };
-    // Inputs of the products, which only the weights' gradients (or adapters) need: two norms' outputs, gated.
-    let inputs = 2.0 * hidden + inner;
+    // Inputs of the products, which only the weights' gradients (or adapters) need: two norms' outputs. The gated numbers
+    // are made again, unless an adapter reads them.
     let of_heads = 4.0 * 2.0 * spec.num_attention_heads as f64;
-    let Some(lora) = needs.lora else { return (always + inputs) * width + of_heads };
+    let Some(lora) = needs.lora else { return (always + 2.0 * hidden) * width + of_heads };
+    let gated = if lora.targets.contains(&configs::Projection::DownProj) { inner } else { 0.0 };
+    let inputs = 2.0 * hidden + gated;
     // Inputs in fp32 for the adapters; with dropout a mask and a product for each of them.
     let wide = if width < 4.0 { 4.0 * (inputs + queries) } else { 4.0 * inputs };
     let per_target = |p: &configs::Projection| lm::adapter::columns_of(spec, *p) as f64;

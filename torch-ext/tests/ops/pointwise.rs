@@ -70,6 +70,21 @@ fn swiglu_is_its_formula() {
     }
 }
 
+#[test]
+fn swiglu_before_a_product_is_its_formula() {
+    for (tokens, width, out) in [(1, 1, 1), (9, 5, 7), (200, 48, 32)] {
+        forward_and_gradients_agree(
+            &format!("swiglu and product of {tokens} × {width} × {out}"),
+            &[normal(7, &[tokens, 2 * width]) * 3.0, normal(8, &[out, width]), normal(9, &[out])],
+            |t| torch_ext::swiglu_linear(&t[0], &t[1], Some((&t[2]).into())).unwrap(),
+            |t| {
+                let (gate, up) = (t[0].narrow(1, 0, width), t[0].narrow(1, width, width));
+                (&gate * gate.sigmoid() * up).matmul(&t[1].tr()) + &t[2]
+            },
+        );
+    }
+}
+
 /// exp overflows in fp32 beyond 88.7: silu must still be 0 or the gate itself, with slope 0 or 1.
 #[test]
 fn swiglu_holds_for_gates_of_any_size() {

@@ -18,6 +18,7 @@ fn shapes_that_do_not_fit() {
     refused(torch_ext::rms_norm(&normal(1, &[4, 0]), &normal(2, &[0]), 1e-6), "rms_norm");
     refused(torch_ext::swiglu(&normal(1, &[4, 7])), "swiglu");
     refused(torch_ext::swiglu(&x), "swiglu");
+    refused(torch_ext::swiglu_linear(&normal(1, &[4, 6]), &normal(2, &[5, 4]), None), "swiglu_linear");
     let (cos, sin) = rotations(&[0, 1, 2], 4);
     let qkv = normal(1, &[4, 4, 8]);
     refused(torch_ext::heads(&qkv, 2, None, &cos, &sin), "heads");

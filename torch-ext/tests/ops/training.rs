@@ -29,6 +29,11 @@ fn gradients_in_bf16_are_those_of_fp32_rounded() {
         ),
         ("swiglu", vec![normal(3, &[40, 96])], Box::new(|t| torch_ext::swiglu(&t[0]).unwrap())),
         (
+            "swiglu_linear",
+            vec![normal(16, &[40, 96]), normal(17, &[64, 48]), normal(18, &[64])],
+            Box::new(|t| torch_ext::swiglu_linear(&t[0], &t[1], Some((&t[2]).into())).unwrap()),
+        ),
+        (
             "linear",
             vec![normal(4, &[40, 64]), normal(5, &[96, 64]), normal(6, &[96])],
             Box::new(|t| torch_ext::linear(&t[0], &t[1], Some((&t[2]).into())).unwrap()),
