@@ -1,9 +1,11 @@
 //! Reward terms: each scores responses by one criterion. A new one is a file here and a line in [`TERMS`].
 
+mod accuracy;
 mod brevity;
 mod format;
 mod judge;
 
+pub use accuracy::Accuracy;
 pub use brevity::Brevity;
 pub use format::Format;
 pub use judge::JudgeChoice;
@@ -20,7 +22,7 @@ pub trait RewardTerm: Sync {
 }
 
 /// Every term there is.
-pub static TERMS: &[&dyn RewardTerm] = &[&JudgeChoice, &Format, &Brevity];
+pub static TERMS: &[&dyn RewardTerm] = &[&JudgeChoice, &Accuracy, &Format, &Brevity];
 
 /// A term that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,8 +70,13 @@ mod tests {
         let message = |name| find(name).err().map(|e| e.to_string());
         assert_eq!(
             message("brevety").as_deref(),
-            Some("no reward term is called `brevety` (did you mean `brevity`?); known: judge, format, brevity")
+            Some(
+                "no reward term is called `brevety` (did you mean `brevity`?); known: judge, accuracy, format, brevity"
+            )
         );
-        assert_eq!(message("xyz").as_deref(), Some("no reward term is called `xyz`; known: judge, format, brevity"));
+        assert_eq!(
+            message("xyz").as_deref(),
+            Some("no reward term is called `xyz`; known: judge, accuracy, format, brevity")
+        );
     }
 }
