@@ -1,7 +1,7 @@
 """A model folder with random weights and a trained tokenizer, for benches: make_model.py SHAPE FOLDER
 
-SHAPE is tiny (1M parameters), small (29M), 0.6b (the shape of Qwen3-0.6B) or 0.6b-4-layers (the first four layers of that
-shape). The same seed gives the same folder.
+SHAPE is tiny (1M parameters), small (29M), 0.6b, 1.7b, 4b, 8b (the shapes of Qwen3) or 0.6b-4-layers (the first four layers of
+that shape). The same seed gives the same folder.
 """
 
 import json
@@ -23,6 +23,10 @@ SHAPES = {
     "0.6b": dict(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
                  intermediate_size=3072, vocab_size=151936, max_position_embeddings=40960),
 }
+LARGE = dict(head_dim=128, num_key_value_heads=8, vocab_size=151936, max_position_embeddings=40960)
+SHAPES["1.7b"] = dict(hidden_size=2048, num_hidden_layers=28, num_attention_heads=16, intermediate_size=6144, **LARGE)
+SHAPES["4b"] = dict(hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, intermediate_size=9728, **LARGE)
+SHAPES["8b"] = dict(hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, intermediate_size=12288, **LARGE)
 SHAPES["0.6b-4-layers"] = {**SHAPES["0.6b"], "num_hidden_layers": 4}
 CHATML = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
@@ -46,10 +50,13 @@ def main(shape, folder):
         json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>",
                    "pad_token": "<|endoftext|>", "chat_template": CHATML}, file)
     torch.manual_seed(0)
-    config = Qwen3Config(**size, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, tie_word_embeddings=True,
+    config = Qwen3Config(**size, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, tie_word_embeddings=shape != "8b",
                          eos_token_id=tokenizer.token_to_id("<|im_end|>"), bos_token_id=None)
+    # Large ones are made in bf16 at once: in fp32 they may not fit the host.
+    large = shape in ("1.7b", "4b", "8b")
+    torch.set_default_dtype(torch.bfloat16 if large else torch.float32)
     model = Qwen3ForCausalLM(config)
-    model.to(torch.bfloat16 if shape.startswith("0.6b") else torch.float32).save_pretrained(folder)
+    model.to(torch.bfloat16 if large or shape.startswith("0.6b") else torch.float32).save_pretrained(folder)
     prompts = [tokenizer.encode(text(rng, 300)).ids[:128] for _ in range(64)]
     with open(f"{folder}/prompts.json", "w", encoding="utf-8") as file:
         json.dump(prompts, file)

@@ -37,6 +37,11 @@ impl Failure {
         Self { code: ENVIRONMENT, message: message.into() }
     }
 
+    /// Of ranks that were started, with the code of the first that failed.
+    pub fn ranked(code: u8, message: String) -> Self {
+        Self { code, message }
+    }
+
     fn with(code: u8, error: &dyn fmt::Display) -> Self {
         Self { code, message: error.to_string() }
     }
@@ -73,12 +78,18 @@ impl From<JsonlError> for Failure {
     }
 }
 
+impl From<dist::DistError> for Failure {
+    fn from(error: dist::DistError) -> Self {
+        TrainError::Ranks(error).into()
+    }
+}
+
 impl From<LmError> for Failure {
     fn from(error: LmError) -> Self {
         let code = match error {
             LmError::File { .. } | LmError::Tokenizer(_) | LmError::Request(_) => DATA,
             LmError::Write { .. } => ENVIRONMENT,
-            LmError::Torch(_) => 1,
+            LmError::Torch(_) | LmError::Lost(_) => 1,
         };
         Self::with(code, &error)
     }
@@ -100,7 +111,8 @@ impl From<TrainError> for Failure {
             TrainError::Prompt(_) | TrainError::Reward(_) => CONFIG,
             TrainError::File { .. } | TrainError::Environment(_) => ENVIRONMENT,
             TrainError::Interrupted { .. } => INTERRUPTED,
-            TrainError::Judge(_) | TrainError::Diverged(_) => 1,
+            TrainError::Ranks(dist::DistError::Join { .. }) => ENVIRONMENT,
+            TrainError::Judge(_) | TrainError::Diverged(_) | TrainError::Ranks(_) => 1,
         };
         Self::with(code, &error)
     }

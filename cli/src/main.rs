@@ -59,6 +59,8 @@ enum Command {
         #[command(flatten)]
         options: commands::rl::Options,
     },
+    /// Starts several ranks of a command on this machine: xplore launch --nproc 4 -- sft --config FILE.
+    Launch(commands::launch::Launch),
     /// Works out rewards, advantages and loss of a recorded step of `rl` again, without a rollout.
     Replay(commands::replay::Replay),
     /// Evaluates models on held-out people, by several judges.
@@ -139,7 +141,13 @@ enum ConfigAction {
     /// Prints the configuration with every default written out.
     Show(CheckedFile),
     /// Says whether the configuration is good, and what is wrong if not.
-    Check(CheckedFile),
+    Check {
+        #[command(flatten)]
+        file: CheckedFile,
+        /// Plan the memory for so many ranks.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        ranks: u32,
+    },
 }
 
 #[derive(clap::Args)]
@@ -156,7 +164,13 @@ struct CheckedFile {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let _ = ctrlc::set_handler(|| {
+    let launches = matches!(arguments.command, Command::Launch(_));
+    let _ = ctrlc::set_handler(move || {
+        // A launcher passes them on to its ranks.
+        if launches {
+            commands::launch::INTERRUPTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return;
+        }
         // The first asks the training loops to finish the step and write a checkpoint; the second leaves at once.
         if trainer::run::STOP.swap(true, std::sync::atomic::Ordering::Relaxed) {
             std::process::exit(130);
@@ -177,6 +191,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Quickstart { out, seed, set } => commands::quickstart::run(out, seed, set),
         Command::Sft { config, options } => commands::sft::run(&config.config, &config.set, &options),
         Command::Rl { config, options } => commands::rl::run(&config.config, &config.set, &options),
+        Command::Launch(asked) => commands::launch::run(&asked),
         Command::Replay(asked) => commands::replay::run(&asked),
         Command::Eval(c) => commands::eval::run(&c.config, &c.set),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {
@@ -188,7 +203,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Export(export) => commands::export::run(&export),
         Command::Serve(place) => commands::serve::run(place),
         Command::Config { action: ConfigAction::Show(c) } => commands::config::show(&c.file, c.kind, &c.set),
-        Command::Config { action: ConfigAction::Check(c) } => commands::config::check(&c.file, c.kind, &c.set),
+        Command::Config { action: ConfigAction::Check { file: c, ranks } } => {
+            commands::config::check(&c.file, c.kind, &c.set, ranks as usize)
+        }
         Command::Report { runs, out, figure } => commands::report::run(&runs, out, figure),
     }
 }

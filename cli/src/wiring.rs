@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chat::records::Checked;
 use chat::{Completer, PromptSet, RlRow, Sampling, jsonl};
-use configs::judge::{ItemOrders, JudgeConfig, JudgeMode as ConfiguredMode};
+use configs::judge::{ItemOrders, JudgeConfig, JudgeMode as ConfiguredMode, JudgePlacement};
 use configs::rl::RewardConfig;
 use configs::sampling::SamplingConfig;
 use remote::{RemoteModel, Settings};
@@ -35,7 +35,14 @@ pub fn people(path: &Path) -> Result<Vec<RlRow>, Failure> {
 pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Failure> {
     let at = &config.endpoint;
     if !at.is_given() {
-        return Ok(Box::new(start::load(&config.model)?));
+        return Ok(match config.placement {
+            JudgePlacement::Resident => Box::new(start::load(&config.model)?),
+            JudgePlacement::Offload => {
+                let device = start::device(config.model.device).map_err(Failure::from)?;
+                let on_host = configs::ModelSource { device: configs::Device::Cpu, ..config.model.clone() };
+                Box::new(lm::Offloaded::new(start::load(&on_host)?, device).map_err(trainer::TrainError::from)?)
+            }
+        });
     }
     let api_key = match at.api_key_env.as_str() {
         "" => None,

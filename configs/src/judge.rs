@@ -28,6 +28,17 @@ pub enum ItemOrders {
     One,
 }
 
+/// Where the weights of a judge in this process are while nothing is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JudgePlacement {
+    /// On its device.
+    #[default]
+    Resident,
+    /// In the host's memory (pinned, where the device is a GPU): they come to the device to judge.
+    Offload,
+}
+
 /// A judge and how it is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,6 +47,8 @@ pub struct JudgeConfig {
     pub model: ModelSource,
     /// The judge's model, served by somebody else. Default: not given.
     pub endpoint: EndpointConfig,
+    /// Where `model` is between judgements. Default: resident.
+    pub placement: JudgePlacement,
     /// How the answer is read. Default: forced.
     pub mode: JudgeMode,
     /// Longest evidence in tokens; read by `reasoned` only. Default: 64.
@@ -58,6 +71,7 @@ impl Default for JudgeConfig {
         Self {
             model: ModelSource::default(),
             endpoint: EndpointConfig::default(),
+            placement: JudgePlacement::default(),
             mode: JudgeMode::default(),
             max_new_tokens: 64,
             orders: ItemOrders::Both,

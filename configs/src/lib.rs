@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod model;
 pub mod optimizer;
 mod overrides;
+pub mod parallel;
 pub mod presets;
 pub mod prompts;
 pub mod quickstart;
@@ -53,12 +54,13 @@ pub use check::Defect;
 pub use checkpoint::{Best, CheckpointConfig};
 pub use error::{ConfigError, Origin};
 pub use eval::{EvalConfig, EvalJudge, EvalModel, Setting};
-pub use judge::{ItemOrders, JudgeConfig, JudgeMode};
+pub use judge::{ItemOrders, JudgeConfig, JudgeMode, JudgePlacement};
 pub use load::{load, parse};
 pub use lora::{LoraConfig, Projection};
 pub use metrics::MetricsConfig;
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 pub use optimizer::{OptimizerConfig, ParameterKind, Schedule, StateDtype};
+pub use parallel::{ParallelConfig, Sharding};
 pub use quickstart::{EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, WorldConfig};
 pub use rl::{
     AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig,

@@ -20,6 +20,7 @@ use crate::lora::LoraConfig;
 use crate::metrics::MetricsConfig;
 use crate::model::ModelSource;
 use crate::optimizer::OptimizerConfig;
+use crate::parallel::ParallelConfig;
 use crate::run::{RunConfig, check_name};
 use crate::validation::ValidationConfig;
 
@@ -63,6 +64,8 @@ pub struct RlConfig {
     pub checkpoint: CheckpointConfig,
     /// What is written down of each step.
     pub metrics: MetricsConfig,
+    /// Several processes. Default: each holds everything.
+    pub parallel: ParallelConfig,
     /// What is written down of the rollouts.
     pub log: LogConfig,
 }
@@ -88,6 +91,7 @@ impl Default for RlConfig {
             validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig { every: 30, ..CheckpointConfig::default() },
             metrics: MetricsConfig::default(),
+            parallel: ParallelConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -114,6 +118,7 @@ impl RlConfig {
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")?;
         self.check_measuring()?;
+        self.parallel.check().under("parallel")?;
         self.metrics.check().under("metrics")
     }
 

@@ -10,6 +10,7 @@ use crate::lora::LoraConfig;
 use crate::metrics::MetricsConfig;
 use crate::model::ModelStart;
 use crate::optimizer::OptimizerConfig;
+use crate::parallel::ParallelConfig;
 use crate::run::{RunConfig, check_name};
 use crate::validation::ValidationConfig;
 
@@ -41,6 +42,8 @@ pub struct SftConfig {
     pub checkpoint: CheckpointConfig,
     /// What is written down of each step.
     pub metrics: MetricsConfig,
+    /// Several processes. Default: each holds everything.
+    pub parallel: ParallelConfig,
 }
 
 impl Default for SftConfig {
@@ -58,6 +61,7 @@ impl Default for SftConfig {
             validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
             metrics: MetricsConfig::default(),
+            parallel: ParallelConfig::default(),
         }
     }
 }
@@ -95,6 +99,7 @@ impl SftConfig {
         };
         let expected = "a number that [validation] measures: set validation.every and give it the rows or people";
         ensure(measured, "checkpoint.best", self.checkpoint.best.map_or("", Best::key), expected)?;
+        self.parallel.check().under("parallel")?;
         self.metrics.check().under("metrics")
     }
 }

@@ -3,7 +3,7 @@
 use configs::Projection;
 use tch::{Device, Kind, Tensor};
 
-use crate::{LmError, ModelSpec};
+use crate::{LmError, ModelSpec, Packed};
 
 /// What an adapter is, beyond its numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +115,7 @@ impl Adapters {
         let _alone = crate::params::seeded(seed);
         tch::no_grad(|| {
             for layer in 0..weights.spec().num_hidden_layers {
+                weights.gather(crate::params::Part::Layer(layer), None)?;
                 let matrices = weights.layer(layer);
                 for mut adapter in adapters.layer(layer) {
                     let bound = 1.0 / (adapter.a.size()[1] as f64).sqrt();
@@ -124,9 +125,11 @@ impl Adapters {
                         magnitude.copy_(&lengths(&w.to_kind(Kind::Float)));
                     }
                 }
+                weights.release(crate::params::Part::Layer(layer))?;
             }
-        });
-        Ok(adapters)
+            Ok(())
+        })
+        .map(|()| adapters)
     }
 
     /// What they are.
@@ -194,7 +197,7 @@ impl Adapters {
     }
 
     /// One layer's adapters as leaves of a new graph.
-    pub(crate) fn active(&self, layer: usize, dropout: Option<Dropout>) -> Active {
+    pub(crate) fn active(&self, layer: usize, dropout: Option<Dropout>, batch: &Packed) -> Active {
         let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
         let parts = self.layer(layer).into_iter().map(|adapter| {
             let (slot, first, rows, _) = place(&self.model, adapter.projection);
@@ -206,7 +209,10 @@ impl Adapters {
             };
             Part { slot, first, rows, adapter }
         });
-        let dropout = dropout.map(|d| d.of(layer as u64));
+        let dropout = dropout.map(|d| {
+            let lengths = batch.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]);
+            (d.of(layer as u64), lengths.zip(batch.names.iter().copied()).collect())
+        });
         Active { parts: parts.collect(), scale: self.spec.scale(), dropout }
     }
 }
@@ -216,15 +222,18 @@ fn lengths(matrix: &Tensor) -> Tensor {
     matrix.norm_scalaropt_dim(2, [1], false)
 }
 
-/// Which numbers are left out: a function of the seed, the layer and the projection, so that a layer that runs again leaves
-/// out the same.
+/// Which numbers are left out: a function of the seed, the layer, the projection, and the name of the sequence and the place
+/// in it, so that a layer that runs again leaves out the same, and so does another packing.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     /// Probability.
     pub probability: f64,
-    /// Differs from pass to pass.
+    /// Differs from update to update.
     pub seed: u64,
 }
+
+/// Lengths and names of a batch's segments.
+type Segments = Vec<(i64, u64)>;
 
 impl Dropout {
     fn of(self, what: u64) -> Self {
@@ -232,9 +241,13 @@ impl Dropout {
         Self { seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(what + 1), ..self }
     }
 
-    fn apply(self, x: &Tensor) -> Result<Tensor, LmError> {
-        let mask = torch_ext::dropout_mask(&x.size(), self.probability, self.seed)?;
-        Ok(x * mask.to_device(x.device()))
+    fn apply(self, x: &Tensor, segments: &Segments) -> Result<Tensor, LmError> {
+        let width = x.size()[1];
+        let of = |(length, name): &(i64, u64)| {
+            torch_ext::dropout_mask(&[*length, width], self.probability, self.of(*name).seed)
+        };
+        let masks = segments.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        Ok(x * Tensor::cat(&masks, 0).to_device(x.device()))
     }
 }
 
@@ -249,7 +262,7 @@ struct Part {
 pub(crate) struct Active {
     parts: Vec<Part>,
     scale: f64,
-    dropout: Option<Dropout>,
+    dropout: Option<(Dropout, Segments)>,
 }
 
 impl Active {
@@ -303,15 +316,15 @@ impl Active {
         bias: Option<&Tensor>,
     ) -> Result<Tensor, LmError> {
         let Adapter { projection, a, b, magnitude } = &part.adapter;
-        let dropped = match self.dropout {
-            Some(dropout) => &dropout.of(*projection as u64).apply(x)?,
+        let dropped = match &self.dropout {
+            Some((dropout, segments)) => &dropout.of(*projection as u64).apply(x, segments)?,
             None => x,
         };
         let low = torch_ext::linear(&torch_ext::linear(dropped, a, None)?, b, None)? * self.scale;
         let Some(magnitude) = magnitude else { return Ok(low) };
         let rows = |t: &Tensor| t.narrow(0, part.first, part.rows);
         let length = tch::no_grad(|| lengths(&(rows(w).to_kind(Kind::Float) + b.matmul(a) * self.scale)));
-        let base = match (self.dropout, bias) {
+        let base = match (&self.dropout, bias) {
             // PEFT: with dropout the weights see the same numbers as the adapter.
             (Some(_), _) => torch_ext::linear(&dropped.to_kind(w.kind()), &rows(w), None)?,
             (None, Some(bias)) => y.narrow(1, part.first, part.rows) - rows(bias),

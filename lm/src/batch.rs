@@ -18,6 +18,8 @@ pub struct Packed {
     pub cu_seqlens: Vec<i64>,
     /// For each segment the index of the one it continues; -1 where that is none.
     pub prefix_of: Vec<i64>,
+    /// What each segment is called where draws depend on it; by default its index.
+    pub names: Vec<u64>,
 }
 
 /// Sequences that begin with the same tokens, each `prefix` followed by one of `branches`.
@@ -100,6 +102,13 @@ impl Packed {
         packing.finish(device)
     }
 
+    /// Calls the segments so, so that draws depend on what is packed and not on how.
+    pub fn named(mut self, names: Vec<u64>) -> Self {
+        assert_eq!(names.len(), self.names.len(), "a name for each segment");
+        self.names = names;
+        self
+    }
+
     /// Tokens in all.
     pub fn tokens(&self) -> i64 {
         self.cu_seqlens[self.cu_seqlens.len() - 1]
@@ -172,7 +181,8 @@ impl Packing {
         let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
         let (ids, positions) = (tensor(&self.ids), tensor(&self.positions));
         let cu_seqlens = std::iter::once(0).chain(self.ends).collect();
-        Ok(Packed { ids, positions, cu_seqlens, prefix_of: self.prefix_of })
+        let names = (0..self.prefix_of.len() as u64).collect();
+        Ok(Packed { ids, positions, cu_seqlens, prefix_of: self.prefix_of, names })
     }
 }
 

@@ -1,15 +1,18 @@
 //! Hugging Face model folders in and out.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use chat::tokenizer::Tokenizer;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
 use serde_json::Value as Json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::MappedFile;
 
+use crate::params::{Entry, Part};
 use crate::{Decoder, LmError, ModelSpec, Params};
 
 /// Reads a model folder: config.json, model.safetensors (or shards with an index).
@@ -19,7 +22,24 @@ use crate::{Decoder, LmError, ModelSpec, Params};
 pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmError> {
     let spec = ModelSpec::load(folder)?;
     let params = Params::uninitialized(&spec, kind, device)?;
-    let mut wanted: BTreeSet<&str> = params.entries().iter().map(|e| e.name.as_str()).collect();
+    load_some(folder, &spec, params.entries(), |entry| {
+        Some((0..entry.numel() as usize, params.flat.narrow(0, entry.offset, entry.numel())))
+    })?;
+    Ok(Decoder::new(params))
+}
+
+/// Reads those numbers of a model folder that `wanted` names: of each tensor a range, and where it goes. Only these are
+/// read from disk.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_some(
+    folder: &Path,
+    spec: &ModelSpec,
+    entries: &[Entry],
+    place_of: impl Fn(&Entry) -> Option<(Range<usize>, Tensor)>,
+) -> Result<(), LmError> {
+    let mut wanted: BTreeSet<&str> = entries.iter().map(|e| e.name.as_str()).collect();
     let mut unexpected = Vec::new();
     for file in weight_files(folder)? {
         let at = |message: String| LmError::File { path: file.clone(), message };
@@ -28,7 +48,7 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
             at(format!("not a complete safetensors file ({e}); it was cut off or damaged, copy or download it again"))
         })?;
         for (name, tensor) in tensors.tensors() {
-            let Some(entry) = params.entries().iter().find(|e| e.name == name) else {
+            let Some(entry) = entries.iter().find(|e| e.name == name) else {
                 // A tied projection is often stored all the same.
                 if !(name == "lm_head.weight" && spec.tie_word_embeddings) {
                     unexpected.push(name);
@@ -41,7 +61,10 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
             }
             let stored = stored_kind(tensor.dtype())
                 .ok_or_else(|| at(format!("tensor `{name}` is {:?}; supported: F32, BF16, F16", tensor.dtype())))?;
-            fill(&params.view(entry), tensor.data(), stored, &bytes)?;
+            if let Some((range, place)) = place_of(entry) {
+                let width = stored.elt_size_in_bytes();
+                fill(&place, &tensor.data()[range.start * width..range.end * width], stored, &bytes)?;
+            }
             wanted.remove(name.as_str());
         }
     }
@@ -55,14 +78,13 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
             ),
         });
     }
-    Ok(Decoder::new(params))
+    Ok(())
 }
 
 /// Copies `data`, a part of `file`, to `place`, a piece at a time: of the file no more is in memory than a piece.
 fn fill(place: &Tensor, data: &[u8], stored: Kind, file: &MappedFile) -> Result<(), LmError> {
     const PIECE: usize = 4 << 20;
     let width = stored.elt_size_in_bytes();
-    let place = place.view([-1]);
     // Where the tensor begins in the file; both are slices of the same mapping.
     let begin = data.as_ptr() as usize - file.as_ptr() as usize;
     for (i, piece) in data.chunks(PIECE).enumerate() {
@@ -135,7 +157,7 @@ pub fn write_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<(), LmErr
     if folder.is_file() {
         return Err(io(folder, &"a file of this name stands there"));
     }
-    let partial = sibling(folder, "partial");
+    let partial = partial(folder);
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial).map_err(|e| io(&partial, &e))?;
     let written = write(&partial).and_then(|()| put_in_place(&partial, folder).map_err(|e| io(folder, &e)));
@@ -143,6 +165,11 @@ pub fn write_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<(), LmErr
         // What is half written must not fill a disk that is full already.
         let _ = std::fs::remove_dir_all(&partial);
     })
+}
+
+/// Where a folder is made before it appears.
+pub fn partial(folder: &Path) -> PathBuf {
+    sibling(folder, "partial")
 }
 
 /// Renames `partial` to `folder`. A folder that stands there goes; if the renaming fails it is there still.
@@ -167,7 +194,12 @@ fn sibling(folder: &Path, suffix: &str) -> PathBuf {
     folder.with_file_name(format!(".{name}.{suffix}"))
 }
 
-fn write_model(folder: &Path, model: &Decoder, tokenizer: &Tokenizer) -> Result<(), LmError> {
+/// Writes configuration, tokenizer and weights into a folder. Of a model that several processes hold together the parts
+/// come one by one; the others must call [`help_write`] meanwhile.
+///
+/// # Errors
+/// [`LmError::Write`] if the folder cannot be written, [`LmError::Lost`] if another process is gone.
+pub fn write_model(folder: &Path, model: &Decoder, tokenizer: &Tokenizer) -> Result<(), LmError> {
     let dtype = match model.params.flat.kind() {
         Kind::BFloat16 => "bfloat16",
         Kind::Half => "float16",
@@ -190,21 +222,96 @@ fn write_weights(path: &Path, params: &Params) -> Result<(), LmError> {
         Kind::Half => Dtype::F16,
         _ => Dtype::F32,
     };
-    let flat = params.flat.to_device(Device::Cpu).contiguous();
-    let width = flat.kind().elt_size_in_bytes();
-    let bytes = torch_ext::bytes(&flat)?;
-    let mut views = BTreeMap::new();
-    for entry in params.entries() {
-        let begin = entry.offset as usize * width;
-        let end = begin + entry.numel() as usize * width;
-        let shape = entry.shape.iter().map(|&n| n as usize).collect();
-        let view = TensorView::new(dtype, shape, &bytes[begin..end])
-            .map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })?;
-        views.insert(entry.name.as_str(), view);
-    }
+    let parts = OneByOne { params, here: RefCell::new(None), failed: RefCell::new(None) };
+    let views: BTreeMap<&str, Lazy<'_>> = params
+        .entries()
+        .iter()
+        .map(|entry| {
+            let shape = entry.shape.iter().map(|&n| n as usize).collect();
+            (entry.name.as_str(), Lazy { entry, shape, dtype, parts: &parts })
+        })
+        .collect();
     let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-    safetensors::serialize_to_file(views, metadata, path)
-        .map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })?;
+    let written = safetensors::serialize_to_file(views, metadata, path);
+    parts.failed.take().map_or(Ok(()), Err)?;
+    written.map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })?;
+    parts.done()?;
     let sync = std::fs::File::open(path).and_then(|f| f.sync_all());
     sync.map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })
+}
+
+/// What the other processes do while one calls [`write_model`] on a model that they hold together.
+///
+/// # Errors
+/// [`LmError::Lost`] if another process is gone.
+pub fn help_write(model: &Decoder) -> Result<(), LmError> {
+    if !model.params.is_shared() {
+        return Ok(());
+    }
+    let parts = OneByOne { params: &model.params, here: RefCell::new(None), failed: RefCell::new(None) };
+    // In the order in which safetensors writes tensors of one dtype.
+    let by_name: BTreeMap<&str, &Entry> = model.params.entries().iter().map(|e| (e.name.as_str(), e)).collect();
+    by_name.into_values().try_for_each(|entry| parts.gather(entry.part))?;
+    parts.done()
+}
+
+/// The parts of a model, of which one at a time is here. The tensors of a part follow each other by name, but for those of
+/// the head, around the others.
+struct OneByOne<'a> {
+    params: &'a Params,
+    here: RefCell<Option<Part>>,
+    failed: RefCell<Option<LmError>>,
+}
+
+impl OneByOne<'_> {
+    fn gather(&self, part: Part) -> Result<(), LmError> {
+        if *self.here.borrow() == Some(part) {
+            return Ok(());
+        }
+        self.done()?;
+        self.params.gather(part, None)?;
+        *self.here.borrow_mut() = Some(part);
+        Ok(())
+    }
+
+    fn done(&self) -> Result<(), LmError> {
+        self.here.take().map_or(Ok(()), |part| self.params.release(part))
+    }
+
+    fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, LmError> {
+        self.gather(entry.part)?;
+        let part = self.params.parts().iter().find(|p| p.part == entry.part).expect("every entry is of a part");
+        let numbers = self.params.place(entry.part).narrow(0, entry.offset - part.offset, entry.numel());
+        Ok(torch_ext::bytes(&numbers.to_device(Device::Cpu).contiguous())?.to_vec())
+    }
+}
+
+/// A tensor whose numbers are looked for when they are written.
+struct Lazy<'a> {
+    entry: &'a Entry,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    parts: &'a OneByOne<'a>,
+}
+
+impl View for Lazy<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let found = if self.parts.failed.borrow().is_some() { Ok(Vec::new()) } else { self.parts.bytes(self.entry) };
+        Cow::Owned(found.unwrap_or_else(|error| {
+            *self.parts.failed.borrow_mut() = Some(error);
+            Vec::new()
+        }))
+    }
+
+    fn data_len(&self) -> usize {
+        self.entry.numel() as usize * self.parts.params.flat.kind().elt_size_in_bytes()
+    }
 }

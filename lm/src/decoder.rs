@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::adapter::{Active, Adapters, Dropout};
 use crate::layer::{self, Layer};
+use crate::params::Part;
 use crate::rope::Rotary;
 use crate::{LmError, ModelSpec, Packed, Params};
 
@@ -60,10 +61,10 @@ impl<'a> Trained<'a> {
         }
     }
 
-    fn active(self, layer: usize) -> Option<Active> {
+    fn active(self, layer: usize, batch: &Packed) -> Option<Active> {
         match self {
             Self::Weights { .. } => None,
-            Self::Adapters { adapters, dropout, .. } => Some(adapters.active(layer, dropout)),
+            Self::Adapters { adapters, dropout, .. } => Some(adapters.active(layer, dropout, batch)),
         }
     }
 }
@@ -140,8 +141,16 @@ impl Decoder {
     }
 
     /// Embeds token ids, [tokens] → [tokens, hidden].
-    pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
-        self.params.embedding().index_select(0, ids)
+    pub(crate) fn embed(&self, ids: &Tensor) -> Result<Tensor, LmError> {
+        self.params.gather(Part::Embedding, Some(Part::Layer(0)))?;
+        let embedded = self.params.embedding().index_select(0, ids);
+        self.params.release(Part::Embedding)?;
+        Ok(embedded)
+    }
+
+    /// What follows a layer on the way forward.
+    fn after(&self, layer: usize) -> Part {
+        if layer + 1 < self.spec().num_hidden_layers { Part::Layer(layer + 1) } else { Part::Head }
     }
 
     /// Packed forward without a graph: last layer's output, [tokens, hidden].
@@ -163,11 +172,13 @@ impl Decoder {
     fn forward_beside(&self, batch: &Packed, trained: Option<Trained<'_>>) -> Result<Tensor, LmError> {
         tch::no_grad(|| {
             let (cos, sin) = self.rotations(batch);
-            let mut x = self.embed(&batch.ids);
+            let mut x = self.embed(&batch.ids)?;
             for layer in 0..self.spec().num_hidden_layers {
-                let (weights, adapters) = (self.params.layer(layer), trained.and_then(|t| t.active(layer)));
+                self.params.gather(Part::Layer(layer), Some(self.after(layer)))?;
+                let (weights, adapters) = (self.params.layer(layer), trained.and_then(|t| t.active(layer, batch)));
                 let parts = Layer { weights: &weights, grads: None, adapters: adapters.as_ref() };
                 x = layer::forward(self.spec(), parts, &x, (&cos, &sin), batch)?;
+                self.params.release(Part::Layer(layer))?;
             }
             Ok(x)
         })
@@ -185,8 +196,9 @@ impl Decoder {
     ) -> Result<(Tensor, Tape<'a>), LmError> {
         let (cos, sin) = self.rotations(batch);
         let mut tape = Tape { batch, trained, cos, sin, layers: Vec::new() };
-        let mut x = tch::no_grad(|| self.embed(&batch.ids));
+        let mut x = tch::no_grad(|| self.embed(&batch.ids))?;
         for layer in 0..self.spec().num_hidden_layers {
+            self.params.gather(Part::Layer(layer), Some(self.after(layer)))?;
             if recompute.again(layer) {
                 let y = tch::no_grad(|| self.graph(layer, &x, &tape))?.output;
                 tape.layers.push(LayerRecord::Input(x));
@@ -196,6 +208,7 @@ impl Decoder {
                 x = graph.output.detach();
                 tape.layers.push(LayerRecord::Kept(graph));
             }
+            self.params.release(Part::Layer(layer))?;
         }
         Ok((x, tape))
     }
@@ -203,7 +216,7 @@ impl Decoder {
     /// Runs a layer on a new graph, whose leaves are its input and its adapters.
     fn graph(&self, layer: usize, x: &Tensor, tape: &Tape<'_>) -> Result<Graph, LmError> {
         let input = x.detach().set_requires_grad(tape.wants_input(layer));
-        let (weights, adapters) = (self.params.layer(layer), tape.trained.active(layer));
+        let (weights, adapters) = (self.params.layer(layer), tape.trained.active(layer, tape.batch));
         let grads = tape.trained.weight_grads().map(|grads| grads.layer(layer));
         let parts = Layer { weights: &weights, grads: grads.as_ref(), adapters: adapters.as_ref() };
         let output = layer::forward(self.spec(), parts, &input, (&tape.cos, &tape.sin), tape.batch)?;
@@ -219,6 +232,10 @@ impl Decoder {
         let mut dy = grad_output;
         while let Some(record) = tape.layers.pop() {
             let layer = tape.layers.len();
+            self.params.gather(Part::Layer(layer), layer.checked_sub(1).map(Part::Layer))?;
+            if let Some(grads) = tape.trained.weight_grads() {
+                grads.gather(Part::Layer(layer), None)?;
+            }
             let Graph { input, output, adapters } = match record {
                 LayerRecord::Kept(graph) => graph,
                 LayerRecord::Input(x) => self.graph(layer, &x, &tape)?,
@@ -231,28 +248,34 @@ impl Decoder {
             if tape.wants_input(layer) {
                 dy = found.pop().expect("one gradient for each that is wanted");
             }
-            if let Trained::Adapters { grads, .. } = tape.trained {
-                grads.add(layer, &found);
+            // The graph goes before its layer's memory does.
+            drop((input, output, adapters));
+            self.params.release(Part::Layer(layer))?;
+            match tape.trained {
+                Trained::Weights { grads } => grads.release(Part::Layer(layer))?,
+                Trained::Adapters { grads, .. } => grads.add(layer, &found),
             }
         }
         if let Some(grads) = tape.trained.weight_grads() {
+            grads.gather(Part::Embedding, None)?;
             torch_ext::embedding_backward(&dy, &tape.batch.ids, &grads.embedding())?;
+            grads.release(Part::Embedding)?;
         }
         Ok(())
     }
 
-    /// Logits of every token, [tokens, vocab], with a plain autograd graph behind them if the weights ask for one.
+    /// Logits of every token, [tokens, vocab], of a model that is whole here, with a plain autograd graph behind them if the weights ask for one.
     /// For tests and inspection; training goes through [`crate::head`].
     ///
     /// # Errors
     /// If libtorch fails (memory).
     pub fn logits(&self, batch: &Packed) -> Result<Tensor, LmError> {
         let (cos, sin) = self.rotations(batch);
-        let mut x = self.embed(&batch.ids);
+        let mut x = self.embed(&batch.ids)?;
         for layer in 0..self.spec().num_hidden_layers {
             x = layer::forward(self.spec(), (&self.params.layer(layer)).into(), &x, (&cos, &sin), batch)?;
         }
-        let (norm, projection) = self.params.head();
+        let (norm, projection) = self.params.gather_head(None)?;
         Ok(torch_ext::rms_norm(&x, &norm, self.spec().rms_norm_eps)?.matmul(&projection.tr()))
     }
 }

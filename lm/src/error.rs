@@ -27,6 +27,9 @@ pub enum LmError {
     /// libtorch refused an operation: out of memory, most often.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// Another process that holds a part of the model is gone.
+    #[error("{0}")]
+    Lost(String),
     /// A request that the model cannot serve.
     #[error("{0}")]
     Request(String),

@@ -6,6 +6,7 @@
 use tch::{Kind, Tensor};
 use torch_ext::{EntropyTerm, Weight};
 
+use crate::params::Part;
 use crate::{Decoder, LmError, Params};
 
 /// Elements of logits that may exist at once (64 MiB in fp32).
@@ -67,7 +68,7 @@ fn chunk_logits(h: &Tensor, projection: &Tensor, temperature: f64) -> Result<Ten
 /// If libtorch fails (memory).
 pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -> Result<Scores, LmError> {
     tch::no_grad(|| {
-        let (norm, projection) = model.params.head();
+        let (norm, projection) = model.params.gather_head(None)?;
         let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
         let n = at.rows.size()[0];
         let step = chunk_rows(model.spec().vocab_size);
@@ -80,6 +81,7 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
             logprobs.push(found.logprobs);
             entropy.push(found.entropy);
         }
+        model.params.release_head()?;
         Ok(Scores { logprobs: Tensor::cat(&logprobs, 0), entropy: Tensor::cat(&entropy, 0) })
     })
 }
@@ -90,9 +92,11 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
 /// If libtorch fails (memory).
 pub fn logits(model: &Decoder, hidden: &Tensor, rows: &Tensor) -> Result<Tensor, LmError> {
     tch::no_grad(|| {
-        let (norm, projection) = model.params.head();
+        let (norm, projection) = model.params.gather_head(None)?;
         let h = torch_ext::rms_norm(&hidden.index_select(0, rows), &norm, model.spec().rms_norm_eps)?;
-        Ok(torch_ext::linear_f32(&h, &projection)?)
+        let logits = torch_ext::linear_f32(&h, &projection)?;
+        model.params.release_head()?;
+        Ok(logits)
     })
 }
 
@@ -110,8 +114,10 @@ pub fn score_and_backward(
     grads: Option<&Params>,
     mut coefficients: impl FnMut(i64, &Scores) -> Coefficients,
 ) -> Result<(Tensor, Scores), LmError> {
-    let (norm, projection) = model.params.head();
-    let grads = grads.map(Params::head);
+    let last = Part::Layer(model.spec().num_hidden_layers - 1);
+    let (norm, projection) = model.params.gather_head(Some(last))?;
+    let buffers = grads;
+    let grads = buffers.map(|grads| grads.gather_head(None)).transpose()?;
     let selected = tch::no_grad(|| hidden.index_select(0, &at.rows)).set_requires_grad(true);
     let weight = Weight { value: &norm, grad: grads.as_ref().map(|(norm, _)| norm) };
     let normed = torch_ext::rms_norm(&selected, weight, model.spec().rms_norm_eps)?;
@@ -143,6 +149,12 @@ pub fn score_and_backward(
     })?;
     let dh = Tensor::cat(&dh, 0);
     let d_selected = torch_ext::grad(&[&normed], &[&dh], &[&selected])?.remove(0);
+    drop(normed);
+    model.params.release_head()?;
+    if let Some(grads) = buffers {
+        // A tied projection's gradient waits for that of the embedding.
+        grads.release(Part::Head)?;
+    }
     // Rows that stand in `at` more than once add up, in fp32 at least.
     let kind = if matches!(hidden.kind(), Kind::BFloat16 | Kind::Half) { Kind::Float } else { hidden.kind() };
     let d_hidden = Tensor::zeros(hidden.size(), (kind, hidden.device()));

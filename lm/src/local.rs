@@ -41,6 +41,15 @@ impl LocalModel {
         Ok(Self { decoder, tokenizer, limits: Limits::default(), name: name.into() })
     }
 
+    /// The same model on another decoder.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn with_decoder<E>(self, change: impl FnOnce(Decoder) -> Result<Decoder, E>) -> Result<Self, E> {
+        let Self { decoder, tokenizer, limits, name } = self;
+        Ok(Self { decoder: change(decoder)?, tokenizer, limits, name })
+    }
+
     /// Reads a model folder.
     ///
     /// # Errors

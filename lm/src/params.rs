@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{LmError, ModelSpec};
+use crate::{LmError, ModelSpec, Spread};
 
 /// One named tensor of the model and its place in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,7 @@ pub enum Role {
 }
 
 /// Parts of the model, in the order of the flat buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// Token embedding.
     Embedding,
@@ -88,10 +88,35 @@ pub struct LayerWeights {
 /// A flat buffer with the layout of a model.
 #[derive(Debug)]
 pub struct Params {
-    /// [elements], contiguous.
+    /// [elements], contiguous: all of them, or this process's share.
     pub flat: Tensor,
     entries: Vec<Entry>,
+    parts: Vec<Stretch>,
     spec: ModelSpec,
+    spread: Option<Box<dyn Spread + Send>>,
+}
+
+/// A part's stretch of the flat buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The part.
+    pub part: Part,
+    /// First element.
+    pub offset: i64,
+    /// Elements.
+    pub numel: i64,
+}
+
+/// The parts of a model and where they stand in the flat buffer.
+pub fn parts(entries: &[Entry]) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    for entry in entries {
+        match found.last_mut() {
+            Some(last) if last.part == entry.part => last.numel += entry.numel(),
+            _ => found.push(Stretch { part: entry.part, offset: entry.offset, numel: entry.numel() }),
+        }
+    }
+    found
 }
 
 /// The named tensors of a model in the order of the flat buffer.
@@ -170,7 +195,71 @@ impl Params {
     pub(crate) fn uninitialized(spec: &ModelSpec, kind: Kind, device: Device) -> Result<Self, LmError> {
         let entries = layout(spec);
         let total = entries.last().map_or(0, |e| e.offset + e.numel());
-        Ok(Self { flat: Tensor::f_empty([total], (kind, device))?, entries, spec: spec.clone() })
+        let flat = Tensor::f_empty([total], (kind, device))?;
+        Ok(Self { flat, parts: parts(&entries), entries, spec: spec.clone(), spread: None })
+    }
+
+    /// A model that several processes hold together, of which `share` is here.
+    pub fn shared(spec: &ModelSpec, share: Tensor, spread: Box<dyn Spread + Send>) -> Self {
+        let entries = layout(spec);
+        Self { flat: share, parts: parts(&entries), entries, spec: spec.clone(), spread: Some(spread) }
+    }
+
+    /// Whether other processes hold the rest of it.
+    pub fn is_shared(&self) -> bool {
+        self.spread.is_some()
+    }
+
+    /// The place of a part's numbers, [numel]; of a shared model nothing may be there.
+    pub fn place(&self, part: Part) -> Tensor {
+        if let Some(spread) = &self.spread {
+            return spread.place(part);
+        }
+        let Stretch { offset, numel, .. } = self.parts.iter().find(|s| s.part == part).expect("a part of this model");
+        self.flat.narrow(0, *offset, *numel)
+    }
+
+    /// Makes a part's numbers present at their place until [`Self::release`]; `next` will be wanted after it.
+    ///
+    /// # Errors
+    /// Of a shared model, if memory does not suffice or another process is gone.
+    pub fn gather(&self, part: Part, next: Option<Part>) -> Result<(), LmError> {
+        self.spread.as_ref().map_or(Ok(()), |spread| spread.gather(part, next))
+    }
+
+    /// Says that a part is not needed for now.
+    ///
+    /// # Errors
+    /// Of a shared model, if another process is gone.
+    pub fn release(&self, part: Part) -> Result<(), LmError> {
+        self.spread.as_ref().map_or(Ok(()), |spread| spread.release(part))
+    }
+
+    /// Makes final norm and output projection present: [hidden] and [vocab, hidden]. `next` will be wanted after them.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn gather_head(&self, next: Option<Part>) -> Result<(Tensor, Tensor), LmError> {
+        let (c, vocab) = (self.spec.hidden_size, self.spec.vocab_size);
+        if self.spec.tie_word_embeddings {
+            self.gather(Part::Head, None)?;
+            self.gather(Part::Embedding, next)?;
+            return Ok((self.place(Part::Head), self.embedding()));
+        }
+        self.gather(Part::Head, next)?;
+        let both = self.place(Part::Head);
+        Ok((both.narrow(0, 0, c), both.narrow(0, c, vocab * c).view([vocab, c])))
+    }
+
+    /// Says that the head is not needed for now.
+    ///
+    /// # Errors
+    /// As [`Self::release`].
+    pub fn release_head(&self) -> Result<(), LmError> {
+        if self.spec.tie_word_embeddings {
+            self.release(Part::Embedding)?;
+        }
+        self.release(Part::Head)
     }
 
     /// Matrices from a normal distribution with deviation `std`, norms at 1, biases at 0 (as transformers initialises).
@@ -203,7 +292,12 @@ impl Params {
         &self.entries
     }
 
-    /// One named tensor, sharing storage.
+    /// The parts and where they stand in the buffer of the whole model.
+    pub fn parts(&self) -> &[Stretch] {
+        &self.parts
+    }
+
+    /// One named tensor of a model that is whole here, sharing storage.
     pub fn view(&self, entry: &Entry) -> Tensor {
         self.flat.narrow(0, entry.offset, entry.numel()).view(entry.shape.as_slice())
     }
@@ -213,28 +307,21 @@ impl Params {
         self.entries.iter().find(|e| e.name == name).map(|e| self.view(e))
     }
 
-    /// The token embedding, [vocab, hidden].
+    /// The token embedding, [vocab, hidden]; of a shared model it is not there before it is gathered.
     pub fn embedding(&self) -> Tensor {
-        self.view(&self.entries[0])
+        self.place(Part::Embedding).view([self.spec.vocab_size, self.spec.hidden_size])
     }
 
-    /// Final norm weight [hidden] and output projection [vocab, hidden] (the embedding, if tied).
-    pub fn head(&self) -> (Tensor, Tensor) {
-        let at = self.entries.iter().position(|e| e.part == Part::Head).expect("every layout ends with the head");
-        let projection = self.entries.get(at + 1).unwrap_or(&self.entries[0]);
-        (self.view(&self.entries[at]), self.view(projection))
-    }
-
-    /// The tensors of one layer, sharing storage.
+    /// The tensors of one layer, sharing storage; of a shared model they are not there before the layer is gathered.
     pub fn layer(&self, layer: usize) -> LayerWeights {
+        let numbers = self.place(Part::Layer(layer));
         let (c, i, d) = (self.spec.hidden_size, self.spec.intermediate_size, self.spec.head_dim);
         let (heads, kv) = (self.spec.num_attention_heads, self.spec.num_key_value_heads);
-        let first = self.entries.iter().find(|e| e.part == Part::Layer(layer));
-        let mut offset = first.expect("a layer of this model").offset;
+        let mut offset = 0;
         let mut take = |shape: &[i64]| {
             let numel: i64 = shape.iter().product();
             offset += numel;
-            self.flat.narrow(0, offset - numel, numel).view(shape)
+            numbers.narrow(0, offset - numel, numel).view(shape)
         };
         LayerWeights {
             qkv: take(&[(heads + 2 * kv) * d, c]),

@@ -232,10 +232,10 @@ impl ModelSpec {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn spec() -> ModelSpec {
+    pub(crate) fn spec() -> ModelSpec {
         ModelSpec {
             family: Family::Qwen3,
             vocab_size: 1000,

@@ -47,6 +47,21 @@ struct VarlenAttention : torch::autograd::Function<VarlenAttention> {
   }
 };
 
+// Whether libtorch's flash kernel for GPUs takes these, all sequences at once. (Not tried on a GPU yet: scripts/gpu-check.)
+bool for_flash(const Tensor& q) {
+  const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
+  return q.is_cuda() && half && q.size(2) % 8 == 0 && q.size(2) <= 256;
+}
+
+Tensor varlen_attention_flash(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& cu,
+                              double scale) {
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < cu.size(); ++s) longest = std::max(longest, cu[s + 1] - cu[s]);
+  const Tensor ends = at::tensor(cu, at::kInt).to(q.device(), /*non_blocking=*/true);
+  return std::get<0>(at::_flash_attention_forward(q, k, v, ends, ends, longest, longest, /*dropout_p=*/0.0,
+                                                  /*is_causal=*/true, /*return_debug_mask=*/false, scale));
+}
+
 // By operations every device has. prefix_of is empty where no segment continues another.
 Tensor varlen_attention_plain(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& cu,
                               const std::vector<int64_t>& prefix_of, double scale) {
@@ -91,7 +106,9 @@ int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int 
                         double scale, Tensor** result) {
   return xplore::guarded([&] {
     const auto bounds = numbers(cu, n_cu), prefixes = numbers(prefix_of, n_cu - 1);
-    if (!q->device().is_cpu())
+    if (!prefix_of && for_flash(*q))
+      *result = new Tensor(varlen_attention_flash(q->contiguous(), k->contiguous(), v->contiguous(), bounds, scale));
+    else if (!q->device().is_cpu())
       *result = new Tensor(varlen_attention_plain(*q, *k, *v, bounds, prefixes, scale));
     else if (prefix_of)
       *result = new Tensor(xplore::prefix_attention(*q, *k, *v, bounds, prefixes, scale));

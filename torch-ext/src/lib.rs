@@ -10,6 +10,7 @@ mod memory;
 mod ops;
 mod paged;
 mod paged_layers;
+mod process_group;
 mod runtime;
 mod threads;
 
@@ -22,6 +23,7 @@ pub use ops::{
 };
 pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
 pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};
+pub use process_group::{Engine, ProcessGroup, Store, Work, release_memory, restore_memory};
 pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use configs::checkpoint::{Best, CheckpointConfig};
+use dist::World;
 
 use crate::TrainError;
 use crate::run::STOP;
@@ -14,6 +15,7 @@ const BEST: &str = "best";
 /// The folder of a run's checkpoints.
 #[derive(Debug)]
 pub struct Checkpoints<'a> {
+    world: World,
     folder: Option<PathBuf>,
     config: &'a CheckpointConfig,
     best: Option<f64>,
@@ -31,9 +33,10 @@ pub struct Keeping<'a> {
 }
 
 impl<'a> Checkpoints<'a> {
-    /// Checkpoints in `folder`; none are written if it is absent. `best` is the best number so far.
-    pub fn new(folder: Option<PathBuf>, config: &'a CheckpointConfig, best: Option<f64>) -> Self {
-        Self { folder, config, best }
+    /// Checkpoints in `folder`; none are written if it is absent. `best` is the best number so far. All ranks of `world` must
+    /// make the same calls.
+    pub fn new(world: World, folder: Option<PathBuf>, config: &'a CheckpointConfig, best: Option<f64>) -> Self {
+        Self { world, folder, config, best }
     }
 
     /// Writes a checkpoint by `save` where one is due, removes those that are not to be kept, and ends the run if the user
@@ -46,7 +49,10 @@ impl<'a> Checkpoints<'a> {
         done: Keeping<'_>,
         save: impl FnOnce(&Path, Option<f64>) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        let stop = STOP.load(Ordering::Relaxed) && !done.last;
+        // A signal reaches the ranks at different moments: they stop after the same step.
+        let mut asked = [f64::from(u8::from(STOP.load(Ordering::Relaxed)))];
+        self.world.everyone().largest("whether to stop", &mut asked)?;
+        let stop = asked[0] > 0.0 && !done.last;
         let step = done.step;
         let Some(folder) = self.folder.clone() else {
             return if stop { Err(TrainError::Interrupted { step, checkpoint: None }) } else { Ok(()) };
@@ -58,10 +64,12 @@ impl<'a> Checkpoints<'a> {
         if due {
             std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "make this folder", &e))?;
             save(&path, self.best)?;
-            if improved {
+            if improved && self.world.leads() {
                 point(&folder, &name(step))?;
             }
-            self.remove_old(&folder)?;
+            if self.world.leads() {
+                self.remove_old(&folder)?;
+            }
         }
         if stop { Err(TrainError::Interrupted { step, checkpoint: Some(path) }) } else { Ok(()) }
     }
@@ -146,7 +154,7 @@ mod tests {
     fn left(config: &CheckpointConfig) -> (Vec<u64>, Option<PathBuf>) {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("checkpoints");
-        let mut checkpoints = Checkpoints::new(Some(folder.clone()), config, None);
+        let mut checkpoints = Checkpoints::new(World::alone(), Some(folder.clone()), config, None);
         for step in 1..=10 {
             let numbers = [("validation/loss".to_owned(), (step as f64 - 3.0).abs())];
             let done = Keeping { step, last: step == 10, numbers: &numbers };

@@ -29,6 +29,9 @@ pub enum TrainError {
     /// The credit across stages.
     #[error(transparent)]
     Credit(#[from] rewards::CreditError),
+    /// The ranks of the job.
+    #[error(transparent)]
+    Ranks(#[from] dist::DistError),
     /// A file of the run.
     #[error("{}: {message}", path.display())]
     File {

@@ -6,6 +6,7 @@
 //! - [`run`], [`tensorboard`]: the folder of a run and its metrics.
 //! - [`checkpoints`], [`resume`]: which checkpoints are kept, and how a run goes on from one.
 //! - [`flops`], [`memory`]: what a step costs.
+//! - [`parallel`]: several processes.
 //! - [`sft`]: rows → loss → steps.
 //! - [`rl`]: roll out, judge, credit, advantages, update.
 
@@ -14,6 +15,8 @@ pub mod error;
 pub mod flops;
 pub mod memory;
 pub mod optimizer;
+mod optimizer_file;
+pub mod parallel;
 pub mod resume;
 pub mod rl;
 pub mod run;
@@ -23,4 +26,5 @@ pub mod tensorboard;
 pub mod trainee;
 
 pub use error::TrainError;
+pub use parallel::Team;
 pub use run::{Output, Run};

@@ -3,9 +3,10 @@
 use configs::lora::LoraConfig;
 use configs::model::Dtype;
 use configs::optimizer::StateDtype;
+use configs::{ParallelConfig, Sharding};
 use lm::ModelSpec;
 use lm::adapter::numbers_of;
-use lm::params::layout;
+use lm::params::{layout, parts};
 
 /// The program and its libraries before a model is there.
 const PROGRAM: f64 = 0.14e9;
@@ -25,6 +26,25 @@ pub fn peak_gib() -> Option<f64> {
     Some(peak_bytes()? as f64 / f64::from(1 << 30))
 }
 
+/// Memory of the machine that ranks of a device share, bytes: of a GPU its own, of the CPU all there is. `None` where it
+/// cannot be told.
+pub fn room(device: configs::Device) -> Option<(f64, bool)> {
+    if device != configs::Device::Cpu
+        && let Some(mib) = first_number("nvidia-smi", &["--query-gpu=memory.total", "--format=csv,noheader,nounits"])
+    {
+        return Some((mib * 1024.0 * 1024.0, true));
+    }
+    let status = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kib * 1024.0, false))
+}
+
+fn first_number(program: &str, arguments: &[&str]) -> Option<f64> {
+    let output = std::process::Command::new(program).args(arguments).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.lines().next()?.trim().parse().ok()
+}
+
 /// What decides how much memory a run takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs<'a> {
@@ -42,6 +62,33 @@ pub struct Needs<'a> {
     pub tokens: usize,
     /// Trained tokens of a pass, at most.
     pub trained: usize,
+    /// Several ranks.
+    pub ranks: Ranks,
+}
+
+/// How many ranks hold a model together, and what each of them holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranks {
+    /// What each holds.
+    pub sharding: Sharding,
+    /// Ranks that share.
+    pub shards: usize,
+}
+
+impl Ranks {
+    /// `ranks` ranks that train as configured.
+    pub fn new(config: &ParallelConfig, ranks: usize) -> Self {
+        let shards = if config.shard_within == 0 { ranks } else { config.shard_within.min(ranks) };
+        Self { sharding: config.sharding, shards }
+    }
+
+    fn share(self, least: Sharding) -> f64 {
+        let shared = match least {
+            Sharding::Full => self.sharding == Sharding::Full,
+            _ => self.sharding != Sharding::Replicate,
+        };
+        if shared { self.shards as f64 } else { 1.0 }
+    }
 }
 
 /// Bytes that a run will hold.
@@ -55,8 +102,10 @@ pub struct Estimate {
     pub optimizer: f64,
     /// What the layers keep for the way back.
     pub activations: f64,
-    /// Logits of a chunk, and what one layer's way back holds at once.
+    /// Logits of a chunk, and what one layer's way back holds at once; parts that have come together for their use.
     pub passing: f64,
+    /// The whole weights, where they come together to generate.
+    pub whole: f64,
 }
 
 impl Estimate {
@@ -95,6 +144,18 @@ pub fn estimate(needs: &Needs<'_>) -> Estimate {
             (parameters * width + trained * 4.0, trained * 4.0, trained * 8.0)
         }
     };
+    let adapters = needs.lora.is_some();
+    let of_weights = needs.ranks.share(Sharding::Full);
+    let of_state = if adapters { 1.0 } else { needs.ranks.share(Sharding::Optimizer) };
+    let beside = if adapters { weights - parameters * width } else { 0.0 };
+    let whole = if of_weights > 1.0 { parameters * width } else { 0.0 };
+    // The largest part and two others: those of the layer at work and its neighbour, beside an embedding that waits.
+    let mut parts: Vec<f64> = parts(&layout(spec)).iter().map(|part| part.numel as f64).collect();
+    parts.sort_by(|a, b| b.total_cmp(a));
+    let three: f64 = parts.iter().take(3).sum();
+    let here = if of_weights > 1.0 { three * width } else { 0.0 } + if of_state > 1.0 { three * state } else { 0.0 };
+    let weights = parameters * width / of_weights + beside;
+    let (gradients, optimizer) = (gradients / of_state, optimizer / of_state);
     let tokens = needs.tokens as f64;
     let (hidden, inner) = (spec.hidden_size as f64, spec.intermediate_size as f64);
     let again = match needs.recompute_every {
@@ -111,7 +172,8 @@ pub fn estimate(needs: &Needs<'_>) -> Estimate {
     // Gradients of the MLP's inner numbers, in fp32 where bf16 is widened, and of the residual stream.
     let backward = tokens * (6.0 * inner * 4.0 + 4.0 * hidden * width);
     let pieces = if needs.dtype == Dtype::Fp32 { 0.0 } else { PIECES };
-    Estimate { weights, gradients, optimizer, activations, passing: rerun + head.max(backward) + pieces }
+    let passing = rerun + head.max(backward) + pieces + here;
+    Estimate { weights, gradients, optimizer, activations, passing, whole }
 }
 
 /// What a layer keeps of a token.
@@ -134,4 +196,44 @@ fn layer_bytes(needs: &Needs<'_>, width: f64) -> f64 {
     let masks = if lora.dropout > 0.0 { 8.0 * lora.targets.iter().map(per_target).sum::<f64>() } else { 0.0 };
     let products = if lora.dora { 12.0 * (all + 2.0 * inner + 2.0 * hidden) } else { 0.0 };
     always * width + of_heads + wide + masks + products
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of docs/scaling.md: Qwen3-8B in bf16 with fp32 state, GB a rank.
+    #[test]
+    fn each_sharding_divides_what_it_says() {
+        let config = serde_json::json!({
+            "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
+            "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+            "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": false,
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let spec = ModelSpec::load(folder.path()).unwrap();
+        let held = |sharding, shards| {
+            let needs = Needs {
+                spec: &spec,
+                dtype: Dtype::Bf16,
+                state: StateDtype::Fp32,
+                lora: None,
+                recompute_every: 1,
+                tokens: 16384,
+                trained: 16384,
+                ranks: Ranks { sharding, shards },
+            };
+            let e = estimate(&needs);
+            ((e.weights + e.gradients + e.optimizer) / 1e9, e.whole / 1e9)
+        };
+        let near = |(held, whole): (f64, f64), expected: (f64, f64)| {
+            assert!((held - expected.0).abs() < 0.5 && (whole - expected.1).abs() < 0.5, "{held} {whole}");
+        };
+        near(held(Sharding::Replicate, 8), (147.4, 0.0));
+        near(held(Sharding::Optimizer, 8), (32.8, 0.0));
+        near(held(Sharding::Optimizer, 64), (18.4, 0.0));
+        near(held(Sharding::Full, 8), (18.4, 16.4));
+        near(held(Sharding::Full, 64), (2.3, 16.4));
+    }
 }

@@ -8,11 +8,13 @@ use torch_ext::AdamW;
 
 use crate::TrainError;
 
-/// A stretch of a flat buffer with one rule for weight decay.
+/// A stretch of weights with one rule for weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// First number.
-    pub offset: i64,
+    /// Its first number among the weights.
+    pub weights: i64,
+    /// Its first number among gradients, moments and master weights.
+    pub state: i64,
     /// Numbers.
     pub length: i64,
     /// Whether weight decay applies.
@@ -65,22 +67,37 @@ pub fn stretches(params: &Params, no_decay: &[ParameterKind]) -> Vec<Stretch> {
         let decays = kind.is_none_or(|kind| !no_decay.contains(&kind));
         match found.last_mut() {
             Some(last) if last.decays == decays => last.length += entry.numel(),
-            _ => found.push(Stretch { offset: entry.offset, length: entry.numel(), decays }),
+            _ => found.push(Stretch { weights: entry.offset, state: entry.offset, length: entry.numel(), decays }),
         }
     }
     found
 }
 
 impl Optimizer {
-    /// Fresh state for `weights`.
+    /// Fresh state for those of `weights` that `stretches` name, `length` numbers with the gaps between them.
     ///
     /// # Errors
     /// If memory does not suffice.
-    pub fn new(weights: &Tensor, stretches: Vec<Stretch>, config: OptimizerConfig) -> Result<Self, TrainError> {
+    pub fn new(
+        weights: &Tensor,
+        stretches: Vec<Stretch>,
+        length: i64,
+        config: OptimizerConfig,
+    ) -> Result<Self, TrainError> {
         let kind = state_kind(&config, weights.kind());
-        let zeros = || Tensor::f_zeros(weights.size(), (kind, weights.device()));
-        let master = (kind != weights.kind()).then(|| weights.f_to_kind(kind)).transpose()?;
+        let zeros = || Tensor::f_zeros([length], (kind, weights.device()));
+        let master = (kind != weights.kind()).then(zeros).transpose()?;
+        if let Some(master) = &master {
+            for Stretch { weights: from, state, length, .. } in &stretches {
+                tch::no_grad(|| master.narrow(0, *state, *length).copy_(&weights.narrow(0, *from, *length)));
+            }
+        }
         Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, skips_in_a_row: 0, stretches, config })
+    }
+
+    /// Bytes of its tensors.
+    pub fn bytes(&self) -> usize {
+        self.numbers().iter().map(|(_, t)| t.numel() * t.kind().elt_size_in_bytes()).sum()
     }
 
     /// Its tensors by name, sharing storage.
@@ -89,18 +106,20 @@ impl Optimizer {
         moments.into_iter().chain(self.master.iter().map(|master| ("master", master))).collect()
     }
 
-    /// Applies the accumulated gradients to `weights` and clears them. A gradient that is not finite changes nothing.
+    /// Applies the accumulated gradients to `weights` and clears them. A gradient that is not finite changes nothing. `total`
+    /// makes the sum of squares over all ranks' gradients out of that of `grads`.
     ///
     /// # Errors
-    /// If libtorch fails, and [`TrainError::Diverged`] if that happened `most_skips` times in a row.
+    /// If libtorch or `total` fails, and [`TrainError::Diverged`] if that happened `most_skips` times in a row.
     pub fn update(
         &mut self,
         weights: &mut Tensor,
         grads: &mut Tensor,
         progress: Progress,
+        total: impl FnOnce(f64) -> Result<f64, TrainError>,
     ) -> Result<Update, TrainError> {
         let lr = self.config.lr * lr_factor(&self.config, progress);
-        let grad_norm = torch_ext::sum_of_squares(grads)?.sqrt();
+        let grad_norm = total(torch_ext::sum_of_squares(grads)?)?.sqrt();
         let skipped = !grad_norm.is_finite();
         self.skips_in_a_row = if skipped { self.skips_in_a_row + 1 } else { 0 };
         if self.skips_in_a_row >= self.config.most_skips {
@@ -126,9 +145,10 @@ impl Optimizer {
     fn step(&mut self, weights: &mut Tensor, grads: &Tensor, lr: f64) -> Result<(), TrainError> {
         self.updates += 1;
         let c = &self.config;
-        let target = self.master.as_ref().unwrap_or(weights);
         for stretch in &self.stretches {
-            let part = |t: &Tensor| t.narrow(0, stretch.offset, stretch.length);
+            let part = |t: &Tensor| t.narrow(0, stretch.state, stretch.length);
+            let own = weights.narrow(0, stretch.weights, stretch.length);
+            let mut target = self.master.as_ref().map_or_else(|| own.shallow_clone(), part);
             let hyper = AdamW {
                 lr,
                 betas: (c.betas[0], c.betas[1]),
@@ -136,10 +156,10 @@ impl Optimizer {
                 weight_decay: if stretch.decays { c.weight_decay } else { 0.0 },
             };
             let (mut m, mut v) = (part(&self.moments.0), part(&self.moments.1));
-            torch_ext::adamw_step(&mut part(target), &part(grads), (&mut m, &mut v), self.updates, hyper)?;
-        }
-        if let Some(master) = &self.master {
-            weights.copy_(master);
+            torch_ext::adamw_step(&mut target, &part(grads), (&mut m, &mut v), self.updates, hyper)?;
+            if self.master.is_some() {
+                own.shallow_clone().copy_(&target);
+            }
         }
         Ok(())
     }
@@ -192,7 +212,7 @@ mod tests {
     fn update(optimizer: &mut Optimizer, weights: &mut Tensor, grad: f64) -> Update {
         let mut grads =
             Tensor::full(weights.size(), grad, (state_kind(&optimizer.config, weights.kind()), Device::Cpu));
-        optimizer.update(weights, &mut grads, Progress { done: 0, total: 1 }).unwrap()
+        optimizer.update(weights, &mut grads, Progress { done: 0, total: 1 }, Ok).unwrap()
     }
 
     fn constant(config: OptimizerConfig) -> OptimizerConfig {
@@ -205,8 +225,8 @@ mod tests {
         let run = |state: StateDtype| {
             let config = constant(OptimizerConfig { lr: 1e-4, state, ..OptimizerConfig::default() });
             let mut weights = Tensor::ones([8], (Kind::BFloat16, Device::Cpu));
-            let whole = vec![Stretch { offset: 0, length: 8, decays: true }];
-            let mut optimizer = Optimizer::new(&weights, whole, config).unwrap();
+            let whole = vec![Stretch { weights: 0, state: 0, length: 8, decays: true }];
+            let mut optimizer = Optimizer::new(&weights, whole, 8, config).unwrap();
             for _ in 0..100 {
                 update(&mut optimizer, &mut weights, 1.0);
             }
@@ -241,8 +261,8 @@ mod tests {
     fn too_many_gradients_that_are_not_finite_end_the_run() {
         let config = constant(OptimizerConfig { most_skips: 3, ..OptimizerConfig::default() });
         let mut weights = Tensor::ones([4], (Kind::Float, Device::Cpu));
-        let whole = vec![Stretch { offset: 0, length: 4, decays: true }];
-        let mut optimizer = Optimizer::new(&weights, whole, config).unwrap();
+        let whole = vec![Stretch { weights: 0, state: 0, length: 4, decays: true }];
+        let mut optimizer = Optimizer::new(&weights, whole, 4, config).unwrap();
         for grad in [f64::NAN, f64::INFINITY, 1.0, f64::NAN, f64::NAN] {
             let before = weights.copy();
             let done = update(&mut optimizer, &mut weights, grad);
@@ -251,7 +271,8 @@ mod tests {
         }
         assert_eq!(optimizer.updates, 1);
         let mut grads = Tensor::full([4], f64::NAN, (Kind::Float, Device::Cpu));
-        let ended = optimizer.update(&mut weights, &mut grads, Progress { done: 5, total: 9 }).unwrap_err().to_string();
+        let ended =
+            optimizer.update(&mut weights, &mut grads, Progress { done: 5, total: 9 }, Ok).unwrap_err().to_string();
         assert!(ended.contains("3 times in a row") && ended.contains("up to step 6"), "{ended}");
     }
 

@@ -3,21 +3,17 @@
 //! All draws are functions of seeds and the step, so the step, the optimizer's numbers and the best measurement are
 //! enough.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use lm::LmError;
-use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
 use crate::optimizer::Optimizer;
+use crate::optimizer_file;
 use crate::trainee::Trainee;
 
 const FOLDER: &str = "trainer";
-const NUMBERS: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
 /// How far a run is.
@@ -41,37 +37,36 @@ struct State {
 }
 
 /// Writes the state into a checkpoint's folder; without an optimizer the run cannot go on from it, and the file says so.
+/// Ranks that hold shares of the optimizer's numbers each write theirs.
 ///
 /// # Errors
 /// [`LmError::Write`] if it cannot be written.
-pub fn write(checkpoint: &Path, optimizer: Option<&Optimizer>, reached: Reached) -> Result<(), LmError> {
+pub fn write(
+    checkpoint: &Path,
+    trainee: &Trainee,
+    optimizer: Option<&Optimizer>,
+    reached: Reached,
+) -> Result<(), LmError> {
     let folder = checkpoint.join(FOLDER);
     let at = |path: &Path, e: String| LmError::Write { path: path.into(), message: e };
     std::fs::create_dir_all(&folder).map_err(|e| at(&folder, e.to_string()))?;
-    let updates = optimizer.map_or(0, |o| o.updates);
-    let state = State { format: 1, reached, updates, optimizer: optimizer.is_some() };
-    let path = folder.join(STATE);
-    let text = serde_json::to_string_pretty(&state).map_err(|e| at(&path, e.to_string()))?;
-    std::fs::write(&path, text + "\n").map_err(|e| at(&path, e.to_string()))?;
-    let Some(optimizer) = optimizer else { return Ok(()) };
-    let path = folder.join(NUMBERS);
-    let tensors: Vec<(&str, Tensor)> =
-        optimizer.numbers().into_iter().map(|(name, t)| (name, t.to_device(Device::Cpu))).collect();
-    let mut views = BTreeMap::new();
-    for (name, t) in &tensors {
-        let view = TensorView::new(stored(t.kind()), vec![t.numel()], torch_ext::bytes(t)?);
-        views.insert(*name, view.map_err(|e| at(&path, e.to_string()))?);
+    let team = &trainee.team;
+    if team.world.leads() {
+        let updates = optimizer.map_or(0, |o| o.updates);
+        let state = State { format: 1, reached, updates, optimizer: optimizer.is_some() };
+        let path = folder.join(STATE);
+        let text = serde_json::to_string_pretty(&state).map_err(|e| at(&path, e.to_string()))?;
+        std::fs::write(&path, text + "\n").map_err(|e| at(&path, e.to_string()))?;
     }
-    safetensors::serialize_to_file(views, None, &path).map_err(|e| at(&path, e.to_string()))?;
-    let sync = std::fs::File::open(&path).and_then(|f| f.sync_all());
-    sync.map_err(|e| at(&path, e.to_string()))
-}
-
-fn stored(kind: Kind) -> safetensors::Dtype {
-    match kind {
-        Kind::BFloat16 => safetensors::Dtype::BF16,
-        Kind::Half => safetensors::Dtype::F16,
-        _ => safetensors::Dtype::F32,
+    let Some(optimizer) = optimizer else { return Ok(()) };
+    match trainee.own_numbers() {
+        None if team.world.leads() => optimizer_file::write(&folder.join(optimizer_file::WHOLE), optimizer, None),
+        // Of replicas of a share, the first writes.
+        Some(own) if team.replicas.rank() == 0 => {
+            let name = optimizer_file::share(team.shards.rank(), team.shards.size());
+            optimizer_file::write(&folder.join(name), optimizer, Some(&own))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -105,24 +100,7 @@ pub fn restore(checkpoint: &Path, trainee: &mut Trainee, optimizer: &mut Optimiz
         ));
     }
     trainee.restore(checkpoint)?;
-    let path = checkpoint.join(FOLDER).join(NUMBERS);
-    let bytes = std::fs::read(&path).map_err(|e| at(&path, e.to_string()))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(&path, e.to_string()))?;
-    let places = optimizer.numbers();
-    if tensors.len() != places.len() {
-        return Err(at(&path, "optimizer.state was another in the run that wrote this".into()));
-    }
-    for (name, place) in places {
-        let stored_as = tensors.tensor(name).map_err(|e| at(&path, e.to_string()))?;
-        if stored_as.dtype() != stored(place.kind()) || stored_as.shape() != [place.numel()] {
-            return Err(at(
-                &path,
-                format!("`{name}` has another size or format than this run's; was it another model?"),
-            ));
-        }
-        let value = Tensor::f_from_data_size(stored_as.data(), &place.size(), place.kind())?;
-        tch::no_grad(|| place.shallow_clone().copy_(&value));
-    }
+    optimizer_file::read(&checkpoint.join(FOLDER), trainee.own_numbers(), optimizer)?;
     optimizer.updates = state.updates;
     Ok(state.reached)
 }

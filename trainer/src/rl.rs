@@ -41,6 +41,7 @@ use self::rollout::{Group, Rollouts};
 use self::update::MiniBatch;
 use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::Optimizer;
+use crate::parallel::held::Held;
 use crate::resume::{self, Reached};
 use crate::trainee::Trainee;
 use crate::{Output, TrainError};
@@ -77,17 +78,19 @@ pub fn train(
     // The reference is the policy at the run's start, so it is taken before a checkpoint is.
     let reference = Reference::new(trainee, config)?;
     let optimizer = trainee.optimizer(&config.optimizer)?;
+    Held::write(&trainee.team, output.run, Held::now(trainee, &optimizer))?;
     let mut tuning = Tuning { rollouts, people, reference, optimizer, steps, peak_flops };
     let reached = match &from {
         Some(folder) => tuning.restore(trainee, folder)?,
         None => Reached::default(),
     };
-    let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), &config.checkpoint, reached.best);
+    let mut checkpoints =
+        Checkpoints::new(trainee.team.world.clone(), output.checkpoints.clone(), &config.checkpoint, reached.best);
     if reached.step == 0
         && config.validation.at_start
         && let Some(measure) = &mut measure
     {
-        output.step(0, steps, trainee.as_one(|model| measure(model))?)?;
+        output.step(0, steps, trainee.measured_by(measure)?)?;
     }
     for step in reached.step..steps {
         let done = tuning.step(trainee, step)?;
@@ -97,17 +100,23 @@ pub fn train(
             && ((step + 1).is_multiple_of(every) || step + 1 == steps)
             && let Some(measure) = &mut measure
         {
-            numbers.extend(trainee.as_one(|model| measure(model))?);
+            numbers.extend(trainee.measured_by(measure)?);
         }
         output.step(step + 1, steps, numbers.clone())?;
-        if config.log.rollouts_every > 0 && (step + 1).is_multiple_of(config.log.rollouts_every as u64) {
+        if output.run.writes()
+            && config.log.rollouts_every > 0
+            && (step + 1).is_multiple_of(config.log.rollouts_every as u64)
+        {
             tuning.write(trainee, step + 1, done.groups, &done.credited, done.updates, output)?;
         }
         let keeping = Keeping { step: step + 1, last: step + 1 == steps, numbers: &numbers };
         checkpoints.after(keeping, |folder, best| {
             let state = config.checkpoint.state.then_some(&tuning.optimizer);
             trainee.save(folder, |inside| {
-                resume::write(inside, state, Reached { step: step + 1, best })?;
+                resume::write(inside, trainee, state, Reached { step: step + 1, best })?;
+                if !trainee.team.world.leads() {
+                    return Ok(());
+                }
                 let written = tuning.people.write(inside);
                 written.map_err(|e| lm::LmError::Write { path: inside.into(), message: e.to_string() })
             })
@@ -191,8 +200,9 @@ impl Tuning<'_> {
         let mut live = 0;
         for round in 0..rounds {
             let next = self.people.next((wanted - live).div_ceil(per_person), (step, round));
-            let mut more =
-                trainee.as_one(|model| self.rollouts.roll_out(model, &next, (step, people), &mut costs.spent))?;
+            let mut more = trainee.as_one(|model| {
+                self.rollouts.roll_out((model, &trainee.team), &next, (step, people), &mut costs.spent)
+            })?;
             for parent in more.iter_mut().filter_map(|g| g.parent.as_mut()) {
                 parent.group += groups.len();
             }

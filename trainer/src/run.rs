@@ -15,7 +15,8 @@ use crate::tensorboard::Board;
 #[derive(Debug)]
 pub struct Run {
     folder: PathBuf,
-    metrics: File,
+    /// Absent where another rank writes.
+    metrics: Option<File>,
     before: String,
     board: Option<Board>,
 }
@@ -53,7 +54,7 @@ impl Run {
         let before = if path.is_file() { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         let metrics = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
         let metrics = metrics.map_err(|e| cannot(&path, "write", &e))?;
-        Ok(Self { folder: folder.into(), metrics, before, board: None })
+        Ok(Self { folder: folder.into(), metrics: Some(metrics), before, board: None })
     }
 
     /// Opens a run's folder again: what metrics.jsonl says of steps up to `step` stays, what came after goes.
@@ -71,7 +72,17 @@ impl Run {
         let config = folder.join("config.toml");
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
         let metrics = OpenOptions::new().append(true).open(&path).map_err(|e| cannot(&path, "write", &e))?;
-        Ok(Self { folder: folder.into(), metrics, before: String::new(), board: None })
+        Ok(Self { folder: folder.into(), metrics: Some(metrics), before: String::new(), board: None })
+    }
+
+    /// The folder as a rank sees it that writes nothing there itself.
+    pub fn written_elsewhere(folder: &Path) -> Self {
+        Self { folder: folder.into(), metrics: None, before: String::new(), board: None }
+    }
+
+    /// Whether this process writes the run's files.
+    pub fn writes(&self) -> bool {
+        self.metrics.is_some()
     }
 
     /// Writes each step's numbers for TensorBoard too.
@@ -90,7 +101,8 @@ impl Run {
     pub fn keep(&mut self, phase: &str) -> Result<(), TrainError> {
         let kept = lines_of(&self.before, |metrics| metrics.get("phase").and_then(Json::as_str) == Some(phase));
         let path = self.folder.join("metrics.jsonl");
-        self.metrics.write_all(kept.as_bytes()).map_err(|e| cannot(&path, "write", &e))
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        metrics.write_all(kept.as_bytes()).map_err(|e| cannot(&path, "write", &e))
     }
 
     /// The folder.
@@ -101,7 +113,8 @@ impl Run {
     fn log(&mut self, metrics: &Metrics) -> Result<(), TrainError> {
         let line = Json::Object(metrics.clone()).to_string() + "\n";
         let path = self.folder.join("metrics.jsonl");
-        self.metrics.write_all(line.as_bytes()).map_err(|e| cannot(&path, "write", &e))?;
+        let Some(file) = &mut self.metrics else { return Ok(()) };
+        file.write_all(line.as_bytes()).map_err(|e| cannot(&path, "write", &e))?;
         self.board.as_mut().map_or(Ok(()), |board| board.write(metrics))
     }
 }
@@ -143,7 +156,9 @@ impl Output<'_> {
             metrics.insert(key.into(), serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number));
         }
         self.run.log(&metrics)?;
-        (self.progress)(step, steps, &metrics);
+        if self.run.writes() {
+            (self.progress)(step, steps, &metrics);
+        }
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use lm::LocalModel;
 
 use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::{Optimizer, Progress};
+use crate::parallel::held::Held;
 use crate::resume::{self, Reached};
 use crate::trainee::Trainee;
 use crate::{Output, TrainError};
@@ -56,12 +57,14 @@ pub fn train(
 ) -> Result<(), TrainError> {
     let mut plan = corpus::plan(&corpus.train, settings.train);
     let mut optimizer = trainee.optimizer(settings.optimizer)?;
+    Held::write(&trainee.team, output.run, Held::now(trainee, &optimizer))?;
     let reached = match &from {
         Some(folder) => resume::restore(folder, trainee, &mut optimizer)?,
         None => Reached::default(),
     };
     let mut run = Fitting { corpus, settings, steps: plan.steps(), clock: progress::Clock::new() };
-    let mut checkpoints = Checkpoints::new(output.checkpoints.clone(), settings.checkpoint, reached.best);
+    let mut checkpoints =
+        Checkpoints::new(trainee.team.world.clone(), output.checkpoints.clone(), settings.checkpoint, reached.best);
     if reached.step == 0 && settings.validation.at_start {
         let numbers = run.measured(trainee, measure.as_deref_mut())?;
         output.step(0, run.steps, numbers)?;
@@ -76,7 +79,7 @@ pub fn train(
         checkpoints.after(keeping, |folder, best| {
             let reached = Reached { step: step + 1, best };
             let state = settings.checkpoint.state.then_some(&optimizer);
-            trainee.save(folder, |inside| resume::write(inside, state, reached))
+            trainee.save(folder, |inside| resume::write(inside, trainee, state, reached))
         })?;
     }
     Ok(())
@@ -106,6 +109,7 @@ impl Fitting<'_> {
         let how = pass::How::new(self.settings.train, self.settings.seed, step);
         let (loss, shape) = pass::accumulate(trainee, &rows, how)?;
         let update = trainee.update(optimizer, Progress { done: step, total: self.steps })?;
+        trainee.team.same_step(step + 1, &[loss, update.grad_norm])?;
         let done = progress::Done { step: step + 1, steps: self.steps, loss, update, shape };
         let spec = trainee.model.decoder.spec();
         let epoch = plan.epochs_after(step + 1);
@@ -125,7 +129,7 @@ impl Fitting<'_> {
             numbers.push(("validation/loss".into(), loss));
         }
         if let Some(measure) = measure {
-            numbers.extend(trainee.as_one(|model| measure(model))?);
+            numbers.extend(trainee.measured_by(measure)?);
         }
         Ok(numbers)
     }

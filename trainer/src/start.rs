@@ -3,25 +3,48 @@
 use std::path::{Path, PathBuf};
 
 use chat::tokenizer::Tokenizer;
+use configs::ParallelConfig;
 use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 use configs::sft::SftData;
 use dist::Place;
 use lm::generate::Limits;
 use lm::{Decoder, LocalModel, ModelSpec, Params, Rope, adapter_files};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
-use crate::TrainError;
+use crate::{Team, TrainError};
 
 /// Settles what is set once for the process: CPU threads (0: all cores) and the allocator.
 ///
 /// # Errors
 /// [`TrainError::Environment`] if this process was started as one of several.
 pub fn prepare_process(threads: usize) -> Result<(), TrainError> {
-    Place::from_environment().and_then(Place::alone).map_err(|e| TrainError::Environment(e.to_string()))?;
+    place().and_then(|place| place.only().map_err(|e| TrainError::Environment(e.to_string())))?;
+    prepare(threads, 1);
+    Ok(())
+}
+
+fn place() -> Result<Place, TrainError> {
+    Place::from_environment().map_err(|e| TrainError::Environment(e.to_string()))
+}
+
+/// Settles the same for a process that may be one of several, and meets the others. Of all cores (`threads` = 0) each rank of
+/// a machine takes its share.
+///
+/// # Errors
+/// [`TrainError::Environment`] if the environment does not say clearly who is who; [`TrainError::Ranks`] if the others do not
+/// come.
+pub fn prepare_rank(threads: usize, wanted: Wanted, parallel: &ParallelConfig) -> Result<Team, TrainError> {
+    let place = place()?;
+    prepare(threads, place.local_world_size);
+    dist::launch::follow_launcher();
+    Team::join(&place, device(wanted)?, parallel)
+}
+
+fn prepare(threads: usize, processes: usize) {
     torch_ext::keep_memory();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tch::set_num_threads(i32::try_from(if threads == 0 { cores } else { threads }).unwrap_or(1));
-    Ok(())
+    let threads = if threads == 0 { (cores / processes).max(1) } else { threads };
+    tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
 }
 
 /// The device a config asks for.
@@ -36,7 +59,7 @@ pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
         Wanted::Auto | Wanted::Cuda => {
             let loaded = torch_ext::load_cuda();
             match (loaded, tch::Cuda::is_available()) {
-                (Ok(()), true) => Ok(Device::Cuda(0)),
+                (Ok(()), true) => Ok(Device::Cuda(place()?.local_rank)),
                 (loaded, _) if wanted == Wanted::Cuda => Err(TrainError::Environment(format!(
                     "device = \"cuda\" is asked for, but {}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup \
                      on a machine with an NVIDIA driver",
@@ -98,12 +121,35 @@ pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
             model = LocalModel::new(&source.path, model.decoder, Tokenizer::load(&adapter)?)?;
         }
     }
-    model.limits = Limits {
+    model.limits = limits(source);
+    Ok(model)
+}
+
+fn limits(source: &ModelSource) -> Limits {
+    Limits {
         max_rows: source.max_rows,
         step_tokens: source.step_tokens,
         cache_bytes: (source.cache_gib * f64::from(1 << 30)) as usize,
         ..Limits::default()
-    };
+    }
+}
+
+/// The same for ranks of which each may hold a share: then only that is read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_in_team(source: &ModelSource, team: &Team) -> Result<LocalModel, TrainError> {
+    let located = locate(&source.path)?;
+    if !team.spreads_weights() || located.adapter.is_some() {
+        return load(source)?.with_decoder(|whole| team.take_share(whole));
+    }
+    let spec = ModelSpec::load(&located.folder)?;
+    let shards = team.shards_of(&spec);
+    let share = Tensor::f_zeros([shards.length() as i64], (kind(source.dtype), device(source.device)?))?;
+    team.load_share(&located.folder, &share)?;
+    let decoder = team.shared(&spec, shards, share)?;
+    let mut model = LocalModel::new(&source.path, decoder, Tokenizer::load(&located.folder)?)?;
+    model.limits = limits(source);
     Ok(model)
 }
 

@@ -2,26 +2,39 @@
 
 use std::path::Path;
 
+use configs::Sharding;
 use configs::lora::LoraConfig;
 use configs::optimizer::OptimizerConfig;
 use lm::{AdapterSpec, Adapters, Decoder, Dropout, LmError, LocalModel, Params, Trained, adapter_files, checkpoint};
 use tch::Tensor;
 
-use crate::TrainError;
 use crate::optimizer::{self, Optimizer, Progress, Stretch, Update};
+use crate::parallel::gradients::SharedGradients;
+use crate::parallel::shards::Shards;
+use crate::parallel::team::lost;
+use crate::{Team, TrainError};
 
 /// A model, what of it is trained, and the gradients.
 #[derive(Debug)]
 pub struct Trainee {
-    /// The model; with adapters, its weights stay as they are.
+    /// The model; with adapters, its weights stay as they are. Where ranks hold it together it is not whole here.
     pub model: LocalModel,
+    /// The ranks that train it.
+    pub team: Team,
     what: What,
 }
 
 #[derive(Debug)]
 enum What {
-    Weights { grads: Box<Params> },
+    Weights { grads: Box<Params>, spread: Option<Spread> },
     Adapters(Box<Beside>),
+}
+
+/// Gradients of which each rank keeps a share.
+#[derive(Debug)]
+struct Spread {
+    gradients: SharedGradients,
+    shards: Shards,
 }
 
 /// Adapters beside weights that stay.
@@ -32,6 +45,9 @@ struct Beside {
     base: String,
     dropout: f64,
 }
+
+/// Numbers of the model as it would generate now.
+pub type Measure<'a> = dyn FnMut(&LocalModel) -> Result<Vec<(String, f64)>, TrainError> + 'a;
 
 /// Adapters in place of the weights, and the name of the model they stand on.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +66,38 @@ impl Trainee {
     /// # Errors
     /// If memory does not suffice, or the adapter to start from does not fit model or configuration.
     pub fn new(model: LocalModel, lora: Option<Lora<'_>>, config: &OptimizerConfig) -> Result<Self, TrainError> {
+        Self::in_team(model, lora, config, Team::alone())
+    }
+
+    /// The same with the ranks of `team`; `model` may be whole still, or spread already.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and if the ranks' models differ.
+    pub fn in_team(
+        mut model: LocalModel,
+        lora: Option<Lora<'_>>,
+        config: &OptimizerConfig,
+        team: Team,
+    ) -> Result<Self, TrainError> {
+        if team.spreads_weights() && !model.decoder.params.is_shared() {
+            model = model.with_decoder(|whole| team.take_share(whole))?;
+        }
         let params = &model.decoder.params;
+        if !params.is_shared() {
+            let sum = params.flat.sum(tch::Kind::Double).double_value(&[]);
+            team.world.everyone().agree("the sum of the weights at the start", sum.to_string().as_bytes())?;
+        }
         let what = match lora {
             None => {
-                let kind = optimizer::state_kind(config, params.flat.kind());
-                What::Weights { grads: Box::new(Params::zeros(params.spec(), kind, params.flat.device())?) }
+                let (kind, device) = (optimizer::state_kind(config, params.flat.kind()), params.flat.device());
+                if team.sharding == Sharding::Replicate || team.shards.size() == 1 {
+                    What::Weights { grads: Box::new(Params::zeros(params.spec(), kind, device)?), spread: None }
+                } else {
+                    let shards = team.shards_of(params.spec());
+                    let gradients = SharedGradients::new(shards.clone(), team.shards.clone(), (kind, device))?;
+                    let grads = Params::shared(params.spec(), gradients.sums(), Box::new(gradients.clone()));
+                    What::Weights { grads: Box::new(grads), spread: Some(Spread { gradients, shards }) }
+                }
             }
             Some(lora) => {
                 let adapters = adapters(&model.decoder, lora)?;
@@ -67,13 +110,13 @@ impl Trainee {
                 }))
             }
         };
-        Ok(Self { model, what })
+        Ok(Self { model, team, what })
     }
 
     /// What a forward pass trains. `seed` differs from pass to pass; dropout draws from it.
     pub fn trained(&self, seed: u64) -> Trained<'_> {
         match &self.what {
-            What::Weights { grads } => Trained::Weights { grads },
+            What::Weights { grads, .. } => Trained::Weights { grads },
             What::Adapters(beside) => {
                 let Beside { adapters, grads, dropout, .. } = &**beside;
                 let dropout = (*dropout > 0.0).then_some(Dropout { probability: *dropout, seed });
@@ -85,7 +128,7 @@ impl Trainee {
     /// The same without dropout, for measuring.
     pub fn measured(&self) -> Trained<'_> {
         match &self.what {
-            What::Weights { grads } => Trained::Weights { grads },
+            What::Weights { grads, .. } => Trained::Weights { grads },
             What::Adapters(beside) => {
                 Trained::Adapters { adapters: &beside.adapters, grads: &beside.grads, dropout: None }
             }
@@ -97,7 +140,7 @@ impl Trainee {
         matches!(self.what, What::Weights { .. })
     }
 
-    /// The numbers that are trained, in one buffer.
+    /// The numbers that are trained, in one buffer: all of them, or this rank's share.
     pub fn weights(&self) -> &Tensor {
         match &self.what {
             What::Weights { .. } => &self.model.decoder.params.flat,
@@ -105,10 +148,10 @@ impl Trainee {
         }
     }
 
-    /// Their gradients, laid out alike.
+    /// Their gradients: laid out alike, or this rank's share.
     pub fn gradients(&self) -> &Tensor {
         match &self.what {
-            What::Weights { grads } => &grads.flat,
+            What::Weights { grads, .. } => &grads.flat,
             What::Adapters(beside) => &beside.grads.flat,
         }
     }
@@ -118,75 +161,172 @@ impl Trainee {
     /// # Errors
     /// If memory does not suffice.
     pub fn optimizer(&self, config: &OptimizerConfig) -> Result<Optimizer, TrainError> {
-        let stretches = match &self.what {
-            What::Weights { .. } => optimizer::stretches(&self.model.decoder.params, &config.no_decay),
+        let (stretches, length) = match &self.what {
+            What::Weights { spread, .. } => {
+                let params = &self.model.decoder.params;
+                let whole = optimizer::stretches(params, &config.no_decay);
+                match spread {
+                    None => (whole, params.flat.numel()),
+                    Some(Spread { shards, .. }) => (shards.cut(&whole, params.is_shared()), shards.length()),
+                }
+            }
             // Adapters have neither norms nor biases.
             What::Adapters(beside) => {
-                vec![Stretch { offset: 0, length: beside.adapters.flat.numel() as i64, decays: true }]
+                let length = beside.adapters.flat.numel();
+                (vec![Stretch { weights: 0, state: 0, length: length as i64, decays: true }], length)
             }
         };
-        Optimizer::new(self.weights(), stretches, config.clone())
+        Optimizer::new(self.weights(), stretches, length as i64, config.clone())
     }
 
-    /// One update from the accumulated gradients, which are cleared.
+    /// Where the numbers of the optimizer's state stand in the whole model's buffer: first number there, first number here,
+    /// how many. `None` where this rank has all of them.
+    pub fn own_numbers(&self) -> Option<Vec<[u64; 3]>> {
+        let What::Weights { spread: Some(Spread { shards, .. }), .. } = &self.what else { return None };
+        let own = shards.own().filter(|(whole, _)| !whole.is_empty());
+        Some(own.map(|(whole, at)| [whole.start as u64, at as u64, whole.len() as u64]).collect())
+    }
+
+    /// One update from the gradients that all ranks have accumulated, which are cleared.
     ///
     /// # Errors
-    /// As [`Optimizer::update`].
+    /// As [`Optimizer::update`], and if a rank is gone.
     pub fn update(&mut self, optimizer: &mut Optimizer, progress: Progress) -> Result<Update, TrainError> {
-        match &mut self.what {
-            What::Weights { grads } => optimizer.update(&mut self.model.decoder.params.flat, &mut grads.flat, progress),
-            What::Adapters(beside) => optimizer.update(&mut beside.adapters.flat, &mut beside.grads.flat, progress),
+        self.sum_gradients()?;
+        let Self { model, team, what } = self;
+        let weights = &mut model.decoder.params.flat;
+        match what {
+            What::Weights { grads, spread: None } => optimizer.update(weights, &mut grads.flat, progress, Ok),
+            What::Adapters(beside) => optimizer.update(&mut beside.adapters.flat, &mut beside.grads.flat, progress, Ok),
+            What::Weights { grads, spread: Some(Spread { shards, .. }) } => {
+                let done = optimizer.update(weights, &mut grads.flat, progress, |own| {
+                    let mut total = [own];
+                    team.shards.sums("the gradient's norm", &mut total)?;
+                    Ok(total[0])
+                })?;
+                if !model.decoder.params.is_shared() && !done.skipped {
+                    team.share_out(&model.decoder.params.flat, shards)?;
+                }
+                Ok(done)
+            }
         }
     }
 
-    /// Calls `f` with the model as it would generate now: adapters merged into a copy of the weights.
-    ///
-    /// # Errors
-    /// If memory does not suffice for the copy, and those of `f`.
-    pub fn as_one<T, E: From<TrainError>>(&self, f: impl FnOnce(&LocalModel) -> Result<T, E>) -> Result<T, E> {
-        let What::Adapters(beside) = &self.what else { return f(&self.model) };
-        f(&merged(&self.model, &beside.adapters)?)
+    /// Makes the gradients those of all ranks.
+    fn sum_gradients(&self) -> Result<(), TrainError> {
+        match &self.what {
+            What::Weights { grads, spread: None } => {
+                let everyone = self.team.world.everyone();
+                let begun = grads.parts().iter().map(|stretch| {
+                    let part = grads.flat.narrow(0, stretch.offset, stretch.numel);
+                    everyone.sum(&format!("sum the gradients of {:?}", stretch.part), &part)
+                });
+                for pending in begun.collect::<Result<Vec<_>, _>>()? {
+                    pending.wait()?;
+                }
+            }
+            What::Weights { spread: Some(Spread { gradients, .. }), .. } => {
+                gradients.finish()?;
+                self.team.replicas.sum("sum the gradients of replicas", &gradients.sums())?.wait()?;
+            }
+            What::Adapters(beside) => {
+                let everyone = self.team.world.everyone();
+                everyone.sum("sum the gradients of the adapters", &beside.grads.flat)?.wait()?;
+            }
+        }
+        Ok(())
     }
 
-    /// A copy of the model as it is now, adapters merged.
+    /// Calls `f` with the model as it would generate now, whole: adapters merged into a copy of the weights, the shares of
+    /// all ranks put together. All ranks must call this.
+    ///
+    /// # Errors
+    /// If memory does not suffice for the copy, a rank is gone, and those of `f`.
+    pub fn as_one<T, E: From<TrainError>>(&self, f: impl FnOnce(&LocalModel) -> Result<T, E>) -> Result<T, E> {
+        let whole = match self.model.decoder.params.is_shared() {
+            true => Some(self.team.whole(&self.model)?),
+            false => None,
+        };
+        match (&self.what, &whole) {
+            (What::Weights { .. }, _) => f(whole.as_ref().unwrap_or(&self.model)),
+            (What::Adapters(beside), Some(copy)) => {
+                beside.adapters.merge_into(&copy.decoder.params);
+                f(copy)
+            }
+            (What::Adapters(beside), None) => f(&merged(&self.model, &beside.adapters)?),
+        }
+    }
+
+    /// What `measure` says of the model as it would generate now, asked on rank 0, known to all. All ranks must call this.
+    ///
+    /// # Errors
+    /// As [`Self::as_one`].
+    pub fn measured_by(&self, measure: &mut Measure<'_>) -> Result<Vec<(String, f64)>, TrainError> {
+        let leads = self.team.world.leads();
+        let own = self.as_one(|model| if leads { measure(model) } else { Ok(Vec::new()) })?;
+        self.team.from_first("measurements", own)
+    }
+
+    /// A copy of the model as it is now, adapters merged, spread over the ranks as the model is.
     ///
     /// # Errors
     /// If memory does not suffice.
     pub fn frozen(&self) -> Result<Decoder, TrainError> {
+        let params = &self.model.decoder.params;
         Ok(match &self.what {
+            What::Weights { .. } if params.is_shared() => {
+                self.team.shared(params.spec(), self.team.shards_of(params.spec()), params.flat.copy())?
+            }
             What::Weights { .. } => copied(&self.model)?,
-            What::Adapters(beside) => merged(&self.model, &beside.adapters)?.decoder,
+            What::Adapters(_) => self.as_one(|one| self.team.take_share(copied(one)?))?,
         })
     }
 
-    /// The model with whatever was trained in it.
+    /// The whole model with whatever was trained in it. All ranks must call this.
     ///
     /// # Errors
-    /// If memory does not suffice.
+    /// If memory does not suffice or a rank is gone.
     pub fn into_model(self) -> Result<LocalModel, TrainError> {
+        let model = if self.model.decoder.params.is_shared() { self.team.whole(&self.model)? } else { self.model };
         if let What::Adapters(beside) = &self.what {
-            beside.adapters.merge_into(&self.model.decoder.params);
+            beside.adapters.merge_into(&model.decoder.params);
         }
-        Ok(self.model)
+        Ok(model)
     }
 
     /// Writes a model folder, or an adapter folder in PEFT's format with the tokenizer; complete or not at all. `beside`
-    /// may write more files into it before it appears.
+    /// may write more files into it before it appears. All ranks must call this: rank 0 writes the model, each calls `beside`,
+    /// and rank 0 lets the folder appear when all are done.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written or a rank is gone.
     pub fn save(&self, folder: &Path, beside: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), TrainError> {
         let LocalModel { decoder, tokenizer, .. } = &self.model;
-        match &self.what {
-            What::Weights { .. } => checkpoint::save(folder, decoder, tokenizer, beside)?,
-            What::Adapters(own) => checkpoint::write_folder(folder, |partial| {
-                let layers = decoder.spec().num_hidden_layers;
-                adapter_files::save(partial, &own.adapters, layers, &own.base, own.dropout)?;
-                tokenizer.save(partial)?;
-                beside(partial)
-            })?,
+        let everyone = self.team.world.everyone();
+        let all_at = |what: &str| everyone.barrier(what).map_err(|e| lost(&e));
+        if !self.team.world.leads() {
+            all_at("checkpoint: the folder is made")?;
+            if matches!(self.what, What::Weights { .. }) {
+                checkpoint::help_write(decoder)?;
+            }
+            beside(&checkpoint::partial(folder))?;
+            all_at("checkpoint: all ranks have written")?;
+            return Ok(all_at("checkpoint: it is there")?);
         }
-        Ok(())
+        checkpoint::write_folder(folder, |partial| {
+            all_at("checkpoint: the folder is made")?;
+            match &self.what {
+                What::Weights { .. } => checkpoint::write_model(partial, decoder, tokenizer)?,
+                What::Adapters(own) => {
+                    let layers = decoder.spec().num_hidden_layers;
+                    adapter_files::save(partial, &own.adapters, layers, &own.base, own.dropout)?;
+                    tokenizer.save(partial)?;
+                }
+            }
+            beside(partial)?;
+            all_at("checkpoint: all ranks have written")
+        })?;
+        Ok(all_at("checkpoint: it is there")?)
     }
 
     /// Takes over the numbers of a folder that [`Self::save`] wrote.
@@ -196,6 +336,10 @@ impl Trainee {
     pub fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
         let LocalModel { decoder, .. } = &self.model;
         let (place, saved) = match &self.what {
+            What::Weights { .. } if decoder.params.is_shared() => {
+                self.team.load_share(folder, &decoder.params.flat)?;
+                return Ok(());
+            }
             What::Weights { .. } => {
                 let kind = decoder.params.flat.kind();
                 (&decoder.params.flat, checkpoint::load(folder, kind, decoder.device())?.params.flat)

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use trainer::{Run, checkpoints, resume};
+use dist::World;
+use trainer::{Run, Team, checkpoints, resume};
 
 use crate::failure::Failure;
 
@@ -15,13 +16,29 @@ pub fn where_to_begin(folder: &Path, resume: bool) -> Result<Option<PathBuf>, Fa
     Ok(None)
 }
 
-/// The run's folder, begun anew, or with what was written up to the checkpoint `from`.
-pub fn opened(folder: &Path, resolved: &str, from: Option<&Path>, tensorboard: bool) -> Result<Run, Failure> {
+/// The run's folder, begun anew, or with what was written up to the checkpoint `from`. Rank 0 writes there.
+pub fn opened(
+    world: &World,
+    folder: &Path,
+    resolved: &str,
+    from: Option<&Path>,
+    tensorboard: bool,
+) -> Result<Run, Failure> {
+    let begins = from.map_or("anew".into(), |from| from.display().to_string());
+    world.everyone().agree("where the run begins", begins.as_bytes()).map_err(trainer::TrainError::from)?;
+    if !world.leads() {
+        return Ok(Run::written_elsewhere(folder));
+    }
     let run = match from {
         Some(checkpoint) => Run::go_on(folder, resolved, resume::step_of(checkpoint)?)?,
         None => Run::create(folder, resolved)?,
     };
     Ok(if tensorboard { run.with_tensorboard()? } else { run })
+}
+
+/// Runs `work` as one of several ranks: where it fails, the others are told why.
+pub fn telling(team: &Team, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    work().inspect_err(|failure| team.world.last_words(&failure.to_string()))
 }
 
 /// A new run would mix its checkpoints with those of an older one in its place.

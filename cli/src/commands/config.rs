@@ -28,17 +28,17 @@ pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
 }
 
 /// Says that the configuration is good; what is wrong with it is the failure. Of training also what it will do: batches and
-/// memory, without loading weights.
-pub fn check(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
+/// memory of each of `ranks` ranks, without loading weights.
+pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize) -> Result<(), Failure> {
     resolved(file, kind, set)?;
     println!("{}: good", file.display());
     match kind {
-        Kind::Sft => print!("{}", sft_plan::describe(&configs::load(file, set)?)?),
+        Kind::Sft => print!("{}", sft_plan::describe(&configs::load(file, set)?, ranks)?),
         Kind::Rl => {
             let config: RlConfig = configs::load(file, set)?;
             let given = &config.data.train;
             if given.exists() || given.starts_with("hf:") {
-                print!("{}", rl_plan::describe(&config, &crate::wiring::people(given)?)?);
+                print!("{}", rl_plan::describe(&config, &crate::wiring::people(given)?, ranks)?);
             } else {
                 println!("  {} is not there, so batches and memory cannot be told", given.display());
             }

@@ -6,6 +6,7 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod input;
+pub mod launch;
 pub mod model;
 pub mod questions;
 pub mod quickstart;

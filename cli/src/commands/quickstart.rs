@@ -13,7 +13,7 @@ use configs::{
 use evals::Person;
 use lm::LocalModel;
 use sha2::{Digest, Sha256};
-use trainer::{Run, run, start};
+use trainer::{Run, Team, run, start};
 
 use super::{eval, rl, sft};
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
 
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
     save_config(&folder, "rl", &tuning)?;
-    run::save(&at("models/rl"), &rl::train(&tuning, &rl_rows, &mut run, None, None)?)?;
+    run::save(&at("models/rl"), &rl::train(&tuning, Team::alone(), &rl_rows, &mut run, None, None)?.into_model()?)?;
 
     measure(&config, &tuning, &data.people, &folder)?;
     let page = folder.join("report.html");
@@ -109,7 +109,7 @@ fn train_and_save(config: &SftConfig, phase: &str, run: &mut Run, folder: &Path)
         })?);
     }
     let _ = std::fs::remove_file(&stamp);
-    let model = sft::train(config, run, phase, None, None)?;
+    let model = sft::train(config, Team::alone(), run, phase, None, None)?.into_model()?;
     run::save(&kept, &model)?;
     wiring::write(&stamp, &fingerprint)?;
     Ok(model)

@@ -9,7 +9,7 @@ use rewards::{Judge, Response, gate};
 use trainer::rl::people::People;
 use trainer::rl::rollout::Rollouts;
 use trainer::trainee::{Lora, Trainee};
-use trainer::{Output, Run, TrainError, flops, rl, start};
+use trainer::{Output, Run, Team, TrainError, flops, rl, start};
 
 use super::{begin, rl_plan, validation};
 use crate::failure::Failure;
@@ -30,44 +30,54 @@ pub struct Options {
 /// Runs the command.
 pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure> {
     let config: RlConfig = configs::load(file, set)?;
-    start::prepare_process(config.threads)?;
+    if options.dry_run {
+        start::prepare_process(config.threads)?;
+        wiring::composition(&config.reward)?;
+        let rows = wiring::people(&config.data.train)?;
+        print!("{}", rl_plan::describe(&config, &rows, 1)?);
+        return rl_plan::try_one(&config, &rows);
+    }
+    let team = start::prepare_rank(config.threads, config.model.device, &config.parallel)?;
+    begin::telling(&team.clone(), || run_in(&config, options, team))
+}
+
+fn run_in(config: &RlConfig, options: &Options, team: Team) -> Result<(), Failure> {
     // Everything that a user may have misspelt is looked at before weights load.
     wiring::composition(&config.reward)?;
     let rows = wiring::people(&config.data.train)?;
-    if options.dry_run {
-        print!("{}", rl_plan::describe(&config, &rows)?);
-        return rl_plan::try_one(&config, &rows);
-    }
     let folder = config.folder().join("checkpoints");
     let from = begin::where_to_begin(&folder, options.resume)?;
-    let mut run = begin::opened(&config.folder(), &config.resolved()?, from.as_deref(), config.metrics.tensorboard)?;
-    train(&config, &rows, &mut run, Some(&folder), from)?;
-    eprintln!("done: {}", run.folder().display());
+    let tensorboard = config.metrics.tensorboard;
+    let mut run = begin::opened(&team.world, &config.folder(), &config.resolved()?, from.as_deref(), tensorboard)?;
+    train(config, team, &rows, &mut run, Some(&folder), from)?;
+    if run.writes() {
+        eprintln!("done: {}", run.folder().display());
+    }
     Ok(())
 }
 
 /// The policy as `config` has it at the run's start.
-pub fn trainee(config: &RlConfig) -> Result<Trainee, Failure> {
-    let model = start::load(&config.model)?;
+pub fn trainee(config: &RlConfig, team: Team) -> Result<Trainee, Failure> {
+    let model = start::load_in_team(&config.model, &team)?;
     let lora = config.lora.as_ref().map(|lora| Lora { config: lora, base: &config.model.path, seed: config.seed });
-    Ok(Trainee::new(model, lora, &config.optimizer)?)
+    Ok(Trainee::in_team(model, lora, &config.optimizer, team)?)
 }
 
-/// Trains as `config` says on `rows`, from the checkpoint `from` on if there is one. The model is returned with what was
-/// trained in it.
+/// Trains as `config` says on `rows` with the ranks of `team`, from the checkpoint `from` on if there is one.
 pub fn train(
     config: &RlConfig,
+    team: Team,
     rows: &[RlRow],
     run: &mut Run,
     checkpoints: Option<&Path>,
     from: Option<PathBuf>,
-) -> Result<LocalModel, Failure> {
+) -> Result<Trainee, Failure> {
     let composition = wiring::composition(&config.reward)?;
     let prompts = wiring::prompts(&config.prompts)?;
     let judge_prompts = wiring::prompts(&config.judge.prompts)?;
     // Rows that are of no use end the run before weights load.
     People::new(rows, config)?;
-    let mut trainee = trainee(config)?;
+    let mut trainee = trainee(config, team)?;
     let judge_model = wiring::judge_model(&config.judge)?;
     let judge = Judge::new(&*judge_model, &judge_prompts, wiring::judge_settings(&config.judge, config.seed))?;
     let judging = judged_by(&judge);
@@ -91,8 +101,10 @@ pub fn train(
     let rollouts = Rollouts { prompts: &prompts, judging: &judging, composition: &composition, config };
     let mut output = Output { run, phase: "rl", checkpoints: checkpoints.map(Path::to_path_buf), progress: &mut show };
     rl::train(&mut trainee, rows, rollouts, peak, from, measure, &mut output)?;
-    progress.done(&last);
-    Ok(trainee.into_model()?)
+    if trainee.team.world.leads() {
+        progress.done(&last);
+    }
+    Ok(trainee)
 }
 
 /// What a judge says of responses.

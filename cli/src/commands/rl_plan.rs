@@ -3,16 +3,17 @@
 use std::fmt::Write;
 
 use chat::RlRow;
-use configs::RlConfig;
 use configs::rl::rollout::Carry;
+use configs::{JudgePlacement, RlConfig};
 use lm::ModelSpec;
 use rewards::Judge;
-use trainer::memory::{Needs, estimate};
+use trainer::memory::{Needs, Ranks, estimate};
 use trainer::rl::people::{People, Person, usable};
 use trainer::rl::rollout::{Rollouts, Spent};
-use trainer::{rl, start};
+use trainer::{Team, rl, start};
 
 use super::rl::{judged_by, trainee};
+use super::sft_plan::{fits, gib};
 use crate::failure::Failure;
 use crate::wiring;
 
@@ -22,7 +23,7 @@ fn line(out: &mut String, label: &str, words: &str) {
 }
 
 /// Stages, batches and memory, for people; no weights are loaded.
-pub fn describe(config: &RlConfig, rows: &[RlRow]) -> Result<String, Failure> {
+pub fn describe(config: &RlConfig, rows: &[RlRow], ranks: usize) -> Result<String, Failure> {
     let people = usable(rows, &config.rollout);
     let mut out = String::new();
     let short = rows.len() - people.len();
@@ -33,7 +34,7 @@ pub fn describe(config: &RlConfig, rows: &[RlRow]) -> Result<String, Failure> {
     plan(&mut out, config, &people);
     batches(&mut out, config, people.len());
     let folder = start::description(&config.model.path)?;
-    memory(&mut out, config, &ModelSpec::load(&folder).map_err(trainer::TrainError::from)?);
+    memory(&mut out, config, &ModelSpec::load(&folder).map_err(trainer::TrainError::from)?, ranks);
     Ok(out)
 }
 
@@ -85,11 +86,7 @@ fn batches(out: &mut String, config: &RlConfig, people: usize) {
     line(out, "passes", &format!("of at most {} tokens", algorithm.tokens_per_microbatch));
 }
 
-fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec) {
-    let gib = |bytes: f64| match bytes / f64::from(1 << 30) {
-        small if small < 1.0 => format!("{:.0} MiB", small * 1024.0),
-        large => format!("{large:.2} GiB"),
-    };
+fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec, ranks: usize) {
     let row = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens;
     let needs = estimate(&Needs {
         spec,
@@ -99,12 +96,13 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec) {
         recompute_every: config.train.recompute_every,
         tokens: config.algorithm.tokens_per_microbatch.max(row),
         trained: config.algorithm.tokens_per_microbatch.max(row),
+        ranks: Ranks::new(&config.parallel, ranks),
     });
     // As large as the policy, if it is another model.
     let new_adapters = config.lora.as_ref().is_some_and(|lora| lora.start.as_os_str().is_empty());
     let under_adapters = new_adapters && config.algorithm.kl.reference.is_empty();
     let reference = if config.algorithm.needs_reference() && !under_adapters { needs.weights } else { 0.0 };
-    let merged = if config.lora.is_some() { needs.weights } else { 0.0 };
+    let merged = needs.whole.max(if config.lora.is_some() { needs.weights } else { 0.0 });
     let cache = config.model.cache_gib * f64::from(1 << 30);
     line(
         out,
@@ -122,7 +120,38 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec) {
     let words = format!("{} with a full cache of {}", gib(needs.update() + reference + merged + cache), gib(cache));
     line(out, "rollout", &words);
     line(out, "update", &gib(needs.passes() + reference));
-    line(out, "", "(and the judge's weights and cache, if it is in this process)");
+    let judge = judge(out, config);
+    let rollout = needs.update() + reference + merged + cache + judge;
+    let most = rollout.max(needs.passes() + reference + judge);
+    line(out, "fits", &fits(most, config.model.device, ranks));
+}
+
+/// What the judge takes on the policy's device all the time, bytes.
+fn judge(out: &mut String, config: &RlConfig) -> f64 {
+    let judge = &config.judge;
+    if judge.endpoint.is_given() {
+        line(out, "judge", "at its endpoint");
+        return 0.0;
+    }
+    let described = start::description(&judge.model.path).and_then(|folder| Ok(ModelSpec::load(&folder)?));
+    let Ok(spec) = described else {
+        line(out, "judge", "its config.json is not at hand, so it is not counted");
+        return 0.0;
+    };
+    let parameters: f64 = lm::params::layout(&spec).iter().map(|entry| entry.numel() as f64).sum();
+    let weights = parameters * if judge.model.dtype == configs::Dtype::Fp32 { 4.0 } else { 2.0 };
+    let cache = judge.model.cache_gib * f64::from(1 << 30);
+    let words = format!("{} of weights, a cache of up to {}", gib(weights), gib(cache));
+    match judge.placement {
+        JudgePlacement::Resident => {
+            line(out, "judge", &format!("{words}, resident"));
+            weights + cache
+        }
+        JudgePlacement::Offload => {
+            line(out, "judge", &format!("{words}; in the host's memory but while it judges"));
+            0.0
+        }
+    }
 }
 
 /// Prints one prompt and one judged sample of the first person.
@@ -133,7 +162,7 @@ pub fn try_one(config: &RlConfig, rows: &[RlRow]) -> Result<(), Failure> {
     let composition = wiring::composition(&config.reward)?;
     let prompts = wiring::prompts(&config.prompts)?;
     let judge_prompts = wiring::prompts(&config.judge.prompts)?;
-    let trainee = trainee(config)?;
+    let trainee = trainee(config, Team::alone())?;
     let judge_model = wiring::judge_model(&config.judge)?;
     let judge = Judge::new(&*judge_model, &judge_prompts, wiring::judge_settings(&config.judge, config.seed))?;
     let judging = judged_by(&judge);
@@ -142,8 +171,9 @@ pub fn try_one(config: &RlConfig, rows: &[RlRow]) -> Result<(), Failure> {
     (one.rollout.samples, one.rollout.samples_by_stage) = (1, Vec::new());
     let rollouts = Rollouts { prompts: &prompts, judging: &judging, composition: &composition, config: &one };
     let person = Person { row: person.row, stages: person.stages[..1].to_vec() };
-    let groups = trainee
-        .as_one(|model| rollouts.roll_out(model, std::slice::from_ref(&person), (0, 0), &mut Spent::default()))?;
+    let groups = trainee.as_one(|model| {
+        rollouts.roll_out((model, &trainee.team), std::slice::from_ref(&person), (0, 0), &mut Spent::default())
+    })?;
     let (group, target) = (&groups[0], person.stages[0].target);
     let sample = &group.samples[0];
     println!("\nprompt of {} ({} tokens):\n", group.uid, group.prompt.len());

@@ -8,7 +8,7 @@ use corpus::{Corpus, CorpusReport};
 use lm::LocalModel;
 use trainer::sft::Settings;
 use trainer::trainee::{Lora, Trainee};
-use trainer::{Output, Run, TrainError, flops, sft, start};
+use trainer::{Output, Run, Team, TrainError, flops, sft, start};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -30,29 +30,38 @@ pub struct Options {
 /// Runs the command.
 pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure> {
     let config: SftConfig = configs::load(file, set)?;
-    start::prepare_process(config.threads)?;
     if let Some(rows) = options.preview {
+        start::prepare_process(config.threads)?;
         return preview(&config, rows);
     }
+    let team = start::prepare_rank(config.threads, config.model.device, &config.parallel)?;
+    begin::telling(&team.clone(), || run_in(&config, options, team))
+}
+
+fn run_in(config: &SftConfig, options: &Options, team: Team) -> Result<(), Failure> {
     let folder = config.folder().join("checkpoints");
     let from = begin::where_to_begin(&folder, options.resume)?;
-    let mut run = begin::opened(&config.folder(), &config.resolved()?, from.as_deref(), config.metrics.tensorboard)?;
-    train(&config, &mut run, "sft", Some(&folder), from)?;
-    eprintln!("done: {}", run.folder().display());
+    let tensorboard = config.metrics.tensorboard;
+    let mut run = begin::opened(&team.world, &config.folder(), &config.resolved()?, from.as_deref(), tensorboard)?;
+    train(config, team, &mut run, "sft", Some(&folder), from)?;
+    if run.writes() {
+        eprintln!("done: {}", run.folder().display());
+    }
     Ok(())
 }
 
-/// Trains as `config` says, reporting under `phase`, from the checkpoint `from` on if there is one. The model is returned
-/// with what was trained in it.
+/// Trains as `config` says with the ranks of `team`, reporting under `phase`, from the checkpoint `from` on if there is one.
 pub fn train(
     config: &SftConfig,
+    team: Team,
     run: &mut Run,
     phase: &str,
     checkpoints: Option<&Path>,
     from: Option<PathBuf>,
-) -> Result<LocalModel, Failure> {
-    let model = model(config, phase)?;
-    let corpus = open(config, &model)?;
+) -> Result<Trainee, Failure> {
+    let model = model(config, phase, &team)?;
+    // One rank makes the cache of tokenized rows; the others find it.
+    let corpus = team.world.first_here("the rows are tokenized", || open(config, &model, team.world.leads()))?;
     // Whatever a validation needs is looked for before the first step.
     let judging = config.validation.summaries.as_ref().map(|s| validation::Judging::new(s, config.seed)).transpose()?;
     let lora = config.lora.as_ref().map(|lora| Lora {
@@ -65,7 +74,7 @@ pub fn train(
         0.0 => flops::peak(device, model.decoder.params.flat.kind()),
         given => Some(given * 1e12),
     };
-    let mut trainee = Trainee::new(model, lora, &config.optimizer)?;
+    let mut trainee = Trainee::in_team(model, lora, &config.optimizer, team)?;
     let mut progress = Progress::new(phase);
     let mut last = f64::NAN;
     let mut show = |step, steps, metrics: &trainer::run::Metrics| {
@@ -87,8 +96,10 @@ pub fn train(
     let mut output = Output { run, phase, checkpoints: checkpoints.map(Path::to_path_buf), progress: &mut show };
     sft::train(&mut trainee, &corpus, settings, from, measure, &mut output)?;
     let rows = corpus.train.len();
-    progress.done(&format!("{rows} rows, loss {last:.3}"));
-    Ok(trainee.into_model()?)
+    if trainee.team.world.leads() {
+        progress.done(&format!("{rows} rows, loss {last:.3}"));
+    }
+    Ok(trainee)
 }
 
 /// One line of a step's numbers.
@@ -120,9 +131,9 @@ fn preview(config: &SftConfig, rows: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn model(config: &SftConfig, phase: &str) -> Result<LocalModel, Failure> {
+fn model(config: &SftConfig, phase: &str, team: &Team) -> Result<LocalModel, Failure> {
     Ok(match config.model.start() {
-        Start::Existing(source) => start::load(&source)?,
+        Start::Existing(source) => start::load_in_team(&source, team)?,
         Start::Random { shape, device, dtype, .. } => {
             let tokenizer = start::tokenizer_of(&config.model, &config.data)?;
             start::random(phase, &shape, tokenizer, config.seed, (device, dtype))?
@@ -130,11 +141,17 @@ fn model(config: &SftConfig, phase: &str) -> Result<LocalModel, Failure> {
     })
 }
 
-fn open(config: &SftConfig, model: &LocalModel) -> Result<Corpus, Failure> {
+fn open(config: &SftConfig, model: &LocalModel, leads: bool) -> Result<Corpus, Failure> {
     let mut progress = Progress::new("tokenize");
-    let mut show = |words: &str, done, total| progress.at(done, total, words);
+    let mut show = |words: &str, done, total| {
+        if leads {
+            progress.at(done, total, words);
+        }
+    };
     let corpus = corpus::open(&config.data, &model.tokenizer, &config.cache(), config.seed, &mut show)?;
-    warn(&corpus.report);
+    if leads {
+        warn(&corpus.report);
+    }
     Ok(corpus)
 }
 

@@ -6,15 +6,15 @@ use configs::SftConfig;
 use configs::model::Start;
 use corpus::{Corpus, Plan};
 use lm::ModelSpec;
-use trainer::memory::{Estimate, Needs, estimate};
-use trainer::start;
+use trainer::memory::{Estimate, Needs, Ranks, estimate};
+use trainer::{memory, start};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::wiring;
 
 /// The batch table and the memory plan, for people.
-pub fn describe(config: &SftConfig) -> Result<String, Failure> {
+pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Failure> {
     if let Some(missing) = wiring::missing_data(&config.data) {
         return Ok(format!("  {missing} is not there, so batches and memory cannot be told\n"));
     }
@@ -35,9 +35,37 @@ pub fn describe(config: &SftConfig) -> Result<String, Failure> {
         recompute_every: config.train.recompute_every,
         tokens: batches.largest_pass,
         trained: batches.most_trained,
+        ranks: Ranks::new(&config.parallel, ranks),
     };
-    memory(&mut out, &estimate(&needs), &spec, config);
+    plan_memory(&mut out, &estimate(&needs), &spec, config, ranks);
     Ok(out)
+}
+
+/// Bytes as people read them.
+pub fn gib(bytes: f64) -> String {
+    match bytes / f64::from(1 << 30) {
+        small if small < 1.0 => format!("{:.0} MiB", small * 1024.0),
+        large => format!("{large:.2} GiB"),
+    }
+}
+
+/// Whether ranks that need `bytes` each at most fit where they would run. All ranks of a CPU share this machine.
+pub fn fits(bytes: f64, device: configs::Device, ranks: usize) -> String {
+    let Some((room, per_rank)) = memory::room(device) else { return "cannot be told here".into() };
+    let (needed, who) = match per_rank {
+        true => (bytes, format!("a rank needs {} of its GPU's {}", gib(bytes), gib(room))),
+        false => (
+            bytes * ranks as f64,
+            format!("{ranks} rank(s) need {} of this machine's {}", gib(bytes * ranks as f64), gib(room)),
+        ),
+    };
+    match needed <= room {
+        true => format!("yes: {who}"),
+        false => format!(
+            "NO: {who}; fewer tokens a pass, train.recompute_every = 1, parallel.sharding = \"full\" over more ranks, [lora] \
+             or optimizer.state = \"model\" need less"
+        ),
+    }
 }
 
 fn line(out: &mut String, label: &str, words: &str) {
@@ -122,11 +150,7 @@ impl Batches {
     }
 }
 
-fn memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &SftConfig) {
-    let gib = |bytes: f64| match bytes / f64::from(1 << 30) {
-        small if small < 1.0 => format!("{:.0} MiB", small * 1024.0),
-        large => format!("{large:.2} GiB"),
-    };
+fn plan_memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &SftConfig, ranks: usize) {
     let numbers: i64 = lm::params::layout(spec).iter().map(lm::params::Entry::numel).sum();
     line(out, "model", &format!("{:.1} million parameters", numbers as f64 / 1e6));
     line(
@@ -144,8 +168,9 @@ fn memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &SftConf
     line(out, "loading", &gib(needs.loading()));
     line(out, "passes", &format!("{} (the most)", gib(needs.passes())));
     line(out, "update", &gib(needs.update()));
+    line(out, "fits", &fits(needs.passes(), config.model.device, ranks));
     if let Some(summaries) = &config.validation.summaries {
-        let merged = if config.lora.is_some() { needs.weights } else { 0.0 };
+        let merged = needs.whole.max(if config.lora.is_some() { needs.weights } else { 0.0 });
         let cache = summaries.judge.model.cache_gib * f64::from(1 << 30);
         let words = format!("{} and the judge's weights and cache", gib(needs.update() + merged + cache));
         line(out, "validation", &words);

@@ -49,7 +49,7 @@ pub(super) fn forward(
         .at(&tensor(&positions), chunks.iter().map(|c| (c.count as i64, rows[c.row].tokens.len() as i64)));
     let rotations = (&rotations.0, &rotations.1);
     let (alone, width) = (borders[borders.len() - 1], spec.num_attention_heads * spec.head_dim);
-    let mut x = model.embed(&tensor(&ids));
+    let mut x = model.embed(&tensor(&ids))?;
     let pick =
         |t: &Tensor| if outputs.len() == ids.len() { t.shallow_clone() } else { t.index_select(0, &tensor(outputs)) };
     let sizes = [spec.hidden_size, spec.intermediate_size, spec.head_dim];

@@ -6,8 +6,9 @@ use lm::head::{Coefficients, Scores, Targets, score, score_and_backward};
 use lm::{Decoder, Packed, Recompute, SharedPrefix, Trained};
 use tch::{Device, Tensor};
 
-use crate::TrainError;
 use crate::flops::Work;
+use crate::parallel::split::Split;
+use crate::{Team, TrainError};
 
 /// A response and the prompt it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +71,20 @@ struct Pass {
     work: Work,
 }
 
-fn passes(rows: &[Row<'_>], cut: Cut) -> Vec<Vec<Range<usize>>> {
+/// The passes of this rank, each some units; none in a round in which it has nothing left. And the rows of every rank, in the
+/// order of its passes.
+fn passes(team: &Team, rows: &[Row<'_>], cut: Cut) -> (Vec<Vec<Range<usize>>>, Vec<Vec<usize>>) {
     let units = units(rows, cut);
     let lengths: Vec<usize> = units.iter().map(|(_, tokens)| *tokens).collect();
-    let bins = corpus::pack(&lengths, cut.tokens);
-    bins.into_iter().map(|bin| bin.into_iter().map(|u| units[u].0.clone()).collect()).collect()
+    let split = Split::new(team, &lengths, cut.tokens);
+    let of = |bin: &[usize]| bin.iter().map(|&u| units[u].0.clone()).collect();
+    let by_rank = split.rows_by_rank().into_iter();
+    let rows_by_rank = by_rank.map(|of_rank| of_rank.into_iter().flat_map(|u| units[u].0.clone()).collect()).collect();
+    ((0..split.rounds()).map(|i| of(split.own(i))).collect(), rows_by_rank)
 }
+
+/// What stands in a pass that has no rows: a token after which one is predicted.
+const NOTHING: Row<'static> = Row { group: 0, sample: 0, prompt: &[0], response: &[0] };
 
 fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<Pass, TrainError> {
     // A row that shares with none is a plain sequence, for which every device has its fastest attention.
@@ -92,6 +101,13 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
         })
         .collect();
     let packed = Packed::with_shared_prefixes(&groups, model.spec().context(), model.device())?;
+    // A prompt that is shared is its group's, and named so; what is its own is the sample's.
+    let name = |row: &Row<'_>, part: usize| ((row.group as u64) << 32) + part as u64;
+    let names = units.iter().flat_map(|unit| {
+        let shared = shares(unit).then(|| name(&rows[unit.start], 0));
+        shared.into_iter().chain(rows[unit.clone()].iter().map(|row| name(row, row.sample + 1)))
+    });
+    let packed = packed.named(names.collect());
     let (mut places, mut targets, mut starts, mut work) = (Vec::new(), Vec::new(), vec![0], Work::default());
     let order: Vec<usize> = units.iter().flat_map(Clone::clone).collect();
     let before = units.iter().flat_map(|unit| unit.clone().map(|_| skipped(unit)));
@@ -118,6 +134,40 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
     Ok(Pass { rows: order, packed, at, starts, work })
 }
 
+/// The same; of no units, a pass that counts for nothing.
+fn lay_out_any(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<Pass, TrainError> {
+    if !units.is_empty() {
+        return lay_out(model, rows, units);
+    }
+    Ok(Pass { rows: Vec::new(), work: Work::default(), ..lay_out(model, &[NOTHING], std::slice::from_ref(&(0..1)))? })
+}
+
+/// What one rank saw of a row: bits, because JSON knows no infinities.
+type Bits = (Vec<u32>, Vec<u32>);
+
+/// Puts together what all ranks have seen, and their work.
+fn together(
+    team: &Team,
+    rows_by_rank: &[Vec<usize>],
+    mut seen: Vec<Seen>,
+    work: &mut Work,
+) -> Result<Vec<Seen>, TrainError> {
+    if team.world.size() == 1 {
+        return Ok(seen);
+    }
+    let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    let own = &rows_by_rank[team.world.rank()];
+    let told: Vec<Bits> = own.iter().map(|&row| (bits(&seen[row].logprobs), bits(&seen[row].entropy))).collect();
+    let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<f32>>();
+    for (row, (logprobs, entropy)) in team.together("log-probabilities", rows_by_rank, told)?.into_iter().enumerate() {
+        seen[row] = Seen { logprobs: floats(logprobs), entropy: floats(entropy) };
+    }
+    let mut sums = [work.tokens as f64, work.trained as f64, work.squares as f64];
+    team.world.everyone().sums("the work of all ranks", &mut sums)?;
+    (work.tokens, work.trained, work.squares) = (sums[0] as usize, sums[1] as usize, sums[2] as u128);
+    Ok(seen)
+}
+
 /// The prompt without its first `skipped` tokens, and the response without its last.
 fn branch(row: &Row<'_>, skipped: usize) -> Vec<u32> {
     [&row.prompt[skipped..], &row.response[..row.response.len() - 1]].concat()
@@ -137,12 +187,13 @@ fn keep(seen: &mut [Seen], pass: &Pass, scores: &Scores) -> Result<(), TrainErro
     Ok(())
 }
 
-/// Log-probabilities and entropies of all responses, without gradients. `forward` gives the hidden states of a packed
+/// Log-probabilities and entropies of all responses, without gradients, each worked out by one of the ranks. `forward` gives the hidden states of a packed
 /// batch; logits are divided by `temperature`. Returns one entry a row, and the work.
 ///
 /// # Errors
 /// If memory does not suffice or a row is longer than the model's context.
 pub fn look(
+    team: &Team,
     model: &Decoder,
     rows: &[Row<'_>],
     cut: Cut,
@@ -151,13 +202,14 @@ pub fn look(
 ) -> Result<(Vec<Seen>, Work), TrainError> {
     let mut seen = vec![Seen::default(); rows.len()];
     let mut work = Work::default();
-    for units in passes(rows, cut) {
-        let pass = lay_out(model, rows, &units)?;
+    let (passes, rows_by_rank) = passes(team, rows, cut);
+    for units in passes {
+        let pass = lay_out_any(model, rows, &units)?;
         let hidden = forward(&pass.packed)?;
         keep(&mut seen, &pass, &score(model, &hidden, &pass.at, temperature)?)?;
         add(&mut work, pass.work);
     }
-    Ok((seen, work))
+    Ok((together(team, &rows_by_rank, seen, &mut work)?, work))
 }
 
 /// d loss / d logprob of each token of a part of a row, and d loss / d entropy, the same for all of them.
@@ -165,8 +217,8 @@ pub type Slopes = (Vec<f64>, f64);
 
 /// What a gradient pass needs beside the rows.
 pub struct Gradient<'a> {
-    /// What is trained; the number differs from pass to pass.
-    pub trained: &'a dyn Fn(u64) -> Trained<'a>,
+    /// What is trained.
+    pub trained: Trained<'a>,
     /// What is kept for the way back.
     pub recompute: Recompute,
     /// Divides the logits.
@@ -183,12 +235,13 @@ impl std::fmt::Debug for Gradient<'_> {
     }
 }
 
-/// Adds the gradients of the loss that `slopes` is the derivative of: it gets a row's index, the tokens of it that are
+/// Adds, each rank for some rows, the gradients of the loss that `slopes` is the derivative of: it gets a row's index, the tokens of it that are
 /// meant, and their log-probabilities. Returns what the tokens have under the policy, one entry a row, and the work.
 ///
 /// # Errors
 /// As [`look`].
 pub fn learn(
+    team: &Team,
     model: &Decoder,
     rows: &[Row<'_>],
     cut: Cut,
@@ -197,9 +250,10 @@ pub fn learn(
 ) -> Result<(Vec<Seen>, Work), TrainError> {
     let mut seen = vec![Seen::default(); rows.len()];
     let mut work = Work::default();
-    for (number, units) in passes(rows, cut).iter().enumerate() {
-        let pass = lay_out(model, rows, units)?;
-        let trained = (gradient.trained)(number as u64);
+    let (passes, rows_by_rank) = passes(team, rows, cut);
+    for units in &passes {
+        let pass = lay_out_any(model, rows, units)?;
+        let trained = gradient.trained;
         let (hidden, tape) = model.forward_train(&pass.packed, gradient.recompute, trained)?;
         let known = match gradient.whole {
             true => Some(numbers(&score(model, &hidden, &pass.at, gradient.temperature)?.logprobs)?),
@@ -221,7 +275,10 @@ pub fn learn(
                     (whole[in_row].to_vec(), entropy)
                 }
             };
-            let (logprob, entropy) = chunk_slopes(&pass, range.clone(), of);
+            let (logprob, entropy) = match pass.rows[..] {
+                [] => (vec![0.0; own.len()], vec![0.0; own.len()]),
+                _ => chunk_slopes(&pass, range.clone(), of),
+            };
             let device = scores.logprobs.device();
             let tensor = |values: &[f32]| Tensor::from_slice(values).to_device(device);
             Coefficients { logprob: tensor(&logprob), entropy: gradient.entropy.then(|| tensor(&entropy)) }
@@ -236,7 +293,7 @@ pub fn learn(
         keep(&mut seen, &pass, &scores)?;
         add(&mut work, pass.work);
     }
-    Ok((seen, work))
+    Ok((together(team, &rows_by_rank, seen, &mut work)?, work))
 }
 
 /// The slopes of the targets in `range` of a pass, by rows: `of` gets a row, its part of the pass's targets, and the same

@@ -28,7 +28,7 @@ impl Reference {
         }
         if !kl.reference.is_empty() {
             let source = configs::ModelSource { path: kl.reference.clone(), ..config.model.clone() };
-            let decoder = start::load(&source)?.decoder;
+            let decoder = start::load_in_team(&source, &trainee.team)?.decoder;
             let (own, of_policy) = (decoder.spec().vocab_size, trainee.model.decoder.spec().vocab_size);
             if own != of_policy {
                 return Err(TrainError::Data(format!(

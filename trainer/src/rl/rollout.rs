@@ -4,14 +4,14 @@ use chat::{PromptSet, Sampling, reasoning};
 use configs::rl::rollout::{Carry, PromptOverflow};
 use configs::rl::{RlConfig, RolloutConfig};
 use lm::LocalModel;
-use lm::generate::Request;
+use lm::generate::{Generated, Request};
 use rewards::credit::carried;
 use rewards::{Carried, Composition, Draw, Judged, Parent, Response, Reward};
 use serde::{Deserialize, Serialize};
 
 use super::people::Person;
 use super::stages::Stage;
-use crate::TrainError;
+use crate::{Team, TrainError};
 
 /// One sampled summary, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,14 +101,14 @@ struct Wanted<'p, 'a> {
 }
 
 impl Rollouts<'_> {
-    /// Rolls out all stages for `people`, whose indices in the step begin at `first`; groups come ordered by stage, parents
+    /// Rolls out, each rank of `team` some of it, all stages for `people`, whose indices in the step begin at `first`; groups come ordered by stage, parents
     /// before their children, indices of parents as in the result.
     ///
     /// # Errors
     /// If a prompt does not render or fit, generation fails or the judge does.
     pub fn roll_out(
         &self,
-        model: &LocalModel,
+        (model, team): (&LocalModel, &Team),
         people: &[Person<'_>],
         (step, first): (u64, usize),
         spent: &mut Spent,
@@ -119,11 +119,11 @@ impl Rollouts<'_> {
         for stage in 0..self.config.rollout.stages {
             let begin = std::time::Instant::now();
             let before = groups.len();
-            self.sample(model, &wanted, &mut groups, (step, stage))?;
+            self.sample((model, team), &wanted, &mut groups, (step, stage))?;
             spent.rollout += begin.elapsed().as_secs_f64();
             let begin = std::time::Instant::now();
             let targets: Vec<Stage<'_>> = wanted.iter().map(|w| w.of.stages[stage]).collect();
-            self.judge(&mut groups[before..], &targets)?;
+            self.judge(team, &mut groups[before..], &targets)?;
             spent.judge += begin.elapsed().as_secs_f64();
             if stage + 1 == self.config.rollout.stages {
                 break;
@@ -145,7 +145,7 @@ impl Rollouts<'_> {
     /// Samples one stage's groups.
     fn sample(
         &self,
-        model: &LocalModel,
+        (model, team): (&LocalModel, &Team),
         wanted: &[Wanted<'_, '_>],
         groups: &mut Vec<Group>,
         (step, stage): (u64, usize),
@@ -161,7 +161,7 @@ impl Rollouts<'_> {
             let seeds = (0..config.samples_of(stage) as u64).map(|i| draw.with(i).bits()).collect();
             requests.push(Request { prompt, seeds, sampling: sampling(config), top_logprobs: 0 });
         }
-        let generated = model.generator().generate(&requests, None)?;
+        let generated = generated(model, team, &requests)?;
         for ((Wanted { person, of, parent }, request), outputs) in wanted.iter().zip(requests).zip(generated) {
             let samples = outputs.into_iter().map(|g| {
                 Ok(Sample {
@@ -225,8 +225,8 @@ impl Rollouts<'_> {
         }
     }
 
-    /// Judges the samples of one stage, in one call, and composes their rewards.
-    fn judge(&self, groups: &mut [Group], stages: &[Stage<'_>]) -> Result<(), TrainError> {
+    /// Judges the samples of one stage, each rank some of them in one call, and composes their rewards.
+    fn judge(&self, team: &Team, groups: &mut [Group], stages: &[Stage<'_>]) -> Result<(), TrainError> {
         let token_limit = self.config.rollout.max_new_tokens;
         let responses: Vec<Response<'_>> = groups
             .iter()
@@ -235,7 +235,12 @@ impl Rollouts<'_> {
                 group.samples.iter().map(|s| Response { text: &s.text, tokens: s.ids.len(), target: stage.target })
             })
             .collect();
-        let mut found = (self.judging)(&responses, token_limit)?.into_iter();
+        let spread = team.spread(&responses.iter().map(|r| 1.0 + r.text.len() as f64).collect::<Vec<_>>());
+        let own: Vec<Response<'_>> = spread[team.world.rank()].iter().map(|&i| responses[i]).collect();
+        let told = if own.is_empty() { Vec::new() } else { (self.judging)(&own, token_limit)? };
+        // As bits, because JSON knows no infinities.
+        let told = told.into_iter().map(|p| p.map(f64::to_bits)).collect();
+        let mut found = team.together("judgements", &spread, told)?.into_iter().map(|p| p.map(f64::from_bits));
         for sample in groups.iter_mut().flat_map(|g| &mut g.samples) {
             sample.p_chosen = found.next().flatten();
         }
@@ -255,6 +260,54 @@ impl Rollouts<'_> {
         let draw = Draw::new(self.config.seed).text("picked row").with(step).text(&group.uid);
         let draw = draw.with(group.person as u64).with(group.stage as u64);
         carried(rule, config.carry_malformed, &totals, &well_formed, draw)
+    }
+}
+
+/// Answers all requests, each rank some of them. Where there are fewer requests than ranks, the samples of a request are
+/// split over several.
+fn generated(model: &LocalModel, team: &Team, requests: &[Request]) -> Result<Vec<Vec<Generated>>, TrainError> {
+    if team.world.size() == 1 {
+        return Ok(model.generator().generate(requests, None)?);
+    }
+    let pieces = if requests.is_empty() { 1 } else { team.world.size().div_ceil(requests.len()) };
+    let mut parts: Vec<(usize, Request)> = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        let n = request.seeds.len();
+        let borders = (0..pieces.min(n)).map(|p| n * p / pieces.min(n)..n * (p + 1) / pieces.min(n));
+        parts.extend(borders.map(|range| (i, Request { seeds: request.seeds[range].to_vec(), ..request.clone() })));
+    }
+    let cost = |(_, r): &(usize, Request)| (r.prompt.len() + r.seeds.len() * r.sampling.max_tokens) as f64;
+    let spread = team.spread(&parts.iter().map(cost).collect::<Vec<_>>());
+    let own: Vec<Request> = spread[team.world.rank()].iter().map(|&i| parts[i].1.clone()).collect();
+    let told = model.generator().generate(&own, None)?;
+    let told = told.into_iter().map(|outputs| outputs.into_iter().map(Told::from).collect::<Vec<_>>()).collect();
+    let mut all: Vec<Vec<Generated>> = requests.iter().map(|_| Vec::new()).collect();
+    for ((request, _), outputs) in parts.iter().zip(team.together("rollouts", &spread, told)?) {
+        all[*request].extend(outputs.into_iter().map(Generated::from));
+    }
+    Ok(all)
+}
+
+/// A sample, as one rank tells the others: log-probabilities as bits, because JSON knows no infinities.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    ids: Vec<u32>,
+    logprobs: Vec<u32>,
+    cut: bool,
+}
+
+impl From<Generated> for Told {
+    fn from(g: Generated) -> Self {
+        let logprobs = g.logprobs.iter().map(|x| x.to_bits()).collect();
+        Self { ids: g.ids, logprobs, cut: g.finish == chat::FinishReason::Length }
+    }
+}
+
+impl From<Told> for Generated {
+    fn from(told: Told) -> Self {
+        let finish = if told.cut { chat::FinishReason::Length } else { chat::FinishReason::Stop };
+        let logprobs = told.logprobs.into_iter().map(f32::from_bits).collect();
+        Self { ids: told.ids, logprobs, finish, top: Vec::new() }
     }
 }
 

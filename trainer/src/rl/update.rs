@@ -99,13 +99,14 @@ pub fn accumulate(
     let by = normalizer(lessons, config);
     let rows: Vec<Row<'_>> = lessons.iter().map(|lesson| lesson.row).collect();
     let gradient = Gradient {
-        trained: &|pass| trainee.trained(seed.wrapping_add(pass)),
+        trained: trainee.trained(seed),
         recompute: Recompute::every(config.train.recompute_every),
         temperature: config.rollout.temperature,
         whole: config.algorithm.ratio == Ratio::Sequence,
         entropy: config.algorithm.entropy_coefficient > 0.0,
     };
     let (seen, mut work) = passes::learn(
+        &trainee.team,
         &trainee.model.decoder,
         &rows,
         cut(&trainee.model.decoder, config),
@@ -135,6 +136,7 @@ pub fn look_at(
     let model = &trainee.model.decoder;
     let forward = |packed: &lm::Packed| model.forward_with(packed, trainee.measured());
     passes::look(
+        &trainee.team,
         model,
         &rows_at(groups, places),
         cut(&trainee.model.decoder, config),
@@ -157,6 +159,7 @@ pub fn refer_to(
     let forward = |packed: &lm::Packed| reference.forward(trainee, packed);
     let rows = rows_at(groups, places);
     passes::look(
+        &trainee.team,
         reference.decoder(trainee),
         &rows,
         cut(reference.decoder(trainee), config),
@@ -242,6 +245,7 @@ pub fn update(
             let (seen, work) = accumulate(trainee, &lessons, config, seed)?;
             let sums = measure(&lessons, &seen, config);
             let update = trainee.update(optimizer, Progress { done: step, total: steps })?;
+            trainee.team.same_step(step + 1, &[sums.loss, update.grad_norm])?;
             done.push(MiniBatch { places, sums, update, seen, work });
         }
     }

@@ -1,12 +1,14 @@
 //! A batch's loss and gradients, in packed passes.
 
+use chat::Draw;
 use configs::sft::SftTrain;
-use corpus::{Mixture, Sequence, pack};
+use corpus::{Mixture, Sequence};
 use lm::head::{Scores, Targets, score, score_and_backward};
 use lm::{Packed, Recompute};
 use tch::{Kind, Tensor};
 
 use crate::TrainError;
+use crate::parallel::split::Split;
 use crate::trainee::Trainee;
 
 /// Rows of validation that are read at once.
@@ -26,7 +28,7 @@ pub struct How {
 impl How {
     /// As the configuration says, for update `step`.
     pub fn new(train: &SftTrain, seed: u64, step: u64) -> Self {
-        let seed = chat::Draw::new(seed).text("dropout").with(step).bits();
+        let seed = Draw::new(seed).text("dropout").with(step).bits();
         Self { tokens: train.tokens_per_microbatch, recompute: Recompute::every(train.recompute_every), seed }
     }
 }
@@ -66,23 +68,31 @@ impl Shape {
 /// If memory does not suffice or a row is longer than the model's context.
 pub fn accumulate(trainee: &Trainee, rows: &[Sequence], how: How) -> Result<(f64, Shape), TrainError> {
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-    let bins = pack(&lengths, how.tokens);
-    let shape = Shape::of(rows, bins.len());
+    let split = Split::new(&trainee.team, &lengths, how.tokens);
+    let shape = Shape::of(rows, split.passes());
     let total = shape.trained as f64;
     let model = &trainee.model.decoder;
-    let mut loss = 0.0;
-    for (i, bin) in bins.iter().enumerate() {
+    let mut loss = [0.0];
+    for i in 0..split.rounds() {
+        let bin = split.own(i);
+        let trained = trainee.trained(how.seed);
         let part: Vec<&Sequence> = bin.iter().map(|&row| &rows[row]).collect();
         let (packed, at) = packed(trainee, &part)?;
-        let trained = trainee.trained(how.seed.wrapping_add(i as u64));
+        let packed = match bin {
+            [] => packed,
+            rows => packed.named(rows.iter().map(|&row| row as u64).collect()),
+        };
         let (hidden, tape) = model.forward_train(&packed, how.recompute, trained)?;
-        let coefficients = |_: i64, scores: &Scores| scores.logprobs.full_like(-1.0 / total).into();
+        // Of a round in which this rank has nothing left, one token goes along without weight.
+        let weight = if part.is_empty() { 0.0 } else { -1.0 / total };
+        let coefficients = |_: i64, scores: &Scores| scores.logprobs.full_like(weight).into();
         let (dh, scores) = score_and_backward(model, &hidden, &at, 1.0, trained.weight_grads(), coefficients)?;
         drop(hidden);
         model.backward(tape, dh)?;
-        loss -= scores.logprobs.sum(Kind::Double).double_value(&[]) / total;
+        loss[0] += weight * scores.logprobs.sum(Kind::Double).double_value(&[]);
     }
-    Ok((loss, shape))
+    trainee.team.world.everyone().sums("the loss", &mut loss)?;
+    Ok((loss[0], shape))
 }
 
 /// The mean loss over all trained tokens of `rows`, in nats per token.
@@ -90,28 +100,41 @@ pub fn accumulate(trainee: &Trainee, rows: &[Sequence], how: How) -> Result<(f64
 /// # Errors
 /// As [`accumulate`], and if a row cannot be read.
 pub fn mean_loss(trainee: &Trainee, rows: &Mixture, tokens: usize) -> Result<f64, TrainError> {
-    let (mut sum, mut count) = (0.0, 0.0);
+    let mut sums = [0.0, 0.0];
     for ids in rows.epoch(0).chunks(ROWS_AT_ONCE) {
-        let read = ids.iter().map(|&id| rows.read(id)).collect::<Result<Vec<_>, _>>()?;
-        let lengths: Vec<usize> = read.iter().map(|row| row.ids.len()).collect();
-        for bin in pack(&lengths, tokens) {
-            let part: Vec<&Sequence> = bin.iter().map(|&row| &read[row]).collect();
-            let (packed, at) = packed(trainee, &part)?;
+        let lengths: Vec<usize> = ids.iter().map(|&id| rows.length(id)).collect();
+        let split = Split::new(&trainee.team, &lengths, tokens);
+        for i in 0..split.rounds() {
+            let bin = split.own(i);
+            let read = bin.iter().map(|&row| rows.read(ids[row])).collect::<Result<Vec<_>, _>>()?;
+            let (packed, at) = packed(trainee, &read.iter().collect::<Vec<_>>())?;
             let model = &trainee.model.decoder;
             let hidden = model.forward_with(&packed, trainee.measured())?;
             let logprobs = score(model, &hidden, &at, 1.0)?.logprobs;
-            sum -= logprobs.sum(Kind::Double).double_value(&[]);
-            count += logprobs.numel() as f64;
+            if !bin.is_empty() {
+                sums[0] -= logprobs.sum(Kind::Double).double_value(&[]);
+                sums[1] += logprobs.numel() as f64;
+            }
         }
     }
-    Ok(sum / count)
+    trainee.team.world.everyone().sums("the loss on validation rows", &mut sums)?;
+    Ok(sums[0] / sums[1])
 }
+
+/// What stands in a pass that has no rows: a token after which one is predicted.
+const NOTHING: [u32; 1] = [0];
 
 fn packed(trainee: &Trainee, rows: &[&Sequence]) -> Result<(Packed, Targets), TrainError> {
     let model = &trainee.model.decoder;
-    let sequences: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+    let sequences: Vec<&[u32]> = match rows {
+        [] => vec![&NOTHING],
+        rows => rows.iter().map(|row| row.ids.as_slice()).collect(),
+    };
     let packed = Packed::new(&sequences, model.spec().context(), model.device())?;
-    let at = targets(rows, &packed);
+    let at = match rows {
+        [] => Targets { rows: packed.ids.zeros_like(), targets: packed.ids.zeros_like() },
+        rows => targets(rows, &packed),
+    };
     Ok((packed, at))
 }
 

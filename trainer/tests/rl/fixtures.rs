@@ -95,6 +95,6 @@ pub fn rolled_out(config: &RlConfig, trainee: &Trainee) -> Vec<Group> {
     let mut people = People::new(&rows, config).unwrap();
     let next = people.next(config.rollout.people_per_step, (0, 0));
     with_rollouts(config, |rollouts| {
-        trainee.as_one(|model| rollouts.roll_out(model, &next, (0, 0), &mut Spent::default())).unwrap()
+        trainee.as_one(|model| rollouts.roll_out((model, &trainee.team), &next, (0, 0), &mut Spent::default())).unwrap()
     })
 }

@@ -126,7 +126,9 @@ fn a_prompt_that_is_too_long_is_cut_shortened_or_refused() {
     let trainee = trainee(&config, None);
     let rows = rows(8);
     let people = usable(&rows, &config.rollout);
-    let refused = with_rollouts(&config, |r| r.roll_out(&trainee.model, &people, (0, 0), &mut Default::default()));
+    let refused = with_rollouts(&config, |r| {
+        r.roll_out((&trainee.model, &trainee.team), &people, (0, 0), &mut Default::default())
+    });
     assert!(refused.unwrap_err().to_string().contains("rollout.max_prompt_tokens"));
 }
 

@@ -1,0 +1,138 @@
+//! A small model and rows, and jobs on them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::{Value as Json, json};
+
+use crate::tiny;
+
+/// The model and the rows.
+pub struct Job {
+    place: tempfile::TempDir,
+    model: PathBuf,
+}
+
+/// How a job ended.
+pub struct Ended {
+    /// Its exit code; 1 where there is none.
+    pub code: i32,
+    /// What it said.
+    pub said: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The environment of a process.
+pub type Environment<'a> = &'a [(&'a str, &'a str)];
+
+impl Job {
+    /// A new one. Its runs are of 20 steps of 6 rows, in several passes.
+    pub fn new() -> Self {
+        let (place, model) = tiny::folder();
+        fs::write(place.path().join("rows.jsonl"), (0..60).map(|i| row(i) + "\n").collect::<String>()).unwrap();
+        Self { place, model }
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// The folder of a run.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.path("runs").join(name)
+    }
+
+    /// The arguments of a run that differs in the keys `set`.
+    pub fn arguments(&self, name: &str, set: &[&str], more: &[&str]) -> Vec<String> {
+        let file = self.path(&format!("{name}.toml"));
+        let text = format!(
+            "name = '{name}'\nout = '{}'\nthreads = 1\nmetrics = {{ tensorboard = false, peak_tflops = 1.0 }}\n[model]\n\
+             path = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\nvalidation_share = 0.2\n[train]\n\
+             epochs = 9\nmax_steps = 20\nbatch_size = 6\ntokens_per_microbatch = 40\n[validation]\nevery = 10\n\
+             [optimizer]\nlr = 1e-3\nweight_decay = 0.1\n[parallel]\ntimeout_seconds = 30\n",
+            self.path("runs").display(),
+            self.model.display(),
+            self.path("rows.jsonl").display()
+        );
+        fs::write(&file, text).unwrap();
+        let set = set.iter().flat_map(|set| ["--set", *set]);
+        ["sft", "--config", file.to_str().unwrap()]
+            .into_iter()
+            .chain(set)
+            .chain(more.iter().copied())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A run of one process.
+    pub fn alone(&self, name: &str, set: &[&str], more: &[&str]) -> Ended {
+        ended(Command::new(cargo_bin("xplore")).args(self.arguments(name, set, more)), &[])
+    }
+
+    /// The same as `ranks` ranks.
+    pub fn launch(&self, ranks: usize, name: &str, set: &[&str], more: &[&str], environment: Environment<'_>) -> Ended {
+        let mut command = Command::new(cargo_bin("xplore"));
+        command.args(["launch", "--nproc", &ranks.to_string(), "--"]).args(self.arguments(name, set, more));
+        ended(&mut command, environment)
+    }
+
+    /// The lines of a run's metrics.
+    pub fn metrics(&self, name: &str) -> Vec<Json> {
+        let text = fs::read_to_string(self.folder(name).join("metrics.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Runs a command to its end.
+pub fn ended(command: &mut Command, environment: Environment<'_>) -> Ended {
+    let begin = Instant::now();
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ended { code: output.status.code().unwrap_or(1), said, took: begin.elapsed() }
+}
+
+impl Ended {
+    /// It must have ended well.
+    pub fn well(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.said);
+        self
+    }
+}
+
+/// Expects the numbers of each step to agree to `within`, relative.
+pub fn same(found: &[Json], expected: &[Json], within: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found["step"], expected["step"]);
+        for key in ["loss", "grad_norm", "validation/loss", "tokens", "sequences"] {
+            let (Some(a), Some(b)) = (found[key].as_f64(), expected[key].as_f64()) else {
+                assert_eq!(found[key].is_null(), expected[key].is_null(), "{key}");
+                continue;
+            };
+            assert!((a - b).abs() <= within * b.abs(), "step {}: {key} is {a}, expected {b}", found["step"]);
+        }
+    }
+}
+
+/// The names in a folder that are of checkpoints.
+pub fn checkpoints(run: &Path) -> Vec<String> {
+    let entries = fs::read_dir(run.join("checkpoints")).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.starts_with("step-"));
+    names.sort();
+    names
+}
+
+/// A question and its answer; lengths differ.
+fn row(i: usize) -> String {
+    let words = ["likes", "warm", "stories", "about", "space", "and", "avoids", "long", "dry", "reports"];
+    let say = |from: usize, n: usize| (0..n).map(|k| words[(from + 3 * k) % 10]).collect::<Vec<_>>().join(" ");
+    let turn = |role: &str, content: String| json!([{ "role": role, "content": content }]);
+    json!({"prompt": turn("user", say(i, 2 + i % 5)), "completion": turn("assistant", say(i + 1, 1 + i % 7))})
+        .to_string()
+}

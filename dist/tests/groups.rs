@@ -1,0 +1,137 @@
+//! Groups of ranks over Gloo. Ranks are threads here, each with its own connection to the store; the tests of `cli` and
+//! `trainer` start processes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dist::{DistError, Master, Place, World};
+use tch::{Device, Kind, Tensor};
+use torch_ext::Store;
+
+/// Calls `f` as each of `size` ranks; the results by rank.
+fn ranks<T: Send>(size: usize, timeout: f64, f: impl Fn(World) -> T + Sync) -> Vec<T> {
+    let store = Store::open("127.0.0.1", 0, true, Duration::from_secs(20)).unwrap();
+    let master = Master { host: "127.0.0.1".into(), port: store.port(), served: true };
+    std::thread::scope(|scope| {
+        let begin = |rank| {
+            let (master, f) = (Some(master.clone()), &f);
+            scope.spawn(move || {
+                let place = Place { rank, world_size: size, local_rank: rank, local_world_size: size, master };
+                f(World::join(&place, Device::Cpu, Duration::from_secs_f64(timeout)).unwrap())
+            })
+        };
+        let started: Vec<_> = (0..size).map(begin).collect();
+        started.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+fn numbers(from: f32, count: usize) -> Tensor {
+    Tensor::from_slice(&(0..count).map(|i| from + i as f32).collect::<Vec<f32>>())
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    Vec::try_from(t).unwrap()
+}
+
+#[test]
+fn collectives_do_what_they_say() {
+    for size in [1, 2, 3] {
+        let found = ranks(size, 30.0, |world| {
+            let (all, rank) = (world.everyone(), world.rank() as f32);
+            let mine = numbers(100.0 * rank, 2 * size);
+            let share = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+            all.sum_shares("share", &share, &mine).unwrap().wait().unwrap();
+            let together = Tensor::zeros([2 * size as i64], (Kind::Float, Device::Cpu));
+            all.all_shares("together", &together, &share).unwrap().wait().unwrap();
+            all.sum("sum", &mine).unwrap().wait().unwrap();
+            let mut largest = [f64::from(rank), -1.0];
+            all.largest("largest", &mut largest).unwrap();
+            let texts = all.gather("texts", "x".repeat(world.rank()).as_bytes()).unwrap();
+            assert_eq!(all.from_first("first", format!("of {rank}").as_bytes()).unwrap(), b"of 0");
+            (values(&mine), values(&together), largest, texts)
+        });
+        // Σ over ranks of 100 · rank + i.
+        let offset = 100.0 * (size * (size - 1) / 2) as f32;
+        let sum: Vec<f32> = (0..2 * size).map(|i| offset + (size * i) as f32).collect();
+        let texts: Vec<Vec<u8>> = (0..size).map(|n| vec![b'x'; n]).collect();
+        for (summed, together, largest, told) in found {
+            assert_eq!((&summed, &together), (&sum, &sum));
+            assert_eq!((largest, told), ([(size - 1) as f64, -1.0], texts.clone()));
+        }
+    }
+}
+
+#[test]
+fn bf16_is_sent_too() {
+    let found = ranks(2, 30.0, |world| {
+        let t = numbers(world.rank() as f32, 64).to_kind(Kind::BFloat16);
+        let share = Tensor::zeros([32], (Kind::BFloat16, Device::Cpu));
+        world.everyone().sum_shares("share", &share, &t).unwrap().wait().unwrap();
+        values(&share.to_kind(Kind::Float))
+    });
+    assert_eq!(found.concat(), (0..64).map(|i| 2.0 * i as f32 + 1.0).collect::<Vec<f32>>());
+}
+
+#[test]
+fn a_split_world_has_neighbours_and_peers() {
+    let found = ranks(4, 30.0, |world| {
+        let (near, across) = world.split(2).unwrap();
+        let sum = |group: &dist::Group| {
+            let mut own = [world.rank() as f64];
+            group.sums("ranks", &mut own).unwrap();
+            own[0]
+        };
+        (sum(&near), sum(&across), near.rank(), across.rank())
+    });
+    assert_eq!(found, [(1.0, 2.0, 0, 0), (1.0, 4.0, 1, 0), (5.0, 2.0, 0, 1), (5.0, 4.0, 1, 1)]);
+}
+
+#[test]
+fn the_rank_that_has_come_apart_is_named() {
+    let found = ranks(3, 30.0, |world| {
+        let loss = if world.rank() == 1 { "0.7" } else { "0.5" };
+        world.everyone().agree("step 4", loss.as_bytes()).map_err(|e| e.to_string())
+    });
+    for said in found {
+        let said = said.unwrap_err();
+        assert!(said.contains("come apart at step 4: rank 1 has 0.7, the others 0.5"), "{said}");
+    }
+}
+
+/// One rank does not come to the collective that the others wait in, and is alive.
+#[test]
+fn a_rank_that_is_elsewhere_is_named_after_the_time_out() {
+    let waiting = AtomicU64::new(2);
+    let found = ranks(3, 3.0, |world| {
+        if world.rank() == 2 {
+            world.everyone().agree("greeting", b"").unwrap();
+            while waiting.load(Ordering::Relaxed) > 0 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return None;
+        }
+        world.everyone().agree("greeting", b"").unwrap();
+        let failed = world.everyone().barrier("sum the gradients of Layer(3)");
+        waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(failed)
+    });
+    for failed in found.into_iter().flatten() {
+        let Err(DistError::Collective { place, reason, .. }) = failed else { panic!("{failed:?}") };
+        assert!(place.contains("sum the gradients of Layer(3)"), "{place}");
+        assert!(reason.contains("rank 2 is elsewhere, in `greeting`"), "{reason}");
+    }
+}
+
+#[test]
+fn last_words_reach_the_others() {
+    let found = ranks(2, 30.0, |world| {
+        world.everyone().barrier("begin").unwrap();
+        if world.rank() == 1 {
+            world.last_words("rows.jsonl, line 7: not JSON");
+            return None;
+        }
+        world.everyone().barrier("the next step").err()
+    });
+    let said = found[0].as_ref().unwrap().to_string();
+    assert!(said.contains("rank 1 failed: rows.jsonl, line 7: not JSON"), "{said}");
+}

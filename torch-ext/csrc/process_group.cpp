@@ -1,0 +1,153 @@
+// The C side of process_group.rs: a store for the ranks to meet at, and collectives on tensors.
+#include "process_group.h"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include <cstdlib>
+
+#include "guard.h"
+
+using at::Tensor;
+using c10d::Work;
+using std::chrono::milliseconds;
+using xplore::Group;
+using xplore::guarded;
+using xplore::StorePointer;
+using WorkPointer = c10::intrusive_ptr<Work>;
+
+namespace xplore {
+
+Group gloo_group(const StorePointer& store, int rank, int size, milliseconds timeout) {
+  using c10d::ProcessGroupGloo;
+  auto options = ProcessGroupGloo::Options::create(timeout);
+  const char *interface = std::getenv("GLOO_SOCKET_IFNAME"), *master = std::getenv("MASTER_ADDR");
+  const std::string at = master ? master : "";
+  if (interface && *interface)
+    options->devices.push_back(ProcessGroupGloo::createDeviceForInterface(interface));
+  else if (at == "localhost" || at == "127.0.0.1")
+    options->devices.push_back(ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
+  else
+    options->devices.push_back(ProcessGroupGloo::createDefaultDevice());
+  return c10::make_intrusive<ProcessGroupGloo>(store, rank, size, options);
+}
+
+#ifndef USE_C10D_NCCL
+Group nccl_group(const StorePointer&, int, int, milliseconds) {
+  TORCH_CHECK(false, "this program was built without NCCL; build it with --features cuda");
+}
+#endif
+
+}  // namespace xplore
+
+namespace {
+
+// A work that is under way goes to Rust; waiting for it tells its failure.
+template <class F>
+int begun(WorkPointer** result, F&& begin) {
+  return guarded([&] { *result = new WorkPointer(begin()); });
+}
+
+}  // namespace
+
+extern "C" {
+
+int xt_store_open(const char* host, int port, int serves, int64_t timeout_ms, StorePointer** result) {
+  return guarded([&] {
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(port);
+    options.isServer = serves;
+    options.waitWorkers = false;
+    options.timeout = milliseconds(timeout_ms);
+    *result = new StorePointer(c10::make_intrusive<c10d::TCPStore>(host, options));
+  });
+}
+
+// The port at which it is served.
+int xt_store_port(StorePointer* store) { return dynamic_cast<c10d::TCPStore&>(**store).getPort(); }
+
+// Another connection to the same place, for use by another thread.
+int xt_store_clone(StorePointer* store, StorePointer** result) {
+  return guarded([&] { *result = new StorePointer((*store)->clone()); });
+}
+
+int xt_store_set(StorePointer* store, const char* key, const uint8_t* value, size_t length) {
+  return guarded([&] { (*store)->set(key, std::vector<uint8_t>(value, value + length)); });
+}
+
+int xt_store_has(StorePointer* store, const char* key, int* has) {
+  return guarded([&] { *has = (*store)->check({key}); });
+}
+
+// Calls f(data, value, length) with the value, for which it waits.
+int xt_store_get(StorePointer* store, const char* key, void (*f)(void*, const uint8_t*, size_t), void* data) {
+  return guarded([&] {
+    const std::vector<uint8_t> value = (*store)->get(key);
+    f(data, value.data(), value.size());
+  });
+}
+
+void xt_store_free(StorePointer* store) { delete store; }
+
+int xt_group_open(StorePointer* store, const char* prefix, int rank, int size, int64_t timeout_ms, int nccl,
+                  Group** result) {
+  return guarded([&] {
+    const StorePointer own = c10::make_intrusive<c10d::PrefixStore>(prefix, *store);
+    const milliseconds timeout(timeout_ms);
+    *result = new Group(nccl ? xplore::nccl_group(own, rank, size, timeout)
+                             : xplore::gloo_group(own, rank, size, timeout));
+  });
+}
+
+void xt_group_free(Group* group) { delete group; }
+
+int xt_all_reduce(Group* group, Tensor* tensor, int largest, WorkPointer** result) {
+  return begun(result, [&] {
+    std::vector<Tensor> tensors{*tensor};
+    c10d::AllreduceOptions options;
+    options.reduceOp = largest ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
+    return (*group)->allreduce(tensors, options);
+  });
+}
+
+int xt_reduce_scatter(Group* group, Tensor* output, Tensor* input, WorkPointer** result) {
+  return begun(result, [&] { return (*group)->_reduce_scatter_base(*output, *input); });
+}
+
+int xt_all_gather(Group* group, Tensor* output, Tensor* input, WorkPointer** result) {
+  return begun(result, [&] { return (*group)->_allgather_base(*output, *input); });
+}
+
+int xt_broadcast(Group* group, Tensor* tensor, int from, WorkPointer** result) {
+  return begun(result, [&] {
+    std::vector<Tensor> tensors{*tensor};
+    c10d::BroadcastOptions options;
+    options.rootRank = from;
+    return (*group)->broadcast(tensors, options);
+  });
+}
+
+int xt_work_wait(WorkPointer* work) {
+  return guarded([&] { TORCH_CHECK((*work)->wait(), "given up"); });
+}
+
+void xt_work_free(WorkPointer* work) { delete work; }
+
+// Lets the memory of a tensor go; the tensor and all that share its memory stay, and cannot be read until they have memory
+// again (libtorch refuses).
+int xt_release_memory(Tensor* tensor) {
+  return guarded([&] {
+    c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
+    storage->set_data_ptr_noswap(at::DataPtr(nullptr, tensor->device()));
+  });
+}
+
+// Gives a tensor without memory new memory of undefined contents.
+int xt_restore_memory(Tensor* tensor) {
+  return guarded([&] {
+    c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
+    if (storage->data() == nullptr) storage->set_data_ptr_noswap(storage->allocator()->allocate(storage->nbytes()));
+  });
+}
+}

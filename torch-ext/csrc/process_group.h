@@ -1,0 +1,17 @@
+// c10d's process groups behind one pointer: which engine sends is settled when a group is made.
+#pragma once
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include <chrono>
+
+namespace xplore {
+
+using Group = c10::intrusive_ptr<c10d::Backend>;
+using StorePointer = c10::intrusive_ptr<c10d::Store>;
+
+Group gloo_group(const StorePointer& store, int rank, int size, std::chrono::milliseconds timeout);
+// Throws where this program was built without NCCL.
+Group nccl_group(const StorePointer& store, int rank, int size, std::chrono::milliseconds timeout);
+
+}  // namespace xplore

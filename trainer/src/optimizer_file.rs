@@ -1,0 +1,154 @@
+//! The optimizer's numbers on disk, from any number of ranks and for any number of them.
+//!
+//! Each file holds some numbers of each of the optimizer's tensors and says which: ranges of the buffer of the whole model
+//! (or adapter). Whoever goes on reads the ranges that are its own, from whichever files have them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use lm::LmError;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use tch::{Device, Kind, Tensor};
+use torch_ext::MappedFile;
+
+use crate::TrainError;
+use crate::optimizer::Optimizer;
+
+/// The file of a rank that holds all numbers.
+pub const WHOLE: &str = "optimizer.safetensors";
+/// In a file's metadata: its ranges, as JSON.
+const RANGES: &str = "ranges";
+
+/// The first number in the whole buffer, the first number here, how many.
+type Ranges = Vec<[u64; 3]>;
+
+/// The file of one of several ranks.
+pub fn share(rank: usize, ranks: usize) -> String {
+    format!("optimizer-{:05}-of-{ranks:05}.safetensors", rank + 1)
+}
+
+fn stored(kind: Kind) -> safetensors::Dtype {
+    match kind {
+        Kind::BFloat16 => safetensors::Dtype::BF16,
+        Kind::Half => safetensors::Dtype::F16,
+        _ => safetensors::Dtype::F32,
+    }
+}
+
+/// Writes the numbers that are here; `own` says which they are, none that they are all.
+///
+/// # Errors
+/// [`LmError::Write`] if the file cannot be written.
+pub fn write(path: &Path, optimizer: &Optimizer, own: Option<&Ranges>) -> Result<(), LmError> {
+    let at = |e: String| LmError::Write { path: path.into(), message: e };
+    let tensors: Vec<(&str, Tensor)> =
+        optimizer.numbers().into_iter().map(|(name, t)| (name, t.to_device(Device::Cpu))).collect();
+    let mut views = BTreeMap::new();
+    for (name, t) in &tensors {
+        let view = TensorView::new(stored(t.kind()), vec![t.numel()], torch_ext::bytes(t)?);
+        views.insert(*name, view.map_err(|e| at(e.to_string()))?);
+    }
+    let metadata = match own {
+        None => None,
+        Some(own) => {
+            let text = serde_json::to_string(own).map_err(|e| at(e.to_string()))?;
+            Some(HashMap::from([(RANGES.to_owned(), text)]))
+        }
+    };
+    safetensors::serialize_to_file(views, metadata, path).map_err(|e| at(e.to_string()))?;
+    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| at(e.to_string()))
+}
+
+/// Reads the numbers in `own` (none: all) from the files in `folder`.
+///
+/// # Errors
+/// [`TrainError::Data`] if they are not all there, or of another format.
+pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result<(), TrainError> {
+    let places = optimizer.numbers();
+    let total = places.first().map_or(0, |(_, t)| t.numel() as u64);
+    let own = own.unwrap_or_else(|| vec![[0, 0, total]]);
+    let mut missing = own.iter().map(|[.., length]| length).sum::<u64>() * places.len() as u64;
+    for path in files(folder)? {
+        let at = |message: String| TrainError::Data(format!("{}: {message}", path.display()));
+        let bytes = MappedFile::open(&path).map_err(|e| at(e.to_string()))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(e.to_string()))?;
+        if tensors.len() != places.len() {
+            return Err(at("optimizer.state was another in the run that wrote this".into()));
+        }
+        for (name, place) in &places {
+            let there = tensors.tensor(name).map_err(|e| at(e.to_string()))?;
+            if there.dtype() != stored(place.kind()) {
+                return Err(at(format!("`{name}` is {:?}; optimizer.state was another in that run", there.dtype())));
+            }
+            let held = ranges(&bytes, there.shape()[0] as u64).map_err(at)?;
+            for (from, to, length) in overlaps(&held, &own) {
+                let width = place.kind().elt_size_in_bytes();
+                let data = there.data().get(from as usize * width..(from + length) as usize * width);
+                let data = data.ok_or_else(|| at(format!("`{name}` ends before its ranges do; it is damaged")))?;
+                let value = Tensor::f_from_data_size(data, &[length as i64], place.kind())?;
+                tch::no_grad(|| place.narrow(0, to as i64, length as i64).copy_(&value));
+                missing = missing.saturating_sub(length);
+            }
+        }
+    }
+    if missing > 0 {
+        return Err(TrainError::Data(format!(
+            "{}: {missing} of this run's optimizer numbers are not there; it was written by a run of another model or \
+             adapter, or a file is missing",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// All files of optimizer numbers in a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let at = |e: std::io::Error| TrainError::Data(format!("{}: {e}", folder.display()));
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("optimizer") && name.ends_with(".safetensors") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The ranges a file says it has.
+fn ranges(bytes: &[u8], numel: u64) -> Result<Ranges, String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    match metadata.metadata().as_ref().and_then(|m| m.get(RANGES)) {
+        None => Ok(vec![[0, 0, numel]]),
+        Some(text) => serde_json::from_str(text).map_err(|e| format!("its ranges: {e}")),
+    }
+}
+
+/// What two lists of ranges have in common: first number in the first one's buffer, in the second one's, how many.
+fn overlaps(held: &[[u64; 3]], own: &[[u64; 3]]) -> Vec<(u64, u64, u64)> {
+    let mut found = Vec::new();
+    for [held_from, held_at, held_length] in held {
+        for [own_from, own_at, own_length] in own {
+            let begin = held_from.max(own_from);
+            let end = (held_from + held_length).min(own_from + own_length);
+            if *begin < end {
+                found.push((held_at + begin - held_from, own_at + begin - own_from, end - begin));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlaps_are_where_both_have_a_number() {
+        // Held: 10..20 at 0 and 40..50 at 16. Wanted: 15..45 at 100.
+        assert_eq!(overlaps(&[[10, 0, 10], [40, 16, 10]], &[[15, 100, 30]]), [(5, 100, 5), (16, 125, 5)]);
+        assert_eq!(overlaps(&[[0, 0, 8]], &[[8, 0, 8]]), []);
+    }
+}
