@@ -150,19 +150,33 @@ fn a_missing_file_and_a_missing_device_are_named() {
     if !Path::new("/proc/driver/nvidia/version").exists() {
         let said = bench.fails(4, &["sft", "--config", "sft.toml", "--set", "model.device=cuda"]);
         says(&said, &["cuda", "device = \"cpu\""]);
+        bench.write("prompts.jsonl", "{\"text\": \"a\"}\n");
+        bench.write("sft.jsonl", &SFT_ROW.repeat(8));
+        let model = bench.model().display().to_string();
+        let said = bench.fails(4, &["generate", "--model", &model, "--input", "prompts.jsonl", "--device", "cuda"]);
+        says(&said, &["cuda"]);
     }
 }
 
 #[test]
-fn several_processes_are_refused_in_words() {
+fn several_processes_need_a_place_to_meet_and_a_command_for_several() {
     let bench = Bench::new();
-    let mut command = Command::cargo_bin("xplore").unwrap();
-    let output = command
-        .current_dir(bench.folder.path())
-        .env("WORLD_SIZE", "2")
-        .args(["sft", "--config", "sft.toml"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(4));
-    says(&String::from_utf8_lossy(&output.stderr), &["WORLD_SIZE is 2"]);
+    let refused = |place: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Command::cargo_bin("xplore").unwrap();
+        command.current_dir(bench.folder.path()).env("WORLD_SIZE", "2").envs(place.iter().copied());
+        let output = command.args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    says(
+        &refused(&[], &["sft", "--config", "sft.toml"]),
+        &["WORLD_SIZE is 2 but MASTER_ADDR is not set", "xplore launch"],
+    );
+    bench.write("prompts.jsonl", "{\"text\": \"a\"}\n");
+    let model = bench.model().display().to_string();
+    let met = [("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")];
+    says(
+        &refused(&met, &["generate", "--model", &model, "--input", "prompts.jsonl"]),
+        &["only sft and rl run on several"],
+    );
 }

@@ -18,6 +18,9 @@ pub struct Source {
     /// Number format of weights and activations.
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Number,
+    /// Where the model works; auto is a GPU if there is a usable one.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: Place,
     /// CPU threads; 0 is all cores.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -40,6 +43,14 @@ enum Number {
     Fp32,
     Bf16,
     Fp16,
+}
+
+/// Devices.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Place {
+    Auto,
+    Cpu,
+    Cuda,
 }
 
 impl Source {
@@ -77,7 +88,11 @@ impl Source {
         let source = ModelSource {
             path: located.adapter.unwrap_or(located.folder).display().to_string(),
             dtype,
-            device: Device::Auto,
+            device: match self.device {
+                Place::Auto => Device::Auto,
+                Place::Cpu => Device::Cpu,
+                Place::Cuda => Device::Cuda,
+            },
             cache_gib: self.cache_gib,
             max_rows: self.max_rows,
             step_tokens: self.step_tokens,
