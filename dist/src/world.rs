@@ -202,18 +202,25 @@ impl World {
         }
     }
 
-    /// `f`, first on rank 0 alone, then on all others: for work whose result lies in a cache afterwards.
+    /// `f`, first on rank 0 alone, then on the first rank of every other machine, then on all others: for work whose result
+    /// lies in a cache afterwards, on a file system that machines share or not.
     ///
     /// # Errors
-    /// Those of `f`, and if rank 0 failed.
+    /// Those of `f`, and if a rank before this one failed.
     pub fn first_here<T, E: From<DistError>>(&self, what: &str, f: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        if self.leads() {
-            let found = f()?;
+        let turn = match (self.place.rank, self.place.local_rank) {
+            (0, _) => 0,
+            (_, 0) => 1,
+            _ => 2,
+        };
+        for _ in 0..turn {
             self.everyone.barrier(what)?;
-            return Ok(found);
         }
-        self.everyone.barrier(what)?;
-        f()
+        let found = f()?;
+        for _ in turn..2 {
+            self.everyone.barrier(what)?;
+        }
+        Ok(found)
     }
 }
 

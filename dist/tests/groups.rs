@@ -16,7 +16,7 @@ fn ranks<T: Send>(size: usize, timeout: f64, f: impl Fn(World) -> T + Sync) -> V
         let begin = |rank| {
             let (master, f) = (Some(master.clone()), &f);
             scope.spawn(move || {
-                let place = Place { rank, world_size: size, local_rank: rank, local_world_size: size, master };
+                let place = Place { rank, world_size: size, local_rank: rank % 2, local_world_size: 2, master };
                 f(World::join(&place, Device::Cpu, Duration::from_secs_f64(timeout)).unwrap())
             })
         };
@@ -59,6 +59,22 @@ fn collectives_do_what_they_say() {
             assert_eq!((largest, told), ([(size - 1) as f64, -1.0], texts.clone()));
         }
     }
+}
+
+#[test]
+fn one_rank_a_machine_goes_first() {
+    let order = std::sync::Mutex::new(Vec::new());
+    ranks(4, 30.0, |world| {
+        let note = || {
+            order.lock().unwrap().push(world.rank());
+            std::thread::sleep(Duration::from_millis(50));
+            Ok::<(), DistError>(())
+        };
+        world.first_here("the files are here", note).unwrap();
+    });
+    let order = order.into_inner().unwrap();
+    // Ranks 0 and 1 are on one machine, 2 and 3 on another.
+    assert_eq!(order[..2], [0, 2]);
 }
 
 #[test]

@@ -107,6 +107,14 @@ pub fn locate(path: &str) -> Result<Located, TrainError> {
     Ok(Located { folder: found, adapter: Some(folder) })
 }
 
+/// The same for several ranks, of which one a machine downloads what has to be downloaded. All ranks must call this.
+///
+/// # Errors
+/// As [`locate`], and if another rank did not find it.
+pub fn locate_in_team(path: &str, team: &Team) -> Result<Located, TrainError> {
+    team.world.first_here(&format!("the files of {path} are here"), || locate(path))
+}
+
 /// Loads an existing model; an adapter is merged into the weights it stands on.
 ///
 /// # Errors
@@ -139,7 +147,7 @@ fn limits(source: &ModelSource) -> Limits {
 /// # Errors
 /// As [`load`].
 pub fn load_in_team(source: &ModelSource, team: &Team) -> Result<LocalModel, TrainError> {
-    let located = locate(&source.path)?;
+    let located = locate_in_team(&source.path, team)?;
     if !team.spreads_weights() || located.adapter.is_some() {
         return load(source)?.with_decoder(|whole| team.take_share(whole));
     }

@@ -44,7 +44,7 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Failure
 fn run_in(config: &RlConfig, options: &Options, team: Team) -> Result<(), Failure> {
     // Everything that a user may have misspelt is looked at before weights load.
     wiring::composition(&config.reward)?;
-    let rows = wiring::people(&config.data.train)?;
+    let rows = team.world.first_here("the people are here", || wiring::people(&config.data.train))?;
     let folder = config.folder().join("checkpoints");
     let from = begin::where_to_begin(&folder, options.resume)?;
     let tensorboard = config.metrics.tensorboard;
@@ -78,6 +78,9 @@ pub fn train(
     // Rows that are of no use end the run before weights load.
     People::new(rows, config)?;
     let mut trainee = trainee(config, team)?;
+    if !config.judge.endpoint.is_given() {
+        start::locate_in_team(&config.judge.model.path, &trainee.team)?;
+    }
     let judge_model = wiring::judge_model(&config.judge)?;
     let judge = Judge::new(&*judge_model, &judge_prompts, wiring::judge_settings(&config.judge, config.seed))?;
     let judging = judged_by(&judge);
