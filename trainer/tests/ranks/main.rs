@@ -172,7 +172,7 @@ fn the_death_of_a_rank_in_any_phase_loses_nothing_that_was_kept() {
     for (name, case, fault) in [
         ("rollout", "full-kept", "XPLORE_FAULT=1:kill:25:rollouts"),
         ("judgement", "replicate-kept", "XPLORE_FAULT=0:kill:31:judgements"),
-        ("gradients", "optimizer-kept", "XPLORE_FAULT=1:kill:40:sum the gradients of Layer"),
+        ("gradients", "optimizer-kept", "XPLORE_FAULT=1:kill:150:sum the gradients of Layer"),
     ] {
         let folder = place.path().join(name);
         let ended = started(&folder, case, 2, &[fault]).unwrap_err().to_string();
