@@ -134,8 +134,8 @@ int xt_work_wait(WorkPointer* work) {
 
 void xt_work_free(WorkPointer* work) { delete work; }
 
-// Lets the memory of a tensor go; the tensor and all that share its memory stay, and cannot be read until they have memory
-// again (libtorch refuses).
+// Lets the memory of a tensor go; the tensor and all that share its memory stay, and must not be read until they have memory
+// again.
 int xt_release_memory(Tensor* tensor) {
   return guarded([&] {
     c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();

@@ -227,13 +227,13 @@ impl Drop for Work {
     }
 }
 
-/// Lets the memory of a tensor go; the tensor, and all that share its memory, stay. libtorch refuses to read them before
-/// [`restore_memory`].
+/// Lets the memory of a tensor go; the tensor, and all that share its memory, stay, and must not be read before
+/// [`restore_memory`]: their address is null, so a read ends the process at once and returns nothing wrong.
 ///
 /// # Errors
 /// If libtorch fails.
 pub fn release_memory(tensor: &Tensor) -> Result<(), TorchError> {
-    // SAFETY: a live tensor; the storage keeps its size, and libtorch checks for its memory on every access.
+    // SAFETY: a live tensor. Whoever lets its memory go gathers it before use (`lm::Spread`), as the contract says.
     ffi::check(unsafe { ffi::xt_release_memory(ffi::raw(tensor)) })
 }
 
@@ -258,7 +258,6 @@ mod tests {
         let view = whole.narrow(0, 2, 2);
         release_memory(&whole).unwrap();
         let later = whole.narrow(0, 4, 2);
-        assert!(view.f_add_scalar(1.0).is_err(), "what is not there must not be read");
         restore_memory(&whole).unwrap();
         let _ = whole.shallow_clone().fill_(3.0);
         assert_eq!(Vec::<f32>::try_from(Tensor::cat(&[&view, &later], 0)).unwrap(), [3.0; 4]);
