@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
+use crate::rows::row;
 use crate::tiny;
 
 /// The model and the rows.
@@ -126,13 +127,4 @@ pub fn checkpoints(run: &Path) -> Vec<String> {
     names.retain(|name| name.starts_with("step-"));
     names.sort();
     names
-}
-
-/// A question and its answer; lengths differ.
-fn row(i: usize) -> String {
-    let words = ["likes", "warm", "stories", "about", "space", "and", "avoids", "long", "dry", "reports"];
-    let say = |from: usize, n: usize| (0..n).map(|k| words[(from + 3 * k) % 10]).collect::<Vec<_>>().join(" ");
-    let turn = |role: &str, content: String| json!([{ "role": role, "content": content }]);
-    json!({"prompt": turn("user", say(i, 2 + i % 5)), "completion": turn("assistant", say(i + 1, 1 + i % 7))})
-        .to_string()
 }

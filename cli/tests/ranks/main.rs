@@ -5,5 +5,7 @@ mod holds;
 mod job;
 mod losses;
 mod resumes;
+#[path = "../rows/mod.rs"]
+mod rows;
 #[path = "../tiny/mod.rs"]
 mod tiny;

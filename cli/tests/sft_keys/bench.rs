@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use tch::Tensor;
 
 use crate::fitting::{Run, fit, start};
+use crate::rows::row;
 use crate::tiny;
 
 /// Rows of training.
@@ -66,15 +66,6 @@ impl Bench {
 
 fn sets<'a>(set: &[&'a str]) -> Vec<&'a str> {
     set.iter().flat_map(|set| ["--set", *set]).collect()
-}
-
-/// A question and its answer; lengths differ.
-fn row(i: usize) -> String {
-    let words = ["likes", "warm", "stories", "about", "space", "and", "avoids", "long", "dry", "reports"];
-    let say = |from: usize, n: usize| (0..n).map(|k| words[(from + 3 * k) % 10]).collect::<Vec<_>>().join(" ");
-    let turn = |role: &str, content: String| json!([{ "role": role, "content": content }]);
-    json!({"prompt": turn("user", say(i, 2 + i % 5)), "completion": turn("assistant", say(i + 1, 1 + i % 7))})
-        .to_string()
 }
 
 /// The tensors of a file.

@@ -7,6 +7,8 @@ mod checkpoints;
 mod fitting;
 mod measuring;
 mod optimizer;
+#[path = "../rows/mod.rs"]
+mod rows;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 mod train;
