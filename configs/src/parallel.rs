@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, ensure, positive};
+use crate::check::{Verdict, ensure};
 
 /// What of a model's state each rank holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,7 @@ impl ParallelConfig {
     pub(crate) fn check(&self) -> Verdict {
         let used = self.shard_within == 0 || self.sharding == Sharding::Full;
         ensure(used, "shard_within", self.shard_within, "0, or sharding = \"full\" beside it")?;
-        positive("timeout_seconds", self.timeout_seconds)
+        let seconds = self.timeout_seconds;
+        ensure(seconds > 0.0 && seconds <= 86_400.0, "timeout_seconds", seconds, "more than 0, at most 86400 (a day)")
     }
 }

@@ -42,6 +42,9 @@ fn sft() {
         ("optimizer.most_skips", "at least 1", "0", "1"),
         ("metrics.peak_tflops", "0 or more", "-1", "0"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
+        ("parallel.timeout_seconds", "at most 86400", "1e300", "86400"),
+        ("parallel.timeout_seconds", "more than 0", "0", "0.5"),
+        ("parallel.shard_within", "sharding = \"full\"", "2", "0"),
     ] {
         check::<SftConfig>(SFT, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }

@@ -50,11 +50,6 @@ impl Split {
         self.ranks[self.rank].get(i).map_or(&[], Vec::as_slice)
     }
 
-    /// The rows of this rank, in the order of its passes.
-    pub fn own_rows(&self) -> impl Iterator<Item = usize> {
-        self.ranks[self.rank].iter().flatten().copied()
-    }
-
     /// The rows of each rank, in the order of its passes.
     pub fn rows_by_rank(&self) -> Vec<Vec<usize>> {
         self.ranks.iter().map(|passes| passes.concat()).collect()
