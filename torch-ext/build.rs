@@ -1,45 +1,10 @@
 //! Compiles the shim against the headers beside libtorch's libraries.
 
+#[path = "build/torch.rs"]
+mod torch;
+
 use std::env;
-use std::path::{Path, PathBuf};
-
-/// What sees libtorch's headers.
-fn torch(include: &Path) -> cc::Build {
-    let mut build = cc::Build::new();
-    build
-        .cpp(true)
-        .std("c++17")
-        .opt_level(3)
-        .flag("-w")
-        // Without it at::parallel_for, a template, runs serially.
-        .flag("-fopenmp")
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .include(include)
-        .include(include.join("torch/csrc/api/include"));
-    build
-}
-
-/// The folder that scripts/setup made: .venv/libtorch leads to .venv/lib/python…/site-packages/torch.
-fn venv(libtorch: &Path) -> PathBuf {
-    let configured = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../.venv");
-    let above = libtorch.ancestors().find(|folder| folder.join("gloo/include").is_dir());
-    above.map_or(configured, Path::to_path_buf)
-}
-
-/// NCCL's process groups, by the headers in the wheels that `scripts/setup` fetches for CUDA.
-fn with_nccl(build: &mut cc::Build, venv: &Path) {
-    let site = std::fs::read_dir(venv.join("lib"))
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("site-packages/nvidia")))
-        .find(|folder| folder.is_dir());
-    let site = site.unwrap_or_else(|| panic!("no CUDA headers in {}: run XPLORE_CUDA=1 scripts/setup", venv.display()));
-    let cuda = site.join("cu13/include");
-    build
-        .define("USE_C10D_NCCL", None)
-        .includes([cuda.clone(), cuda.join("cccl"), site.join("nccl/include")])
-        .file("csrc/nccl.cpp");
-}
+use std::path::Path;
 
 fn main() {
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells its direct dependents where libtorch is");
@@ -49,9 +14,10 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo::rerun-if-changed=csrc");
 
-    torch(&include)
+    torch::build(&include)
         .file("csrc/shim.cpp")
         .file("csrc/allocator.cpp")
+        .file("csrc/released.cpp")
         .file("csrc/paged.cpp")
         .file("csrc/paged_layers.cpp")
         .file("csrc/linear.cpp")
@@ -62,27 +28,12 @@ fn main() {
         .file("csrc/prefix_attention.cpp")
         .compile("xplore_shim");
 
-    // Process groups: c10d's headers need those of Gloo, whose code is in libtorch_cpu; scripts/setup fetches them.
-    let venv = venv(root);
-    let gloo = venv.join("gloo/include");
-    assert!(gloo.is_dir(), "Gloo's headers are not in {}: run scripts/setup", gloo.display());
-    println!("cargo::rerun-if-changed={}", gloo.display());
-    let mut groups = torch(&include);
-    groups.include(&gloo).define("USE_C10D_GLOO", None).file("csrc/process_group.cpp");
-    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        with_nccl(&mut groups, &venv);
-        println!("cargo::rustc-link-search=native={lib}");
-        for library in ["torch_cuda", "c10_cuda"] {
-            println!("cargo::rustc-link-lib=dylib={library}");
-        }
-    }
-    groups.compile("xplore_groups");
-
     // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.
     cc::Build::new()
         .cpp(true)
         .std("c++17")
         .opt_level(3)
+        .debug(false)
         .flag("-ffast-math")
         // Vectors of 64 bytes in functions of this crate alone.
         .flag("-Wno-psabi")
@@ -96,6 +47,7 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .opt_level(3)
+        .debug(false)
         // A known false alarm inside GCC 12's own headers.
         .flag("-Wno-maybe-uninitialized")
         .file("csrc/skinny.cpp")

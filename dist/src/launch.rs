@@ -6,8 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use c10d::Store;
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
-use torch_ext::Store;
 
 /// How often the ranks are looked at.
 const LOOK: Duration = Duration::from_millis(50);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use torch_ext::{Store, TorchError};
+use c10d::Store;
+use torch_ext::TorchError;
 
 use crate::fault::Fault;
 

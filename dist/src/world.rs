@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use c10d::{Engine, ProcessGroup, Store, Work};
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Engine, ProcessGroup, Store, TorchError, Work};
+use torch_ext::TorchError;
 
 use crate::place::Place;
 use crate::watch::{Position, Watch, told};

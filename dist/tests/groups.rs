@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use c10d::Store;
 use dist::{DistError, Master, Place, World};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Store;
 
 /// Calls `f` as each of `size` ranks; the results by rank.
 fn ranks<T: Send>(size: usize, timeout: f64, f: impl Fn(World) -> T + Sync) -> Vec<T> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use torch_ext::{Engine, ProcessGroup, Store};
+use c10d::{Engine, ProcessGroup, Store};
 
 #[test]
 fn nccl_is_linked() {

@@ -15,60 +15,6 @@ unsafe extern "C" {
     #[cfg(test)]
     pub(crate) fn xt_raw_memory(bytes: usize) -> c_int;
     pub(crate) fn xt_load_cuda() -> c_int;
-    pub(crate) fn xt_store_open(
-        host: *const c_char,
-        port: c_int,
-        serves: c_int,
-        timeout_ms: i64,
-        result: *mut *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_store_port(store: *mut c_void) -> c_int;
-    pub(crate) fn xt_store_clone(store: *mut c_void, result: *mut *mut c_void) -> c_int;
-    pub(crate) fn xt_store_set(store: *mut c_void, key: *const c_char, value: *const u8, length: usize) -> c_int;
-    pub(crate) fn xt_store_has(store: *mut c_void, key: *const c_char, has: *mut c_int) -> c_int;
-    pub(crate) fn xt_store_get(
-        store: *mut c_void,
-        key: *const c_char,
-        f: extern "C" fn(*mut c_void, *const u8, usize),
-        data: *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_store_free(store: *mut c_void);
-    pub(crate) fn xt_group_open(
-        store: *mut c_void,
-        prefix: *const c_char,
-        rank: c_int,
-        size: c_int,
-        timeout_ms: i64,
-        nccl: c_int,
-        result: *mut *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_group_free(group: *mut c_void);
-    pub(crate) fn xt_all_reduce(
-        group: *mut c_void,
-        tensor: *mut C_tensor,
-        largest: c_int,
-        result: *mut *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_reduce_scatter(
-        group: *mut c_void,
-        output: *mut C_tensor,
-        input: *mut C_tensor,
-        result: *mut *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_all_gather(
-        group: *mut c_void,
-        output: *mut C_tensor,
-        input: *mut C_tensor,
-        result: *mut *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_broadcast(
-        group: *mut c_void,
-        tensor: *mut C_tensor,
-        from: c_int,
-        result: *mut *mut c_void,
-    ) -> c_int;
-    pub(crate) fn xt_work_wait(work: *mut c_void) -> c_int;
-    pub(crate) fn xt_work_free(work: *mut c_void);
     pub(crate) fn xt_release_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_restore_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_each(n: i64, f: extern "C" fn(*mut c_void, i64), data: *mut c_void);
@@ -203,7 +149,7 @@ unsafe extern "C" {
 }
 
 /// A tensor's pointer for a C++ function that reads the handle during the call and keeps nothing of it.
-pub(crate) fn raw(tensor: &Tensor) -> *mut C_tensor {
+pub fn raw(tensor: &Tensor) -> *mut C_tensor {
     tensor.as_ptr().cast_mut()
 }
 
@@ -212,8 +158,11 @@ pub(crate) fn raw_or_null(tensor: Option<&Tensor>) -> *mut C_tensor {
     tensor.map_or(std::ptr::null_mut(), raw)
 }
 
-/// Turns a status into a result.
-pub(crate) fn check(status: c_int) -> Result<(), TorchError> {
+/// Turns the status of a function whose C++ body is `guarded` (`csrc/guard.h`) into a result.
+///
+/// # Errors
+/// With the text of the exception, if the status says that there was one.
+pub fn check(status: c_int) -> Result<(), TorchError> {
     if status == 0 {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! The parts of libtorch that tch does not bind, and a few fused kernels for the CPU.
 //!
-//! All C++ and nearly all `unsafe` code of the workspace live in this crate. Every function here is safe: shapes and
+//! All C++ and nearly all `unsafe` code of the workspace live in this folder (`c10d` in it is a crate of its own, so that
+//! the feature for NCCL compiles nothing else anew). Every function here is safe: shapes and
 //! dtypes are checked on entry, a C++ exception comes back as a [`TorchError`].
 
 mod attention;
@@ -10,24 +11,23 @@ mod memory;
 mod ops;
 mod paged;
 mod paged_layers;
-mod process_group;
 mod runtime;
 mod threads;
 
 pub use attention::{prefix_attention, varlen_attention};
 pub use cross_entropy::{CrossEntropy, EntropyTerm, cross_entropy, cross_entropy_backward};
-pub use memory::{MappedFile, bytes, floats};
+pub use ffi::{check, raw};
+pub use memory::{MappedFile, bytes, floats, release_memory, restore_memory};
 pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
     input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,
 };
 pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
 pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};
-pub use process_group::{Engine, ProcessGroup, Store, Work, release_memory, restore_memory};
 pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;
 
 /// What libtorch said when an operation failed, or which argument was wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct TorchError(pub(crate) String);
+pub struct TorchError(pub String);

@@ -1,5 +1,8 @@
 //! Memory seen as plain numbers: tensors in place, files mapped.
-#![expect(unsafe_code, reason = "views of memory that others own, and advice to the system about a mapping")]
+#![expect(
+    unsafe_code,
+    reason = "views of memory that others own, memory let go, and advice to the system about a mapping"
+)]
 
 use std::fs::File;
 use std::ops::{Deref, Range};
@@ -7,8 +10,8 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::TorchError;
 use crate::ops::ensure;
+use crate::{TorchError, ffi};
 
 /// A file mapped into memory for reading.
 #[derive(Debug)]
@@ -73,4 +76,39 @@ pub fn bytes(tensor: &Tensor) -> Result<&[u8], TorchError> {
     // SAFETY: the tensor keeps its storage alive, which holds `length` bytes from data_ptr on. Other views of the storage
     // could write to it meanwhile; callers pass a tensor that nothing else changes.
     Ok(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) })
+}
+
+/// Lets the memory of a tensor go; the tensor, and all that share its memory, stay, and must not be read before
+/// [`restore_memory`]: their address is null, so a read ends the process at once and returns nothing wrong.
+///
+/// # Errors
+/// If libtorch fails.
+pub fn release_memory(tensor: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: a live tensor. Whoever lets its memory go gathers it before use (`lm::Spread`), as the contract says.
+    ffi::check(unsafe { ffi::xt_release_memory(ffi::raw(tensor)) })
+}
+
+/// Gives a tensor that lost its memory new memory of undefined contents; one that has memory keeps it.
+///
+/// # Errors
+/// If memory does not suffice.
+pub fn restore_memory(tensor: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: a live tensor.
+    ffi::check(unsafe { ffi::xt_restore_memory(ffi::raw(tensor)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_survive_the_loss_of_their_memory() {
+        let whole = Tensor::ones([6], (Kind::Float, Device::Cpu));
+        let view = whole.narrow(0, 2, 2);
+        release_memory(&whole).unwrap();
+        let later = whole.narrow(0, 4, 2);
+        restore_memory(&whole).unwrap();
+        let _ = whole.shallow_clone().fill_(3.0);
+        assert_eq!(Vec::<f32>::try_from(Tensor::cat(&[&view, &later], 0)).unwrap(), [3.0; 4]);
+    }
 }

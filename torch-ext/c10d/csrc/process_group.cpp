@@ -1,4 +1,4 @@
-// The C side of process_group.rs: a store for the ranks to meet at, and collectives on tensors.
+// The C side of c10d's lib.rs: a store for the ranks to meet at, and collectives on tensors.
 #include "process_group.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -7,7 +7,7 @@
 
 #include <cstdlib>
 
-#include "guard.h"
+#include "../../csrc/guard.h"
 
 using at::Tensor;
 using c10d::Work;
@@ -133,21 +133,4 @@ int xt_work_wait(WorkPointer* work) {
 }
 
 void xt_work_free(WorkPointer* work) { delete work; }
-
-// Lets the memory of a tensor go; the tensor and all that share its memory stay, and must not be read until they have memory
-// again.
-int xt_release_memory(Tensor* tensor) {
-  return guarded([&] {
-    c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
-    storage->set_data_ptr_noswap(at::DataPtr(nullptr, tensor->device()));
-  });
-}
-
-// Gives a tensor without memory new memory of undefined contents.
-int xt_restore_memory(Tensor* tensor) {
-  return guarded([&] {
-    c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
-    if (storage->data() == nullptr) storage->set_data_ptr_noswap(storage->allocator()->allocate(storage->nbytes()));
-  });
-}
 }

@@ -1,13 +1,16 @@
 //! c10d, PyTorch's own distributed engine: a store where ranks meet, groups, and collectives on tensors.
+//!
+//! With the feature `cuda` a group may be one of NCCL, between GPUs; without, only of Gloo, between CPUs.
 #![expect(unsafe_code, reason = "calls into the C shim")]
+
+mod ffi;
 
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::NonNull;
 use std::time::Duration;
 
 use tch::Tensor;
-
-use crate::{TorchError, ffi};
+use torch_ext::{TorchError, check, raw};
 
 /// Which engine sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ fn milliseconds(t: Duration) -> i64 {
 
 fn made<T>(call: impl FnOnce(*mut *mut T) -> c_int) -> Result<NonNull<T>, TorchError> {
     let mut pointer = std::ptr::null_mut();
-    ffi::check(call(&raw mut pointer))?;
+    check(call(&raw mut pointer))?;
     Ok(NonNull::new(pointer).expect("a call that succeeds leaves its result"))
 }
 
@@ -78,7 +81,7 @@ impl Store {
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), TorchError> {
         let key = text(key)?;
         // SAFETY: a live store, a C string, and bytes with their length.
-        ffi::check(unsafe { ffi::xt_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
+        check(unsafe { ffi::xt_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
     /// A value, if it is there.
@@ -88,7 +91,7 @@ impl Store {
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, TorchError> {
         let (key, mut has) = (text(key)?, 0);
         // SAFETY: a live store and a C string.
-        ffi::check(unsafe { ffi::xt_store_has(self.0.as_ptr(), key.as_ptr(), &raw mut has) })?;
+        check(unsafe { ffi::xt_store_has(self.0.as_ptr(), key.as_ptr(), &raw mut has) })?;
         if has == 0 {
             return Ok(None);
         }
@@ -100,7 +103,7 @@ impl Store {
         }
         let mut value: Vec<u8> = Vec::new();
         // SAFETY: `keep` gets the vector it expects, which outlives the call.
-        ffi::check(unsafe { ffi::xt_store_get(self.0.as_ptr(), key.as_ptr(), keep, (&raw mut value).cast()) })?;
+        check(unsafe { ffi::xt_store_get(self.0.as_ptr(), key.as_ptr(), keep, (&raw mut value).cast()) })?;
         Ok(Some(value))
     }
 }
@@ -158,7 +161,7 @@ impl ProcessGroup {
     /// If the call cannot begin.
     pub fn all_reduce(&self, tensor: &Tensor, largest: bool) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensor, which the work keeps.
-        self.begun(&[tensor], |g, out| unsafe { ffi::xt_all_reduce(g, ffi::raw(tensor), largest.into(), out) })
+        self.begun(&[tensor], |g, out| unsafe { ffi::xt_all_reduce(g, raw(tensor), largest.into(), out) })
     }
 
     /// `output` becomes this rank's share of the sum of all `input`s, which are as long as all shares.
@@ -167,9 +170,7 @@ impl ProcessGroup {
     /// If the call cannot begin.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensors, which the work keeps.
-        self.begun(&[output, input], |g, out| unsafe {
-            ffi::xt_reduce_scatter(g, ffi::raw(output), ffi::raw(input), out)
-        })
+        self.begun(&[output, input], |g, out| unsafe { ffi::xt_reduce_scatter(g, raw(output), raw(input), out) })
     }
 
     /// `output` becomes the `input`s of all ranks, one after the other.
@@ -178,7 +179,7 @@ impl ProcessGroup {
     /// If the call cannot begin.
     pub fn all_gather(&self, output: &Tensor, input: &Tensor) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensors, which the work keeps.
-        self.begun(&[output, input], |g, out| unsafe { ffi::xt_all_gather(g, ffi::raw(output), ffi::raw(input), out) })
+        self.begun(&[output, input], |g, out| unsafe { ffi::xt_all_gather(g, raw(output), raw(input), out) })
     }
 
     /// Every rank's `tensor` becomes that of rank `from`.
@@ -187,7 +188,7 @@ impl ProcessGroup {
     /// If the call cannot begin.
     pub fn broadcast(&self, tensor: &Tensor, from: usize) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensor, which the work keeps.
-        self.begun(&[tensor], |g, out| unsafe { ffi::xt_broadcast(g, ffi::raw(tensor), from as c_int, out) })
+        self.begun(&[tensor], |g, out| unsafe { ffi::xt_broadcast(g, raw(tensor), from as c_int, out) })
     }
 }
 
@@ -216,7 +217,7 @@ impl Work {
     /// If a rank is gone or the time is up.
     pub fn wait(self) -> Result<(), TorchError> {
         // SAFETY: a live work.
-        ffi::check(unsafe { ffi::xt_work_wait(self.work.as_ptr()) })
+        check(unsafe { ffi::xt_work_wait(self.work.as_ptr()) })
     }
 }
 
@@ -227,41 +228,9 @@ impl Drop for Work {
     }
 }
 
-/// Lets the memory of a tensor go; the tensor, and all that share its memory, stay, and must not be read before
-/// [`restore_memory`]: their address is null, so a read ends the process at once and returns nothing wrong.
-///
-/// # Errors
-/// If libtorch fails.
-pub fn release_memory(tensor: &Tensor) -> Result<(), TorchError> {
-    // SAFETY: a live tensor. Whoever lets its memory go gathers it before use (`lm::Spread`), as the contract says.
-    ffi::check(unsafe { ffi::xt_release_memory(ffi::raw(tensor)) })
-}
-
-/// Gives a tensor that lost its memory new memory of undefined contents; one that has memory keeps it.
-///
-/// # Errors
-/// If memory does not suffice.
-pub fn restore_memory(tensor: &Tensor) -> Result<(), TorchError> {
-    // SAFETY: a live tensor.
-    ffi::check(unsafe { ffi::xt_restore_memory(ffi::raw(tensor)) })
-}
-
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
-
     use super::*;
-
-    #[test]
-    fn views_survive_the_loss_of_their_memory() {
-        let whole = Tensor::ones([6], (Kind::Float, Device::Cpu));
-        let view = whole.narrow(0, 2, 2);
-        release_memory(&whole).unwrap();
-        let later = whole.narrow(0, 4, 2);
-        restore_memory(&whole).unwrap();
-        let _ = whole.shallow_clone().fill_(3.0);
-        assert_eq!(Vec::<f32>::try_from(Tensor::cat(&[&view, &later], 0)).unwrap(), [3.0; 4]);
-    }
 
     #[test]
     fn a_store_gives_back_what_was_set() {

@@ -1,0 +1,21 @@
+//! How C++ that uses libtorch is compiled.
+
+use std::path::Path;
+
+/// What sees libtorch's headers.
+pub fn build(include: &Path) -> cc::Build {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        // It would be nine tenths of every program that links this.
+        .debug(false)
+        .flag("-w")
+        // Without it at::parallel_for, a template, runs serially.
+        .flag("-fopenmp")
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .include(include)
+        .include(include.join("torch/csrc/api/include"));
+    build
+}

@@ -1,0 +1,53 @@
+//! Compiles c10d's C side against the headers beside libtorch's libraries, of Gloo, and (feature `cuda`) of NCCL.
+
+#[path = "../build/torch.rs"]
+mod torch;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The folder that scripts/setup made: .venv/libtorch leads to .venv/lib/python…/site-packages/torch.
+fn venv(libtorch: &Path) -> PathBuf {
+    let configured = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../.venv");
+    let above = libtorch.ancestors().find(|folder| folder.join("gloo/include").is_dir());
+    above.map_or(configured, Path::to_path_buf)
+}
+
+/// NCCL's process groups, by the headers in the wheels that `scripts/setup` fetches for CUDA.
+fn with_nccl(build: &mut cc::Build, venv: &Path) {
+    let site = std::fs::read_dir(venv.join("lib"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("site-packages/nvidia")))
+        .find(|folder| folder.is_dir());
+    let site = site.unwrap_or_else(|| panic!("no CUDA headers in {}: run XPLORE_CUDA=1 scripts/setup", venv.display()));
+    let cuda = site.join("cu13/include");
+    build
+        .define("USE_C10D_NCCL", None)
+        .includes([cuda.clone(), cuda.join("cccl"), site.join("nccl/include")])
+        .file("csrc/nccl.cpp");
+}
+
+fn main() {
+    let lib = env::var("DEP_TORCH_EXT_LIBTORCH_LIB").expect("torch-ext tells its direct dependents where libtorch is");
+    let root = Path::new(&lib).parent().expect("libtorch's lib folder stands in libtorch's folder");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo::rerun-if-changed=csrc");
+    println!("cargo::rerun-if-changed=../csrc/guard.h");
+
+    // c10d's headers need those of Gloo, whose code is in libtorch_cpu; scripts/setup fetches them.
+    let venv = venv(root);
+    let gloo = venv.join("gloo/include");
+    assert!(gloo.is_dir(), "Gloo's headers are not in {}: run scripts/setup", gloo.display());
+    println!("cargo::rerun-if-changed={}", gloo.display());
+    let mut groups = torch::build(&root.join("include"));
+    groups.include(&gloo).define("USE_C10D_GLOO", None).file("csrc/process_group.cpp");
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        with_nccl(&mut groups, &venv);
+        println!("cargo::rustc-link-search=native={lib}");
+        for library in ["torch_cuda", "c10_cuda"] {
+            println!("cargo::rustc-link-lib=dylib={library}");
+        }
+    }
+    groups.compile("xplore_groups");
+}
