@@ -18,6 +18,7 @@ fn main() {
         .file("csrc/shim.cpp")
         .file("csrc/allocator.cpp")
         .file("csrc/released.cpp")
+        .file("csrc/gpu/launch.cpp")
         .file("csrc/paged.cpp")
         .file("csrc/paged_layers.cpp")
         .file("csrc/linear.cpp")
@@ -27,6 +28,15 @@ fn main() {
         .file("csrc/attention.cpp")
         .file("csrc/prefix_attention.cpp")
         .compile("xplore_shim");
+
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .debug(false)
+        .flag("-Wno-unknown-pragmas")
+        .file("csrc/gpu/emulated.cpp")
+        .compile("xplore_emulated");
 
     // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.
     cc::Build::new()

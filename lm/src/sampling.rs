@@ -30,13 +30,16 @@ pub fn argmax(values: &[f32]) -> usize {
     best
 }
 
+/// Whether some tokens of a vocabulary may be left out.
+pub fn truncates(sampling: &Sampling, vocab: usize) -> bool {
+    sampling.top_k > 0 && sampling.top_k < vocab || sampling.top_p < 1.0 || sampling.min_p > 0.0
+}
+
 /// Draws from `probabilities` (of the distribution after temperature; they sum to about 1) with top-k, then top-p, by
 /// inverting the cumulative sum at `u` in [0, 1). transformers' order: top-k first, top-p on what is left, which keeps
 /// the token that crosses `top_p`, then min-p.
 pub fn draw(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
-    let truncated =
-        sampling.top_k > 0 && sampling.top_k < probabilities.len() || sampling.top_p < 1.0 || sampling.min_p > 0.0;
-    if !truncated {
+    if !truncates(sampling, probabilities.len()) {
         return invert(probabilities.iter().copied().enumerate(), sum(probabilities.iter().copied()), u);
     }
     let mut order: Vec<usize> = (0..probabilities.len()).collect();

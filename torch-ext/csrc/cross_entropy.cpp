@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include "gpu/launch.h"
 #include "guard.h"
 #include "kernels.h"
 
@@ -26,6 +27,11 @@ void backward_plain(Tensor& logits, const Tensor& targets, const Tensor& lse, co
   logits.scatter_add_(-1, targets.unsqueeze(-1), c);
 }
 
+bool for_gpu(const Tensor& logits, const Tensor& targets) {
+  return xplore::has_gpu_kernels(logits) && logits.scalar_type() == at::kFloat && logits.is_contiguous() &&
+         targets.is_contiguous();
+}
+
 }  // namespace
 
 extern "C" {
@@ -35,6 +41,14 @@ int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
     const int64_t rows = logits->size(0), vocab = logits->size(1);
+    if (for_gpu(*logits, *targets)) {
+      Tensor found = at::empty({3, rows}, logits->options());
+      float *lse = found.mutable_data_ptr<float>(), *logprobs = lse + rows, *entropy = logprobs + rows;
+      xplore::launch(*logits, "cross_entropy", {rows}, xplore::kThreads, logits->const_data_ptr(),
+                     targets->const_data_ptr(), lse, logprobs, entropy, vocab);
+      for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
+      return;
+    }
     if (!logits->device().is_cpu()) {
       Tensor lse = logits->logsumexp({-1}, true);
       Tensor logprobs = (logits->gather(-1, targets->unsqueeze(-1)) - lse).squeeze(-1);
@@ -62,6 +76,20 @@ int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tens
   return guarded([&] {
     torch::NoGradGuard no_grad;
     const int64_t rows = logits->size(0), vocab = logits->size(1);
+    if (for_gpu(*logits, *targets)) {
+      const auto of = [](const Tensor* t) { return t ? t->const_data_ptr() : nullptr; };
+      // As many rows as a grid is high.
+      for (int64_t begin = 0, most = 65535; begin < rows; begin += most) {
+        const int64_t count = std::min(most, rows - begin);
+        const auto part = [&](const Tensor* t) { return t ? t->narrow(0, begin, count) : Tensor(); };
+        const Tensor rows_here = part(logits), ids = part(targets), sums = part(lse), c = part(coefficients);
+        const Tensor h = part(entropy), weights = part(entropy_coefficients);
+        xplore::launch(rows_here, "cross_entropy_input", {xplore::threads(vocab).x, count}, xplore::kThreads,
+                       rows_here.mutable_data_ptr(), of(&ids), of(&sums), of(&c), of(entropy ? &h : nullptr),
+                       of(entropy ? &weights : nullptr), vocab);
+      }
+      return;
+    }
     if (!logits->device().is_cpu()) {
       backward_plain(*logits, *targets, *lse, *coefficients, entropy, entropy_coefficients);
       return;

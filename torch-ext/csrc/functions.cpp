@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "gpu/launch.h"
 #include "guard.h"
 #include "kernels.h"
 #include "products.h"
@@ -32,6 +33,19 @@ bool for_loops(const Tensor& first, const Tensors&... rest) {
   const auto fits = [&](const Tensor& t) { return t.device().is_cpu() && t.scalar_type() == type; };
   return (type == at::kFloat || type == at::kBFloat16) && fits(first) && (fits(rest) && ...);
 }
+
+// What the kernels of gpu/layer.cu take: rows of `dim` numbers that four are moved at once of.
+template <class... Tensors>
+bool for_gpu(int64_t dim, const Tensor& first, const Tensors&... rest) {
+  const auto fits = [&](const Tensor& t) {
+    const bool aligned = reinterpret_cast<uintptr_t>(t.const_data_ptr()) % (4 * t.element_size()) == 0;
+    return t.device() == first.device() && t.scalar_type() == first.scalar_type() && aligned;
+  };
+  return xplore::has_gpu_kernels(first) && dim % 4 == 0 && fits(first) && (fits(rest) && ...);
+}
+// Pieces of the rows that have sums of their own there.
+int64_t gpu_pieces(int64_t rows) { return std::max<int64_t>(1, std::min<int64_t>(xplore::kPieces, rows / 16)); }
+const void* pointer(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
 
 const uint16_t* bits(const Tensor& t) { return static_cast<const uint16_t*>(t.const_data_ptr()); }
 uint16_t* bits(Tensor& t) { return static_cast<uint16_t*>(t.mutable_data_ptr()); }
@@ -65,12 +79,16 @@ struct RmsNorm : Function<RmsNorm> {
     const int64_t dim = x.size(-1), rows = x.numel() / dim;
     Tensor y = at::empty_like(x), inv = at::empty({rows}, x.options().dtype(at::kFloat));
     float* scales = floats(inv);
-    at::parallel_for(0, rows, grain(dim), [&](int64_t b, int64_t e) {
-      if (is_bf16(x))
-        xplore::rms_norm_rows_bf16(bits(x), dim, bits(w), bits(y), scales, b, e, dim, static_cast<float>(eps));
-      else
-        xplore::rms_norm_rows(floats(x), floats(w), floats(y), scales, b, e, dim, static_cast<float>(eps));
-    });
+    if (for_gpu(dim, x, w))
+      xplore::launch(x, "rms_norm", xplore::warps(rows), xplore::kThreads, pointer(x), pointer(w), pointer(y), scales, rows,
+                     dim, static_cast<float>(eps));
+    else
+      at::parallel_for(0, rows, grain(dim), [&](int64_t b, int64_t e) {
+        if (is_bf16(x))
+          xplore::rms_norm_rows_bf16(bits(x), dim, bits(w), bits(y), scales, b, e, dim, static_cast<float>(eps));
+        else
+          xplore::rms_norm_rows(floats(x), floats(w), floats(y), scales, b, e, dim, static_cast<float>(eps));
+      });
     ctx->save_for_backward({x, w, inv});
     ctx->saved_data["wanted"] = dw || w.requires_grad();
     keep(ctx, "dw", dw);
@@ -79,11 +97,19 @@ struct RmsNorm : Function<RmsNorm> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto saved = ctx->get_saved_variables();
     Tensor dy = grads[0].contiguous(), x = saved[0], w = saved[1], inv = saved[2];
-    const int64_t dim = x.size(-1), rows = x.numel() / dim, pieces = pieces_of(rows, dim);
-    const bool wanted = ctx->saved_data["wanted"].toBool();
+    const int64_t dim = x.size(-1), rows = x.numel() / dim;
+    const bool wanted = ctx->saved_data["wanted"].toBool(), gpu = for_gpu(dim, x, w, dy);
+    const int64_t pieces = gpu ? gpu_pieces(rows) : pieces_of(rows, dim);
     Tensor dx = at::empty_like(x), dw = at::zeros({wanted ? pieces : 0, dim}, inv.options());
     float* sums = wanted ? floats(dw) : nullptr;
-    at::parallel_for(0, pieces, 1, [&](int64_t b, int64_t e) {
+    if (gpu) {
+      xplore::launch(x, "rms_norm_input", xplore::warps(rows), xplore::kThreads, pointer(dy), pointer(x), pointer(w),
+                     pointer(inv), pointer(dx), rows, dim);
+      if (wanted)
+        xplore::launch(x, "rms_norm_weight", {xplore::threads(dim).x, pieces}, xplore::kThreads, pointer(dy), pointer(x),
+                       pointer(inv), sums, rows, dim);
+    }
+    at::parallel_for(0, gpu ? 0 : pieces, 1, [&](int64_t b, int64_t e) {
       for (int64_t p = b; p < e; ++p) {
         const int64_t from = rows * p / pieces, to = rows * (p + 1) / pieces;
         float* sum = wanted ? sums + p * dim : nullptr;
@@ -140,6 +166,14 @@ struct Linear : Function<Linear> {
 };
 
 Tensor swiglu(Tensor gate_up) {
+  if (const int64_t width = gate_up.size(1) / 2; for_gpu(width, gate_up)) {
+    gate_up = gate_up.contiguous();
+    const int64_t rows = gate_up.size(0);
+    Tensor out = at::empty({rows, width}, gate_up.options());
+    xplore::launch(out, "swiglu", xplore::threads(rows * width / 4), xplore::kThreads, pointer(gate_up), pointer(out),
+                   rows, width);
+    return out;
+  }
   if (!for_loops(gate_up)) {
     auto halves = gate_up.chunk(2, 1);
     return at::silu(halves[0]) * halves[1];
@@ -157,6 +191,14 @@ Tensor swiglu(Tensor gate_up) {
 }
 
 Tensor swiglu_gradient(Tensor dout, Tensor gate_up) {
+  if (const int64_t width = gate_up.size(1) / 2; for_gpu(width, gate_up, dout)) {
+    dout = dout.contiguous(), gate_up = gate_up.contiguous();
+    const int64_t rows = gate_up.size(0);
+    Tensor d = at::empty_like(gate_up);
+    xplore::launch(d, "swiglu_input", xplore::threads(rows * width / 4), xplore::kThreads, pointer(dout),
+                   pointer(gate_up), pointer(d), rows, width);
+    return d;
+  }
   if (!for_loops(dout, gate_up)) {
     auto halves = gate_up.chunk(2, 1);
     return at::cat({at::silu_backward(dout * halves[1], halves[0]), dout * at::silu(halves[0])}, 1);
@@ -214,7 +256,12 @@ struct Heads : Function<Heads> {
     const bool normed = q_norm.defined();
     Tensor q = at::empty({rows, heads, dim}, qkv.options()), k = at::empty({rows, kv, dim}, qkv.options());
     Tensor v = at::empty_like(k), inv = at::empty({rows, heads + kv}, qkv.options().dtype(at::kFloat));
-    at::parallel_for(0, rows, grain(qkv.size(1) * dim), [&](int64_t b, int64_t e) {
+    const bool gpu = xplore::has_gpu_kernels(qkv);
+    if (gpu)
+      xplore::launch(qkv, "heads", xplore::warps(rows * qkv.size(1)), xplore::kThreads, pointer(qkv), pointer(q_norm),
+                     pointer(k_norm), pointer(cos), pointer(sin), pointer(q), pointer(k), pointer(v), pointer(inv), rows,
+                     heads, kv, dim, static_cast<float>(eps));
+    at::parallel_for(0, gpu ? 0 : rows, grain(qkv.size(1) * dim), [&](int64_t b, int64_t e) {
       if (is_bf16(qkv))
         xplore::heads(shape, bits(qkv), normed ? bits(q_norm) : nullptr, normed ? bits(k_norm) : nullptr, floats(cos),
                       floats(sin), bits(q), bits(k), bits(v), floats(inv), b, e);
@@ -236,12 +283,23 @@ struct Heads : Function<Heads> {
     const Tensor &qkv = saved[0], &q_norm = saved[1], &k_norm = saved[2], &cos = saved[3], &sin = saved[4];
     const Tensor& inv = saved[5];
     const int64_t heads = ctx->saved_data["heads"].toInt(), kv = ctx->saved_data["kv"].toInt();
-    const int64_t rows = dq.size(0), dim = dq.size(2), pieces = pieces_of(rows, (heads + kv) * dim);
+    const int64_t rows = dq.size(0), dim = dq.size(2);
     const xplore::HeadsShape shape{heads, kv, dim, 0};
     const bool normed = q_norm.defined(), wanted = ctx->saved_data["wanted"].toBool();
+    const bool gpu = xplore::has_gpu_kernels(dq);
+    const int64_t pieces = gpu ? gpu_pieces(rows) : pieces_of(rows, (heads + kv) * dim);
     Tensor dqkv = at::empty({rows, heads + 2 * kv, dim}, dq.options());
     Tensor sums = at::zeros({wanted ? pieces : 0, 2, dim}, inv.options());
-    at::parallel_for(0, pieces, 1, [&](int64_t b, int64_t e) {
+    if (gpu) {
+      xplore::launch(dq, "heads_input", xplore::warps(rows * dqkv.size(1)), xplore::kThreads, pointer(dq), pointer(dk),
+                     pointer(dv), pointer(qkv), pointer(q_norm), pointer(k_norm), pointer(cos), pointer(sin),
+                     pointer(inv), pointer(dqkv), rows, heads, kv, dim);
+      if (wanted)
+        xplore::launch(dq, "heads_weight", {xplore::threads(dim).x, pieces, 2}, xplore::kThreads, pointer(dq),
+                       pointer(dk), pointer(qkv), pointer(cos), pointer(sin), pointer(inv), pointer(sums), rows, heads,
+                       kv, dim);
+    }
+    at::parallel_for(0, gpu ? 0 : pieces, 1, [&](int64_t b, int64_t e) {
       for (int64_t p = b; p < e; ++p) {
         const int64_t from = rows * p / pieces, to = rows * (p + 1) / pieces;
         float* sum = wanted ? floats(sums) + p * 2 * dim : nullptr;
@@ -302,7 +360,7 @@ extern "C" {
 
 int xt_rms_norm(Tensor* x, Tensor* w, Tensor* dw, double eps, Tensor** result) {
   return guarded([&] {
-    *result = new Tensor(for_loops(*x, *w) ? RmsNorm::apply(*x, *w, maybe(dw), eps)
+    *result = new Tensor(for_loops(*x, *w) || for_gpu(x->size(-1), *x, *w) ? RmsNorm::apply(*x, *w, maybe(dw), eps)
                                            : rms_norm_plain(*x, with_sink(*w, *x, dw), eps));
   });
 }
@@ -316,7 +374,9 @@ int xt_heads(Tensor* qkv, Tensor* q_norm, Tensor* k_norm, Tensor* dq_norm, Tenso
              int64_t heads, double eps, Tensor** result) {
   return guarded([&] {
     const int64_t dim = qkv->size(2), kv = (qkv->size(1) - heads) / 2;
-    if (for_loops(*qkv) && dim <= kMostHeadDim && (!q_norm || for_loops(*qkv, *q_norm, *k_norm))) {
+    const bool loops = for_loops(*qkv) && dim <= kMostHeadDim && (!q_norm || for_loops(*qkv, *q_norm, *k_norm));
+    const bool gpu = for_gpu(dim, *qkv) && (!q_norm || for_gpu(dim, *qkv, *q_norm, *k_norm));
+    if (loops || gpu) {
       auto found = Heads::apply(*qkv, maybe(q_norm), maybe(k_norm), maybe(dq_norm), maybe(dk_norm), *cos, *sin,
                                 heads, eps);
       for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
@@ -366,7 +426,8 @@ int xt_sum_of_squares(Tensor* x, double* result) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
     if (!for_loops(*x)) {
-      *result = x->to(at::kDouble).square().sum().item<double>();
+      const double norm = at::linalg_vector_norm(*x, 2, c10::nullopt, false, at::kDouble).item<double>();
+      *result = norm * norm;
       return;
     }
     // Fixed pieces, so that the sum does not depend on the number of threads.

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "gpu/launch.h"
 #include "guard.h"
 #include "paged_attention.h"
 
@@ -68,16 +69,82 @@ Tensor attend_plain(const Tensor& q, const Tensor& k, const Tensor& v, const int
   return out;
 }
 
+// The queries, here and on the device.
+struct Queries {
+  const int32_t* table;
+  int64_t table_size;
+  const int64_t *begin, *length;
+  const Tensor *on_table, *on_begin, *on_length;
+};
+
+bool for_gpu(const Tensor& q, int64_t kv_heads) {
+  const int64_t heads = q.size(1), dim = q.size(2);
+  return xplore::has_gpu_kernels(q) && dim % 4 == 0 && dim <= 256 && heads / kv_heads <= 8;
+}
+
+// Queries [from, to) by the kernel of gpu/paged.cu.
+void attend_gpu(const Tensor& q, const Tensor& k, const Tensor& v, const Queries& queries, double scale, Tensor& out,
+                int64_t from, int64_t to) {
+  const int64_t n = to - from, heads = q.size(1), dim = q.size(2), kv_heads = k.size(1), group = heads / kv_heads;
+  // Few queries are cut into parts, so that there are blocks for about 132 multiprocessors, four times over.
+  const int64_t longest = *std::max_element(queries.length + from, queries.length + to);
+  const int64_t most = std::max<int64_t>(1, (longest + kBlock - 1) / kBlock / 4);
+  const int64_t parts = std::clamp<int64_t>(4 * 132 / (n * kv_heads), 1, most);
+  Tensor sums = at::empty({parts > 1 ? n * heads * parts * (dim + 2) : 0}, q.options().dtype(at::kFloat));
+  int64_t room = 1;
+  while (room < group) room *= 2;
+  const std::string name = "paged_attention_" + std::to_string(room) + (dim <= 128 ? "_1" : "_2");
+  const auto row = [&](const Tensor& t) {
+    return static_cast<const char*>(t.const_data_ptr()) + from * heads * dim * t.element_size();
+  };
+  xplore::launch(q, name, {n, kv_heads, parts}, 128, row(q), k.const_data_ptr(), v.const_data_ptr(),
+                 queries.on_table->const_data_ptr(), queries.on_begin->const_data_ptr<int64_t>() + from,
+                 queries.on_length->const_data_ptr<int64_t>() + from, row(out), sums.data_ptr(), heads, kv_heads, dim,
+                 static_cast<float>(scale));
+  if (parts > 1)
+    xplore::launch(q, "join_parts", xplore::warps(n * heads), xplore::kThreads, sums.data_ptr(), row(out), n * heads, parts,
+                   dim);
+}
+
+// Beyond so many queries of one row, gathering its blocks once for libtorch's attention wins.
+constexpr int64_t kLongRun = 64;
+
+Tensor attend_on_device(const Tensor& q, const Tensor& k, const Tensor& v, const Queries& queries, double scale) {
+  std::vector<int64_t> wide(queries.table, queries.table + queries.table_size);
+  if (!for_gpu(q, k.size(1))) return attend_plain(q, k, v, wide.data(), queries.begin, queries.length, scale);
+  const int64_t n = q.size(0);
+  Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
+  int64_t done = 0;
+  for (int64_t i = 0, j; i < n; i = j) {
+    for (j = i; j < n && queries.begin[j] == queries.begin[i]; ++j) {}
+    if (j - i < kLongRun) continue;
+    if (done < i) attend_gpu(q, k, v, queries, scale, out, done, i);
+    out.narrow(0, i, j - i).copy_(
+        attend_plain(q.narrow(0, i, j - i), k, v, wide.data(), queries.begin + i, queries.length + i, scale));
+    done = j;
+  }
+  if (done < n) attend_gpu(q, k, v, queries, scale, out, done, n);
+  return out;
+}
+
 }  // namespace
 
 extern "C" {
 
+int xt_has_gpu_kernels(Tensor* t) { return xplore::has_gpu_kernels(*t); }
+
 int64_t xt_paged_block() { return kBlock; }
 
-// k, v [n, kv_heads, dim] go to positions `slots` (block · kBlock + place in it).
-int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const int64_t* slots) {
+// k, v [n, kv_heads, dim] go to positions `slots` (block · kBlock + place in it). on_slots: the same on a GPU, or null.
+int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const int64_t* slots, Tensor* on_slots) {
   return xplore::guarded([&] {
-    if (has_kernel(*k)) {
+    if (on_slots && xplore::has_gpu_kernels(*k)) {
+      const Tensor kc = k->contiguous(), vc = v->contiguous();
+      const int64_t n = k->size(0), heads = k->size(1), dim = k->size(2);
+      xplore::launch(kc, "write_paged", xplore::threads(n * heads * dim), xplore::kThreads, kc.const_data_ptr(),
+                     vc.const_data_ptr(), cache_k->data_ptr(), cache_v->data_ptr(), on_slots->const_data_ptr(), n, heads,
+                     dim);
+    } else if (has_kernel(*k)) {
       Tensor kr = rows_of(*k), vr = rows_of(*v);
       if (k->scalar_type() == at::kFloat)
         write_rows<uint32_t>(*cache_k, *cache_v, kr, vr, slots);
@@ -92,14 +159,16 @@ int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const
   });
 }
 
-// q [n, heads, dim]; query i attends to the first length[i] positions of the blocks table[begin[i]…].
+// q [n, heads, dim]; query i attends to the first length[i] positions of the blocks table[begin[i]…]. on_*: the same on a GPU
+// (int32, int64, int64), or null.
 int xt_paged_attention(Tensor* q, Tensor* cache_k, Tensor* cache_v, const int32_t* table, int64_t table_size,
-                       const int64_t* begin, const int64_t* length, double scale, Tensor** result) {
+                       const int64_t* begin, const int64_t* length, Tensor* on_table, Tensor* on_begin,
+                       Tensor* on_length, double scale, Tensor** result) {
   return xplore::guarded([&] {
     const int64_t n = q->size(0), heads = q->size(1), dim = q->size(2), kv_heads = cache_k->size(1);
-    if (!has_kernel(*q)) {
-      std::vector<int64_t> wide(table, table + table_size);
-      *result = new Tensor(attend_plain(*q, *cache_k, *cache_v, wide.data(), begin, length, scale));
+    if (on_table || !has_kernel(*q)) {
+      const Queries queries{table, table_size, begin, length, on_table, on_begin, on_length};
+      *result = new Tensor(attend_on_device(q->contiguous(), *cache_k, *cache_v, queries, scale));
       return;
     }
     Tensor qf = q->to(at::kFloat).contiguous();

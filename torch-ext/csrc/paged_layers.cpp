@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "gpu/launch.h"
 #include "guard.h"
 #include "layer_kernels.h"
 #include "paged_attention.h"
@@ -131,7 +132,9 @@ struct Pass {
 extern "C" {
 
 // Whether xt_paged_layers can do it.
-int xt_has_paged_layers(int bf16) { return xplore::skinny_product(bf16 != 0) != Product::kNone; }
+int xt_has_paged_layers(int bf16) {
+  return xplore::skinny_product(bf16 != 0) != Product::kNone && !xplore::emulates_gpu();
+}
 
 // x [n, hidden] → the last layer's output; keys and values of the new tokens are written to the cache.
 int xt_paged_layers(Tensor* x, const XtPagedLayer* layers, int64_t count, const XtPagedTokens* tokens, int64_t width,

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -33,6 +35,18 @@ int xt_load_cuda() {
   return guarded([&] {
     if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error(dlerror());
   });
+}
+
+int xt_open_library(const char* path) { return dlopen(path, RTLD_NOW | RTLD_GLOBAL) ? 0 : 1; }
+
+// The path of libtorch's library; returns its length, 0 if it is not known.
+size_t xt_libtorch_path(char* path, size_t room) {
+  Dl_info info;
+  const auto* symbol = reinterpret_cast<const void*>(static_cast<int (*)()>(&at::get_num_threads));
+  if (!dladdr(symbol, &info) || !info.dli_fname) return 0;
+  const size_t length = std::min(std::strlen(info.dli_fname), room);
+  std::memcpy(path, info.dli_fname, length);
+  return length;
 }
 
 int xt_grad(Tensor** outputs, int n_outputs, Tensor** grad_outputs, Tensor** inputs, int n_inputs, Tensor** result) {

@@ -1,7 +1,7 @@
 //! The C functions of `csrc/shim.cpp`, and the two steps around each call: pass pointers, take results or the error.
 #![expect(unsafe_code, reason = "this is the boundary to C++")]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -9,12 +9,30 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 use crate::paged_layers::{RawLayer, RawTokens};
 
+/// Starts a kernel (`csrc/gpu/launch.h`).
+pub(crate) type Launcher =
+    unsafe extern "C" fn(*const c_char, c_int, *const c_uint, c_uint, *mut *mut c_void, *mut c_char, usize) -> c_int;
+
 unsafe extern "C" {
     fn xt_last_error() -> *const c_char;
     pub(crate) fn xt_keep_memory();
     #[cfg(test)]
     pub(crate) fn xt_raw_memory(bytes: usize) -> c_int;
     pub(crate) fn xt_load_cuda() -> c_int;
+    pub(crate) fn xt_open_library(path: *const c_char) -> c_int;
+    pub(crate) fn xt_libtorch_path(path: *mut c_char, room: usize) -> usize;
+    pub(crate) fn xt_use_gpu_kernels(launcher: Option<Launcher>);
+    pub(crate) fn xt_emulate_gpu_kernels(launcher: Option<Launcher>);
+    pub(crate) fn xt_has_gpu_kernels(tensor: *mut C_tensor) -> c_int;
+    pub(crate) fn xt_emulated_launch(
+        name: *const c_char,
+        device: c_int,
+        grid: *const c_uint,
+        threads: c_uint,
+        arguments: *mut *mut c_void,
+        error: *mut c_char,
+        room: usize,
+    ) -> c_int;
     pub(crate) fn xt_release_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_restore_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_each(n: i64, f: extern "C" fn(*mut c_void, i64), data: *mut c_void);
@@ -108,6 +126,7 @@ unsafe extern "C" {
         k: *mut C_tensor,
         v: *mut C_tensor,
         slots: *const i64,
+        on_slots: *mut C_tensor,
     ) -> c_int;
     pub(crate) fn xt_paged_attention(
         q: *mut C_tensor,
@@ -117,6 +136,9 @@ unsafe extern "C" {
         table_size: i64,
         begin: *const i64,
         length: *const i64,
+        on_table: *mut C_tensor,
+        on_begin: *mut C_tensor,
+        on_length: *mut C_tensor,
         scale: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;

@@ -7,6 +7,7 @@
 mod attention;
 mod cross_entropy;
 mod ffi;
+mod gpu;
 mod memory;
 mod ops;
 mod paged;
@@ -17,12 +18,13 @@ mod threads;
 pub use attention::{prefix_attention, varlen_attention};
 pub use cross_entropy::{CrossEntropy, EntropyTerm, cross_entropy, cross_entropy_backward};
 pub use ffi::{check, raw};
+pub use gpu::{EmulatedGpu, compile_gpu_kernels};
 pub use memory::{MappedFile, bytes, floats, release_memory, restore_memory};
 pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
     input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,
 };
-pub use paged::{BLOCK, PagedQueries, paged_attention, write_paged};
+pub use paged::{BLOCK, PagedQueries, Slots, paged_attention, write_paged};
 pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};
 pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;

@@ -1,9 +1,10 @@
 //! Keys and values in blocks: what the generation engine writes and attends to. Not differentiable.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::ops::ensure;
 use crate::{TorchError, ffi};
@@ -12,23 +13,58 @@ use crate::{TorchError, ffi};
 pub const BLOCK: usize = 32;
 
 /// Query positions and the cached positions each attends to.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct PagedQueries {
     pub(crate) table: Vec<i32>,
     pub(crate) begin: Vec<i64>,
     pub(crate) length: Vec<i64>,
+    /// The three on a GPU, once they were asked for: all layers use them.
+    on_device: OnceCell<[Tensor; 3]>,
+}
+
+/// Where new positions go in the cache: block · [`BLOCK`] + place in it.
+#[derive(Debug, Default)]
+pub struct Slots {
+    pub(crate) at: Vec<i64>,
+    on_device: OnceCell<Tensor>,
+}
+
+impl From<Vec<i64>> for Slots {
+    fn from(at: Vec<i64>) -> Self {
+        Self { at, on_device: OnceCell::new() }
+    }
+}
+
+impl Slots {
+    fn on(&self, device: Device) -> &Tensor {
+        self.on_device.get_or_init(|| Tensor::from_slice(&self.at).to_device(device))
+    }
+}
+
+/// Whether the kernels for GPUs take this tensor.
+fn for_gpu(t: &Tensor) -> bool {
+    // SAFETY: a live tensor.
+    unsafe { ffi::xt_has_gpu_kernels(ffi::raw(t)) != 0 }
 }
 
 impl PagedQueries {
     /// Adds the positions `queries` of a sequence whose keys and values lie in `blocks`, its first positions in the
     /// first; each query attends to everything up to itself.
     pub fn push_row(&mut self, blocks: &[u32], queries: Range<usize>) {
+        self.on_device.take();
         let begin = self.table.len() as i64;
         self.table.extend(blocks.iter().map(|&block| block.cast_signed()));
         for position in queries {
             self.begin.push(begin);
             self.length.push(position as i64 + 1);
         }
+    }
+
+    fn on(&self, device: Device) -> &[Tensor; 3] {
+        self.on_device.get_or_init(|| {
+            let (table, begin) = (Tensor::from_slice(&self.table), Tensor::from_slice(&self.begin));
+            [table, begin, Tensor::from_slice(&self.length)].map(|t| t.to_device(device))
+        })
     }
 
     /// Whether there is none.
@@ -75,16 +111,24 @@ pub(crate) fn check_queries(queries: &PagedQueries, n: i64, blocks: i64) -> Resu
 ///
 /// # Errors
 /// If a slot lies outside, or shapes, dtypes or devices differ.
-pub fn write_paged(keys: &Tensor, values: &Tensor, k: &Tensor, v: &Tensor, slots: &[i64]) -> Result<(), TorchError> {
+pub fn write_paged(keys: &Tensor, values: &Tensor, k: &Tensor, v: &Tensor, slots: &Slots) -> Result<(), TorchError> {
     let [blocks, heads, dim] = shape_of(keys, values)?;
     let n = k.size().first().copied().unwrap_or(0);
     let expected = [n, heads, dim];
     let same = |t: &Tensor| t.size() == expected && t.kind() == keys.kind() && t.device() == keys.device();
     ensure(same(k) && same(v), || format!("write_paged: k {:?}, v {:?}, expected {expected:?}", k.size(), v.size()))?;
-    check_slots(slots, n, blocks)?;
+    check_slots(&slots.at, n, blocks)?;
+    let on_device = for_gpu(k).then(|| slots.on(k.device()));
     // SAFETY: live tensors; every slot lies inside the contiguous cache.
     ffi::check(unsafe {
-        ffi::xt_write_paged(ffi::raw(keys), ffi::raw(values), ffi::raw(k), ffi::raw(v), slots.as_ptr())
+        ffi::xt_write_paged(
+            ffi::raw(keys),
+            ffi::raw(values),
+            ffi::raw(k),
+            ffi::raw(v),
+            slots.at.as_ptr(),
+            ffi::raw_or_null(on_device),
+        )
     })
 }
 
@@ -106,6 +150,8 @@ pub fn paged_attention(
         format!("paged_attention: q is {size:?}, cache {:?}", keys.size())
     })?;
     check_queries(queries, size[0], blocks)?;
+    let on_device = for_gpu(q).then(|| queries.on(q.device()));
+    let on = |which: usize| ffi::raw_or_null(on_device.map(|all| &all[which]));
     // SAFETY: every block that the kernel reads through these arrays was checked to lie inside the contiguous cache.
     ffi::one(|made| unsafe {
         ffi::xt_paged_attention(
@@ -116,6 +162,9 @@ pub fn paged_attention(
             queries.table.len() as i64,
             queries.begin.as_ptr(),
             queries.length.as_ptr(),
+            on(0),
+            on(1),
+            on(2),
             scale,
             made,
         )

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use crate::ops::ensure;
-use crate::paged::{PagedQueries, check_queries, check_slots, shape_of};
+use crate::paged::{PagedQueries, Slots, check_queries, check_slots, shape_of};
 use crate::{TorchError, ffi};
 
 /// The most tokens of one call; beyond them libtorch's own products win.
@@ -80,7 +80,7 @@ pub fn paged_layers(
     x: &Tensor,
     layers: &[PagedLayer<'_>],
     (cos, sin): (&Tensor, &Tensor),
-    slots: &[i64],
+    slots: &Slots,
     queries: &PagedQueries,
     heads: i64,
     eps: f64,
@@ -108,12 +108,12 @@ pub fn paged_layers(
         raw.push(layer.raw());
     }
     // What lies inside the smallest cache lies inside all of them.
-    check_slots(slots, n, least)?;
+    check_slots(&slots.at, n, least)?;
     check_queries(queries, n, least)?;
     let tokens = RawTokens {
         cos: cos.data_ptr().cast_const().cast(),
         sin: sin.data_ptr().cast_const().cast(),
-        slots: slots.as_ptr(),
+        slots: slots.at.as_ptr(),
         table: queries.table.as_ptr(),
         begin: queries.begin.as_ptr(),
         length: queries.length.as_ptr(),

@@ -29,7 +29,6 @@ use chat::RlRow;
 use configs::RunConfig;
 use configs::rl::RlConfig;
 use configs::rl::algorithm::{KlPlace, OldLogprobs, ZeroVariance};
-use lm::LocalModel;
 
 use self::correction::Mismatch;
 use self::credited::{Credited, takes_part};
@@ -43,11 +42,8 @@ use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::Optimizer;
 use crate::parallel::held::Held;
 use crate::resume::{self, Reached};
-use crate::trainee::Trainee;
+use crate::trainee::{Measure, Trainee};
 use crate::{Output, TrainError};
-
-/// Numbers of the model as it would generate now, on held-out people.
-pub type Measure<'a> = dyn FnMut(&LocalModel) -> Result<Vec<(String, f64)>, TrainError> + 'a;
 
 /// Steps of a run over `people` people.
 pub fn steps(config: &RlConfig, people: usize) -> u64 {

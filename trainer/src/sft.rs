@@ -13,13 +13,12 @@ use configs::sft::SftTrain;
 use configs::validation::ValidationConfig;
 use configs::{CheckpointConfig, OptimizerConfig};
 use corpus::{Corpus, Plan};
-use lm::LocalModel;
 
 use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::{Optimizer, Progress};
 use crate::parallel::held::Held;
 use crate::resume::{self, Reached};
-use crate::trainee::Trainee;
+use crate::trainee::{Measure, Trainee};
 use crate::{Output, TrainError};
 
 /// What a run of fine-tuning needs to know.
@@ -38,9 +37,6 @@ pub struct Settings<'a> {
     /// What the device can do at best, FLOP/s; `None` gives no MFU.
     pub peak_flops: Option<f64>,
 }
-
-/// Numbers of the model as it would generate now, beyond the loss on validation rows.
-pub type Measure<'a> = dyn FnMut(&LocalModel) -> Result<Vec<(String, f64)>, TrainError> + 'a;
 
 /// Trains on the rows of `corpus`, from the checkpoint `from` on if one is given. `measure` is asked wherever
 /// `settings.validation` says so.

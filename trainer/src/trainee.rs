@@ -46,8 +46,9 @@ struct Beside {
     dropout: f64,
 }
 
-/// Numbers of the model as it would generate now.
-pub type Measure<'a> = dyn FnMut(&LocalModel) -> Result<Vec<(String, f64)>, TrainError> + 'a;
+/// Numbers of the model as it would generate now, beside those that training itself has; the same on all ranks, which share the
+/// work as they like.
+pub type Measure<'a> = dyn FnMut(&LocalModel, &Team) -> Result<Vec<(String, f64)>, TrainError> + 'a;
 
 /// Adapters in place of the weights, and the name of the model they stand on.
 #[derive(Clone, Copy, Debug)]
@@ -257,14 +258,12 @@ impl Trainee {
         }
     }
 
-    /// What `measure` says of the model as it would generate now, asked on rank 0, known to all. All ranks must call this.
+    /// What `measure` says of the model as it would generate now. All ranks must call this.
     ///
     /// # Errors
     /// As [`Self::as_one`].
     pub fn measured_by(&self, measure: &mut Measure<'_>) -> Result<Vec<(String, f64)>, TrainError> {
-        let leads = self.team.world.leads();
-        let own = self.as_one(|model| if leads { measure(model) } else { Ok(Vec::new()) })?;
-        self.team.from_first("measurements", own)
+        self.as_one(|model| measure(model, &self.team))
     }
 
     /// A copy of the model as it is now, adapters merged, spread over the ranks as the model is.

@@ -8,7 +8,7 @@ use lm::LocalModel;
 use rewards::{Judge, Response, gate};
 use trainer::rl::people::People;
 use trainer::rl::rollout::Rollouts;
-use trainer::trainee::{Lora, Trainee};
+use trainer::trainee::{Lora, Measure, Trainee};
 use trainer::{Output, Run, Team, TrainError, flops, rl, start};
 
 use super::{begin, rl_plan, validation};
@@ -86,10 +86,9 @@ pub fn train(
     let judging = judged_by(&judge);
     let held_out = config.validation.summaries.as_ref();
     let held_out = held_out.map(|s| validation::Judging::new(s, config.seed)).transpose()?;
-    let mut measure = held_out
-        .as_ref()
-        .map(|judging| move |model: &LocalModel| judging.measure(model).map_err(|e| TrainError::Data(e.to_string())));
-    let measure = measure.as_mut().map(|m| m as &mut rl::Measure<'_>);
+    let mut measure =
+        held_out.as_ref().map(|judging| move |model: &LocalModel, team: &Team| judging.measure(model, team));
+    let measure = measure.as_mut().map(|m| m as &mut Measure<'_>);
     let decoder = &trainee.model.decoder;
     let peak = match config.metrics.peak_tflops {
         0.0 => flops::peak(decoder.device(), decoder.params.flat.kind()),

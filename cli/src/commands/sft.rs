@@ -7,8 +7,8 @@ use configs::{RunConfig, SftConfig};
 use corpus::{Corpus, CorpusReport};
 use lm::LocalModel;
 use trainer::sft::Settings;
-use trainer::trainee::{Lora, Trainee};
-use trainer::{Output, Run, Team, TrainError, flops, sft, start};
+use trainer::trainee::{Lora, Measure, Trainee};
+use trainer::{Output, Run, Team, flops, sft, start};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -89,10 +89,9 @@ pub fn train(
         checkpoint: &config.checkpoint,
         peak_flops: peak,
     };
-    let mut measure = judging
-        .as_ref()
-        .map(|judging| move |model: &LocalModel| judging.measure(model).map_err(|e| TrainError::Data(e.to_string())));
-    let measure = measure.as_mut().map(|m| m as &mut sft::Measure<'_>);
+    let mut measure =
+        judging.as_ref().map(|judging| move |model: &LocalModel, team: &Team| judging.measure(model, team));
+    let measure = measure.as_mut().map(|m| m as &mut Measure<'_>);
     let mut output = Output { run, phase, checkpoints: checkpoints.map(Path::to_path_buf), progress: &mut show };
     sft::train(&mut trainee, &corpus, settings, from, measure, &mut output)?;
     let rows = corpus.train.len();

@@ -3,9 +3,11 @@
 use chat::{Completer, PromptSet};
 use configs::validation::SummaryValidation;
 use evals::evaluate::{EvalJudge, Plan, evaluate};
+use evals::evaluation::Evaluation;
 use evals::{Contender, EvalRow, Person, Source, Split, Targets};
 use lm::LocalModel;
 use rewards::Judge;
+use trainer::{Team, TrainError};
 
 use crate::failure::Failure;
 use crate::wiring;
@@ -38,8 +40,22 @@ impl Judging {
     }
 
     /// Share of held-out choices that the judge predicts with the model's summaries, with its 95 % interval over people; over
-    /// settings, their means.
-    pub fn measure(&self, model: &LocalModel) -> Result<Vec<(String, f64)>, Failure> {
+    /// settings, their means. The people are spread over the ranks, which all must call this.
+    pub fn measure(&self, model: &LocalModel, team: &Team) -> Result<Vec<(String, f64)>, TrainError> {
+        let costs: Vec<f64> = self.people.iter().map(|person| person.history.len() as f64).collect();
+        let spread = team.spread(&costs);
+        let own: Vec<Person> = spread[team.world.rank()].iter().map(|&i| self.people[i].clone()).collect();
+        let found = match own.is_empty() {
+            true => Vec::new(),
+            false => self.judged(model, &own).map_err(|e| TrainError::Data(e.to_string()))?.scores,
+        };
+        let of = |person: &Person| found.iter().filter(|s| s.uid == person.uid).cloned().collect::<Vec<_>>();
+        let scores = team.together("validation: what the judge predicted", &spread, own.iter().map(of).collect())?;
+        let all = Evaluation { scores: scores.concat(), summaries: Vec::new() };
+        Ok(numbers(&all.rows()))
+    }
+
+    fn judged(&self, model: &LocalModel, people: &[Person]) -> Result<Evaluation, Failure> {
         let settings = wiring::judge_settings(&self.config.judge, self.seed);
         let judge = Judge::new(&*self.judge, &self.judge_prompts, settings)?;
         let named = [EvalJudge { name: "judge", judge: &judge, limit: None }];
@@ -51,20 +67,21 @@ impl Judging {
             requests_per_call: 512,
         };
         let contender = Contender { name: "model".into(), source: Source::Model { model, limit: None } };
-        let found = evaluate(&self.people, &[contender], &named, &self.prompts, &plan, &mut |_, _, _| {})?;
-        let rows = found.rows();
-        let mut numbers = Vec::new();
-        for targets in Targets::ALL {
-            let of_kind: Vec<_> = rows.iter().filter(|row| row.targets == targets).collect();
-            if !of_kind.is_empty() {
-                let mean =
-                    |of: fn(&EvalRow) -> f64| of_kind.iter().map(|row| of(row)).sum::<f64>() / of_kind.len() as f64;
-                let name = if targets == Targets::InDomain { "accuracy" } else { "transfer_accuracy" };
-                numbers.push((format!("validation/{name}"), mean(|row| row.accuracy)));
-                numbers.push((format!("validation/{name}_low"), mean(|row| row.ci_low)));
-                numbers.push((format!("validation/{name}_high"), mean(|row| row.ci_high)));
-            }
-        }
-        Ok(numbers)
+        Ok(evaluate(people, &[contender], &named, &self.prompts, &plan, &mut |_, _, _| {})?)
     }
+}
+
+fn numbers(rows: &[EvalRow]) -> Vec<(String, f64)> {
+    let mut numbers = Vec::new();
+    for targets in Targets::ALL {
+        let of_kind: Vec<_> = rows.iter().filter(|row| row.targets == targets).collect();
+        if !of_kind.is_empty() {
+            let mean = |of: fn(&EvalRow) -> f64| of_kind.iter().map(|row| of(row)).sum::<f64>() / of_kind.len() as f64;
+            let name = if targets == Targets::InDomain { "accuracy" } else { "transfer_accuracy" };
+            numbers.push((format!("validation/{name}"), mean(|row| row.accuracy)));
+            numbers.push((format!("validation/{name}_low"), mean(|row| row.ci_low)));
+            numbers.push((format!("validation/{name}_high"), mean(|row| row.ci_high)));
+        }
+    }
+    numbers
 }

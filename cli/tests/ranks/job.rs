@@ -14,7 +14,7 @@ use crate::tiny;
 /// The model and the rows.
 pub struct Job {
     place: tempfile::TempDir,
-    model: PathBuf,
+    pub model: PathBuf,
 }
 
 /// How a job ended.

@@ -1,5 +1,9 @@
 //! The losses of one process.
 
+use std::fs;
+
+use serde_json::{Value as Json, json};
+
 use crate::job::{Job, same};
 
 #[test]
@@ -59,5 +63,40 @@ fn in_bf16_losses_agree_within_its_rounding() {
                 assert!((a - b).abs() <= within * b, "{sharding}, step {}: {key} {a}, alone {b}", found["step"]);
             }
         }
+    }
+}
+
+/// The people whose summaries are judged are spread over the ranks (more ranks than people leave some without), and the shares
+/// are those of one process, to the last digit.
+#[test]
+fn summaries_are_judged_by_all_ranks_as_by_one() {
+    let job = Job::new();
+    let choice = |chosen: &str, rejected: &str| json!({"query": "which?", "chosen": chosen, "rejected": rejected});
+    let histories = [2, 5, 3];
+    let person = |(uid, n): (usize, &usize)| {
+        let history: Vec<Json> = (0..*n).map(|i| choice(["warm space", "stories"][i % 2], "dry finance")).collect();
+        json!({"uid": uid.to_string(), "history": history, "targets": [choice("space", "finance"), choice("long", "dry")],
+               "transfer": vec![choice("warm", "dry"); uid % 2]})
+    };
+    let people = job.path("people.jsonl");
+    fs::write(&people, histories.iter().enumerate().map(|p| person(p).to_string() + "\n").collect::<String>()).unwrap();
+    let summaries = format!(
+        "validation.summaries={{people='{}', prompts='compact', sampling={{max_new_tokens=8}}, settings=['full', \
+         'streaming'], judge={{model={{path='{}', dtype='fp32', device='cpu'}}, prompts='compact', mode='forced'}}}}",
+        people.display(),
+        job.model.display()
+    );
+    let set = [&summaries, "train.max_steps=4", "validation.every=2"];
+    job.alone("alone", &set, &[]).well();
+    let of = |name: &str| -> Vec<Json> {
+        let keys = ["accuracy", "accuracy_low", "accuracy_high", "transfer_accuracy"];
+        let lines = job.metrics(name);
+        lines.iter().flat_map(|line| keys.map(|key| line[format!("validation/{key}")].clone())).collect()
+    };
+    let expected = of("alone");
+    assert_eq!(expected.iter().filter(|value| value.is_number()).count(), 8, "{expected:?}");
+    for (name, ranks, sharding) in [("replicate", 2, "replicate"), ("full", 4, "full")] {
+        job.launch(ranks, name, &[&set[..], &[&format!("parallel.sharding={sharding}")]].concat(), &[], &[]).well();
+        assert_eq!(of(name), expected, "{name}");
     }
 }

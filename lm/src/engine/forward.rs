@@ -1,7 +1,7 @@
 //! One forward pass over whatever the rows need next: whole prompts, parts of long ones, single new tokens.
 
 use tch::Tensor;
-use torch_ext::{MOST_TOKENS, PagedLayer, PagedQueries, has_paged_layers, paged_layers};
+use torch_ext::{MOST_TOKENS, PagedLayer, PagedQueries, Slots, has_paged_layers, paged_layers};
 
 use crate::engine::cache::Cache;
 use crate::engine::row::Row;
@@ -43,6 +43,7 @@ pub(super) fn forward(
             queries.push_row(&row.blocks, range);
         }
     }
+    let slots = Slots::from(slots);
     let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(model.device());
     let rotations = model
         .rotary()

@@ -10,6 +10,7 @@
 
 pub mod blocks;
 mod cache;
+mod draw;
 mod forward;
 mod request;
 mod row;

@@ -1,9 +1,10 @@
 //! From logits to tokens, for all rows of a step at once.
 
 use chat::Sampling;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::LmError;
+use crate::engine::draw::draw_rows;
 use crate::engine::request::Alternative;
 use crate::sampling::{argmax, draw, uniform};
 
@@ -36,15 +37,24 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
     let scaled = |logits: &Tensor| {
         if temperatures.iter().all(|t| *t == 1.0) { logits.shallow_clone() } else { logits / column(&temperatures) }
     };
-    let reported = scaled(logits).softmax(-1, Kind::Float).to_device(tch::Device::Cpu);
-    let reported = torch_ext::floats(&reported)?;
-    let penalized = penalized(logits, picks);
-    let penalized = penalized.map(|logits| scaled(&logits).softmax(-1, Kind::Float).to_device(tch::Device::Cpu));
-    let drawn_from = match &penalized {
-        Some(probabilities) => torch_ext::floats(probabilities)?,
-        None => reported,
+    let reported = scaled(logits).softmax(-1, Kind::Float);
+    let penalized = penalized(logits, picks).map(|logits| scaled(&logits).softmax(-1, Kind::Float));
+    let drawn_from = penalized.as_ref().unwrap_or(&reported);
+    let (drawn, chances) = match device {
+        Device::Cpu => drawn_here(&reported, drawn_from, picks)?,
+        _ => drawn_there(&reported, drawn_from, picks)?,
     };
-    let vocab = logits.size()[1] as usize;
+    let tops = alternatives(logits, picks, &drawn)?;
+    let of = |(i, top): (usize, Vec<Alternative>)| Picked { id: drawn[i] as u32, logprob: chances[i].ln(), top };
+    Ok(tops.into_iter().enumerate().map(of).collect())
+}
+
+/// The tokens drawn and their probabilities in `reported`.
+type Drawn = (Vec<usize>, Vec<f32>);
+
+fn drawn_here(reported: &Tensor, drawn_from: &Tensor, picks: &[Pick<'_>]) -> Result<Drawn, LmError> {
+    let vocab = reported.size()[1] as usize;
+    let (reported, drawn_from) = (torch_ext::floats(reported)?, torch_ext::floats(drawn_from)?);
     let drawn = torch_ext::each(picks.len(), |i| {
         let (pick, p) = (&picks[i], &drawn_from[i * vocab..(i + 1) * vocab]);
         match pick.sampling.temperature {
@@ -52,13 +62,21 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
             _ => draw(p, pick.sampling, uniform(pick.seed, pick.position as u64)),
         }
     });
-    let tops = alternatives(logits, picks, &drawn)?;
-    let of = |(i, top): (usize, Vec<Alternative>)| Picked {
-        id: drawn[i] as u32,
-        logprob: reported[i * vocab + drawn[i]].ln(),
-        top,
-    };
-    Ok(tops.into_iter().enumerate().map(of).collect())
+    let chances = drawn.iter().enumerate().map(|(i, id)| reported[i * vocab + id]).collect();
+    Ok((drawn, chances))
+}
+
+/// The same on the tensors' device: two numbers a row come back instead of the vocabulary.
+fn drawn_there(reported: &Tensor, drawn_from: &Tensor, picks: &[Pick<'_>]) -> Result<Drawn, LmError> {
+    let samplings: Vec<_> = picks.iter().map(|pick| pick.sampling).collect();
+    let uniforms: Vec<f64> = picks.iter().map(|pick| uniform(pick.seed, pick.position as u64)).collect();
+    let ids = draw_rows(drawn_from, &samplings, &uniforms);
+    let chances = reported.gather(-1, &ids.unsqueeze(-1), false).squeeze_dim(-1);
+    // One copy for both; float64 holds either exactly.
+    let both = Tensor::stack(&[ids.to_kind(Kind::Double), chances.to_kind(Kind::Double)], 0);
+    let both: Vec<f64> = Vec::try_from(both.to_device(Device::Cpu).view(-1))?;
+    let (ids, chances) = both.split_at(picks.len());
+    Ok((ids.iter().map(|&id| id as usize).collect(), chances.iter().map(|&p| p as f32).collect()))
 }
 
 /// Logits with the penalty of Keskar et al. 2019 on every token seen before, as transformers has it: positive ones

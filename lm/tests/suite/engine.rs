@@ -7,6 +7,7 @@ use lm::head::{Targets, score};
 use lm::sampling::uniform;
 use lm::{Decoder, Family, Packed};
 use tch::{Device, Kind, Tensor};
+use torch_ext::EmulatedGpu;
 
 use crate::fixtures::{CONTEXT, VOCAB, decoder, ids};
 
@@ -92,6 +93,22 @@ fn batching_changes_nothing() {
             assert!((x - y).abs() < 1e-3, "{x} and {y}");
         }
     }
+}
+
+/// By the kernels for GPUs, emulated: prompts, parts of them, single tokens and shared beginnings, drawn alike.
+#[test]
+fn the_kernels_for_gpus_generate_the_same() {
+    let model = decoder(Family::Qwen3, true);
+    let requests: Vec<Request> = crowd().into_iter().take(4).collect();
+    let expected = generate(&model, limits(4, 40, 40), &requests);
+    let gpu = EmulatedGpu::new();
+    let found = generate(&model, limits(4, 40, 40), &requests);
+    let started = gpu.started();
+    drop(gpu);
+    for kernel in ["rms_norm_f32", "heads_f32", "write_paged_f32", "paged_attention_2_1_f32", "swiglu_f32"] {
+        assert!(started.iter().any(|name| name == kernel), "{kernel} was not started");
+    }
+    assert!(ties("on a GPU", &model, &requests, &expected, &found) <= 1);
 }
 
 /// Prompts that are kept for further samples can fill the whole cache: then they are read again, and nothing hangs.

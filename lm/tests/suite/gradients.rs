@@ -1,7 +1,7 @@
 //! The explicit way back against plain autograd through the whole model.
 
 use lm::head::{Coefficients, Scores, Targets, score_and_backward};
-use lm::{Decoder, Packed, Params, Recompute, Trained};
+use lm::{Decoder, Family, Packed, Params, Recompute, Trained};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids, sequences, spec, weights};
@@ -123,6 +123,26 @@ fn the_explicit_way_back_is_autograds() {
             }
         }
     }
+}
+
+/// By the kernels for GPUs, emulated: forwards, again, and back.
+#[test]
+fn so_is_that_of_the_kernels_for_gpus() {
+    let batch = Packed::new(&sequences()[..2], CONTEXT, Device::Cpu).unwrap();
+    let wanted = wanted(&batch);
+    let model = decoder(Family::Qwen3, true);
+    let (expected, logprobs) = autograd(&model.params, &batch, &wanted, 1.0);
+    let gpu = torch_ext::EmulatedGpu::new();
+    let (grads, scores) = layerwise(&model, &batch, &wanted, 1.0, Recompute::EveryKth(2));
+    let started = gpu.started();
+    drop(gpu);
+    for kernel in
+        ["rms_norm_input_f32", "rms_norm_weight_f32", "heads_input_f32", "heads_weight_f32", "swiglu_input_f32"]
+    {
+        assert!(started.iter().any(|name| name == kernel), "{kernel} was not started");
+    }
+    close("on a GPU", &scores.logprobs, &logprobs, 1e-5);
+    every_parameter_is_close("on a GPU", &grads, &expected, 1e-5);
 }
 
 /// Entropies in the loss, beside log-probabilities and alone.

@@ -28,7 +28,7 @@ fn block_causal(cu_seqlens: &[i64]) -> Tensor {
 }
 
 #[test]
-fn varlen_attention_is_its_formula() {
+pub fn varlen_attention_is_its_formula() {
     for (heads, kv_heads, dim, cu) in [
         (1, 1, 2, vec![0, 1]),
         (4, 4, 16, vec![0, 5, 6, 40]),
@@ -48,7 +48,7 @@ fn varlen_attention_is_its_formula() {
 }
 
 #[test]
-fn varlen_attention_takes_slices_of_one_product() {
+pub fn varlen_attention_takes_slices_of_one_product() {
     let cu = [0, 9, 30];
     let allowed = block_causal(&cu);
     let parts = |t: &Tensor| (t.narrow(1, 0, 4), t.narrow(1, 4, 2), t.narrow(1, 6, 2));
@@ -67,7 +67,7 @@ fn varlen_attention_takes_slices_of_one_product() {
 }
 
 #[test]
-fn a_sequence_does_not_see_its_neighbours() {
+pub fn a_sequence_does_not_see_its_neighbours() {
     let cu = [0, 7, 20, 26];
     let make = |seed| normal(seed, &[26, 2, 8]);
     let (q, k, v) = (make(5), make(6), make(7));
@@ -103,7 +103,7 @@ const SHARED: [(&[i64], &[i64]); 4] = [
 ];
 
 #[test]
-fn attention_with_shared_prefixes_is_its_formula() {
+pub fn attention_with_shared_prefixes_is_its_formula() {
     for (cu, prefix_of) in SHARED {
         for (heads, kv_heads) in [(4, 4), (6, 2), (4, 1)] {
             let (tokens, dim) = (cu[cu.len() - 1], 8);
@@ -134,7 +134,7 @@ fn attention_with_shared_prefixes_is_its_formula() {
 
 /// Where nothing is shared both operations do the same.
 #[test]
-fn attention_without_prefixes_is_varlen_attention() {
+pub fn attention_without_prefixes_is_varlen_attention() {
     let cu = [0, 7, 20, 26];
     let [q, k, v] = [5, 6, 7].map(|seed| normal(seed, &[26, 2, 8]));
     let plain = torch_ext::varlen_attention(&q, &k, &v, &cu, 0.4).unwrap();
@@ -142,8 +142,8 @@ fn attention_without_prefixes_is_varlen_attention() {
 }
 
 /// Rows whose blocks are out of order, shared and partly filled; queries of one position and of several.
-fn paged(kind: Kind, heads: i64, tolerance: f64) {
-    let (kv_heads, dim, blocks, block) = (2, 16, 5, BLOCK as i64);
+pub fn paged(kind: Kind, heads: i64, dim: i64, tolerance: f64) {
+    let (kv_heads, blocks, block) = (2, 5, BLOCK as i64);
     let to = |t: Tensor| t.to_kind(kind);
     // (blocks of the row, query positions): the second shares its first block, the last asks for three positions.
     let rows: [(&[u32], std::ops::Range<usize>); 4] =
@@ -158,7 +158,7 @@ fn paged(kind: Kind, heads: i64, tolerance: f64) {
     // Written out of order; the last positions of block 4 are never written.
     let slots: Vec<i64> = (0..blocks * block - 30).rev().collect();
     let at = Tensor::from_slice(&slots);
-    torch_ext::write_paged(&k, &v, &history.index_select(0, &at), &values.index_select(0, &at), &slots).unwrap();
+    torch_ext::write_paged(&k, &v, &history.index_select(0, &at), &values.index_select(0, &at), &slots.into()).unwrap();
     let n: i64 = rows.iter().map(|(_, queries)| queries.len() as i64).sum();
     let q = to(normal(8, &[n, heads, dim]) * 2.0);
     let mut queries = PagedQueries::default();
@@ -182,17 +182,51 @@ fn paged(kind: Kind, heads: i64, tolerance: f64) {
     }
 }
 
-/// 1, 2, 3, 5 and 8 queries a key/value head: every way in which the kernel cuts them.
-#[test]
-fn paged_attention_is_its_formula() {
-    for group in [1, 2, 3, 5, 8] {
-        paged(Kind::Float, 2 * group, 1e-5);
-        paged(Kind::BFloat16, 2 * group, 1e-2);
+/// The last `queries` positions of a row of 1,000, after one query of a short row.
+pub fn long_row(kind: Kind, queries: usize) {
+    let (heads, kv_heads, dim, block, length) = (4, 2, 16, BLOCK as i64, 1000);
+    let blocks = (length as usize).div_ceil(BLOCK);
+    let [history, values] = [20, 21].map(|seed| normal(seed, &[length, kv_heads, dim]).to_kind(kind));
+    let options = (kind, Device::Cpu);
+    let room = blocks as i64;
+    let (k, v) =
+        (Tensor::zeros([room, kv_heads, dim, block], options), Tensor::zeros([room, kv_heads, block, dim], options));
+    torch_ext::write_paged(&k, &v, &history, &values, &(0..length).collect::<Vec<_>>().into()).unwrap();
+    let mut asked = PagedQueries::default();
+    asked.push_row(&[0], 4..5);
+    asked.push_row(&(0..blocks as u32).collect::<Vec<_>>(), length as usize - queries..length as usize);
+    let q = normal(22, &[1 + queries as i64, heads, dim]).to_kind(kind);
+    let got = torch_ext::paged_attention(&q, &k, &v, &asked, 0.35).unwrap();
+    let ends = std::iter::once(5).chain(length - queries as i64 + 1..=length);
+    for (i, end) in ends.enumerate() {
+        let seen = |t: &Tensor| t.narrow(0, 0, end).to_kind(Kind::Double);
+        let query = q.narrow(0, i as i64, 1).to_kind(Kind::Double);
+        let all = Tensor::ones([1, end], (Kind::Bool, Device::Cpu));
+        let expected = attention_formula(&query, &seen(&history), &seen(&values), &all, 0.35);
+        let tolerance = if kind == Kind::Float { 1e-5 } else { 1e-2 };
+        close(&format!("query {i} of {queries} + 1 in {kind:?}"), &got.narrow(0, i as i64, 1), &expected, tolerance);
     }
 }
 
 #[test]
-fn paged_attention_by_plain_operations_is_its_formula() {
-    paged(Kind::Double, 4, 1e-10);
-    paged(Kind::Half, 4, 2e-3);
+pub fn paged_attention_over_many_positions_is_its_formula() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        long_row(kind, 1);
+        long_row(kind, 70);
+    }
+}
+
+/// 1, 2, 3, 5 and 8 queries a key/value head: every way in which the kernel cuts them.
+#[test]
+pub fn paged_attention_is_its_formula() {
+    for group in [1, 2, 3, 5, 8] {
+        paged(Kind::Float, 2 * group, 16, 1e-5);
+        paged(Kind::BFloat16, 2 * group, 16, 1e-2);
+    }
+}
+
+#[test]
+pub fn paged_attention_by_plain_operations_is_its_formula() {
+    paged(Kind::Double, 4, 16, 1e-10);
+    paged(Kind::Half, 4, 16, 2e-3);
 }

@@ -1,7 +1,7 @@
 //! All layers in one call against the same layers by single operations.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{BLOCK, HeadNorms, PagedLayer, PagedQueries, Weight, has_paged_layers, paged_layers};
+use torch_ext::{BLOCK, HeadNorms, PagedLayer, PagedQueries, Slots, Weight, has_paged_layers, paged_layers};
 
 use crate::{close, normal, rotations};
 
@@ -78,7 +78,7 @@ fn by_operations(
     x: &Tensor,
     layers: &[PagedLayer<'_>],
     (cos, sin): (&Tensor, &Tensor),
-    slots: &[i64],
+    slots: &Slots,
     queries: &PagedQueries,
     shape: Shape,
 ) -> Tensor {
@@ -116,6 +116,7 @@ fn agrees(shape: Shape, rows: &[(&[u32], std::ops::Range<usize>)]) {
         }
     }
     let n = positions.len() as i64;
+    let slots = Slots::from(slots);
     let x = normal(77, &[n, HIDDEN]).to_kind(shape.kind);
     let (cos, sin) = rotations(&positions, DIM / 2);
     let run = |layers: &[Layer], fused: bool| {
@@ -179,7 +180,8 @@ fn what_does_not_fit_is_refused() {
             queries.push_row(&[block], 0..1);
         }
         let (cos, sin) = rotations(&vec![0; n as usize], DIM / 2);
-        paged_layers(x, layers, (&cos, &sin), slots, &queries, heads, EPS, SCALE).map_err(|e| e.to_string())
+        paged_layers(x, layers, (&cos, &sin), &slots.to_vec().into(), &queries, heads, EPS, SCALE)
+            .map_err(|e| e.to_string())
     };
     let x = normal(1, &[1, HIDDEN]);
     assert!(call(&x, &[paged], &[3], 1, 4).is_ok());

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod attention;
+mod gpu;
 mod layers;
 mod pointwise;
 mod refusals;

@@ -21,7 +21,7 @@ fn rope_formula(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
 }
 
 #[test]
-fn rms_norm_is_its_formula() {
+pub fn rms_norm_is_its_formula() {
     // Widths beside and at the vector lengths; 700 rows make several pieces of the weight's gradient.
     for shape in [vec![1, 3], vec![5, 7], vec![700, 96], vec![33, 4, 16]] {
         let dim = shape[shape.len() - 1];
@@ -36,7 +36,7 @@ fn rms_norm_is_its_formula() {
 }
 
 #[test]
-fn rms_norm_of_a_view_is_that_of_its_copy() {
+pub fn rms_norm_of_a_view_is_that_of_its_copy() {
     let inputs = [normal(3, &[40, 6, 16]), normal(4, &[16]) + 1.0];
     forward_and_gradients_agree(
         "rms_norm of the middle heads",
@@ -47,7 +47,7 @@ fn rms_norm_of_a_view_is_that_of_its_copy() {
 }
 
 #[test]
-fn rms_norm_in_bfloat16_rounds_only_what_is_stored() {
+pub fn rms_norm_in_bfloat16_rounds_only_what_is_stored() {
     let (x, w) = (normal(5, &[20, 64]).to_kind(Kind::BFloat16), (normal(6, &[64]) + 1.0).to_kind(Kind::BFloat16));
     let y = torch_ext::rms_norm(&x, &w, EPS).unwrap();
     assert_eq!(y.kind(), Kind::BFloat16);
@@ -56,7 +56,7 @@ fn rms_norm_in_bfloat16_rounds_only_what_is_stored() {
 }
 
 #[test]
-fn swiglu_is_its_formula() {
+pub fn swiglu_is_its_formula() {
     for (tokens, width) in [(1, 1), (9, 5), (500, 48)] {
         forward_and_gradients_agree(
             &format!("swiglu of {tokens} × {width}"),
@@ -71,7 +71,7 @@ fn swiglu_is_its_formula() {
 }
 
 #[test]
-fn swiglu_before_a_product_is_its_formula() {
+pub fn swiglu_before_a_product_is_its_formula() {
     for (tokens, width, out) in [(1, 1, 1), (9, 5, 7), (200, 48, 32)] {
         forward_and_gradients_agree(
             &format!("swiglu and product of {tokens} × {width} × {out}"),
@@ -87,7 +87,7 @@ fn swiglu_before_a_product_is_its_formula() {
 
 /// exp overflows in fp32 beyond 88.7: silu must still be 0 or the gate itself, with slope 0 or 1.
 #[test]
-fn swiglu_holds_for_gates_of_any_size() {
+pub fn swiglu_holds_for_gates_of_any_size() {
     let gates = [-1e30f32, -1e4, -200.0, -104.0, -90.0, -88.0, -60.0, 0.0, 60.0, 88.0, 90.0, 104.0, 200.0, 1e4, 1e30];
     // Wide rows, so that vector code runs and not only its scalar tail.
     let width = 16 * gates.len() as i64;
@@ -136,7 +136,7 @@ fn heads_of(qkv: &Tensor, heads: i64, norms: Option<HeadNorms<'_>>, (cos, sin): 
 }
 
 #[test]
-fn heads_are_their_formula() {
+pub fn heads_are_their_formula() {
     for (tokens, heads, kv, dim) in [(1, 1, 1, 2), (13, 3, 1, 6), (300, 4, 2, 32)] {
         let positions: Vec<i64> = (0..tokens).map(|t| t * 7 % 50).collect();
         let (cos, sin) = rotations(&positions, dim / 2);
@@ -162,7 +162,7 @@ fn heads_are_their_formula() {
 
 /// Other dtypes take libtorch's own operations.
 #[test]
-fn other_kinds_agree_with_the_formulas() {
+pub fn other_kinds_agree_with_the_formulas() {
     let x = normal(10, &[11, 4, 8]).to_kind(Kind::Double);
     let (cos, sin) = rotations(&(0..11).collect::<Vec<_>>(), 4);
     let turned = heads_of(&x, 2, None, (&cos, &sin));
@@ -176,7 +176,7 @@ fn other_kinds_agree_with_the_formulas() {
 /// 1 to 13 rows and odd numbers of columns: every bundle and every remainder of the kernel for few rows; 2112 columns of x
 /// come in three parts. 65 rows of fp32 and a width of 40 go to libtorch, 600 rows of bf16 to its product for fp32.
 #[test]
-fn linear_is_its_formula() {
+pub fn linear_is_its_formula() {
     for kind in [Kind::Float, Kind::BFloat16] {
         for rows in (1..=13).chain([64, 65, 600]) {
             for (width, columns) in [(32, 1), (64, 6), (96, 131), (2112, 14), (40, 5)] {
@@ -202,7 +202,7 @@ fn linear_is_its_formula() {
 }
 
 #[test]
-fn linear_has_gradients_where_they_are_wanted() {
+pub fn linear_has_gradients_where_they_are_wanted() {
     let x = normal(1, &[3, 64]).set_requires_grad(true);
     let w = normal(2, &[5, 64]).set_requires_grad(true);
     let y = torch_ext::linear(&x, &w, None).unwrap();
@@ -224,7 +224,7 @@ fn linear_has_gradients_where_they_are_wanted() {
 /// bfloat16 without gradients has kernels of its own; with gradients the separate operations of libtorch run. Both round
 /// in the same places, so they differ at most where the order of a sum decides a rounding.
 #[test]
-fn bf16_kernels_round_as_separate_operations_do() {
+pub fn bf16_kernels_round_as_separate_operations_do() {
     let to = |t: Tensor| t.to_kind(Kind::BFloat16);
     let same = |what: &str, fast: Tensor, slow: Tensor| {
         assert_eq!(slow.kind(), Kind::BFloat16);

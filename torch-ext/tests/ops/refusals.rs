@@ -103,7 +103,7 @@ fn queries_that_point_outside_the_cache() {
 #[test]
 fn positions_that_lie_outside_the_cache() {
     let (k, v, new) = (normal(2, &[3, 1, 4, 32]), normal(3, &[3, 1, 32, 4]), normal(1, &[2, 1, 4]));
-    let write = |slots: &[i64]| torch_ext::write_paged(&k, &v, &new, &new, slots);
+    let write = |slots: &[i64]| torch_ext::write_paged(&k, &v, &new, &new, &slots.to_vec().into());
     assert!(write(&[0, 95]).is_ok());
     for slots in [&[0, 96][..], &[-1, 0], &[0], &[0, 1, 2]] {
         refused(write(slots), "slots");

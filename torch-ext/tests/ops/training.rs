@@ -17,7 +17,7 @@ fn gradients(inputs: &[Tensor], kind: Kind, f: &dyn Fn(&[Tensor]) -> Tensor) -> 
 /// Each operation in bf16 beside itself in fp32, which other tests compare with formulas: gradients within bf16's rounding of
 /// a few stored numbers.
 #[test]
-fn gradients_in_bf16_are_those_of_fp32_rounded() {
+pub fn gradients_in_bf16_are_those_of_fp32_rounded() {
     let (cos, sin) = rotations(&(0..40).collect::<Vec<_>>(), 8);
     let cu = [0, 13, 40];
     type Operation<'a> = (&'a str, Vec<Tensor>, Box<dyn Fn(&[Tensor]) -> Tensor + 'a>);
@@ -71,7 +71,7 @@ fn gradients_in_bf16_are_those_of_fp32_rounded() {
 
 /// With buffers, the gradients of weights are added to what stands there, and none of them reaches autograd.
 #[test]
-fn weights_with_buffers_have_their_gradients_added_there() {
+pub fn weights_with_buffers_have_their_gradients_added_there() {
     let (cos, sin) = rotations(&(0..30).collect::<Vec<_>>(), 4);
     for (kind, buffer_kind, tolerance) in
         [(Kind::Float, Kind::Float, 1e-5), (Kind::BFloat16, Kind::Float, 8e-3), (Kind::BFloat16, Kind::BFloat16, 2e-2)]
@@ -115,7 +115,7 @@ fn weights_with_buffers_have_their_gradients_added_there() {
 }
 
 #[test]
-fn cross_entropy_is_its_formula() {
+pub fn cross_entropy_is_its_formula() {
     for (rows, vocab, wide) in [(1, 1, 1.0), (7, 33, 1.0), (5, 3000, 10.0), (3, 2048, 80.0)] {
         let logits = normal(1, &[rows, vocab]) * wide;
         let targets = Tensor::from_slice(&(0..rows).map(|r| r * 7919 % vocab).collect::<Vec<_>>());
@@ -153,7 +153,7 @@ fn cross_entropy_is_its_formula() {
 }
 
 #[test]
-fn products_of_gradients_are_their_formulas() {
+pub fn products_of_gradients_are_their_formulas() {
     for kind in [Kind::Float, Kind::BFloat16] {
         // 9000 × 1000 weights come in two pieces where they are widened.
         for (rows, out, columns) in [(3, 5, 8), (70, 9000, 1000)] {
@@ -172,7 +172,7 @@ fn products_of_gradients_are_their_formulas() {
 }
 
 #[test]
-fn tokens_that_occur_twice_add_up_in_the_embedding() {
+pub fn tokens_that_occur_twice_add_up_in_the_embedding() {
     for (kind, buffer) in [(Kind::Float, Kind::Float), (Kind::BFloat16, Kind::Float), (Kind::BFloat16, Kind::BFloat16)]
     {
         let dy = normal(1, &[5, 70]).to_kind(kind);
@@ -187,7 +187,7 @@ fn tokens_that_occur_twice_add_up_in_the_embedding() {
 /// 200,000 draws: the share left out lies within 4.9 standard deviations of the probability (false alarm below 1e-6), and
 /// neighbouring places are left out independently (the same bound on pairs).
 #[test]
-fn dropout_leaves_out_its_share() {
+pub fn dropout_leaves_out_its_share() {
     let n = 200_000.0f64;
     for p in [0.05, 0.5] {
         let mask = torch_ext::dropout_mask(&[400, 500], p, 17).unwrap();
@@ -209,7 +209,7 @@ fn dropout_leaves_out_its_share() {
 
 /// libtorch's own norm loses 2e-4 over four million numbers.
 #[test]
-fn squares_of_many_numbers_add_up() {
+pub fn squares_of_many_numbers_add_up() {
     for n in [0, 1, 1023, 1025, 5_000_000] {
         for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
             let x = Tensor::arange(n, (Kind::Double, Device::Cpu)).sin().to_kind(kind);

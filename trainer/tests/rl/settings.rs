@@ -9,7 +9,8 @@ use rewards::Response;
 use serde_json::Value as Json;
 use trainer::rl::people::{People, usable};
 use trainer::rl::rollout::{Group, Judging, Rollouts};
-use trainer::rl::{Measure, Reference, credited, train};
+use trainer::rl::{Reference, credited, train};
+use trainer::trainee::Measure;
 use trainer::{Output, Run, TrainError};
 
 use crate::fixtures::{config, drawn, rolled_out, rows, trainee, with_rollouts};
@@ -240,7 +241,7 @@ fn the_reference_costs_nothing_unless_used_and_holds_the_policy_back() {
 #[test]
 fn what_is_measured_and_written_comes_when_asked() {
     let mut calls = 0;
-    let mut measure = |_: &lm::LocalModel| {
+    let mut measure = |_: &lm::LocalModel, _: &trainer::Team| {
         calls += 1;
         Ok(vec![("validation/accuracy".to_owned(), 0.5)])
     };

@@ -1,0 +1,107 @@
+//! Drawing tokens where the probabilities lie, for devices from which a copy of them would take longer than a layer.
+//!
+//! The same rules, in the same order, as [`crate::sampling::draw`], in float64 as there.
+
+use chat::Sampling;
+use tch::{Kind, Tensor};
+
+use crate::sampling::truncates;
+
+/// One token a row. probabilities: [rows, vocab], fp32, of what each row draws from; `uniforms`: in [0, 1), one a row.
+/// → [rows], int64, on the same device.
+pub(super) fn draw_rows(probabilities: &Tensor, samplings: &[&Sampling], uniforms: &[f64]) -> Tensor {
+    let vocab = probabilities.size()[1];
+    let drawn = probabilities.argmax(-1, false);
+    let put = |rows: &[usize], draw: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
+        if rows.is_empty() {
+            return;
+        }
+        let column = |values: Vec<f64>| Tensor::from_slice(&values).to_device(probabilities.device()).unsqueeze(-1);
+        let u = column(rows.iter().map(|&row| uniforms[row]).collect());
+        if rows.len() == samplings.len() {
+            drawn.shallow_clone().copy_(&draw(probabilities, &u));
+            return;
+        }
+        let at: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let at = Tensor::from_slice(&at).to_device(probabilities.device());
+        let _ = drawn.shallow_clone().index_copy_(0, &at, &draw(&probabilities.index_select(0, &at), &u));
+    };
+    let rows_where = |f: &dyn Fn(&Sampling) -> bool| -> Vec<usize> {
+        (0..samplings.len()).filter(|&row| samplings[row].temperature > 0.0 && f(samplings[row])).collect()
+    };
+    put(&rows_where(&|s| !truncates(s, vocab as usize)), &|p, u| invert(&p.to_kind(Kind::Double), u));
+    let cut = rows_where(&|s| truncates(s, vocab as usize));
+    let limits = |f: &dyn Fn(&Sampling) -> f64| {
+        let values: Vec<f64> = cut.iter().map(|&row| f(samplings[row])).collect();
+        Tensor::from_slice(&values).to_device(probabilities.device()).unsqueeze(-1)
+    };
+    put(&cut, &|p, u| {
+        let (p, order) = p.sort_stable(true, -1, true);
+        let (least, p) = (p.narrow(-1, 0, 1), p.to_kind(Kind::Double));
+        let rank = Tensor::arange(vocab, (Kind::Double, p.device()));
+        let top_k = limits(&|s| if s.top_k == 0 { f64::INFINITY } else { s.top_k as f64 });
+        let p = &p * rank.lt_tensor(&top_k).to_kind(Kind::Double);
+        let reached = p.cumsum(-1, Kind::Double);
+        let wanted = limits(&|s| s.top_p) * reached.narrow(-1, vocab - 1, 1);
+        // The token that crosses top_p is kept.
+        let p = &p * (&reached - &p).lt_tensor(&wanted).to_kind(Kind::Double);
+        let least = (limits(&|s| s.min_p).to_kind(Kind::Float) * least).to_kind(Kind::Double);
+        let p = &p * p.ge_tensor(&least).to_kind(Kind::Double);
+        order.gather(-1, &invert(&p, u).unsqueeze(-1), false).squeeze_dim(-1)
+    });
+    drawn
+}
+
+/// The first place at which the cumulative sum of a row exceeds `u` of the whole, [rows].
+fn invert(p: &Tensor, u: &Tensor) -> Tensor {
+    let reached = p.cumsum(-1, Kind::Double);
+    let goal = u * reached.narrow(-1, reached.size()[1] - 1, 1);
+    let passed = reached.le_tensor(&goal).sum_dim_intlist(-1, false, Kind::Int64);
+    // Rounding may leave nothing beyond the goal: then the last that has a chance.
+    let chances = Tensor::arange(p.size()[1], (Kind::Int64, p.device())) * p.gt(0.0).to_kind(Kind::Int64);
+    passed.minimum(&chances.amax(-1, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::{argmax, draw, uniform};
+
+    /// Rows of every kind, among them ties and tokens without a chance: token for token what the other way draws.
+    #[test]
+    fn it_draws_what_the_other_way_draws() {
+        let all = Sampling::all(1);
+        let kinds = [
+            all.clone(),
+            Sampling { temperature: 0.0, ..all.clone() },
+            Sampling { top_k: 3, ..all.clone() },
+            Sampling { top_p: 0.6, ..all.clone() },
+            Sampling { top_k: 5, top_p: 0.5, ..all.clone() },
+            Sampling { min_p: 0.3, ..all.clone() },
+            Sampling { top_k: 40, min_p: 0.05, top_p: 0.95, ..all },
+        ];
+        let (vocab, rounds) = (37, 200);
+        for only in (0..kinds.len()).map(Some).chain([None]) {
+            let samplings: Vec<&Sampling> = match only {
+                Some(one) => vec![&kinds[one]; kinds.len()],
+                None => kinds.iter().collect(),
+            };
+            for round in 0..rounds {
+                let numbers: Vec<f32> = (0..vocab * samplings.len())
+                    .map(|i| (uniform(round, i as u64) * 12.0).floor() as f32 / 2.0 - 1.0)
+                    .map(|x| if x < 0.0 { f32::NEG_INFINITY } else { x })
+                    .collect();
+                let logits = Tensor::from_slice(&numbers).view([samplings.len() as i64, vocab as i64]);
+                let p = logits.softmax(-1, Kind::Float);
+                let uniforms: Vec<f64> = (0..samplings.len()).map(|i| uniform(1000 + round, i as u64)).collect();
+                let got = Vec::<i64>::try_from(draw_rows(&p, &samplings, &uniforms)).unwrap();
+                for (row, sampling) in samplings.iter().enumerate() {
+                    let p = Vec::<f32>::try_from(p.get(row as i64)).unwrap();
+                    let expected =
+                        if sampling.temperature > 0.0 { draw(&p, sampling, uniforms[row]) } else { argmax(&p) };
+                    assert_eq!(got[row], expected as i64, "round {round}, {sampling:?}");
+                }
+            }
+        }
+    }
+}

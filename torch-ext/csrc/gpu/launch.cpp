@@ -1,0 +1,46 @@
+#include "launch.h"
+
+#include <algorithm>
+#include <atomic>
+
+namespace xplore {
+
+namespace {
+
+std::atomic<Launcher> for_cuda{nullptr};
+thread_local Launcher for_cpu = nullptr;
+
+Launcher launcher_for(const at::Tensor& t) {
+  return t.device().is_cuda() ? for_cuda.load() : t.device().is_cpu() ? for_cpu : nullptr;
+}
+
+}  // namespace
+
+bool has_gpu_kernels(const at::Tensor& t) {
+  const bool known = t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16;
+  return known && launcher_for(t);
+}
+
+bool emulates_gpu() { return for_cpu != nullptr; }
+
+void launch_raw(const at::Tensor& like, const char* name, Grid grid, unsigned threads, void** arguments) {
+  if (grid.x == 0) return;
+  constexpr int64_t kMost = 0x7fffffff, kMostYZ = 65535;
+  TORCH_CHECK(grid.x <= kMost && grid.y <= kMostYZ && grid.z <= kMostYZ, name, ": too large a grid");
+  const unsigned sizes[3] = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)};
+  const int device = std::max<int>(0, like.device().index());
+  char error[1024] = "";
+  const int failed = launcher_for(like)(name, device, sizes, threads, arguments, error, sizeof error);
+  TORCH_CHECK(!failed, "kernel ", name, ": ", error);
+}
+
+}  // namespace xplore
+
+extern "C" {
+
+// Takes our kernels into use on CUDA devices.
+void xt_use_gpu_kernels(xplore::Launcher launcher) { xplore::for_cuda = launcher; }
+
+// For tests: takes them into use for this thread's tensors on the CPU, or (null) out of it.
+void xt_emulate_gpu_kernels(xplore::Launcher launcher) { xplore::for_cpu = launcher; }
+}

@@ -1,0 +1,60 @@
+// Log-probabilities and entropies of logits, and their way back in place: what csrc/cross_entropy.cpp has for a CPU.
+
+constexpr unsigned kLossWarps = 8;
+
+// Over a block of kLossWarps warps; every thread gets the result.
+__device__ inline float block_sum(float x) {
+  __shared__ float found[kLossWarps];
+  x = warp_sum(x);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  float sum = 0;
+  for (unsigned w = 0; w < kLossWarps; ++w) sum += found[w];
+  return sum;
+}
+__device__ inline float block_most(float x) {
+  __shared__ float found[kLossWarps];
+  x = warp_most(x);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  float most = found[0];
+  for (unsigned w = 1; w < kLossWarps; ++w) most = fmaxf(most, found[w]);
+  return most;
+}
+
+// logits [rows, vocab] -> logsumexp, log-probability of the target, entropy, [rows] each; a block a row.
+extern "C" __global__ void cross_entropy_f32(const float* logits, const i64* targets, float* lse, float* logprobs,
+                                             float* entropy, i64 vocab) {
+  const i64 row = blockIdx.x;
+  const float* x = logits + row * vocab;
+  float most = -infinity();
+  for (i64 i = threadIdx.x; i < vocab; i += blockDim.x) most = fmaxf(most, x[i]);
+  most = block_most(most);
+  float sum = 0, weighted = 0;
+  for (i64 i = threadIdx.x; i < vocab; i += blockDim.x) {
+    const float d = x[i] - most, e = expf(d);
+    sum += e;
+    // A logit of minus infinity has no part in the entropy.
+    if (e > 0) weighted += e * d;
+  }
+  sum = block_sum(sum), weighted = block_sum(weighted);
+  if (threadIdx.x > 0) return;
+  const float log_sum = logf(sum);
+  lse[row] = most + log_sum;
+  logprobs[row] = x[targets[row]] - most - log_sum;
+  entropy[row] = log_sum - weighted / sum;
+}
+
+// Logits become the gradient of sum_r c[r] logprobs[r] + w[r] entropy[r] with respect to them; entropy and w may be null. A
+// thread a number, blockIdx.y the row.
+extern "C" __global__ void cross_entropy_input_f32(float* logits, const i64* targets, const float* lse, const float* c,
+                                                   const float* entropy, const float* w, i64 vocab) {
+  const i64 i = thread_number(), row = blockIdx.y;
+  if (i >= vocab) return;
+  float* x = logits + row * vocab + i;
+  const float d = *x - lse[row], p = expf(d);
+  const float slope = entropy && p > 0 ? c[row] + w[row] * (d + entropy[row]) : c[row];
+  *x = (i == targets[row] ? c[row] : 0.0f) - p * slope;
+}

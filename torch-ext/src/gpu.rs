@@ -1,0 +1,234 @@
+//! Our kernels for GPUs: compiled by NVRTC on first use, started through the driver.
+//!
+//! They take fp32 and bf16; everything else, and every GPU without NVRTC, gets libtorch's own operations.
+#![expect(unsafe_code, reason = "calls into the C shim, the driver and NVRTC")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::{result as driver, sys};
+use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
+
+use crate::{TorchError, ffi};
+
+/// The sources, in the order in which they stand in one file.
+const SOURCE: &str = concat!(
+    include_str!("../csrc/gpu/numbers.cuh"),
+    include_str!("../csrc/gpu/layer.cu"),
+    include_str!("../csrc/gpu/paged.cu"),
+    include_str!("../csrc/gpu/loss.cu")
+);
+
+/// Leaves GPUs to libtorch's own operations when it is `0`.
+const SWITCH: &str = "XPLORE_GPU_KERNELS";
+
+/// The folder of the NVIDIA wheels' libraries, beside that of torch.
+fn wheels() -> Option<std::path::PathBuf> {
+    let mut path = [0; 4096];
+    // SAFETY: the length is that of the buffer.
+    let length = unsafe { ffi::xt_libtorch_path(path.as_mut_ptr(), path.len()) };
+    let bytes: Vec<u8> = path[..length].iter().map(|&c| c.cast_unsigned()).collect();
+    let torch = Path::new(OsStr::from_bytes(&bytes)).parent()?.parent()?;
+    std::fs::canonicalize(torch.join("../nvidia/cu13/lib")).ok()
+}
+
+/// Whether NVRTC can be called. Where it came as a wheel, the loader does not know its folder: it is opened by its path first,
+/// and what it opens by itself before it.
+fn load_nvrtc() -> bool {
+    let mut found: Vec<_> = wheels().into_iter().filter_map(|w| w.read_dir().ok()).flatten().flatten().collect();
+    found.sort_by_key(std::fs::DirEntry::file_name);
+    for begin in ["libnvrtc-builtins.so", "libnvrtc.so"] {
+        for file in &found {
+            if file.file_name().as_bytes().starts_with(begin.as_bytes())
+                && let Ok(path) = CString::new(file.path().as_os_str().as_bytes())
+            {
+                // SAFETY: opens a library, whose initialisers run; that it cannot be opened shows below.
+                unsafe { ffi::xt_open_library(path.as_ptr()) };
+            }
+        }
+    }
+    // SAFETY: looks whether the library opens.
+    unsafe { cudarc::nvrtc::sys::is_culib_present() }
+}
+
+/// For a compute capability, as 90 is 9.0.
+fn compile(capability: c_int) -> Result<Ptx, String> {
+    let options = vec![format!("--gpu-architecture=compute_{capability}"), "--std=c++17".into()];
+    compile_ptx_with_opts(SOURCE, CompileOptions { options, ..CompileOptions::default() }).map_err(|e| match e {
+        CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
+        other => other.to_string(),
+    })
+}
+
+/// The kernels of one device.
+struct Loaded {
+    context: sys::CUcontext,
+    module: sys::CUmodule,
+    functions: HashMap<CString, sys::CUfunction>,
+}
+
+// SAFETY: handles of the driver may be used by any thread.
+unsafe impl Send for Loaded {}
+
+impl Loaded {
+    fn new(ordinal: c_int) -> Result<Self, String> {
+        let text = |e: driver::DriverError| format!("{e:?}");
+        driver::init().map_err(text)?;
+        let device = driver::device::get(ordinal).map_err(text)?;
+        use sys::CUdevice_attribute_enum as Attribute;
+        let attribute = |which| {
+            // SAFETY: a device that the driver gave.
+            unsafe { driver::device::get_attribute(device, which) }.map_err(text)
+        };
+        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let ptx = compile(major * 10 + minor)?;
+        let image = ptx.as_bytes().ok_or("NVRTC left no code")?;
+        // SAFETY: libtorch's own context, kept for the life of the process; the image ends with a zero, as NVRTC leaves it.
+        unsafe {
+            let context = driver::primary_ctx::retain(device).map_err(text)?;
+            driver::ctx::set_current(context).map_err(text)?;
+            let module = driver::module::load_data(image.as_ptr().cast()).map_err(text)?;
+            Ok(Self { context, module, functions: HashMap::new() })
+        }
+    }
+
+    /// # Safety
+    /// The arguments must be those of the kernel.
+    unsafe fn launch(
+        &mut self,
+        name: &CStr,
+        grid: [c_uint; 3],
+        threads: c_uint,
+        arguments: *mut *mut c_void,
+    ) -> Result<(), String> {
+        let text = |e: driver::DriverError| format!("{e:?}");
+        // SAFETY: handles that `new` made and keeps; the arguments are the caller's word. The stream is the default one,
+        // on which libtorch works as long as nobody gives it another.
+        unsafe {
+            driver::ctx::set_current(self.context).map_err(text)?;
+            let function = match self.functions.get(name) {
+                Some(&function) => function,
+                None => {
+                    let made = driver::module::get_function(self.module, name.to_owned()).map_err(text)?;
+                    *self.functions.entry(name.to_owned()).or_insert(made)
+                }
+            };
+            let [x, y, z] = grid;
+            let stream = std::ptr::null_mut();
+            sys::cuLaunchKernel(function, x, y, z, threads, 1, 1, 0, stream, arguments, std::ptr::null_mut())
+                .result()
+                .map_err(text)
+        }
+    }
+}
+
+extern "C" fn launch(
+    name: *const c_char,
+    device: c_int,
+    grid: *const c_uint,
+    threads: c_uint,
+    arguments: *mut *mut c_void,
+    error: *mut c_char,
+    room: usize,
+) -> c_int {
+    static LOADED: Mutex<Vec<(c_int, Loaded)>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: csrc/gpu/launch.cpp passes a C string, three numbers, and the kernel's own arguments.
+    let (name, grid) = unsafe { (CStr::from_ptr(name), [*grid, *grid.add(1), *grid.add(2)]) };
+    let mut run = || {
+        let at = match loaded.iter().position(|(ordinal, _)| *ordinal == device) {
+            Some(at) => at,
+            None => {
+                loaded.push((device, Loaded::new(device)?));
+                loaded.len() - 1
+            }
+        };
+        // SAFETY: as above.
+        unsafe { loaded[at].1.launch(name, grid, threads, arguments) }
+    };
+    match run() {
+        Ok(()) => 0,
+        Err(text) => {
+            let text = text.as_bytes();
+            let length = text.len().min(room.saturating_sub(1));
+            // SAFETY: `error` has `room` bytes; the rest of them are zeros already.
+            unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), error, length) };
+            1
+        }
+    }
+}
+
+/// Takes the kernels into use on CUDA devices, if NVRTC and the driver are there and `XPLORE_GPU_KERNELS` is not `0`.
+pub(crate) fn use_kernels() {
+    let off = std::env::var_os(SWITCH).is_some_and(|value| value == "0");
+    // SAFETY: looks whether the driver's library opens.
+    if !off && load_nvrtc() && unsafe { sys::is_culib_present() } {
+        // SAFETY: a function of the type that the C side calls.
+        unsafe { ffi::xt_use_gpu_kernels(Some(launch)) };
+    }
+}
+
+thread_local! {
+    static STARTED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+extern "C" fn emulate(
+    name: *const c_char,
+    device: c_int,
+    grid: *const c_uint,
+    threads: c_uint,
+    arguments: *mut *mut c_void,
+    error: *mut c_char,
+    room: usize,
+) -> c_int {
+    // SAFETY: csrc/gpu/launch.cpp passes a C string, and what the emulation expects.
+    let (name, result) = unsafe {
+        let name = CStr::from_ptr(name);
+        (name, ffi::xt_emulated_launch(name.as_ptr(), device, grid, threads, arguments, error, room))
+    };
+    STARTED.with_borrow_mut(|started| started.push(name.to_string_lossy().into_owned()));
+    result
+}
+
+/// As long as it lives, this thread's tensors on the CPU go to the kernels for GPUs, which are emulated. For tests.
+#[derive(Debug)]
+pub struct EmulatedGpu(std::marker::PhantomData<*const ()>);
+
+impl EmulatedGpu {
+    /// Begins.
+    #[expect(clippy::new_without_default, reason = "what it changes is not in the value")]
+    pub fn new() -> Self {
+        // SAFETY: a function of the type that the C side calls, for this thread alone.
+        unsafe { ffi::xt_emulate_gpu_kernels(Some(emulate)) };
+        STARTED.take();
+        Self(std::marker::PhantomData)
+    }
+
+    /// The kernels that were started, in order.
+    pub fn started(&self) -> Vec<String> {
+        STARTED.with_borrow(Clone::clone)
+    }
+}
+
+impl Drop for EmulatedGpu {
+    fn drop(&mut self) {
+        // SAFETY: none is a value that the C side knows.
+        unsafe { ffi::xt_emulate_gpu_kernels(None) };
+    }
+}
+
+/// Compiles the kernels for a GPU of compute capability `capability` (90 is 9.0); none needs to be there.
+///
+/// # Errors
+/// If NVRTC is not there, or with what it says.
+pub fn compile_gpu_kernels(capability: i32) -> Result<(), TorchError> {
+    if !load_nvrtc() {
+        return Err(TorchError("NVRTC is not installed (nvidia-cuda-nvrtc of PyPI)".into()));
+    }
+    compile(capability).map(|_| ()).map_err(TorchError)
+}
