@@ -247,7 +247,7 @@ impl Dropout {
             torch_ext::dropout_mask(&[*length, width], self.probability, self.of(*name).seed)
         };
         let masks = segments.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        Ok(x * Tensor::cat(&masks, 0).to_device(x.device()))
+        Ok(x * Tensor::cat(&masks, 0).to_device_(x.device(), Kind::Float, true, false))
     }
 }
 

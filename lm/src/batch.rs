@@ -117,7 +117,7 @@ impl Packed {
     /// Index of each segment's last token, [segments], int64.
     pub fn last_tokens(&self) -> Tensor {
         let last: Vec<i64> = self.cu_seqlens[1..].iter().map(|end| end - 1).collect();
-        Tensor::from_slice(&last).to_device(self.ids.device())
+        torch_ext::upload(&last, self.ids.device())
     }
 
     /// All sequences in the order in which they were given: each one's branch, or where it shares nothing all of it.
@@ -178,7 +178,7 @@ impl Packing {
         if self.ids.is_empty() {
             return Err(LmError::Request("a batch needs at least one sequence".into()));
         }
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        let tensor = |values: &[i64]| torch_ext::upload(values, device);
         let (ids, positions) = (tensor(&self.ids), tensor(&self.positions));
         let cu_seqlens = std::iter::once(0).chain(self.ends).collect();
         let names = (0..self.prefix_of.len() as u64).collect();

@@ -255,7 +255,7 @@ pub struct Rotary {
 impl Rotary {
     /// The embedding of heads of `head_dim` channels.
     pub fn new(rope: &Rope, head_dim: i64, max_positions: usize, device: Device) -> Self {
-        let frequencies = Tensor::from_slice(&rope.frequencies(head_dim, max_positions, 0)).to_device(device);
+        let frequencies = torch_ext::upload(&rope.frequencies(head_dim, max_positions, 0), device);
         Self { rope: rope.clone(), head_dim, max_positions, frequencies }
     }
 
@@ -273,6 +273,6 @@ impl Rotary {
                 Tensor::from_slice(&frequencies).unsqueeze(0).expand([tokens, -1], false)
             })
             .collect();
-        self.rope.rotations(positions, &Tensor::cat(&own, 0).to_device(positions.device()))
+        self.rope.rotations(positions, &Tensor::cat(&own, 0).to_device_(positions.device(), Kind::Float, true, false))
     }
 }

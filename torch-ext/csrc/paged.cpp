@@ -19,7 +19,7 @@ bool has_kernel(const Tensor& t) {
 }
 
 Tensor on(const Tensor& like, const int64_t* values, int64_t n) {
-  return at::from_blob(const_cast<int64_t*>(values), {n}, at::kLong).to(like.device(), at::kLong, false, true);
+  return at::from_blob(const_cast<int64_t*>(values), {n}, at::kLong).to(like.device(), at::kLong, /*non_blocking=*/true, /*copy=*/true);
 }
 
 template <class T>

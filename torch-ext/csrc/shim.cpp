@@ -1,5 +1,6 @@
 // The C side of torch-ext. Tensors come and go as `at::Tensor*`, as in torch-sys.
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
 #include <torch/torch.h>
 
@@ -34,6 +35,14 @@ void xt_each(int64_t n, void (*f)(void*, int64_t), void* data) {
 int xt_load_cuda() {
   return guarded([&] {
     if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error(dlerror());
+  });
+}
+
+// The most memory that libtorch has taken from a device at once, bytes.
+int xt_device_peak(int cuda, int64_t* bytes) {
+  return guarded([&] {
+    const auto device = static_cast<c10::DeviceIndex>(cuda);
+    *bytes = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(device).reserved_bytes[0].peak;
   });
 }
 

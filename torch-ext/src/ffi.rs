@@ -19,6 +19,7 @@ unsafe extern "C" {
     #[cfg(test)]
     pub(crate) fn xt_raw_memory(bytes: usize) -> c_int;
     pub(crate) fn xt_load_cuda() -> c_int;
+    pub(crate) fn xt_device_peak(cuda: c_int, bytes: *mut i64) -> c_int;
     pub(crate) fn xt_open_library(path: *const c_char) -> c_int;
     pub(crate) fn xt_libtorch_path(path: *mut c_char, room: usize) -> usize;
     pub(crate) fn xt_use_gpu_kernels(launcher: Option<Launcher>);

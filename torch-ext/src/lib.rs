@@ -19,7 +19,7 @@ pub use attention::{prefix_attention, varlen_attention};
 pub use cross_entropy::{CrossEntropy, EntropyTerm, cross_entropy, cross_entropy_backward};
 pub use ffi::{check, raw};
 pub use gpu::{EmulatedGpu, compile_gpu_kernels};
-pub use memory::{MappedFile, bytes, floats, release_memory, restore_memory};
+pub use memory::{MappedFile, bytes, device_peak_bytes, floats, release_memory, restore_memory, upload};
 pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
     input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,

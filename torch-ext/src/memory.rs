@@ -8,6 +8,7 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::Path;
 
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use crate::ops::ensure;
@@ -48,6 +49,22 @@ impl Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// These numbers as a tensor on `device`. Nothing waits for a GPU: the copy is queued behind what was asked of it before.
+pub fn upload<T: Element>(values: &[T], device: Device) -> Tensor {
+    let here = Tensor::from_slice(values);
+    // The source is pageable memory, which the driver has copied when the call returns.
+    here.to_device_(device, here.kind(), true, false)
+}
+
+/// The most memory that libtorch has taken from a GPU at once, bytes; `None` of a CPU.
+pub fn device_peak_bytes(device: Device) -> Option<u64> {
+    let Device::Cuda(ordinal) = device else { return None };
+    let mut bytes = 0;
+    // SAFETY: one number is written.
+    ffi::check(unsafe { ffi::xt_device_peak(i32::try_from(ordinal).ok()?, &raw mut bytes) }).ok()?;
+    u64::try_from(bytes).ok()
 }
 
 /// The numbers of a contiguous fp32 tensor on the CPU, in place.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use tch::{Device, Tensor};
 
+use crate::memory::upload;
 use crate::ops::ensure;
 use crate::{TorchError, ffi};
 
@@ -37,7 +38,7 @@ impl From<Vec<i64>> for Slots {
 
 impl Slots {
     fn on(&self, device: Device) -> &Tensor {
-        self.on_device.get_or_init(|| Tensor::from_slice(&self.at).to_device(device))
+        self.on_device.get_or_init(|| upload(&self.at, device))
     }
 }
 
@@ -61,10 +62,8 @@ impl PagedQueries {
     }
 
     fn on(&self, device: Device) -> &[Tensor; 3] {
-        self.on_device.get_or_init(|| {
-            let (table, begin) = (Tensor::from_slice(&self.table), Tensor::from_slice(&self.begin));
-            [table, begin, Tensor::from_slice(&self.length)].map(|t| t.to_device(device))
-        })
+        self.on_device
+            .get_or_init(|| [upload(&self.table, device), upload(&self.begin, device), upload(&self.length, device)])
     }
 
     /// Whether there is none.

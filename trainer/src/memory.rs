@@ -26,6 +26,11 @@ pub fn peak_gib() -> Option<f64> {
     Some(peak_bytes()? as f64 / f64::from(1 << 30))
 }
 
+/// The most that a GPU's memory has held at once, GiB; `None` of a CPU.
+pub fn device_peak_gib(device: tch::Device) -> Option<f64> {
+    Some(torch_ext::device_peak_bytes(device)? as f64 / f64::from(1 << 30))
+}
+
 /// Memory of the machine that ranks of a device share, bytes: of a GPU its own, of the CPU all there is. `None` where it
 /// cannot be told.
 pub fn room(device: configs::Device) -> Option<(f64, bool)> {

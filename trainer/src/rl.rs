@@ -173,8 +173,8 @@ impl Tuning<'_> {
         numbers.extend(numbers::of_samples(&groups, &credited, self.rollouts.composition));
         numbers.push(("epoch".into(), self.people.epochs()));
         numbers.push(("rollout_rounds".into(), rounds as f64));
-        let spec = trainee.model.decoder.spec();
-        numbers.extend(numbers::of_costs(&costs, &groups, spec, self.peak_flops));
+        let model = &trainee.model.decoder;
+        numbers.extend(numbers::of_costs(&costs, &groups, model, self.peak_flops));
         Ok(Done { groups, credited, updates, numbers })
     }
 

@@ -107,9 +107,9 @@ impl Fitting<'_> {
         let update = trainee.update(optimizer, Progress { done: step, total: self.steps })?;
         trainee.team.same_step(step + 1, &[loss, update.grad_norm])?;
         let done = progress::Done { step: step + 1, steps: self.steps, loss, update, shape };
-        let spec = trainee.model.decoder.spec();
+        let model = &trainee.model.decoder;
         let epoch = plan.epochs_after(step + 1);
-        Ok(self.clock.numbers(&done, epoch, spec, trainee.trains_weights(), (begin, self.settings.peak_flops)))
+        Ok(self.clock.numbers(&done, epoch, model, trainee.trains_weights(), (begin, self.settings.peak_flops)))
     }
 
     fn measures_after(&self, done: u64) -> bool {

@@ -133,6 +133,6 @@ fn line(metrics: &trainer::run::Metrics) -> String {
     say(number("grad_norm").map(|v| format!("grad {v:.2}")));
     say(number("time/step").map(|v| format!("{v:.1} s")));
     say(number("tokens_per_second/rollout").map(|v| format!("{v:.0} tokens/s")));
-    say(number("memory/peak_gib").map(|v| format!("{v:.1} GiB")));
+    say(number("memory/device_peak_gib").or(number("memory/peak_gib")).map(|v| format!("{v:.1} GiB")));
     words.join("  ")
 }

@@ -113,7 +113,7 @@ fn line(metrics: &trainer::run::Metrics) -> String {
     say(number("lr").map(|v| format!("lr {v:.1e}")));
     say(number("time/trained_tokens_per_second").map(|v| format!("{v:.0} trained tokens/s")));
     say(number("mfu").map(|v| format!("MFU {:.0} %", 100.0 * v)));
-    say(number("memory/peak_gib").map(|v| format!("{v:.1} GiB")));
+    say(number("memory/device_peak_gib").or(number("memory/peak_gib")).map(|v| format!("{v:.1} GiB")));
     say(number("epoch").map(|v| format!("epoch {v:.2}")));
     say(number("skipped_so_far").filter(|v| *v > 0.0).map(|v| format!("{v} skipped")));
     say(number("time/left").map(|v| format!("{} left", wiring::duration(v))));

@@ -16,14 +16,14 @@ pub(super) fn draw_rows(probabilities: &Tensor, samplings: &[&Sampling], uniform
         if rows.is_empty() {
             return;
         }
-        let column = |values: Vec<f64>| Tensor::from_slice(&values).to_device(probabilities.device()).unsqueeze(-1);
+        let column = |values: Vec<f64>| torch_ext::upload(&values, probabilities.device()).unsqueeze(-1);
         let u = column(rows.iter().map(|&row| uniforms[row]).collect());
         if rows.len() == samplings.len() {
             drawn.shallow_clone().copy_(&draw(probabilities, &u));
             return;
         }
         let at: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let at = Tensor::from_slice(&at).to_device(probabilities.device());
+        let at = torch_ext::upload(&at, probabilities.device());
         let _ = drawn.shallow_clone().index_copy_(0, &at, &draw(&probabilities.index_select(0, &at), &u));
     };
     let rows_where = |f: &dyn Fn(&Sampling) -> bool| -> Vec<usize> {
@@ -33,7 +33,7 @@ pub(super) fn draw_rows(probabilities: &Tensor, samplings: &[&Sampling], uniform
     let cut = rows_where(&|s| truncates(s, vocab as usize));
     let limits = |f: &dyn Fn(&Sampling) -> f64| {
         let values: Vec<f64> = cut.iter().map(|&row| f(samplings[row])).collect();
-        Tensor::from_slice(&values).to_device(probabilities.device()).unsqueeze(-1)
+        torch_ext::upload(&values, probabilities.device()).unsqueeze(-1)
     };
     put(&cut, &|p, u| {
         let (p, order) = p.sort_stable(true, -1, true);

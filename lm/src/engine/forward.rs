@@ -44,7 +44,7 @@ pub(super) fn forward(
         }
     }
     let slots = Slots::from(slots);
-    let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(model.device());
+    let tensor = |values: &[i64]| torch_ext::upload(values, model.device());
     let rotations = model
         .rotary()
         .at(&tensor(&positions), chunks.iter().map(|c| (c.count as i64, rows[c.row].tokens.len() as i64)));

@@ -33,7 +33,7 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
     let device = logits.device();
     let temperatures: Vec<f32> =
         picks.iter().map(|p| if p.sampling.temperature > 0.0 { p.sampling.temperature as f32 } else { 1.0 }).collect();
-    let column = |values: &[f32]| Tensor::from_slice(values).to_device(device).unsqueeze(-1);
+    let column = |values: &[f32]| torch_ext::upload(values, device).unsqueeze(-1);
     let scaled = |logits: &Tensor| {
         if temperatures.iter().all(|t| *t == 1.0) { logits.shallow_clone() } else { logits / column(&temperatures) }
     };
@@ -91,7 +91,7 @@ fn penalized(logits: &Tensor, picks: &[Pick<'_>]) -> Option<Tensor> {
         let mut seen: Vec<i64> = pick.tokens.iter().map(|&id| i64::from(id)).collect();
         seen.sort_unstable();
         seen.dedup();
-        let (seen, penalty) = (Tensor::from_slice(&seen).to_device(logits.device()), pick.sampling.repetition_penalty);
+        let (seen, penalty) = (torch_ext::upload(&seen, logits.device()), pick.sampling.repetition_penalty);
         let old = logits.get(i as i64).index_select(0, &seen);
         let new = (&old * penalty).where_self(&old.lt(0.0), &(&old / penalty));
         let _ = changed.get(i as i64).index_copy_(0, &seen, &new);
@@ -111,7 +111,7 @@ fn alternatives(logits: &Tensor, picks: &[Pick<'_>], drawn: &[usize]) -> Result<
     let values: Vec<f32> = Vec::try_from(values.contiguous().view(-1))?;
     let ids: Vec<i64> = Vec::try_from(ids.contiguous().view(-1))?;
     let index: Vec<i64> = drawn.iter().map(|&d| d as i64).collect();
-    let index = Tensor::from_slice(&index).to_device(logits.device()).unsqueeze(-1);
+    let index = torch_ext::upload(&index, logits.device()).unsqueeze(-1);
     let of_drawn: Vec<f32> = Vec::try_from(own.gather(-1, &index, false).view(-1))?;
     let row = |(i, pick): (usize, &Pick<'_>)| {
         let n = pick.top_logprobs.min(wanted);

@@ -75,7 +75,7 @@ impl Engine<'_> {
     }
 
     fn on_device(&self, values: &[i64]) -> Tensor {
-        Tensor::from_slice(values).to_device(self.model.device())
+        torch_ext::upload(values, self.model.device())
     }
 
     /// Which outputs of a pass over `chunks` are wanted: the last of each row that draws, and those of scored tokens.

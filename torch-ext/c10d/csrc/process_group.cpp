@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <cstdlib>
+#include <mutex>
 
 #include "../../csrc/guard.h"
 
@@ -43,10 +44,16 @@ Group nccl_group(const StorePointer&, int, int, milliseconds) {
 
 namespace {
 
-// A work that is under way goes to Rust; waiting for it tells its failure.
+// A work that is under way goes to Rust; waiting for it tells its failure. One at a time: the flight recorder, in which every
+// group of the process notes what begins, looks into a map without a lock (FlightRecorder::recordWithResetEnabled, libtorch
+// 2.11), so that two threads that begin at once may spin or crash.
 template <class F>
 int begun(WorkPointer** result, F&& begin) {
-  return guarded([&] { *result = new WorkPointer(begin()); });
+  return guarded([&] {
+    static std::mutex one_at_a_time;
+    const std::lock_guard<std::mutex> held(one_at_a_time);
+    *result = new WorkPointer(begin());
+  });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 //! The numbers of a step for metrics.jsonl; docs/reinforcement.md says what each is.
 
-use lm::ModelSpec;
+use lm::Decoder;
 use rewards::Composition;
 
 use super::correction::Mismatch;
@@ -122,7 +122,8 @@ pub struct Costs {
 }
 
 /// Times, tokens a second by phase, model FLOP utilisation of the updates, and memory.
-pub fn of_costs(costs: &Costs, groups: &[Group], spec: &ModelSpec, peak: Option<f64>) -> Numbers {
+pub fn of_costs(costs: &Costs, groups: &[Group], model: &Decoder, peak: Option<f64>) -> Numbers {
+    let (spec, device) = (model.spec(), model.device());
     let new: usize = groups.iter().flat_map(|g| &g.samples).map(|s| s.ids.len()).sum();
     let judged = groups.iter().flat_map(|g| &g.samples).filter(|s| s.p_chosen.is_some()).count();
     let flops = flops::of(spec, costs.work);
@@ -138,6 +139,7 @@ pub fn of_costs(costs: &Costs, groups: &[Group], spec: &ModelSpec, peak: Option<
         ("judgements_per_second", judged as f64 / costs.spent.judge),
         ("mfu", peak.map_or(f64::NAN, |peak| flops / costs.updating / peak)),
         ("memory/peak_gib", memory::peak_gib().unwrap_or(f64::NAN)),
+        ("memory/device_peak_gib", memory::device_peak_gib(device).unwrap_or(f64::NAN)),
     ];
     numbers.map(|(key, value)| (key.to_owned(), value)).into()
 }

@@ -129,7 +129,7 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
     work.tokens = packed.tokens() as usize;
     work.trained = targets.len();
     let device = model.device();
-    let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+    let tensor = |values: &[i64]| torch_ext::upload(values, device);
     let at = Targets { rows: tensor(&places), targets: tensor(&targets) };
     Ok(Pass { rows: order, packed, at, starts, work })
 }
@@ -280,7 +280,7 @@ pub fn learn(
                 _ => chunk_slopes(&pass, range.clone(), of),
             };
             let device = scores.logprobs.device();
-            let tensor = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+            let tensor = |values: &[f32]| torch_ext::upload(values, device);
             Coefficients { logprob: tensor(&logprob), entropy: gradient.entropy.then(|| tensor(&entropy)) }
         };
         let grads = trained.weight_grads();

@@ -5,7 +5,7 @@ use configs::sft::SftTrain;
 use corpus::{Mixture, Sequence};
 use lm::head::{Scores, Targets, score, score_and_backward};
 use lm::{Packed, Recompute};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
 use crate::parallel::split::Split;
@@ -72,7 +72,8 @@ pub fn accumulate(trainee: &Trainee, rows: &[Sequence], how: How) -> Result<(f64
     let shape = Shape::of(rows, split.passes());
     let total = shape.trained as f64;
     let model = &trainee.model.decoder;
-    let mut loss = [0.0];
+    // Looked at after the last pass: on a GPU a look waits for all that was asked of it.
+    let (mut weights, mut sums) = (Vec::new(), Vec::new());
     for i in 0..split.rounds() {
         let bin = split.own(i);
         let trained = trainee.trained(how.seed);
@@ -89,8 +90,11 @@ pub fn accumulate(trainee: &Trainee, rows: &[Sequence], how: How) -> Result<(f64
         let (dh, scores) = score_and_backward(model, &hidden, &at, 1.0, trained.weight_grads(), coefficients)?;
         drop(hidden);
         model.backward(tape, dh)?;
-        loss[0] += weight * scores.logprobs.sum(Kind::Double).double_value(&[]);
+        weights.push(weight);
+        sums.push(scores.logprobs.sum(Kind::Double));
     }
+    let sums: Vec<f64> = Vec::try_from(Tensor::stack(&sums, 0).to_device(Device::Cpu))?;
+    let mut loss = [weights.iter().zip(sums).map(|(weight, sum)| weight * sum).sum()];
     trainee.team.world.everyone().sums("the loss", &mut loss)?;
     Ok((loss[0], shape))
 }
@@ -147,7 +151,7 @@ fn targets(rows: &[&Sequence], packed: &Packed) -> Targets {
             targets.push(i64::from(id));
         }
     }
-    let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(packed.ids.device());
+    let tensor = |values: &[i64]| torch_ext::upload(values, packed.ids.device());
     Targets { rows: tensor(&at), targets: tensor(&targets) }
 }
 

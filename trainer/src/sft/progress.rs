@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lm::ModelSpec;
+use lm::Decoder;
 
 use super::pass::Shape;
 use crate::flops::{self, Work};
@@ -43,11 +43,12 @@ impl Clock {
         &mut self,
         done: &Done,
         epoch: f64,
-        spec: &ModelSpec,
+        model: &Decoder,
         trains_weights: bool,
         (since, peak): (Instant, Option<f64>),
     ) -> Vec<(String, f64)> {
         let Done { step, steps, loss, update, shape } = *done;
+        let spec = model.spec();
         let seconds = since.elapsed().as_secs_f64();
         self.skipped += u64::from(update.skipped);
         let before = *self.first.get_or_insert(step - 1);
@@ -72,6 +73,7 @@ impl Clock {
             ("tflops_per_second", flops / seconds / 1e12),
             ("mfu", peak.map_or(f64::NAN, |peak| flops / seconds / peak)),
             ("memory/peak_gib", memory::peak_gib().unwrap_or(f64::NAN)),
+            ("memory/device_peak_gib", memory::device_peak_gib(model.device()).unwrap_or(f64::NAN)),
         ];
         numbers.map(|(key, value)| (key.to_owned(), value)).into()
     }
