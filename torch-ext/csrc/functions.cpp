@@ -98,7 +98,9 @@ struct RmsNorm : Function<RmsNorm> {
     auto saved = ctx->get_saved_variables();
     Tensor dy = grads[0].contiguous(), x = saved[0], w = saved[1], inv = saved[2];
     const int64_t dim = x.size(-1), rows = x.numel() / dim;
+    if (!x.device().is_cpu() && !for_gpu(dim, dy)) dy = dy.clone();  // not aligned
     const bool wanted = ctx->saved_data["wanted"].toBool(), gpu = for_gpu(dim, x, w, dy);
+    TORCH_CHECK(gpu || x.device().is_cpu(), "rms_norm: its gradient is not on the device of its input");
     const int64_t pieces = gpu ? gpu_pieces(rows) : pieces_of(rows, dim);
     Tensor dx = at::empty_like(x), dw = at::zeros({wanted ? pieces : 0, dim}, inv.options());
     float* sums = wanted ? floats(dw) : nullptr;

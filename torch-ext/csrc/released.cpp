@@ -1,5 +1,6 @@
 // Tensors whose memory comes and goes, as sharded weights need.
 #include <ATen/core/Tensor.h>
+#include <c10/core/DeviceGuard.h>
 
 #include "guard.h"
 
@@ -21,6 +22,8 @@ int xt_release_memory(Tensor* tensor) {
 int xt_restore_memory(Tensor* tensor) {
   return guarded([&] {
     c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
+    // An allocator of GPU memory takes it from the thread's current device.
+    const c10::OptionalDeviceGuard guard(tensor->device());
     if (storage->data() == nullptr) storage->set_data_ptr_noswap(storage->allocator()->allocate(storage->nbytes()));
   });
 }

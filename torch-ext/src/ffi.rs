@@ -24,6 +24,8 @@ unsafe extern "C" {
     pub(crate) fn xt_libtorch_path(path: *mut c_char, room: usize) -> usize;
     pub(crate) fn xt_use_gpu_kernels(launcher: Option<Launcher>);
     pub(crate) fn xt_emulate_gpu_kernels(launcher: Option<Launcher>);
+    #[cfg(test)]
+    pub(crate) fn xt_emulated_narrow(bits: u32) -> u16;
     pub(crate) fn xt_has_gpu_kernels(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_emulated_launch(
         name: *const c_char,

@@ -1,4 +1,4 @@
-//! Our kernels for GPUs: compiled by NVRTC on first use, started through the driver.
+//! Our kernels for GPUs: compiled by NVRTC at the start, started through the driver.
 //!
 //! They take fp32 and bf16; everything else, and every GPU without NVRTC, gets libtorch's own operations.
 #![expect(unsafe_code, reason = "calls into the C shim, the driver and NVRTC")]
@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::{result as driver, sys};
-use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
+use cudarc::nvrtc;
 
 use crate::{TorchError, ffi};
 
@@ -55,13 +56,33 @@ fn load_nvrtc() -> bool {
     unsafe { cudarc::nvrtc::sys::is_culib_present() }
 }
 
-/// For a compute capability, as 90 is 9.0.
-fn compile(capability: c_int) -> Result<Ptx, String> {
-    let options = vec![format!("--gpu-architecture=compute_{capability}"), "--std=c++17".into()];
-    compile_ptx_with_opts(SOURCE, CompileOptions { options, ..CompileOptions::default() }).map_err(|e| match e {
-        CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
-        other => other.to_string(),
-    })
+/// Machine code for a compute capability, as 90 is 9.0: so the driver has nothing to compile, and need not know NVRTC's version.
+fn compile(capability: c_int) -> Result<Vec<c_char>, String> {
+    let text = |e: nvrtc::result::NvrtcError| format!("NVRTC: {e:?}");
+    let source = CString::new(SOURCE).map_err(|e| e.to_string())?;
+    let options = [format!("--gpu-architecture=sm_{capability}"), "--std=c++17".into()];
+    let program = nvrtc::result::create_program(&source, None).map_err(text)?;
+    // SAFETY: a program that NVRTC made, given back once below; the code has the size that NVRTC tells.
+    let compiled = unsafe {
+        match nvrtc::result::compile_program(program, &options) {
+            Ok(()) => {
+                let mut size = 0;
+                let told = nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result();
+                told.and_then(|()| {
+                    let mut code: Vec<c_char> = vec![0; size];
+                    nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr()).result().map(|()| code)
+                })
+                .map_err(text)
+            }
+            Err(e) => Err(match nvrtc::result::get_program_log(program) {
+                Ok(log) => CStr::from_ptr(log.as_ptr()).to_string_lossy().into_owned(),
+                Err(_) => text(e),
+            }),
+        }
+    };
+    // SAFETY: as above.
+    unsafe { nvrtc::result::destroy_program(program) }.map_err(text)?;
+    compiled
 }
 
 /// The kernels of one device.
@@ -86,13 +107,12 @@ impl Loaded {
         };
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let ptx = compile(major * 10 + minor)?;
-        let image = ptx.as_bytes().ok_or("NVRTC left no code")?;
-        // SAFETY: libtorch's own context, kept for the life of the process; the image ends with a zero, as NVRTC leaves it.
+        let code = compile(major * 10 + minor)?;
+        // SAFETY: libtorch's own context, kept for the life of the process; a whole image of machine code.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(text)?;
             driver::ctx::set_current(context).map_err(text)?;
-            let module = driver::module::load_data(image.as_ptr().cast()).map_err(text)?;
+            let module = driver::module::load_data(code.as_ptr().cast()).map_err(text)?;
             Ok(Self { context, module, functions: HashMap::new() })
         }
     }
@@ -127,6 +147,9 @@ impl Loaded {
     }
 }
 
+/// By the ordinal of their device.
+static LOADED: Mutex<Vec<(c_int, Loaded)>> = Mutex::new(Vec::new());
+
 extern "C" fn launch(
     name: *const c_char,
     device: c_int,
@@ -136,20 +159,14 @@ extern "C" fn launch(
     error: *mut c_char,
     room: usize,
 ) -> c_int {
-    static LOADED: Mutex<Vec<(c_int, Loaded)>> = Mutex::new(Vec::new());
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: csrc/gpu/launch.cpp passes a C string, three numbers, and the kernel's own arguments.
     let (name, grid) = unsafe { (CStr::from_ptr(name), [*grid, *grid.add(1), *grid.add(2)]) };
     let mut run = || {
-        let at = match loaded.iter().position(|(ordinal, _)| *ordinal == device) {
-            Some(at) => at,
-            None => {
-                loaded.push((device, Loaded::new(device)?));
-                loaded.len() - 1
-            }
-        };
+        let own = loaded.iter_mut().find(|(ordinal, _)| *ordinal == device);
+        let (_, own) = own.ok_or_else(|| format!("the kernels were not loaded for device {device}"))?;
         // SAFETY: as above.
-        unsafe { loaded[at].1.launch(name, grid, threads, arguments) }
+        unsafe { own.launch(name, grid, threads, arguments) }
     };
     match run() {
         Ok(()) => 0,
@@ -163,14 +180,26 @@ extern "C" fn launch(
     }
 }
 
-/// Takes the kernels into use on CUDA devices, if NVRTC and the driver are there and `XPLORE_GPU_KERNELS` is not `0`.
-pub(crate) fn use_kernels() {
-    let off = std::env::var_os(SWITCH).is_some_and(|value| value == "0");
-    // SAFETY: looks whether the driver's library opens.
-    if !off && load_nvrtc() && unsafe { sys::is_culib_present() } {
-        // SAFETY: a function of the type that the C side calls.
-        unsafe { ffi::xt_use_gpu_kernels(Some(launch)) };
+/// Takes our kernels into use for tensors on CUDA device `ordinal`, the only one of this process, unless
+/// `XPLORE_GPU_KERNELS` is `0`. Libtorch's CUDA half must be loaded. Only the first call does anything.
+///
+/// # Errors
+/// If NVRTC or the driver is not there or fails: libtorch's own operations then go on doing the work.
+pub fn use_gpu_kernels(ordinal: usize) -> Result<(), TorchError> {
+    static TRIED: AtomicBool = AtomicBool::new(false);
+    if std::env::var_os(SWITCH).is_some_and(|value| value == "0") || TRIED.swap(true, Ordering::Relaxed) {
+        return Ok(());
     }
+    // SAFETY: looks whether the driver's library opens.
+    if !load_nvrtc() || !unsafe { sys::is_culib_present() } {
+        return Err(TorchError("NVRTC or the CUDA driver is not installed".into()));
+    }
+    let ordinal = c_int::try_from(ordinal).map_err(|e| TorchError(e.to_string()))?;
+    let own = Loaded::new(ordinal).map_err(TorchError)?;
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).push((ordinal, own));
+    // SAFETY: a function of the type that the C side calls.
+    unsafe { ffi::xt_use_gpu_kernels(Some(launch)) };
+    Ok(())
 }
 
 thread_local! {
@@ -231,4 +260,30 @@ pub fn compile_gpu_kernels(capability: i32) -> Result<(), TorchError> {
         return Err(TorchError("NVRTC is not installed (nvidia-cuda-nvrtc of PyPI)".into()));
     }
     compile(capability).map(|_| ()).map_err(TorchError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bits that x86 and NVIDIA GPUs make of undefined results, and numbers around the borders of rounding.
+    #[test]
+    fn bf16_rounds_to_the_nearest_and_stays_undefined() {
+        let narrow = |bits: u32| {
+            // SAFETY: no pointers.
+            unsafe { ffi::xt_emulated_narrow(bits) }
+        };
+        for undefined in [0x7fff_ffff, 0xffff_ffff, 0xffc0_0000, 0x7f80_0001] {
+            assert!(narrow(undefined) & 0x7fff > 0x7f80, "{undefined:x}");
+        }
+        for (bits, expected) in [
+            (0x3f80_8000, 0x3f80),
+            (0x3f80_8001, 0x3f81),
+            (0x3f81_8000, 0x3f82),
+            (0x7f80_0000, 0x7f80),
+            (0x8000_0000, 0x8000),
+        ] {
+            assert_eq!(narrow(bits), expected, "{bits:x}");
+        }
+    }
 }

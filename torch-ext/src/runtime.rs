@@ -14,15 +14,13 @@ pub fn keep_memory() {
     ONCE.call_once(|| unsafe { ffi::xt_keep_memory() });
 }
 
-/// Loads libtorch's CUDA half, so that `tch::Cuda::is_available()` can tell the truth, and takes our own kernels into use.
+/// Loads libtorch's CUDA half, so that `tch::Cuda::is_available()` can tell the truth.
 ///
 /// # Errors
 /// The loader's message, when the CUDA libraries are not installed.
 pub fn load_cuda() -> Result<(), TorchError> {
     // SAFETY: dlopen of a library by name; libtorch's own initialisers run.
-    ffi::check(unsafe { ffi::xt_load_cuda() })?;
-    crate::gpu::use_kernels();
-    Ok(())
+    ffi::check(unsafe { ffi::xt_load_cuda() })
 }
 
 #[cfg(test)]

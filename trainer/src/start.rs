@@ -59,7 +59,13 @@ pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
         Wanted::Auto | Wanted::Cuda => {
             let loaded = torch_ext::load_cuda();
             match (loaded, tch::Cuda::is_available()) {
-                (Ok(()), true) => Ok(Device::Cuda(place()?.local_rank)),
+                (Ok(()), true) => {
+                    let ordinal = place()?.local_rank;
+                    if let Err(e) = torch_ext::use_gpu_kernels(ordinal) {
+                        eprintln!("warning: libtorch's own operations take the place of our kernels: {e}");
+                    }
+                    Ok(Device::Cuda(ordinal))
+                }
                 (loaded, _) if wanted == Wanted::Cuda => Err(TrainError::Environment(format!(
                     "device = \"cuda\" is asked for, but {}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup \
                      on a machine with an NVIDIA driver",

@@ -5,11 +5,24 @@
 use chat::Sampling;
 use tch::{Kind, Tensor};
 
+use crate::head::CHUNK_ELEMENTS;
 use crate::sampling::truncates;
+
+/// One token a row, a piece of the rows at a time: the rules below hold several float64 copies of a piece.
+pub(super) fn draw_rows(probabilities: &Tensor, samplings: &[&Sampling], uniforms: &[f64]) -> Tensor {
+    let (rows, vocab) = (probabilities.size()[0], probabilities.size()[1]);
+    let step = (CHUNK_ELEMENTS / vocab).max(1);
+    let piece = |begin: i64| {
+        let count = step.min(rows - begin);
+        let range = begin as usize..(begin + count) as usize;
+        draw_piece(&probabilities.narrow(0, begin, count), &samplings[range.clone()], &uniforms[range])
+    };
+    Tensor::cat(&(0..rows).step_by(step as usize).map(piece).collect::<Vec<_>>(), 0)
+}
 
 /// One token a row. probabilities: [rows, vocab], fp32, of what each row draws from; `uniforms`: in [0, 1), one a row.
 /// → [rows], int64, on the same device.
-pub(super) fn draw_rows(probabilities: &Tensor, samplings: &[&Sampling], uniforms: &[f64]) -> Tensor {
+fn draw_piece(probabilities: &Tensor, samplings: &[&Sampling], uniforms: &[f64]) -> Tensor {
     let vocab = probabilities.size()[1];
     let drawn = probabilities.argmax(-1, false);
     let put = |rows: &[usize], draw: &dyn Fn(&Tensor, &Tensor) -> Tensor| {

@@ -157,6 +157,9 @@ const std::map<std::string, Call>& kernels() {
 
 }  // namespace
 
+// The bf16 number that the kernels make of the fp32 number with these bits.
+extern "C" uint16_t xt_emulated_narrow(uint32_t bits) { return xplore_emulated::narrow(__uint_as_float(bits)); }
+
 // An xplore::Launcher (launch.h).
 extern "C" int xt_emulated_launch(const char* name, int, const unsigned grid[3], unsigned threads, void** arguments,
                                   char* error, size_t room) {

@@ -42,8 +42,10 @@ extern "C" __global__ void cross_entropy_f32(const float* logits, const i64* tar
   sum = block_sum(sum), weighted = block_sum(weighted);
   if (threadIdx.x > 0) return;
   const float log_sum = logf(sum);
+  const i64 target = targets[row];
   lse[row] = most + log_sum;
-  logprobs[row] = x[targets[row]] - most - log_sum;
+  // A target that is no token must not pass for one.
+  logprobs[row] = target >= 0 && target < vocab ? x[target] - most - log_sum : __uint_as_float(0x7fffffffu);
   entropy[row] = log_sum - weighted / sum;
 }
 

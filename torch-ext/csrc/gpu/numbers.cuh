@@ -8,8 +8,9 @@ __device__ inline float widen(bf16 x) { return __uint_as_float(static_cast<unsig
 
 __device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 
-// To the nearest, ties to even.
+// To the nearest, ties to even. What a GPU makes of an undefined result, 0x7fffffff, would be rounded to minus zero.
 __device__ inline bf16 narrow(float x) {
+  if (x != x) return 0x7fff;
   const unsigned bits = __float_as_uint(x);
   return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }

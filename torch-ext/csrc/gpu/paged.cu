@@ -26,7 +26,8 @@ template <class T, int GROUP, int FOURS>
 __device__ void paged_attention(const T* q, const T* keys, const T* values, const int* table, const i64* begin,
                                 const i64* length, T* out, float* parts, i64 heads, i64 kv_heads, i64 dim, float scale) {
   constexpr int kDim = FOURS * 128;
-  __shared__ float query[GROUP][kDim], sums[kWarps][GROUP][kDim], most[kWarps][GROUP], total[kWarps][GROUP];
+  alignas(16) __shared__ float query[GROUP][kDim];
+  __shared__ float sums[kWarps][GROUP][kDim], most[kWarps][GROUP], total[kWarps][GROUP];
   const i64 i = blockIdx.x, kv = blockIdx.y, part = blockIdx.z, group = heads / kv_heads;
   const i64 lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, end = length[i];
   for (i64 at = threadIdx.x; at < GROUP * kDim; at += blockDim.x) {
