@@ -9,9 +9,20 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 use crate::paged_layers::{RawLayer, RawTokens};
 
-/// Starts a kernel (`csrc/gpu/launch.h`).
-pub(crate) type Launcher =
-    unsafe extern "C" fn(*const c_char, c_int, *const c_uint, c_uint, *mut *mut c_void, *mut c_char, usize) -> c_int;
+/// A kernel to start (`csrc/gpu/launch.h`).
+#[repr(C)]
+pub(crate) struct Start {
+    pub name: *const c_char,
+    pub device: c_int,
+    pub grid: [c_uint; 3],
+    pub threads: c_uint,
+    pub arguments: *mut *mut c_void,
+    pub error: *mut c_char,
+    pub room: usize,
+}
+
+/// Starts it.
+pub(crate) type Launcher = unsafe extern "C" fn(*const Start) -> c_int;
 
 unsafe extern "C" {
     fn xt_last_error() -> *const c_char;
@@ -27,15 +38,7 @@ unsafe extern "C" {
     #[cfg(test)]
     pub(crate) fn xt_emulated_narrow(bits: u32) -> u16;
     pub(crate) fn xt_has_gpu_kernels(tensor: *mut C_tensor) -> c_int;
-    pub(crate) fn xt_emulated_launch(
-        name: *const c_char,
-        device: c_int,
-        grid: *const c_uint,
-        threads: c_uint,
-        arguments: *mut *mut c_void,
-        error: *mut c_char,
-        room: usize,
-    ) -> c_int;
+    pub(crate) fn xt_emulated_launch(start: *const Start) -> c_int;
     pub(crate) fn xt_release_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_restore_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_each(n: i64, f: extern "C" fn(*mut c_void, i64), data: *mut c_void);

@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::driver::{result as driver, sys};
 use cudarc::nvrtc;
 
+use crate::ffi::Start;
 use crate::{TorchError, ffi};
 
 /// The sources, in the order in which they stand in one file.
@@ -150,31 +151,23 @@ impl Loaded {
 /// By the ordinal of their device.
 static LOADED: Mutex<Vec<(c_int, Loaded)>> = Mutex::new(Vec::new());
 
-extern "C" fn launch(
-    name: *const c_char,
-    device: c_int,
-    grid: *const c_uint,
-    threads: c_uint,
-    arguments: *mut *mut c_void,
-    error: *mut c_char,
-    room: usize,
-) -> c_int {
+extern "C" fn launch(start: *const Start) -> c_int {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: csrc/gpu/launch.cpp passes a C string, three numbers, and the kernel's own arguments.
-    let (name, grid) = unsafe { (CStr::from_ptr(name), [*grid, *grid.add(1), *grid.add(2)]) };
+    // SAFETY: csrc/gpu/launch.cpp passes one that outlives the call, with a C string for a name.
+    let (start, name) = unsafe { (&*start, CStr::from_ptr((*start).name)) };
     let mut run = || {
-        let own = loaded.iter_mut().find(|(ordinal, _)| *ordinal == device);
-        let (_, own) = own.ok_or_else(|| format!("the kernels were not loaded for device {device}"))?;
+        let own = loaded.iter_mut().find(|(ordinal, _)| *ordinal == start.device);
+        let (_, own) = own.ok_or_else(|| format!("the kernels were not loaded for device {}", start.device))?;
         // SAFETY: as above.
-        unsafe { own.launch(name, grid, threads, arguments) }
+        unsafe { own.launch(name, start.grid, start.threads, start.arguments) }
     };
     match run() {
         Ok(()) => 0,
         Err(text) => {
             let text = text.as_bytes();
-            let length = text.len().min(room.saturating_sub(1));
+            let length = text.len().min(start.room.saturating_sub(1));
             // SAFETY: `error` has `room` bytes; the rest of them are zeros already.
-            unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), error, length) };
+            unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), start.error, length) };
             1
         }
     }
@@ -206,20 +199,9 @@ thread_local! {
     static STARTED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-extern "C" fn emulate(
-    name: *const c_char,
-    device: c_int,
-    grid: *const c_uint,
-    threads: c_uint,
-    arguments: *mut *mut c_void,
-    error: *mut c_char,
-    room: usize,
-) -> c_int {
-    // SAFETY: csrc/gpu/launch.cpp passes a C string, and what the emulation expects.
-    let (name, result) = unsafe {
-        let name = CStr::from_ptr(name);
-        (name, ffi::xt_emulated_launch(name.as_ptr(), device, grid, threads, arguments, error, room))
-    };
+extern "C" fn emulate(start: *const Start) -> c_int {
+    // SAFETY: as in `launch`.
+    let (name, result) = unsafe { (CStr::from_ptr((*start).name), ffi::xt_emulated_launch(start)) };
     STARTED.with_borrow_mut(|started| started.push(name.to_string_lossy().into_owned()));
     result
 }

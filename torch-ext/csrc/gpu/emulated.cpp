@@ -160,16 +160,26 @@ const std::map<std::string, Call>& kernels() {
 // The bf16 number that the kernels make of the fp32 number with these bits.
 extern "C" uint16_t xt_emulated_narrow(uint32_t bits) { return xplore_emulated::narrow(__uint_as_float(bits)); }
 
-// An xplore::Launcher (launch.h).
-extern "C" int xt_emulated_launch(const char* name, int, const unsigned grid[3], unsigned threads, void** arguments,
-                                  char* error, size_t room) {
-  const auto found = kernels().find(name);
+// As xplore::Start (launch.h, which needs libtorch's headers).
+struct Start {
+  const char* name;
+  int device;
+  unsigned grid[3], threads;
+  void** arguments;
+  char* error;
+  size_t room;
+};
+
+// An xplore::Launcher.
+extern "C" int xt_emulated_launch(const Start& start) {
+  const auto found = kernels().find(start.name);
   if (found == kernels().end()) {
-    std::snprintf(error, room, "there is no such kernel");
+    std::snprintf(start.error, start.room, "there is no such kernel");
     return 1;
   }
-  const std::function<void()> body = [&] { found->second(arguments); };
-  block.threads = threads;
+  const unsigned(&grid)[3] = start.grid;
+  const std::function<void()> body = [&] { found->second(start.arguments); };
+  block.threads = start.threads;
   block.grid = {grid[0], grid[1], grid[2]};
   for (unsigned z = 0; z < grid[2]; ++z)
     for (unsigned y = 0; y < grid[1]; ++y)

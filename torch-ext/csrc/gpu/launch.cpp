@@ -27,10 +27,11 @@ void launch_raw(const at::Tensor& like, const char* name, Grid grid, unsigned th
   if (grid.x == 0) return;
   constexpr int64_t kMost = 0x7fffffff, kMostYZ = 65535;
   TORCH_CHECK(grid.x <= kMost && grid.y <= kMostYZ && grid.z <= kMostYZ, name, ": too large a grid");
-  const unsigned sizes[3] = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)};
-  const int device = std::max<int>(0, like.device().index());
   char error[1024] = "";
-  const int failed = launcher_for(like)(name, device, sizes, threads, arguments, error, sizeof error);
+  const auto size = [](int64_t n) { return static_cast<unsigned>(n); };
+  const int failed = launcher_for(like)({name, std::max<int>(0, like.device().index()),
+                                         {size(grid.x), size(grid.y), size(grid.z)}, threads, arguments, error,
+                                         sizeof error});
   TORCH_CHECK(!failed, "kernel ", name, ": ", error);
 }
 

@@ -7,10 +7,18 @@
 
 namespace xplore {
 
-// Starts the kernel `name` on a device, in the order of its default stream. arguments: pointers to them, as cuLaunchKernel takes
-// them. Returns 0, or another number with a text in `error`.
-using Launcher = int (*)(const char* name, int device, const unsigned grid[3], unsigned threads, void** arguments,
-                         char* error, size_t room);
+// A kernel to start: pointers to its arguments, as cuLaunchKernel takes them, and `room` bytes for what went wrong.
+struct Start {
+  const char* name;
+  int device;
+  unsigned grid[3], threads;
+  void** arguments;
+  char* error;
+  size_t room;
+};
+
+// Starts it in the order of the device's default stream. Returns 0, or another number with a text in `error`.
+using Launcher = int (*)(const Start&);
 
 // Whether our kernels take this tensor: fp32 or bf16, on a GPU they are there for (or on the CPU, where this thread emulates
 // them).

@@ -2,26 +2,23 @@
 
 constexpr unsigned kLossWarps = 8;
 
-// Over a block of kLossWarps warps; every thread gets the result.
-__device__ inline float block_sum(float x) {
+// Over a block of kLossWarps warps, of which each gives its own `x`; every thread gets the result.
+template <class F>
+__device__ inline float over_block(float x, F&& join) {
   __shared__ float found[kLossWarps];
-  x = warp_sum(x);
+  // What the call before left is read by all before it goes.
   __syncthreads();
   if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = x;
   __syncthreads();
-  float sum = 0;
-  for (unsigned w = 0; w < kLossWarps; ++w) sum += found[w];
-  return sum;
+  float all = found[0];
+  for (unsigned w = 1; w < kLossWarps; ++w) all = join(all, found[w]);
+  return all;
+}
+__device__ inline float block_sum(float x) {
+  return over_block(warp_sum(x), [](float a, float b) { return a + b; });
 }
 __device__ inline float block_most(float x) {
-  __shared__ float found[kLossWarps];
-  x = warp_most(x);
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  float most = found[0];
-  for (unsigned w = 1; w < kLossWarps; ++w) most = fmaxf(most, found[w]);
-  return most;
+  return over_block(warp_most(x), [](float a, float b) { return fmaxf(a, b); });
 }
 
 // logits [rows, vocab] -> logsumexp, log-probability of the target, entropy, [rows] each; a block a row.

@@ -110,20 +110,6 @@ impl Team {
         Ok(placed.into_iter().map(|(_, result)| result).collect())
     }
 
-    /// What rank 0 has, on every rank.
-    ///
-    /// # Errors
-    /// If a rank is gone.
-    pub fn from_first<T: Serialize + DeserializeOwned>(&self, what: &str, own: T) -> Result<T, TrainError> {
-        if self.world.size() == 1 {
-            return Ok(own);
-        }
-        let bytes = if self.world.leads() { serde_json::to_vec(&own) } else { Ok(Vec::new()) };
-        let unreadable = |e: serde_json::Error| TrainError::Data(format!("{what}: {e}"));
-        let first = self.world.everyone().from_first(what, &bytes.map_err(unreadable)?)?;
-        serde_json::from_slice(&first).map_err(unreadable)
-    }
-
     /// Makes sure that all ranks have come to the same numbers in a step.
     ///
     /// # Errors
