@@ -26,7 +26,7 @@ fn main() {
         .file("csrc/functions.cpp")
         .file("csrc/cross_entropy.cpp")
         .file("csrc/attention.cpp")
-        .file("csrc/prefix_attention.cpp")
+        .file("csrc/packed_attention.cpp")
         .compile("xplore_shim");
 
     cc::Build::new()
@@ -38,33 +38,28 @@ fn main() {
         .file("csrc/gpu/emulated.cpp")
         .compile("xplore_emulated");
 
-    // Plain loops over floats: relaxed float rules let the compiler vectorise the sums and exponentials.
+    // No contraction and no reassociation: a fused multiply-add stands where it is meant, so every CPU computes the same bits. Errno
+    // and traps of floating point are nobody's here, and keep loops from becoming vectors.
     cc::Build::new()
         .cpp(true)
         .std("c++17")
         .opt_level(3)
         .debug(false)
-        .flag("-ffast-math")
+        .flag("-ffp-contract=off")
+        .flag("-fno-math-errno")
+        .flag("-fno-trapping-math")
         // Vectors of 64 bytes in functions of this crate alone.
         .flag("-Wno-psabi")
-        .file("csrc/kernels.cpp")
-        .file("csrc/layer_kernels.cpp")
-        .file("csrc/paged_kernels.cpp")
-        .compile("xplore_kernels");
-
-    // Written in instructions already: nothing for the compiler to rearrange.
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .opt_level(3)
-        .debug(false)
         // A known false alarm inside GCC 12's own headers.
         .flag("-Wno-maybe-uninitialized")
-        .file("csrc/skinny.cpp")
-        .file("csrc/skinny_wide.cpp")
-        .file("csrc/skinny_pairs.cpp")
-        .compile("xplore_skinny");
-    println!("cargo::rustc-link-lib=dylib=mvec");
+        .file("csrc/kernels.cpp")
+        .file("csrc/layer_kernels.cpp")
+        .file("csrc/cpu/cpu.cpp")
+        .file("csrc/cpu/portable.cpp")
+        .file("csrc/cpu/avx2.cpp")
+        .file("csrc/cpu/avx512.cpp")
+        .file("csrc/cpu/pairs.cpp")
+        .compile("xplore_kernels");
     // Under the name that libtorch links too, so that both use one pool of threads.
     println!("cargo::rustc-link-lib=dylib=gomp");
     println!("cargo::rustc-link-lib=dylib=dl");

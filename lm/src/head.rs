@@ -6,6 +6,7 @@
 use tch::{Kind, Tensor};
 use torch_ext::{EntropyTerm, Weight};
 
+use crate::packed::PackedModel;
 use crate::params::Part;
 use crate::{Decoder, LmError, Params};
 
@@ -54,8 +55,17 @@ fn chunks(n: i64, step: i64) -> impl Iterator<Item = i64> {
     (0..n.max(1)).step_by(step as usize)
 }
 
-fn chunk_logits(h: &Tensor, projection: &Tensor, temperature: f64) -> Result<Tensor, LmError> {
-    let mut logits = torch_ext::linear_f32(h, projection)?;
+/// Logits of a chunk, fp32, by the output projection or its packed copy: the same bits.
+fn chunk_logits(
+    h: &Tensor,
+    projection: &Tensor,
+    packed: Option<&PackedModel>,
+    temperature: f64,
+) -> Result<Tensor, LmError> {
+    let mut logits = match packed {
+        Some(packed) => packed.projection.linear_f32(h)?,
+        None => torch_ext::linear_f32(h, projection)?,
+    };
     if temperature != 1.0 {
         let _ = logits.g_div_scalar_(temperature);
     }
@@ -67,6 +77,26 @@ fn chunk_logits(h: &Tensor, projection: &Tensor, temperature: f64) -> Result<Ten
 /// # Errors
 /// If libtorch fails (memory).
 pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -> Result<Scores, LmError> {
+    scores(model, None, hidden, at, temperature)
+}
+
+/// [`score`] at temperature 1 in the generation engine.
+pub(crate) fn score_packed(
+    model: &Decoder,
+    packed: Option<&PackedModel>,
+    hidden: &Tensor,
+    at: &Targets,
+) -> Result<Scores, LmError> {
+    scores(model, packed, hidden, at, 1.0)
+}
+
+fn scores(
+    model: &Decoder,
+    packed: Option<&PackedModel>,
+    hidden: &Tensor,
+    at: &Targets,
+    temperature: f64,
+) -> Result<Scores, LmError> {
     tch::no_grad(|| {
         let (norm, projection) = model.params.gather_head(None)?;
         let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
@@ -76,7 +106,7 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let selected = hidden.index_select(0, &take(&at.rows));
             let h = torch_ext::rms_norm(&selected, &norm, model.spec().rms_norm_eps)?;
-            let logits = chunk_logits(&h, &projection, temperature)?;
+            let logits = chunk_logits(&h, &projection, packed, temperature)?;
             let found = torch_ext::cross_entropy(&logits, &take(&at.targets))?;
             logprobs.push(found.logprobs);
             entropy.push(found.entropy);
@@ -91,10 +121,20 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
 /// # Errors
 /// If libtorch fails (memory).
 pub fn logits(model: &Decoder, hidden: &Tensor, rows: &Tensor) -> Result<Tensor, LmError> {
+    logits_packed(model, None, hidden, rows)
+}
+
+/// [`logits`] in the generation engine.
+pub(crate) fn logits_packed(
+    model: &Decoder,
+    packed: Option<&PackedModel>,
+    hidden: &Tensor,
+    rows: &Tensor,
+) -> Result<Tensor, LmError> {
     tch::no_grad(|| {
         let (norm, projection) = model.params.gather_head(None)?;
         let h = torch_ext::rms_norm(&hidden.index_select(0, rows), &norm, model.spec().rms_norm_eps)?;
-        let logits = torch_ext::linear_f32(&h, &projection)?;
+        let logits = chunk_logits(&h, &projection, packed, 1.0)?;
         model.params.release_head()?;
         Ok(logits)
     })
@@ -129,7 +169,7 @@ pub fn score_and_backward(
         for begin in chunks(n, step) {
             let take = |t: &Tensor| t.narrow(0, begin, step.min(n - begin));
             let (h, targets) = (take(&values), take(&at.targets));
-            let mut logits = chunk_logits(&h, &projection, temperature)?;
+            let mut logits = chunk_logits(&h, &projection, None, temperature)?;
             let found = torch_ext::cross_entropy(&logits, &targets)?;
             let scores = Scores { logprobs: found.logprobs, entropy: found.entropy };
             // By the undivided logits.

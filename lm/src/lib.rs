@@ -20,6 +20,7 @@ pub mod head;
 mod layer;
 pub mod local;
 mod offload;
+mod packed;
 pub mod params;
 pub mod rope;
 pub mod sampling;

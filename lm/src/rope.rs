@@ -4,6 +4,7 @@
 //! 100,000 an angle has few digits left, and the models were trained with these.
 
 use std::f64::consts::TAU;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
 use tch::{Device, Kind, Tensor};
@@ -217,12 +218,21 @@ impl Rope {
     }
 
     /// cos and sin of each token's angles, [tokens, head_dim/2] each, fp32. `positions`: [tokens], int64;
-    /// `frequencies`: [head_dim/2], or [tokens, head_dim/2] where sequences differ.
+    /// `frequencies`: [head_dim/2], or [tokens, head_dim/2] where sequences differ. On the CPU in double precision, then rounded:
+    /// the last bits of libtorch's fp32 functions there depend on the CPU.
     pub fn rotations(&self, positions: &Tensor, frequencies: &Tensor) -> (Tensor, Tensor) {
         let angles = positions.to_kind(Kind::Float).unsqueeze(1) * frequencies;
         let factor = self.attention_factor();
         let scaled = |t: Tensor| if factor == 1.0 { t } else { t * factor };
-        (scaled(angles.cos()), scaled(angles.sin()))
+        if angles.device() != Device::Cpu {
+            return (scaled(angles.cos()), scaled(angles.sin()));
+        }
+        let values: Vec<f32> = Vec::try_from(angles.contiguous().view(-1)).expect("fp32 on the CPU");
+        let of = |f: fn(f64) -> f64| {
+            let turned: Vec<f32> = values.iter().map(|&angle| f(f64::from(angle)) as f32).collect();
+            scaled(Tensor::from_slice(&turned).view_as(&angles))
+        };
+        (of(f64::cos), of(f64::sin))
     }
 }
 
@@ -250,13 +260,22 @@ pub struct Rotary {
     max_positions: usize,
     /// [head_dim/2], of sequences inside `max_positions`.
     frequencies: Tensor,
+    /// On the CPU: cos and sin of the first positions, as many as were asked for.
+    table: Mutex<Table>,
+}
+
+/// [positions, head_dim/2] each.
+#[derive(Debug, Default)]
+struct Table {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
 }
 
 impl Rotary {
     /// The embedding of heads of `head_dim` channels.
     pub fn new(rope: &Rope, head_dim: i64, max_positions: usize, device: Device) -> Self {
         let frequencies = torch_ext::upload(&rope.frequencies(head_dim, max_positions, 0), device);
-        Self { rope: rope.clone(), head_dim, max_positions, frequencies }
+        Self { rope: rope.clone(), head_dim, max_positions, frequencies, table: Mutex::default() }
     }
 
     /// cos and sin of `positions` [tokens], whose tokens lie in runs of one sequence each: (tokens of the run, length of
@@ -264,7 +283,10 @@ impl Rotary {
     pub fn at(&self, positions: &Tensor, runs: impl Iterator<Item = (i64, i64)>) -> (Tensor, Tensor) {
         let lengths: Vec<(i64, i64)> = if self.rope.varies_with_length() { runs.collect() } else { Vec::new() };
         if lengths.iter().all(|&(_, length)| length as usize <= self.max_positions) {
-            return self.rope.rotations(positions, &self.frequencies);
+            return match positions.device() {
+                Device::Cpu => self.looked_up(positions),
+                _ => self.rope.rotations(positions, &self.frequencies),
+            };
         }
         let own: Vec<Tensor> = lengths
             .iter()
@@ -274,5 +296,26 @@ impl Rotary {
             })
             .collect();
         self.rope.rotations(positions, &Tensor::cat(&own, 0).to_device_(positions.device(), Kind::Float, true, false))
+    }
+
+    /// Rows of the table, which grows to hold them.
+    fn looked_up(&self, positions: &Tensor) -> (Tensor, Tensor) {
+        let half = self.head_dim as usize / 2;
+        let at: Vec<i64> = Vec::try_from(positions).expect("positions are a list of int64");
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, needed) = (table.cos.len() / half, at.iter().max().map_or(0, |&last| last as usize + 1));
+        if needed > known {
+            let new = Tensor::arange_start(known as i64, needed.next_power_of_two() as i64, (Kind::Int64, Device::Cpu));
+            let (cos, sin) = self.rope.rotations(&new, &self.frequencies);
+            let values = |t: &Tensor| Vec::<f32>::try_from(t.view(-1)).expect("contiguous fp32 on the CPU");
+            table.cos.extend(values(&cos));
+            table.sin.extend(values(&sin));
+        }
+        let rows = |of: &[f32]| {
+            let mut rows = Vec::with_capacity(at.len() * half);
+            at.iter().for_each(|&p| rows.extend_from_slice(&of[p as usize * half..(p as usize + 1) * half]));
+            Tensor::from_slice(&rows).view([at.len() as i64, half as i64])
+        };
+        (rows(&table.cos), rows(&table.sin))
     }
 }

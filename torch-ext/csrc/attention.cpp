@@ -1,51 +1,12 @@
 // Causal attention inside each sequence of a packed batch.
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include "guard.h"
 #include "packed_attention.h"
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-using xplore::Packed;
-using xplore::Range;
 
 namespace {
-
-// By libtorch's flash kernel for the CPU.
-struct VarlenAttention : torch::autograd::Function<VarlenAttention> {
-  static Tensor forward(AutogradContext* ctx, Tensor q, Tensor k, Tensor v, std::vector<int64_t> cu, double scale) {
-    const Packed packed{q, k, v, scale};
-    Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
-    variable_list saved{q, k, v, out};
-    for (size_t s = 0; s + 1 < cu.size(); ++s) {
-      const Range own{cu[s], cu[s + 1]};
-      auto [o, lse] = packed.attend(own, own);
-      xplore::put(out, own.begin, o);
-      saved.push_back(lse);
-    }
-    ctx->save_for_backward(saved);
-    ctx->saved_data["cu"] = cu;
-    ctx->saved_data["scale"] = scale;
-    return out;
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    auto saved = ctx->get_saved_variables();
-    const Packed packed{saved[0], saved[1], saved[2], ctx->saved_data["scale"].toDouble()};
-    Tensor out = saved[3], dout = grads[0].contiguous();
-    const auto cu = ctx->saved_data["cu"].toIntVector();
-    auto like = [](const Tensor& t) { return at::empty({t.size(0), t.size(1), t.size(2)}, t.options()); };
-    Tensor dq = like(packed.q), dk = like(packed.k), dv = like(packed.v);
-    for (size_t s = 0; s + 1 < cu.size(); ++s) {
-      const Range own{cu[s], cu[s + 1]};
-      auto [a, b, c] = packed.attend_backward(own, own, dout, out, saved[4 + s]);
-      xplore::put(dq, own.begin, a);
-      xplore::put(dk, own.begin, b);
-      xplore::put(dv, own.begin, c);
-    }
-    return {dq, dk, dv, Tensor(), Tensor()};
-  }
-};
 
 // Whether libtorch's flash kernel for GPUs takes these, all sequences at once. (Not tried on a GPU yet: scripts/gpu-check.)
 bool for_flash(const Tensor& q) {
@@ -108,12 +69,11 @@ int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int 
     const auto bounds = numbers(cu, n_cu), prefixes = numbers(prefix_of, n_cu - 1);
     if (!prefix_of && for_flash(*q))
       *result = new Tensor(varlen_attention_flash(q->contiguous(), k->contiguous(), v->contiguous(), bounds, scale));
-    else if (!q->device().is_cpu())
+    else if (!q->device().is_cpu() || q->scalar_type() == at::kDouble)
       *result = new Tensor(varlen_attention_plain(*q, *k, *v, bounds, prefixes, scale));
-    else if (prefix_of)
-      *result = new Tensor(xplore::prefix_attention(*q, *k, *v, bounds, prefixes, scale));
     else
-      *result = new Tensor(VarlenAttention::apply(*q, *k, *v, bounds, scale));
+      *result = new Tensor(xplore::packed_attention(
+          *q, *k, *v, bounds, prefix_of ? prefixes : std::vector<int64_t>(n_cu - 1, -1), scale));
   });
 }
 

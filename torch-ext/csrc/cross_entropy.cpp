@@ -1,6 +1,7 @@
 // Log-probabilities and entropies of logits, and their way back in place.
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "gpu/launch.h"
 #include "guard.h"
@@ -39,7 +40,7 @@ extern "C" {
 // result: logsumexp, log-probabilities of the targets, entropies.
 int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     const int64_t rows = logits->size(0), vocab = logits->size(1);
     if (for_gpu(*logits, *targets)) {
       Tensor found = at::empty({3, rows}, logits->options());
@@ -69,12 +70,30 @@ int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
   });
 }
 
+// On the CPU: result[0] = e^(logits - their maximum), [rows, vocab], fp32; result[1] = the maxima, then the logarithms of the sums,
+// [2, rows], double.
+int xt_softmax(Tensor* logits, Tensor** result) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    const int64_t rows = logits->size(0), vocab = logits->size(1);
+    Tensor exponentials = at::empty({rows, vocab}, logits->options());
+    Tensor sums = at::empty({2, rows}, logits->options().dtype(at::kDouble));
+    float* to = exponentials.mutable_data_ptr<float>();
+    double* most = sums.mutable_data_ptr<double>();
+    at::parallel_for(0, rows, std::max<int64_t>(1, 8192 / vocab), [&](int64_t b, int64_t e) {
+      xplore::softmax_rows(floats(*logits), to, most, most + rows, b, e, vocab);
+    });
+    result[0] = new Tensor(exponentials);
+    result[1] = new Tensor(sums);
+  });
+}
+
 // Turns logits into the gradient of sum_r coefficients[r] * logprobs[r] + entropy_coefficients[r] * entropy[r] with
 // respect to them, in place. entropy and entropy_coefficients may be null: then without that term.
 int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tensor* coefficients, Tensor* entropy,
                               Tensor* entropy_coefficients) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     const int64_t rows = logits->size(0), vocab = logits->size(1);
     if (for_gpu(*logits, *targets)) {
       const auto of = [](const Tensor* t) { return t ? t->const_data_ptr() : nullptr; };

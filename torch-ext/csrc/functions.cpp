@@ -1,7 +1,7 @@
 // The steps of a decoder layer with their ways back. A weight comes with the buffer that takes its gradient: the way back adds to
 // it in place, and no gradient of the weight goes through autograd. Without a buffer autograd gets it, if the weight asks.
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
 
@@ -418,7 +418,7 @@ int xt_input_gradient(Tensor* dy, Tensor* w, Tensor** result) {
 
 int xt_add_weight_gradient(Tensor* grad, Tensor* dy, Tensor* x) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     xplore::add_weight_gradient(*grad, *dy, *x);
   });
 }
@@ -426,7 +426,7 @@ int xt_add_weight_gradient(Tensor* grad, Tensor* dy, Tensor* x) {
 // Of a contiguous tensor.
 int xt_sum_of_squares(Tensor* x, double* result) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     if (!for_loops(*x)) {
       const double norm = at::linalg_vector_norm(*x, 2, c10::nullopt, false, at::kDouble).item<double>();
       *result = norm * norm;
@@ -458,7 +458,7 @@ int xt_dropout_mask(Tensor* mask, double probability, uint64_t seed) {
 // grad[ids[t]] += dy[t].
 int xt_embedding_backward(Tensor* dy, Tensor* ids, Tensor* grad) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     const int64_t tokens = dy->size(0), width = dy->size(1);
     const bool loops = for_loops(*dy) && (grad->scalar_type() == at::kFloat || is_bf16(*grad)) &&
                        !(dy->scalar_type() == at::kFloat && is_bf16(*grad));

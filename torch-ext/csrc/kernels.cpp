@@ -22,8 +22,7 @@ EACH_CPU void rms_norm_rows_bf16(const uint16_t* x, int64_t row_stride, const ui
 // dw may be null.
 template <class T>
 INSIDE void norm_row_backward(const T* dy, const T* x, const T* w, float scale, T* dx, float* dw, int64_t dim) {
-  float dot = 0;
-  for (int64_t i = 0; i < dim; ++i) dot += widen(dy[i]) * widen(w[i]) * widen(x[i]);
+  const float dot = sum_of(0, dim, [&](int64_t i) { return widen(dy[i]) * widen(w[i]) * widen(x[i]); });
   const float shrink = dot * scale * scale * scale / dim;
   for (int64_t i = 0; i < dim; ++i)
     put<T>(dx[i], widen(dy[i]) * widen(w[i]) * scale - widen(x[i]) * shrink);
@@ -166,28 +165,62 @@ HEADS_OF(float)
 HEADS_OF(uint16_t)
 #undef HEADS_OF
 
+INSIDE float largest(const float* x, int64_t n) {
+  float most[16];
+  for (float& m : most) m = x[0];
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int l = 0; l < 16; ++l) most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+  for (; i < n; ++i) most[0] = x[i] > most[0] ? x[i] : most[0];
+  for (int l = 1; l < 16; ++l) most[0] = most[l] > most[0] ? most[l] : most[0];
+  return most[0];
+}
+
+struct RowSums {
+  float most;        // the largest logit
+  double sum;        // of e^(logit - most)
+  double weighted;   // of e^(logit - most) · (logit - most)
+};
+
+// exponentials[i] = e^(row[i] - most), unless it is null. Sums of 1024 are fp32, the sum of those double.
+INSIDE RowSums row_sums(const float* row, int64_t vocab, float* exponentials) {
+  RowSums found{largest(row, vocab), 0, 0};
+  const auto add = [&](int64_t i, float& sum, float& weighted) {
+    const float d = row[i] - found.most, e = exponential(d);
+    if (exponentials) exponentials[i] = e;
+    sum += e;
+    weighted += e * d;
+  };
+  for (int64_t from = 0; from < vocab; from += 1024) {
+    const int64_t to = from + 1024 < vocab ? from + 1024 : vocab;
+    Lanes sums, weighted;
+    int64_t i = from;
+    for (; i + 16 <= to; i += 16)
+      for (int l = 0; l < 16; ++l) add(i + l, sums.sum[l], weighted.sum[l]);
+    for (int l = 0; i < to; ++i, ++l) add(i, sums.sum[l], weighted.sum[l]);
+    found.sum += total(sums), found.weighted += total(weighted);
+  }
+  return found;
+}
+
 EACH_CPU void cross_entropy_rows(const float* logits, const int64_t* targets, float* lse, float* logprobs,
                                  float* entropy, int64_t begin, int64_t end, int64_t vocab) {
   for (int64_t r = begin; r < end; ++r) {
     const float* row = logits + r * vocab;
-    float most = row[0];
-    for (int64_t i = 1; i < vocab; ++i) most = row[i] > most ? row[i] : most;
-    // Pieces, so that float sums over a large vocabulary stay exact enough.
-    double sum = 0, weighted = 0;
-    for (int64_t from = 0; from < vocab; from += 1024) {
-      const int64_t to = from + 1024 < vocab ? from + 1024 : vocab;
-      float s = 0, w = 0;
-      for (int64_t i = from; i < to; ++i) {
-        const float d = row[i] - most, e = expf(d);
-        s += e;
-        w += e * d;
-      }
-      sum += s, weighted += w;
-    }
-    const double log_sum = std::log(sum);
-    lse[r] = static_cast<float>(most + log_sum);
-    logprobs[r] = static_cast<float>(row[targets[r]] - most - log_sum);
-    entropy[r] = static_cast<float>(log_sum - weighted / sum);
+    const RowSums found = row_sums(row, vocab, nullptr);
+    const double log_sum = std::log(found.sum);
+    lse[r] = static_cast<float>(found.most + log_sum);
+    logprobs[r] = static_cast<float>(row[targets[r]] - found.most - log_sum);
+    entropy[r] = static_cast<float>(log_sum - found.weighted / found.sum);
+  }
+}
+
+EACH_CPU void softmax_rows(const float* logits, float* exponentials, double* most, double* log_sum, int64_t begin,
+                           int64_t end, int64_t vocab) {
+  for (int64_t r = begin; r < end; ++r) {
+    const RowSums found = row_sums(logits + r * vocab, vocab, exponentials + r * vocab);
+    most[r] = found.most;
+    log_sum[r] = std::log(found.sum);
   }
 }
 
@@ -196,7 +229,7 @@ EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets,
   for (int64_t r = begin; r < end; ++r) {
     float* row = logits + r * vocab;
     const float c = coefficients[r], l = lse[r];
-    for (int64_t i = 0; i < vocab; ++i) row[i] = -c * expf(row[i] - l);
+    for (int64_t i = 0; i < vocab; ++i) row[i] = -c * exponential(row[i] - l);
     row[targets[r]] += c;
   }
 }
@@ -210,7 +243,7 @@ EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets,
     const float c = coefficients[r], l = lse[r], h = entropy[r], w = entropy_coefficients[r];
     for (int64_t i = 0; i < vocab; ++i) {
       const float d = row[i] - l;
-      row[i] = -expf(d) * (c + w * (d + h));
+      row[i] = -exponential(d) * (c + w * (d + h));
     }
     row[targets[r]] += c;
   }
@@ -221,9 +254,7 @@ INSIDE double squares(const T* x, int64_t begin, int64_t end) {
   double sum = 0;
   for (int64_t from = begin; from < end; from += 1024) {
     const int64_t to = from + 1024 < end ? from + 1024 : end;
-    float s = 0;
-    for (int64_t i = from; i < to; ++i) s += widen(x[i]) * widen(x[i]);
-    sum += s;
+    sum += sum_of(from, to, [&](int64_t i) { return widen(x[i]) * widen(x[i]); });
   }
   return sum;
 }

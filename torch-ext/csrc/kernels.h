@@ -5,8 +5,8 @@
 
 namespace xplore {
 
-// y[r,:] = w * x[r,:] / sqrt(mean(x[r,:]^2) + eps);  inv[r] keeps the reciprocal root for the way back (bf16: may be
-// null).
+// y[r,:] = w * x[r,:] / sqrt(mean(x[r,:]^2) + eps);  inv[r] keeps the reciprocal root for the backward pass
+// (bf16: may be null).
 void rms_norm_rows(const float* x, const float* w, float* y, float* inv, int64_t begin, int64_t end, int64_t dim,
                    float eps);
 void rms_norm_rows_bf16(const uint16_t* x, int64_t row_stride, const uint16_t* w, uint16_t* y, float* inv,
@@ -54,6 +54,10 @@ void heads_backward(const HeadsShape&, const uint16_t* dq, const uint16_t* dk, c
 // logits [rows, vocab] -> logsumexp, log-probability of the target, entropy, [rows] each.
 void cross_entropy_rows(const float* logits, const int64_t* targets, float* lse, float* logprobs, float* entropy,
                         int64_t begin, int64_t end, int64_t vocab);
+// exponentials[r] = e^(logits[r] - most[r]); log_sum[r] = log of their sum. logits[r, i] - most[r] - log_sum[r] in that order is
+// the log-probability that cross_entropy_rows gives for target i.
+void softmax_rows(const float* logits, float* exponentials, double* most, double* log_sum, int64_t begin, int64_t end,
+                  int64_t vocab);
 // Logits become the gradient of sum_r coefficients[r] * logprobs[r] with respect to them.
 void cross_entropy_rows_backward(float* logits, const int64_t* targets, const float* lse, const float* coefficients,
                                  int64_t begin, int64_t end, int64_t vocab);

@@ -1,6 +1,6 @@
 #include "layer_kernels.h"
 
-#include "paged_kernels.h"
+#include "cpu/attention.h"
 #include "row_kernels.h"
 
 namespace xplore {

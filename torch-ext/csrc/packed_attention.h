@@ -1,12 +1,12 @@
-// What attention over packed batches is made of: parts of [tokens, heads, dim] on their way to libtorch's flash kernel
-// for the CPU, and back.
+// Attention over packed batches on the CPU: the forward pass by cpu/attention.h, the backward pass by libtorch's flash kernel, to
+// which parts of [tokens, heads, dim] go as batches.
 #pragma once
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <tuple>
 #include <vector>
 
-#include "skinny.h"
+#include "cpu/cpu.h"
 
 namespace xplore {
 
@@ -21,7 +21,7 @@ struct Range {
 // The tokens of a range as a batch of one, [1, heads, length, dim], in the format in which this CPU multiplies fastest;
 // a view if that is its own.
 inline Tensor as_batch(const Tensor& packed, Range at) {
-  static const bool fast = bf16_is_fast();
+  static const bool fast = cpu_level() >= CpuLevel::kAvx512Bf16;
   const Tensor part = packed.narrow(0, at.begin, at.length());
   const bool widens = part.scalar_type() != at::kDouble && !(fast && part.scalar_type() == at::kBFloat16);
   return (widens ? part.to(at::kFloat) : part).unsqueeze(0).transpose(1, 2);
@@ -57,16 +57,8 @@ struct Packed {
   Tensor q, k, v;
   double scale;
 
-  // The queries of one range on the keys of another: [1, heads, queries, dim], and log-sum-exp, [1, heads, queries].
-  // Causal where those are the same range.
-  std::tuple<Tensor, Tensor> attend(Range queries, Range keys) const {
-    const int64_t heads = q.size(1);
-    return at::_scaled_dot_product_flash_attention_for_cpu(as_batch(q, queries), repeated(k, keys, heads),
-                                                           repeated(v, keys, heads), 0.0,
-                                                           queries.begin == keys.begin, std::nullopt, scale);
-  }
-
-  // Its way back: gradients of these queries, keys and values. out is the whole batch's; lse is that of these queries.
+  // Gradients of the queries of one range on the keys of another, causal where those are the same range. out is the whole
+  // batch's; lse is that of these queries.
   // Where the queries have keys beyond these, both are over all of them, and the gradients are this part's share.
   std::tuple<Tensor, Tensor, Tensor> attend_backward(Range queries, Range keys, const Tensor& dout, const Tensor& out,
                                                      const Tensor& lse) const {
@@ -78,8 +70,8 @@ struct Packed {
 };
 
 // Attention where segments (bounded by cu) may continue others: segment s sees itself causally, and all of segment
-// prefix_of[s] unless that is -1. Segments that continue the same one follow it. On the CPU.
-Tensor prefix_attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& cu,
+// prefix_of[s] unless that is -1. Segments that continue the same one follow it. On the CPU, fp32, bf16 or fp16.
+Tensor packed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& cu,
                         const std::vector<int64_t>& prefix_of, double scale);
 
 }  // namespace xplore

@@ -1,7 +1,9 @@
 // The key/value cache of the generation engine: writing to it and attending to it.
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/TensorIndexing.h>
 
+#include <limits>
 #include <vector>
 
 #include "gpu/launch.h"
@@ -9,7 +11,7 @@
 #include "paged_attention.h"
 
 using at::Tensor;
-using torch::indexing::Slice;
+using at::indexing::Slice;
 using xplore::kBlock;
 
 namespace {
@@ -135,6 +137,17 @@ int xt_has_gpu_kernels(Tensor* t) { return xplore::has_gpu_kernels(*t); }
 
 int64_t xt_paged_block() { return kBlock; }
 
+// The most tokens that xt_paged_layers should get in one call, of a model in bf16 or fp32; 0 where the operations of a GPU are
+// emulated. Where the library multiplies bf16 faster, it does so with many rows.
+int64_t xt_most_paged_tokens(int bf16) {
+  int64_t most = 0;
+  xplore::guarded([&] {
+    if (xplore::emulates_gpu()) return;
+    most = bf16 && xplore::library_multiplies_bf16() ? 64 : std::numeric_limits<int64_t>::max();
+  });
+  return most;
+}
+
 // k, v [n, kv_heads, dim] go to positions `slots` (block · kBlock + place in it). on_slots: the same on a GPU, or null.
 int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const int64_t* slots, Tensor* on_slots) {
   return xplore::guarded([&] {
@@ -173,18 +186,10 @@ int xt_paged_attention(Tensor* q, Tensor* cache_k, Tensor* cache_v, const int32_
     }
     Tensor qf = q->to(at::kFloat).contiguous();
     Tensor out = at::empty({n, heads, dim}, qf.options());
-    const auto attend = [&](auto zero) {
-      using T = decltype(zero);
-      const xplore::PagedCache<T> cache{static_cast<const T*>(cache_k->const_data_ptr()),
-                                        static_cast<const T*>(cache_v->const_data_ptr()), heads, kv_heads, dim,
-                                        static_cast<float>(scale)};
-      xplore::attend_paged(cache, {table, begin, length, n}, qf.const_data_ptr<float>(), heads * dim,
-                           out.mutable_data_ptr<float>(), heads * dim, [](int64_t, int64_t, int64_t) {});
-    };
-    if (q->scalar_type() == at::kFloat)
-      attend(float{});
-    else
-      attend(uint16_t{});
+    const xplore::PagedCache cache{cache_k->const_data_ptr(), cache_v->const_data_ptr(), q->scalar_type() == at::kBFloat16,
+                                   heads, kv_heads, dim, static_cast<float>(scale)};
+    xplore::attend_paged(cache, {table, begin, length, n}, qf.const_data_ptr<float>(), heads * dim,
+                         out.mutable_data_ptr<float>(), heads * dim, nullptr, [](int64_t, int64_t, int64_t) {});
     *result = new Tensor(out.to(q->scalar_type()));
   });
 }

@@ -1,11 +1,12 @@
-// Attention of new tokens over the cache on libtorch's threads, for whatever comes before and after it.
+// Attention over a cache of blocks on libtorch's threads, for whatever comes before and after it.
 #pragma once
 #include <ATen/Parallel.h>
 
-#include <type_traits>
+#include <algorithm>
+#include <atomic>
 #include <vector>
 
-#include "paged_kernels.h"
+#include "cpu/cpu.h"
 
 namespace xplore {
 
@@ -16,46 +17,71 @@ struct PagedQueries {
   int64_t n;
 };
 
-// A layer's cache (paged_kernels.h) and how it is read. T: float, or uint16_t for the bits of bf16.
-template <class T>
+// A layer's cache (cpu/attention.h), [blocks, kv_heads, …], and how it is read.
 struct PagedCache {
-  const T *keys, *values;
+  const void *keys, *values;
+  bool bf16;
   int64_t heads, kv_heads, dim;
   float scale;
 };
 
-// q and out: [n, heads, dim], with q_step and out_step numbers a token. done(token, head, count) is called when `count`
-// heads of a token from `head` on are there, on the thread that made them.
-template <class T, class Done>
-void attend_paged(const PagedCache<T>& c, const PagedQueries& t, const float* q, int64_t q_step, float* out,
-                  int64_t out_step, const Done& done) {
-  const int64_t group = c.heads / c.kv_heads, head = c.dim * kBlock, most = std::max<int64_t>(1, kQueries / group);
-  // Neighbouring positions of a row are worked on together.
+// Calls f(i) for each i below n, on at most `workers` of libtorch's threads, each taking the next that is left: items differ
+// in size.
+template <class F>
+void each_item(int64_t n, int64_t workers, const F& f) {
+  const int64_t threads = std::clamp<int64_t>(std::min<int64_t>(n, workers), 1, at::get_num_threads());
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker)
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) f(i);
+  });
+}
+
+// q and out: [n, heads, dim], with q_step and out_step elements a token; lse [n, heads], or null. done(token, head, count) is
+// called when `count` heads of a token from `head` on are there, on the thread that computed them.
+template <class Done>
+void attend_paged(const PagedCache& c, const PagedQueries& t, const float* q, int64_t q_step, float* out, int64_t out_step,
+                  float* lse, const Done& done) {
+  if (t.n == 0) return;
+  const AttentionKernels& kernels = attention_kernels();
+  const int64_t group = c.heads / c.kv_heads, head_size = c.dim * kBlock, head_bytes = head_size * (c.bf16 ? 2 : 4);
+  // Neighboring positions of a sequence are worked on together, as many as let their scores stay in the second-level cache.
   std::vector<int64_t> first{0};
   int64_t positions = 0;
   for (int64_t i = 0; i < t.n; ++i) {
     const bool follows = i > 0 && t.begin[i] == t.begin[i - 1] && t.length[i] == t.length[i - 1] + 1;
-    if (i > 0 && !(follows && i - first.back() < most)) first.push_back(i);
+    const int64_t rows = std::clamp<int64_t>((96 << 10) / t.length[i], kernels.tile_rows, 4 * kernels.tile_rows);
+    if (i > 0 && !(follows && (i - first.back() + 1) * group <= rows)) first.push_back(i);
     positions += t.length[i];
   }
   first.push_back(t.n);
   const int64_t runs = static_cast<int64_t>(first.size()) - 1;
-  const int64_t item = std::max<int64_t>(1, positions / runs * c.dim * group);
-  // Heads outside, tokens inside: rows with a common prefix find it in the CPU's cache.
-  at::parallel_for(0, c.kv_heads * runs, std::max<int64_t>(1, 32768 / item), [&](int64_t b, int64_t e) {
-    std::vector<float> scores;
-    for (int64_t i = b; i < e; ++i) {
-      const int64_t h = i / runs, token = first[i % runs], last = first[i % runs + 1] - 1, from = h * group * c.dim;
-      scores.resize(kQueries * ((t.length[last] + kBlock - 1) / kBlock) * kBlock);
-      const PagedHead one{c.keys + h * head, c.values + h * head,      c.kv_heads * head,       t.table + t.begin[last],
-                          t.length[last],    last - token + 1,         group,                   c.dim,
-                          q + token * q_step + from, q_step,           out + token * out_step + from, out_step,
-                          scores.data(),     c.scale};
-      if constexpr (std::is_same_v<T, float>)
-        paged_head_f32(one);
-      else
-        paged_head_bf16(one);
-      for (int64_t r = token; r <= last; ++r) done(r, h * group, group);
+  // Longest runs first, so that no thread is left with one at the end; heads outside, so that sequences with a common prefix
+  // find it in the CPU's cache.
+  each_item(c.kv_heads * runs, positions * c.heads * c.dim / 32768, [&](int64_t i) {
+    const int64_t h = i / runs, run = runs - 1 - i % runs, begin = first[run], tokens = first[run + 1] - begin;
+    const int64_t longest = t.length[begin + tokens - 1], blocks = (longest + kBlock - 1) / kBlock;
+    thread_local std::vector<float> queries, result, scores;
+    thread_local std::vector<int64_t> length;
+    thread_local std::vector<float> sums;
+    // A token's queries of this head; more than a tile takes come in several.
+    const int64_t at_once = tokens == 1 ? std::min(group, kMostRows) : group;
+    for (int64_t g = 0; g < group; g += at_once) {
+      const int64_t heads = std::min(at_once, group - g), rows = tokens * heads, from = (h * group + g) * c.dim;
+      queries.resize(rows * c.dim), result.resize(rows * c.dim), scores.resize(rows * blocks * kBlock);
+      length.resize(rows), sums.resize(rows);
+      for (int64_t r = 0; r < tokens; ++r) {
+        std::copy_n(q + (begin + r) * q_step + from, heads * c.dim, queries.data() + r * heads * c.dim);
+        std::fill_n(length.data() + r * heads, heads, t.length[begin + r]);
+      }
+      kernels.attend({static_cast<const char*>(c.keys) + h * head_bytes, static_cast<const char*>(c.values) + h * head_bytes,
+                      c.bf16, c.kv_heads * head_size, t.table + t.begin[begin], c.dim, c.scale, rows, queries.data(),
+                      length.data(), result.data(), lse ? sums.data() : nullptr, scores.data()});
+      for (int64_t r = 0; r < tokens; ++r) {
+        std::copy_n(result.data() + r * heads * c.dim, heads * c.dim, out + (begin + r) * out_step + from);
+        if (lse) std::copy_n(sums.data() + r * heads, heads, lse + (begin + r) * c.heads + h * group + g);
+        done(begin + r, h * group + g, heads);
+      }
     }
   });
 }

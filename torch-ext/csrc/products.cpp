@@ -1,6 +1,10 @@
 #include "products.h"
 
-#include "skinny.h"
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "cpu/cpu.h"
 
 using at::Tensor;
 
@@ -8,69 +12,196 @@ namespace xplore {
 
 namespace {
 
-// Numbers that a widened copy of weights may hold at once: 32 MiB.
-constexpr int64_t kPiece = 8 << 20;
+// Multiply-adds that are worth a thread.
+constexpr int64_t kGrain = 65536;
+// Panels that a thread packs at once, elements: they stay in its caches while all rows pass over them.
+constexpr int64_t kPacked = 256 << 10;
+// Up to so many rows a product with bf16 weights is computed here even where the library is faster with many.
+constexpr int64_t kFewRows = 64;
 
-bool widens(const Tensor& x) {
-  static const bool fast = bf16_is_fast();
-  return x.device().is_cpu() && (x.scalar_type() == at::kHalf || (x.scalar_type() == at::kBFloat16 && !fast));
+// Elements of a panel of depth k.
+int64_t panel_size(Format format, int64_t k) {
+  return product_kernels().panel * (format == Format::kPairs ? (k + 1) / 2 * 2 : k);
 }
 
-Tensor wide(const Tensor& t) { return t.scalar_type() == at::kFloat ? t : t.to(at::kFloat); }
+// What is multiplied: y [m, n] += or = a [m, k] · b [k, n].
+struct Shape {
+  int64_t m, n, k;
+};
 
-// Calls f(begin, count) for pieces of the rows of w.
+// Calls f(first panel, panels, first row, rows) for parts of y, on libtorch's threads: columns are dealt out, rows too where
+// there are few panels. Which part an element is in does not change it.
 template <class F>
-void by_pieces(const Tensor& w, F&& f) {
-  const int64_t rows = w.size(0), step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, w.size(1)));
-  for (int64_t begin = 0; begin < rows; begin += step) f(begin, std::min(step, rows - begin));
+void each_part(Shape s, int64_t most_panels, const F& f) {
+  if (s.m == 0 || s.n == 0) return;
+  const ProductKernels& kernels = product_kernels();
+  const int64_t panels = (s.n + kernels.panel - 1) / kernels.panel, threads = at::get_num_threads();
+  const int64_t tiles = (s.m + kernels.tile_rows - 1) / kernels.tile_rows;
+  const int64_t row_parts = panels >= 2 * threads ? 1 : std::min(tiles, (2 * threads + panels - 1) / panels);
+  const int64_t cost = std::max<int64_t>(1, s.m / row_parts * s.k * kernels.panel);
+  at::parallel_for(0, row_parts * panels, std::max<int64_t>(1, kGrain / cost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end;) {
+      const int64_t part = i / panels, first = i % panels;
+      const int64_t count = std::min({end - i, panels - first, most_panels});
+      const int64_t row = s.m * part / row_parts;
+      f(first, count, row, s.m * (part + 1) / row_parts - row);
+      i += count;
+    }
+  });
+}
+
+Left rows_from(Left a, int64_t row, Format format) {
+  const int64_t size = format == Format::kPairs ? 2 : 4;
+  return {static_cast<const char*>(a.data) + row * a.row * size, a.row, a.col};
+}
+
+int64_t columns_of(Shape s, int64_t first, int64_t count) {
+  const int64_t panel = product_kernels().panel;
+  return std::min(s.n, (first + count) * panel) - first * panel;
+}
+
+// T: float, or uint16_t for bf16.
+template <class T>
+void pack(Format format, Strided<T> b, int64_t k, int64_t first, int64_t count, void* panels) {
+  if constexpr (sizeof(T) == 4)
+    product_kernels().pack_float(b, k, first, count, static_cast<float*>(panels));
+  else
+    product_kernels().pack_bf16(format, b, k, first, count, static_cast<uint16_t*>(panels));
+}
+
+// y = a · b or y += a · b, packing b on the way.
+template <class T>
+void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_row, bool add) {
+  if (s.k == 0) {
+    // A sum of nothing.
+    for (int64_t r = 0; r < s.m && !add; ++r) std::fill_n(y + r * y_row, s.n, 0.0f);
+    return;
+  }
+  const ProductKernels& kernels = product_kernels();
+  const int64_t size = panel_size(format, s.k), most = std::max<int64_t>(1, kPacked / size);
+  each_part(s, most, [&](int64_t first, int64_t count, int64_t row, int64_t rows) {
+    thread_local std::vector<T> room;
+    if (static_cast<int64_t>(room.size()) < count * size) room.resize(count * size);
+    const int64_t columns = columns_of(s, first, count);
+    pack<T>(format, b, s.k, first * kernels.panel, columns, room.data());
+    kernels.multiply(format, rows_from(a, row, format), room.data(), y + row * y_row + first * kernels.panel, y_row, rows, s.k,
+                     columns, add);
+  });
+}
+
+bool is_bf16(const Tensor& t) { return t.scalar_type() == at::kBFloat16; }
+
+// Calls f(Strided) with the elements of a contiguous matrix, [rows, cols], or its transpose.
+template <class F>
+void with_elements(const Tensor& t, bool transposed, const F& f) {
+  const int64_t cols = t.size(1), row = transposed ? 1 : cols, col = transposed ? cols : 1;
+  if (is_bf16(t))
+    f(Strided<uint16_t>{static_cast<const uint16_t*>(t.const_data_ptr()), row, col});
+  else
+    f(Strided<float>{t.const_data_ptr<float>(), row, col});
+}
+
+bool computed_here(const Tensor& t) {
+  return t.device().is_cpu() && t.scalar_type() != at::kDouble && at::isFloatingType(t.scalar_type());
+}
+
+// A matrix as the kernels take it: fp16 is widened.
+Tensor plain(const Tensor& t) { return (t.scalar_type() == at::kHalf ? t.to(at::kFloat) : t).contiguous(); }
+Tensor wide(const Tensor& t) { return t.to(at::kFloat).contiguous(); }
+
+// Whether libtorch multiplies bf16 matrices faster than fp32 ones on this CPU.
+bool bf16_is_fast() { return cpu_level() >= CpuLevel::kAvx512Bf16; }
+
+// The backward pass of bf16 models goes to the library where that has instructions for them.
+bool backward_here(const Tensor& t) { return computed_here(t) && !(is_bf16(t) && bf16_is_fast()); }
+
+// vdpbf16ps takes whole pairs.
+Format format_for(const Tensor& w) {
+  if (!is_bf16(w)) return Format::kFloat;
+  return w.size(1) % 2 == 0 ? bf16_format() : Format::kWidened;
 }
 
 }  // namespace
 
+PackedWeight::PackedWeight(const Tensor& w) : format(format_for(w)), n(w.size(0)), k(w.size(1)) {
+  TORCH_CHECK(w.is_contiguous() && w.device().is_cpu() && (w.scalar_type() == at::kFloat || is_bf16(w)),
+              "pack_weight: expected a contiguous fp32 or bf16 matrix on the CPU");
+  const int64_t panel = product_kernels().panel, size = panel_size(format, k);
+  panels = at::empty({(n + panel - 1) / panel * size}, w.options());
+  with_elements(w, /*transposed=*/true, [&](auto elements) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(elements.data)>>;
+    T* to = static_cast<T*>(panels.mutable_data_ptr());
+    at::parallel_for(0, (n + panel - 1) / panel, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
+      pack<T>(format, elements, k, begin * panel, std::min(n, end * panel) - begin * panel, to + begin * size);
+    });
+  });
+}
+
+void PackedWeight::multiply(const float* x, int64_t x_row, float* y, int64_t m) const {
+  const ProductKernels& kernels = product_kernels();
+  Left a{x, x_row, 1};
+  Tensor narrowed;
+  if (format == Format::kPairs) {
+    // Exact: they are bf16 values already.
+    narrowed = at::from_blob(const_cast<float*>(x), {m, k}, {x_row, 1}, at::kFloat).to(at::kBFloat16).contiguous();
+    a = {narrowed.const_data_ptr(), k, 1};
+  }
+  const int64_t size = panel_size(format, k) * panels.element_size();
+  const Shape s{m, n, k};
+  each_part(s, n, [&](int64_t first, int64_t count, int64_t row, int64_t rows) {
+    kernels.multiply(format, rows_from(a, row, format), static_cast<const char*>(panels.const_data_ptr()) + first * size,
+                     y + row * n + first * kernels.panel, n, rows, k, columns_of(s, first, count), false);
+  });
+}
+
 Tensor product(const Tensor& x, const Tensor& w, bool wide_result) {
-  if (!widens(x)) {
+  const bool library = !computed_here(x) || (is_bf16(x) && library_multiplies_bf16() && x.size(0) > kFewRows);
+  if (library) {
     if (!wide_result || x.scalar_type() == at::kFloat) return at::mm(x, w.t());
     return at::mm(x, w.t()).to(at::kFloat);
   }
-  const Tensor wide_x = wide(x);
-  Tensor y = at::empty({x.size(0), w.size(0)}, x.options().dtype(at::kFloat));
-  by_pieces(w, [&](int64_t begin, int64_t count) {
-    Tensor part = y.narrow(1, begin, count);
-    at::mm_out(part, wide_x, wide(w.narrow(0, begin, count)).t());
+  const Tensor weights = plain(w);
+  const Format format = format_for(weights);
+  const Tensor left = format == Format::kPairs ? x.contiguous() : wide(x);
+  const Shape s{x.size(0), w.size(0), w.size(1)};
+  Tensor y = at::empty({s.m, s.n}, x.options().dtype(at::kFloat));
+  with_elements(weights, /*transposed=*/true, [&](auto elements) {
+    multiply(format, s, {left.const_data_ptr(), s.k, 1}, elements, y.mutable_data_ptr<float>(), s.n, false);
   });
   return wide_result ? y : y.to(x.scalar_type());
 }
 
 Tensor input_gradient(const Tensor& dy, const Tensor& w) {
-  if (!widens(w)) return at::mm(dy.to(w.scalar_type()), w);
-  const Tensor wide_dy = wide(dy);
-  Tensor dx;
-  by_pieces(w, [&](int64_t begin, int64_t count) {
-    const Tensor part = wide_dy.narrow(1, begin, count), weights = wide(w.narrow(0, begin, count));
-    dx = dx.defined() ? dx.addmm_(part, weights) : at::mm(part, weights);
+  if (!backward_here(w)) return at::mm(dy.to(w.scalar_type()), w);
+  const Tensor left = wide(dy), weights = plain(w);
+  const Shape s{dy.size(0), w.size(1), w.size(0)};
+  Tensor dx = at::empty({s.m, s.n}, dy.options().dtype(at::kFloat));
+  with_elements(weights, /*transposed=*/false, [&](auto elements) {
+    const Format format = is_bf16(weights) ? Format::kWidened : Format::kFloat;
+    multiply(format, s, {left.const_data_ptr(), s.k, 1}, elements, dx.mutable_data_ptr<float>(), s.n, false);
   });
   return dx.to(w.scalar_type());
 }
 
 void add_weight_gradient(Tensor grad, const Tensor& dy, const Tensor& x) {
-  if (grad.scalar_type() == x.scalar_type() && dy.scalar_type() == x.scalar_type() && !widens(x)) {
-    grad.addmm_(dy.t(), x);
+  if (!backward_here(x)) {
+    if (grad.scalar_type() == x.scalar_type() && dy.scalar_type() == x.scalar_type())
+      grad.addmm_(dy.t(), x);
+    else
+      grad.add_(at::mm(dy.to(x.scalar_type()).t(), x));
     return;
   }
-  if (!widens(x)) {
-    grad.add_(at::mm(dy.to(x.scalar_type()).t(), x));
-    return;
-  }
-  const Tensor wide_x = wide(x), wide_dy = wide(dy);
-  if (grad.scalar_type() == at::kFloat) {
-    grad.addmm_(wide_dy.t(), wide_x);
-    return;
-  }
-  by_pieces(grad, [&](int64_t begin, int64_t count) {
-    grad.narrow(0, begin, count).add_(at::mm(wide_dy.narrow(1, begin, count).t(), wide_x));
+  const Tensor left = wide(dy), right = plain(x);
+  const Shape s{dy.size(1), x.size(1), dy.size(0)};
+  const bool in_place = grad.scalar_type() == at::kFloat && grad.is_contiguous();
+  Tensor sums = in_place ? grad : at::empty({s.m, s.n}, left.options());
+  with_elements(right, /*transposed=*/false, [&](auto elements) {
+    const Format format = is_bf16(right) ? Format::kWidened : Format::kFloat;
+    multiply(format, s, {left.const_data_ptr(), 1, s.m}, elements, sums.mutable_data_ptr<float>(), s.n, in_place);
   });
+  if (!in_place) grad.add_(sums);
 }
 
-Tensor for_backward(const Tensor& dy) { return widens(dy) ? wide(dy).contiguous() : dy.contiguous(); }
+Tensor for_backward(const Tensor& dy) { return backward_here(dy) ? wide(dy) : dy.contiguous(); }
 
 }  // namespace xplore

@@ -2,7 +2,9 @@
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -74,7 +76,7 @@ int xt_grad(Tensor** outputs, int n_outputs, Tensor** grad_outputs, Tensor** inp
 int xt_fused_adamw(Tensor* param, Tensor* grad, Tensor* exp_avg, Tensor* exp_avg_sq, double lr, double beta1,
                    double beta2, double weight_decay, double eps, double step) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     std::vector<Tensor> p{*param}, g{*grad}, m{*exp_avg}, v{*exp_avg_sq}, unused;
     std::vector<Tensor> steps{at::full({}, step, at::TensorOptions().dtype(at::kFloat).device(param->device()))};
     at::_fused_adamw_(p, g, m, v, unused, steps, lr, beta1, beta2, weight_decay, eps, false, false);

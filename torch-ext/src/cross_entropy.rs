@@ -1,4 +1,4 @@
-//! The loss at the output: log-probabilities and entropies of logits, and their way back in place.
+//! The loss at the output: log-probabilities and entropies of logits, and their gradient in place.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 use tch::{Kind, Tensor};
@@ -18,7 +18,7 @@ pub struct CrossEntropy {
 }
 
 /// Log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: [rows], int64. No gradients:
-/// [`cross_entropy_backward`] is the way back.
+/// [`cross_entropy_backward`] computes those.
 ///
 /// # Errors
 /// If shapes, dtypes or targets do not fit.
@@ -28,6 +28,37 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<CrossEntropy, 
     let [lse, logprobs, entropy] =
         ffi::several(|made| unsafe { ffi::xt_cross_entropy(ffi::raw(logits), ffi::raw(targets), made) })?;
     Ok(CrossEntropy { lse, logprobs, entropy })
+}
+
+/// A softmax from which tokens are sampled; see [`softmax`].
+#[derive(Debug)]
+pub struct Softmax {
+    /// e^(logit - the row's maximum), [rows, vocab], fp32: the probabilities up to a factor.
+    pub weights: Tensor,
+    most: Vec<f64>,
+    log_sum: Vec<f64>,
+}
+
+impl Softmax {
+    /// The log-probability of a token of row `row` with this logit: the bits of [`CrossEntropy::logprobs`].
+    pub fn logprob(&self, row: usize, logit: f32) -> f32 {
+        (f64::from(logit - self.most[row] as f32) - self.log_sum[row]) as f32
+    }
+}
+
+/// The softmax of each row of `logits`, [rows, vocab], fp32, on the CPU.
+///
+/// # Errors
+/// If shape, dtype or device do not fit.
+pub fn softmax(logits: &Tensor) -> Result<Softmax, TorchError> {
+    let fits = logits.dim() == 2 && logits.kind() == Kind::Float && logits.device() == tch::Device::Cpu;
+    ensure(fits && logits.size()[1] > 0 && logits.is_contiguous(), || {
+        format!("softmax: logits are {:?} {:?}, expected contiguous fp32 [rows, vocab]", logits.size(), logits.kind())
+    })?;
+    // SAFETY: a live tensor in, two new ones out; its shape and dtype were checked.
+    let [weights, sums] = ffi::several(|made| unsafe { ffi::xt_softmax(ffi::raw(logits), made) })?;
+    let doubles = |row: i64| Vec::<f64>::try_from(sums.get(row)).map_err(|e| TorchError(e.to_string()));
+    Ok(Softmax { weights, most: doubles(0)?, log_sum: doubles(1)? })
 }
 
 /// The entropies' part in [`cross_entropy_backward`].

@@ -21,6 +21,12 @@ pub(crate) struct Start {
     pub room: usize,
 }
 
+/// A weight in panels (`csrc/products.h`, `PackedWeight`).
+#[repr(C)]
+pub(crate) struct Panels {
+    _opaque: [u8; 0],
+}
+
 /// Starts it.
 pub(crate) type Launcher = unsafe extern "C" fn(*const Start) -> c_int;
 
@@ -81,6 +87,7 @@ unsafe extern "C" {
     pub(crate) fn xt_input_gradient(dy: *mut C_tensor, w: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
     pub(crate) fn xt_add_weight_gradient(grad: *mut C_tensor, dy: *mut C_tensor, x: *mut C_tensor) -> c_int;
     pub(crate) fn xt_cross_entropy(logits: *mut C_tensor, targets: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_softmax(logits: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
     pub(crate) fn xt_cross_entropy_backward(
         logits: *mut C_tensor,
         targets: *mut C_tensor,
@@ -122,10 +129,11 @@ unsafe extern "C" {
         wide_result: c_int,
         result: *mut *mut C_tensor,
     ) -> c_int;
-    #[cfg(test)]
-    pub(crate) fn xt_linear_by_pairs(x: *mut C_tensor, w: *mut C_tensor, result: *mut *mut C_tensor) -> c_int;
-    #[cfg(test)]
-    pub(crate) fn xt_has_pairs() -> c_int;
+    pub(crate) fn xt_pack_weight(w: *mut C_tensor, result: *mut *mut Panels) -> c_int;
+    pub(crate) fn xt_free_packed_weight(w: *mut Panels);
+    pub(crate) fn xt_packed_linear(x: *mut C_tensor, w: *mut Panels, result: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn xt_cpu_level(level: *mut c_int) -> c_int;
+    pub(crate) fn xt_library_multiplies_bf16() -> c_int;
     pub(crate) fn xt_write_paged(
         cache_k: *mut C_tensor,
         cache_v: *mut C_tensor,
@@ -148,7 +156,7 @@ unsafe extern "C" {
         scale: f64,
         result: *mut *mut C_tensor,
     ) -> c_int;
-    pub(crate) fn xt_has_paged_layers(bf16: c_int) -> c_int;
+    pub(crate) fn xt_most_paged_tokens(bf16: c_int) -> i64;
     pub(crate) fn xt_paged_layers(
         x: *mut C_tensor,
         layers: *const RawLayer,

@@ -5,18 +5,21 @@
 //! dtypes are checked on entry, a C++ exception comes back as a [`TorchError`].
 
 mod attention;
+mod cpu;
 mod cross_entropy;
 mod ffi;
 mod gpu;
 mod memory;
 mod ops;
+mod packed;
 mod paged;
 mod paged_layers;
 mod runtime;
 mod threads;
 
 pub use attention::{prefix_attention, varlen_attention};
-pub use cross_entropy::{CrossEntropy, EntropyTerm, cross_entropy, cross_entropy_backward};
+pub use cpu::CpuLevel;
+pub use cross_entropy::{CrossEntropy, EntropyTerm, Softmax, cross_entropy, cross_entropy_backward, softmax};
 pub use ffi::{check, raw};
 pub use gpu::{EmulatedGpu, compile_gpu_kernels, use_gpu_kernels};
 pub use memory::{MappedFile, bytes, device_peak_bytes, floats, release_memory, restore_memory, upload};
@@ -24,8 +27,9 @@ pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
     input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,
 };
+pub use packed::PackedWeight;
 pub use paged::{BLOCK, PagedQueries, Slots, paged_attention, write_paged};
-pub use paged_layers::{MOST_TOKENS, PagedLayer, has_paged_layers, paged_layers};
+pub use paged_layers::{PagedLayer, most_paged_tokens, paged_layers};
 pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;
 

@@ -34,7 +34,7 @@ pub fn grad(outputs: &[&Tensor], grad_outputs: &[&Tensor], inputs: &[&Tensor]) -
     }
 }
 
-/// A weight, and the buffer of its shape to which the way back adds its gradient. Without a buffer the gradient goes through
+/// A weight, and the buffer of its shape to which the backward pass adds its gradient. Without a buffer the gradient goes through
 /// autograd, if the weight asks for one.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
@@ -75,8 +75,9 @@ pub fn rms_norm<'a>(x: &Tensor, w: impl Into<Weight<'a>>, eps: f64) -> Result<Te
     ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), value, grad, eps, made) })
 }
 
-/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. On a CPU with AVX-512 few rows go to a kernel of our own,
-/// unless a gradient is wanted; where libtorch has nothing fast for bf16, it is multiplied as fp32. Sums are fp32.
+/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. Sums are fp32. On the CPU each is a chain of fused multiply-adds in
+/// the order of `in`, so a row's bits do not depend on the others (`csrc/cpu/products.h`; [`crate::CpuLevel`] names the
+/// exception).
 ///
 /// # Errors
 /// If shapes or dtypes do not fit.
@@ -298,34 +299,4 @@ pub fn adamw_step(
             step as f64,
         )
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use tch::{Device, Kind, Tensor};
-
-    use crate::ffi;
-
-    /// The kernel that AMD's CPUs take, on any that has the instruction: every bundle of rows, remainders of columns, x in
-    /// parts.
-    #[test]
-    fn products_of_pairs_are_the_formula() {
-        // SAFETY: no pointers.
-        if unsafe { ffi::xt_has_pairs() } == 0 {
-            eprintln!("this CPU has no instruction for pairs of bf16 numbers");
-            return;
-        }
-        for rows in (1..=9).chain([31, 64]) {
-            for (width, columns) in [(32, 1), (96, 37), (2112, 14)] {
-                let random = |n: i64| Tensor::randn([n, width], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
-                let (x, w) = (random(rows), random(columns));
-                // SAFETY: two live tensors of one width in, one new tensor out.
-                let got =
-                    ffi::one(|made| unsafe { ffi::xt_linear_by_pairs(ffi::raw(&x), ffi::raw(&w), made) }).unwrap();
-                let exact = x.to_kind(Kind::Double).matmul(&w.to_kind(Kind::Double).tr());
-                let error = ((got.to_kind(Kind::Double) - &exact).norm() / exact.norm()).double_value(&[]);
-                assert!(error < 1e-6, "{rows} rows of {width}, {columns} columns: off by {error:.1e}");
-            }
-        }
-    }
 }

@@ -1,15 +1,13 @@
-//! All layers of a decoder for a few new tokens in one call, on the CPU. Not differentiable.
+//! All layers of a decoder for the new tokens of a pass in one call, on the CPU. Not differentiable.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use crate::ops::ensure;
+use crate::packed::PackedWeight;
 use crate::paged::{PagedQueries, Slots, check_queries, check_slots, shape_of};
 use crate::{TorchError, ffi};
-
-/// The most tokens of one call; beyond them libtorch's own products win.
-pub const MOST_TOKENS: usize = 64;
 
 /// One layer's weights, [out, in] each, and its cache. hidden: width of the residual stream; width: of the MLP.
 #[derive(Debug, Clone, Copy)]
@@ -17,21 +15,21 @@ pub struct PagedLayer<'a> {
     /// [hidden]
     pub input_norm: &'a Tensor,
     /// [(heads + 2·kv_heads)·dim, hidden]
-    pub qkv: &'a Tensor,
+    pub qkv: &'a PackedWeight,
     /// [(heads + 2·kv_heads)·dim]
     pub qkv_bias: Option<&'a Tensor>,
     /// [dim] each: RMSNorm of each head's queries and keys.
     pub qk_norm: Option<(&'a Tensor, &'a Tensor)>,
     /// [hidden, heads·dim]
-    pub o: &'a Tensor,
+    pub o: &'a PackedWeight,
     /// [hidden]
     pub o_bias: Option<&'a Tensor>,
     /// [hidden]
     pub post_norm: &'a Tensor,
     /// [2·width, hidden]
-    pub gate_up: &'a Tensor,
+    pub gate_up: &'a PackedWeight,
     /// [hidden, width]
-    pub down: &'a Tensor,
+    pub down: &'a PackedWeight,
     /// [2·width] and [hidden]
     pub mlp_bias: Option<(&'a Tensor, &'a Tensor)>,
     /// [blocks, kv_heads, dim, BLOCK]
@@ -42,7 +40,7 @@ pub struct PagedLayer<'a> {
 
 /// [`PagedLayer`] as the shim knows it.
 #[repr(C)]
-pub(crate) struct RawLayer([*mut C_tensor; 14]);
+pub(crate) struct RawLayer([*mut C_tensor; 10], [*mut ffi::Panels; 4]);
 
 /// The new tokens as the shim knows them.
 #[repr(C)]
@@ -54,27 +52,29 @@ pub(crate) struct RawTokens {
     begin: *const i64,
     length: *const i64,
     n: i64,
+    outputs: *const i64,
+    n_outputs: i64,
 }
 
-/// Whether [`paged_layers`] has kernels for these: fp32 or bf16 on a CPU with AVX-512. `sizes`: width of the residual
-/// stream, of the MLP and of a head, all multiples of 32, the last at most 512.
-pub fn has_paged_layers(device: Device, kind: Kind, sizes: [i64; 3]) -> bool {
+/// The most tokens that one call of [`paged_layers`] should get; 0 where it has no kernels: it takes fp32 and bf16 on the CPU,
+/// heads of an even number of channels up to 512. There is a limit only where libtorch multiplies bf16 in instructions of
+/// its own (`XPLORE_CPU`).
+pub fn most_paged_tokens(device: Device, kind: Kind, head_dim: i64) -> usize {
+    if device != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) || head_dim % 2 != 0 || head_dim > 512 {
+        return 0;
+    }
     // SAFETY: no pointers.
-    let supported = |bf16: bool| unsafe { ffi::xt_has_paged_layers(bf16.into()) } != 0;
-    device == Device::Cpu
-        && matches!(kind, Kind::Float | Kind::BFloat16)
-        && sizes.iter().all(|size| size % 32 == 0)
-        && sizes[2] <= 512
-        && supported(kind == Kind::BFloat16)
+    let most = unsafe { ffi::xt_most_paged_tokens((kind == Kind::BFloat16).into()) };
+    usize::try_from(most).unwrap_or(0)
 }
 
 /// Runs all layers of a decoder over `n` new tokens: their keys and values go to `slots` of each layer's cache, and each
 /// attends to the positions that `queries` names, its own among them.
-/// x: [n, hidden]; cos, sin: [n, dim / 2], fp32 → the last layer's output, [n, hidden]. Roundings are those of the single
-/// operations of this crate; sums are fp32.
+/// x: [n, hidden]; cos, sin: [n, dim / 2], fp32; outputs: tokens whose output is wanted, ascending → the last layer's output
+/// for these, [outputs, hidden]. Every token gets the bits that the single operations of this crate give it.
 ///
 /// # Errors
-/// If [`has_paged_layers`] says no, there are too many tokens or none, or shapes, dtypes or places do not fit.
+/// If [`most_paged_tokens`] is below `n`, there are no tokens, or shapes, dtypes or places do not fit.
 #[expect(clippy::too_many_arguments, reason = "what a decoder layer needs")]
 pub fn paged_layers(
     x: &Tensor,
@@ -82,6 +82,7 @@ pub fn paged_layers(
     (cos, sin): (&Tensor, &Tensor),
     slots: &Slots,
     queries: &PagedQueries,
+    outputs: &[i64],
     heads: i64,
     eps: f64,
     scale: f64,
@@ -90,9 +91,8 @@ pub fn paged_layers(
     let [_, kv_heads, dim] = shape_of(first.keys, first.values)?;
     let (n, hidden) = x.size2().map_err(|_| TorchError(format!("paged_layers: x is {:?}", x.size())))?;
     let width = first.down.size()[1];
-    let fits = (1..=MOST_TOKENS as i64).contains(&n)
-        && heads % kv_heads == 0
-        && has_paged_layers(x.device(), x.kind(), [hidden, width, dim]);
+    let most = most_paged_tokens(x.device(), x.kind(), dim);
+    let fits = n > 0 && n as usize <= most && heads % kv_heads == 0;
     ensure(fits, || format!("paged_layers: x is {:?} of {:?}, {heads} heads, MLP of {width}", x.size(), x.kind()))?;
     let angles = |t: &Tensor| {
         t.size() == [n, dim / 2] && t.kind() == Kind::Float && t.device() == x.device() && t.is_contiguous()
@@ -110,6 +110,10 @@ pub fn paged_layers(
     // What lies inside the smallest cache lies inside all of them.
     check_slots(&slots.at, n, least)?;
     check_queries(queries, n, least)?;
+    let ascending = outputs.windows(2).all(|pair| pair[0] < pair[1]);
+    ensure(ascending && outputs.iter().all(|at| (0..n).contains(at)), || {
+        format!("paged_layers: outputs {outputs:?} of {n} tokens; expected ascending indices of them")
+    })?;
     let tokens = RawTokens {
         cos: cos.data_ptr().cast_const().cast(),
         sin: sin.data_ptr().cast_const().cast(),
@@ -118,6 +122,8 @@ pub fn paged_layers(
         begin: queries.begin.as_ptr(),
         length: queries.length.as_ptr(),
         n,
+        outputs: outputs.as_ptr(),
+        n_outputs: outputs.len() as i64,
     };
     // SAFETY: live tensors whose shapes, dtype, device and contiguity were checked; every slot and block lies inside the
     // caches; all arrays outlive the call.
@@ -144,16 +150,17 @@ impl PagedLayer<'_> {
         let cache = shape_of(self.keys, self.values)?;
         let like = |t: &Tensor| t.kind() == x.kind() && t.device() == x.device() && t.is_contiguous();
         let is = |t: &Tensor, shape: &[i64]| t.size() == shape && like(t);
+        let packed = |w: &PackedWeight, shape: [i64; 2]| w.size() == shape && w.kind() == x.kind();
         let may = |t: Option<&Tensor>, size: i64| t.is_none_or(|t| is(t, &[size]));
         let (q, k) = self.qk_norm.unzip();
         let (gate_up, down) = self.mlp_bias.unzip();
         let qkv = (heads + 2 * kv_heads) * dim;
         let fits = is(self.input_norm, &[hidden])
             && is(self.post_norm, &[hidden])
-            && is(self.qkv, &[qkv, hidden])
-            && is(self.o, &[hidden, heads * dim])
-            && is(self.gate_up, &[2 * width, hidden])
-            && is(self.down, &[hidden, width])
+            && packed(self.qkv, [qkv, hidden])
+            && packed(self.o, [hidden, heads * dim])
+            && packed(self.gate_up, [2 * width, hidden])
+            && packed(self.down, [hidden, width])
             && may(self.qkv_bias, qkv)
             && may(self.o_bias, hidden)
             && may(q, dim)
@@ -170,21 +177,20 @@ impl PagedLayer<'_> {
         let may = |t: Option<&Tensor>| t.map_or(std::ptr::null_mut(), ffi::raw);
         let (q, k) = self.qk_norm.unzip();
         let (gate_up, down) = self.mlp_bias.unzip();
-        RawLayer([
-            ffi::raw(self.input_norm),
-            ffi::raw(self.qkv),
-            may(self.qkv_bias),
-            may(q),
-            may(k),
-            ffi::raw(self.o),
-            may(self.o_bias),
-            ffi::raw(self.post_norm),
-            ffi::raw(self.gate_up),
-            may(gate_up),
-            ffi::raw(self.down),
-            may(down),
-            ffi::raw(self.keys),
-            ffi::raw(self.values),
-        ])
+        RawLayer(
+            [
+                ffi::raw(self.input_norm),
+                may(self.qkv_bias),
+                may(q),
+                may(k),
+                may(self.o_bias),
+                ffi::raw(self.post_norm),
+                may(gate_up),
+                may(down),
+                ffi::raw(self.keys),
+                ffi::raw(self.values),
+            ],
+            [self.qkv.raw(), self.o.raw(), self.gate_up.raw(), self.down.raw()],
+        )
     }
 }

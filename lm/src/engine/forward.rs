@@ -1,11 +1,12 @@
 //! One forward pass over whatever the rows need next: whole prompts, parts of long ones, single new tokens.
 
 use tch::Tensor;
-use torch_ext::{MOST_TOKENS, PagedLayer, PagedQueries, Slots, has_paged_layers, paged_layers};
+use torch_ext::{PagedLayer, PagedQueries, Slots, most_paged_tokens, paged_layers};
 
 use crate::engine::cache::Cache;
 use crate::engine::row::Row;
 use crate::layer::{finish, project, scale};
+use crate::packed::{PackedMatrices, PackedModel};
 use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
 
@@ -17,28 +18,37 @@ pub(super) struct Chunk {
     pub count: usize,
 }
 
+/// What a pass computes with. `packed` is there where the CPU has kernels for whole passes.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub model: &'a Decoder,
+    pub layers: &'a [LayerWeights],
+    pub packed: Option<&'a PackedModel>,
+}
+
 /// Last layer's output, [outputs, hidden], for the tokens `outputs` (ascending) of all chunks end to end. Chunks that begin a
-/// sequence must come first: they attend within themselves, by the kernel that training uses; the others attend to the
-/// cache.
+/// sequence must come first: on a GPU they attend within themselves, by the kernel that training uses.
 pub(super) fn forward(
-    model: &Decoder,
-    layers: &[LayerWeights],
+    weights: Weights<'_>,
     cache: &Cache,
     rows: &[Row],
     chunks: &[Chunk],
     outputs: &[i64],
 ) -> Result<Tensor, LmError> {
+    let Weights { model, layers, packed } = weights;
     let spec = model.spec();
     let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut borders, mut queries) = (vec![0], PagedQueries::default());
+    let (mut bounds, mut queries) = (vec![0], PagedQueries::default());
+    let tokens: usize = chunks.iter().map(|chunk| chunk.count).sum();
+    let packed = packed.filter(|_| tokens <= most_paged_tokens(model.device(), model.params.flat.kind(), spec.head_dim));
     for chunk in chunks {
         let row = &rows[chunk.row];
         let range = chunk.from..chunk.from + chunk.count;
         ids.extend(row.tokens[range.clone()].iter().map(|&id| i64::from(id)));
         positions.extend(range.clone().map(|p| p as i64));
         slots.extend(range.clone().map(|p| row.slot(p)));
-        if chunk.from == 0 {
-            borders.push(ids.len() as i64);
+        if chunk.from == 0 && packed.is_none() {
+            bounds.push(ids.len() as i64);
         } else {
             queries.push_row(&row.blocks, range);
         }
@@ -49,16 +59,20 @@ pub(super) fn forward(
         .rotary()
         .at(&tensor(&positions), chunks.iter().map(|c| (c.count as i64, rows[c.row].tokens.len() as i64)));
     let rotations = (&rotations.0, &rotations.1);
-    let (alone, width) = (borders[borders.len() - 1], spec.num_attention_heads * spec.head_dim);
     let mut x = model.embed(&tensor(&ids))?;
+    if let Some(packed) = packed {
+        let layers: Vec<_> = layers
+            .iter()
+            .zip(&packed.layers)
+            .enumerate()
+            .map(|(l, (weights, matrices))| paged(weights, matrices, cache.layer(l)))
+            .collect();
+        let (heads, eps) = (spec.num_attention_heads, spec.rms_norm_eps);
+        return Ok(paged_layers(&x, &layers, rotations, &slots, &queries, outputs, heads, eps, scale(spec))?);
+    }
+    let (alone, width) = (bounds[bounds.len() - 1], spec.num_attention_heads * spec.head_dim);
     let pick =
         |t: &Tensor| if outputs.len() == ids.len() { t.shallow_clone() } else { t.index_select(0, &tensor(outputs)) };
-    let sizes = [spec.hidden_size, spec.intermediate_size, spec.head_dim];
-    if alone == 0 && ids.len() <= MOST_TOKENS && has_paged_layers(x.device(), x.kind(), sizes) {
-        let layers: Vec<_> = layers.iter().enumerate().map(|(l, weights)| paged(weights, cache.layer(l))).collect();
-        let (heads, eps) = (spec.num_attention_heads, spec.rms_norm_eps);
-        return Ok(pick(&paged_layers(&x, &layers, rotations, &slots, &queries, heads, eps, scale(spec))?));
-    }
     let last = layers.len() - 1;
     for (layer, weights) in layers.iter().enumerate() {
         let [q, k, v] = project(spec, weights.into(), &x, rotations)?;
@@ -76,7 +90,7 @@ pub(super) fn forward(
         let mut attended = Vec::new();
         if alone > 0 {
             let part = |t: &Tensor| t.narrow(0, 0, alone);
-            attended.push(torch_ext::varlen_attention(&part(&q), &part(&k), &part(&v), &borders, scale(spec))?);
+            attended.push(torch_ext::varlen_attention(&part(&q), &part(&k), &part(&v), &bounds, scale(spec))?);
         }
         if !queries.is_empty() {
             let rest = q.narrow(0, alone, q.size()[0] - alone);
@@ -103,17 +117,21 @@ fn single(rows: &[Row], chunks: &[Chunk], outputs: &[i64]) -> PagedQueries {
     queries
 }
 
-fn paged<'a>(weights: &'a LayerWeights, (keys, values): (&'a Tensor, &'a Tensor)) -> PagedLayer<'a> {
+fn paged<'a>(
+    weights: &'a LayerWeights,
+    matrices: &'a PackedMatrices,
+    (keys, values): (&'a Tensor, &'a Tensor),
+) -> PagedLayer<'a> {
     PagedLayer {
         input_norm: &weights.input_norm,
-        qkv: &weights.qkv,
+        qkv: &matrices.qkv,
         qkv_bias: weights.qkv_bias.as_ref(),
         qk_norm: weights.qk_norm.as_ref().map(|(q, k)| (q, k)),
-        o: &weights.o,
+        o: &matrices.o,
         o_bias: weights.o_bias.as_ref(),
         post_norm: &weights.post_norm,
-        gate_up: &weights.gate_up,
-        down: &weights.down,
+        gate_up: &matrices.gate_up,
+        down: &matrices.down,
         mlp_bias: weights.mlp_bias.as_ref().map(|(gate_up, down)| (gate_up, down)),
         keys,
         values,

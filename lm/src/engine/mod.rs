@@ -3,8 +3,9 @@
 //! A pass reads parts of prompts and one new token of each row that is generating. Keys and values lie in blocks under a
 //! stated budget ([`blocks`]); rows that begin alike share them, the samples of one request share its whole prompt. A row
 //! is admitted when the blocks of its prompt are free; if the cache fills up later, the youngest row gives its blocks back
-//! and is read again when there is room. Draws are counter-based ([`crate::sampling`]), so what a request gets does not
-//! depend on its neighbours, except where rounding decides between two tokens.
+//! and is read again when there is room. Draws are counter-based ([`crate::sampling`]), and on the CPU every token is computed
+//! by the same operations in the same order whatever is beside it: what a request gets, ids and log-probabilities, does not
+//! depend on its neighbors, to the bit (docs/determinism.md).
 //!
 //! Reading order: request → blocks → cache → row → schedule → forward → sampler → step.
 
@@ -25,6 +26,7 @@ use tch::Tensor;
 
 pub use request::{Alternative, Drawn, Generated, Limits, Request, RequestId, ScoreRequest, Scored};
 
+use crate::packed::PackedModel;
 use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
 use blocks::Blocks;
@@ -95,6 +97,7 @@ pub struct Engine<'a> {
     stop_ids: &'a [u32],
     limits: Limits,
     layers: Vec<LayerWeights>,
+    packed: Option<PackedModel>,
     cache: Cache,
     blocks: Blocks,
     block_limit: usize,
@@ -125,6 +128,7 @@ impl<'a> Engine<'a> {
             stop_ids,
             limits,
             layers: (0..spec.num_hidden_layers).map(|layer| model.params.layer(layer)).collect(),
+            packed: None,
             cache: Cache::new(spec, kind, model.device()),
             blocks: Blocks::new(block_limit, limits.retain_bytes / block),
             block_limit,

@@ -28,7 +28,8 @@ pub(super) struct Picked {
     pub top: Vec<Alternative>,
 }
 
-/// Draws a token for each row of `logits`, [rows, vocab], fp32.
+/// Samples a token for each row of `logits`, [rows, vocab], fp32. On the CPU a row's token and log-probability do not depend on
+/// the other rows, and the log-probability has the bits of [`crate::head::score`].
 pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, LmError> {
     let device = logits.device();
     let temperatures: Vec<f32> =
@@ -37,46 +38,49 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
     let scaled = |logits: &Tensor| {
         if temperatures.iter().all(|t| *t == 1.0) { logits.shallow_clone() } else { logits / column(&temperatures) }
     };
-    let reported = scaled(logits).softmax(-1, Kind::Float);
-    let penalized = penalized(logits, picks).map(|logits| scaled(&logits).softmax(-1, Kind::Float));
-    let drawn_from = penalized.as_ref().unwrap_or(&reported);
-    let (drawn, chances) = match device {
-        Device::Cpu => drawn_here(&reported, drawn_from, picks)?,
-        _ => drawn_there(&reported, drawn_from, picks)?,
+    let penalized = penalized(logits, picks).map(|logits| scaled(&logits));
+    let sampled = match device {
+        Device::Cpu => sample_here(&scaled(logits), penalized.as_ref(), picks)?,
+        _ => {
+            let reported = scaled(logits).softmax(-1, Kind::Float);
+            let from = penalized.map(|logits| logits.softmax(-1, Kind::Float));
+            sample_there(&reported, from.as_ref().unwrap_or(&reported), picks)?
+        }
     };
-    let tops = alternatives(logits, picks, &drawn)?;
-    let of = |(i, top): (usize, Vec<Alternative>)| Picked { id: drawn[i] as u32, logprob: chances[i].ln(), top };
-    Ok(tops.into_iter().enumerate().map(of).collect())
+    let tops = alternatives(logits, picks, &sampled)?;
+    Ok(sampled.into_iter().zip(tops).map(|((id, logprob), top)| Picked { id: id as u32, logprob, top }).collect())
 }
 
-/// The tokens drawn and their probabilities in `reported`.
-type Drawn = (Vec<usize>, Vec<f32>);
+/// Token and log-probability of each row.
+type Sampled = Vec<(usize, f32)>;
 
-fn drawn_here(reported: &Tensor, drawn_from: &Tensor, picks: &[Pick<'_>]) -> Result<Drawn, LmError> {
-    let vocab = reported.size()[1] as usize;
-    let (reported, drawn_from) = (torch_ext::floats(reported)?, torch_ext::floats(drawn_from)?);
-    let drawn = torch_ext::each(picks.len(), |i| {
-        let (pick, p) = (&picks[i], &drawn_from[i * vocab..(i + 1) * vocab]);
+fn sample_here(logits: &Tensor, penalized: Option<&Tensor>, picks: &[Pick<'_>]) -> Result<Sampled, LmError> {
+    let reported = torch_ext::softmax(logits)?;
+    let sampled_from = penalized.map(torch_ext::softmax).transpose()?;
+    let weights = torch_ext::floats(&sampled_from.as_ref().unwrap_or(&reported).weights)?;
+    let (vocab, greedy_from) = (logits.size()[1] as usize, torch_ext::floats(penalized.unwrap_or(logits))?);
+    let logits = torch_ext::floats(logits)?;
+    let ids = torch_ext::each(picks.len(), |i| {
+        let (pick, row) = (&picks[i], i * vocab..(i + 1) * vocab);
         match pick.sampling.temperature {
-            0.0 => argmax(p),
-            _ => draw(p, pick.sampling, uniform(pick.seed, pick.position as u64)),
+            0.0 => argmax(&greedy_from[row]),
+            _ => draw(&weights[row], pick.sampling, uniform(pick.seed, pick.position as u64)),
         }
     });
-    let chances = drawn.iter().enumerate().map(|(i, id)| reported[i * vocab + id]).collect();
-    Ok((drawn, chances))
+    Ok(ids.into_iter().enumerate().map(|(i, id)| (id, reported.logprob(i, logits[i * vocab + id]))).collect())
 }
 
 /// The same on the tensors' device: two numbers a row come back instead of the vocabulary.
-fn drawn_there(reported: &Tensor, drawn_from: &Tensor, picks: &[Pick<'_>]) -> Result<Drawn, LmError> {
+fn sample_there(reported: &Tensor, sampled_from: &Tensor, picks: &[Pick<'_>]) -> Result<Sampled, LmError> {
     let samplings: Vec<_> = picks.iter().map(|pick| pick.sampling).collect();
     let uniforms: Vec<f64> = picks.iter().map(|pick| uniform(pick.seed, pick.position as u64)).collect();
-    let ids = draw_rows(drawn_from, &samplings, &uniforms);
+    let ids = draw_rows(sampled_from, &samplings, &uniforms);
     let chances = reported.gather(-1, &ids.unsqueeze(-1), false).squeeze_dim(-1);
     // One copy for both; float64 holds either exactly.
     let both = Tensor::stack(&[ids.to_kind(Kind::Double), chances.to_kind(Kind::Double)], 0);
     let both: Vec<f64> = Vec::try_from(both.to_device(Device::Cpu).view(-1))?;
     let (ids, chances) = both.split_at(picks.len());
-    Ok((ids.iter().map(|&id| id as usize).collect(), chances.iter().map(|&p| p as f32).collect()))
+    Ok(ids.iter().zip(chances).map(|(&id, &p)| (id as usize, (p as f32).ln())).collect())
 }
 
 /// Logits with the penalty of Keskar et al. 2019 on every token seen before, as transformers has it: positive ones
@@ -99,26 +103,29 @@ fn penalized(logits: &Tensor, picks: &[Pick<'_>]) -> Option<Tensor> {
     Some(changed)
 }
 
-/// The drawn token and the likeliest ones with the model's own log-probabilities, for the rows that ask.
-fn alternatives(logits: &Tensor, picks: &[Pick<'_>], drawn: &[usize]) -> Result<Vec<Vec<Alternative>>, LmError> {
+/// The sampled token and the likeliest ones with the model's own log-probabilities, for the rows that ask.
+fn alternatives(logits: &Tensor, picks: &[Pick<'_>], sampled: &Sampled) -> Result<Vec<Vec<Alternative>>, LmError> {
     let vocab = logits.size()[1];
     let wanted = picks.iter().map(|p| p.top_logprobs).max().unwrap_or(0).min(vocab as usize);
     if wanted == 0 {
         return Ok(vec![Vec::new(); picks.len()]);
     }
-    let own = logits.log_softmax(-1, Kind::Float);
+    let softmax = if logits.device() == Device::Cpu { Some(torch_ext::softmax(logits)?) } else { None };
+    // Log-probabilities, or logits that `softmax` turns into them.
+    let own = if softmax.is_some() { logits.shallow_clone() } else { logits.log_softmax(-1, Kind::Float) };
+    let logprob = |row: usize, value: f32| softmax.as_ref().map_or(value, |s| s.logprob(row, value));
     let (values, ids) = own.topk(wanted as i64, -1, true, true);
     let values: Vec<f32> = Vec::try_from(values.contiguous().view(-1))?;
     let ids: Vec<i64> = Vec::try_from(ids.contiguous().view(-1))?;
-    let index: Vec<i64> = drawn.iter().map(|&d| d as i64).collect();
+    let index: Vec<i64> = sampled.iter().map(|&(id, _)| id as i64).collect();
     let index = torch_ext::upload(&index, logits.device()).unsqueeze(-1);
-    let of_drawn: Vec<f32> = Vec::try_from(own.gather(-1, &index, false).view(-1))?;
+    let of_sampled: Vec<f32> = Vec::try_from(own.gather(-1, &index, false).view(-1))?;
     let row = |(i, pick): (usize, &Pick<'_>)| {
         let n = pick.top_logprobs.min(wanted);
         let mut top = Vec::new();
         if n > 0 {
-            top.push((drawn[i] as u32, of_drawn[i]));
-            top.extend((0..n).map(|j| (ids[i * wanted + j] as u32, values[i * wanted + j])));
+            top.push((sampled[i].0 as u32, logprob(i, of_sampled[i])));
+            top.extend((0..n).map(|j| (ids[i * wanted + j] as u32, logprob(i, values[i * wanted + j]))));
         }
         top
     };

@@ -7,12 +7,13 @@ use tch::{Device, Tensor};
 
 use crate::LmError;
 use crate::engine::blocks::BLOCK;
-use crate::engine::forward::{Chunk, forward};
+use crate::engine::forward::{Chunk, Weights, forward};
 use crate::engine::request::{Drawn, Generated, Scored};
 use crate::engine::row::{Row, Task};
 use crate::engine::sampler::{Pick, Picked, pick};
 use crate::engine::{Engine, Job, Progress, Prompt, Waiting};
 use crate::head::{self, Targets};
+use crate::packed::PackedModel;
 
 /// Which outputs of a forward pass are wanted.
 #[derive(Default)]
@@ -40,13 +41,15 @@ impl Engine<'_> {
             let (mut drawing, mut logits) = (Vec::new(), Vec::new());
             if !chunks.is_empty() {
                 let wanted = self.wanted(&chunks);
-                let hidden = forward(self.model, &self.layers, &self.cache, &self.rows, &chunks, &wanted.outputs)?;
+                self.pack()?;
+                let weights = Weights { model: self.model, layers: &self.layers, packed: self.packed.as_ref() };
+                let hidden = forward(weights, &self.cache, &self.rows, &chunks, &wanted.outputs)?;
                 self.counts.passes += 1;
                 self.advance(&chunks);
                 self.score(&hidden, &wanted)?;
                 if !wanted.draws.is_empty() {
                     let at: Vec<i64> = wanted.draws.iter().map(|&(_, at)| at).collect();
-                    let made = head::logits(self.model, &hidden, &self.on_device(&at))?;
+                    let made = head::logits_packed(self.model, self.packed.as_ref(), &hidden, &self.on_device(&at))?;
                     drawing.extend(wanted.draws.iter().map(|&(row, _)| row));
                     ready.extend(self.share_prompts(&drawing, &made)?);
                     logits.push(made);
@@ -72,6 +75,15 @@ impl Engine<'_> {
             }
             Ok(progress)
         })
+    }
+
+    /// Copies the model's matrices for the CPU's kernels, once.
+    fn pack(&mut self) -> Result<(), LmError> {
+        let (kind, dim) = (self.model.params.flat.kind(), self.model.spec().head_dim);
+        if self.packed.is_none() && torch_ext::most_paged_tokens(self.model.device(), kind, dim) > 0 {
+            self.packed = Some(PackedModel::new(self.model, &self.layers)?);
+        }
+        Ok(())
     }
 
     fn on_device(&self, values: &[i64]) -> Tensor {
@@ -133,7 +145,7 @@ impl Engine<'_> {
         }
         let column = |f: fn(&(usize, i64, i64)) -> i64| wanted.scores.iter().map(f).collect::<Vec<i64>>();
         let at = Targets { rows: self.on_device(&column(|s| s.1)), targets: self.on_device(&column(|s| s.2)) };
-        let scores = head::score(self.model, hidden, &at, 1.0)?;
+        let scores = head::score_packed(self.model, self.packed.as_ref(), hidden, &at)?;
         let logprobs: Vec<f32> = Vec::try_from(scores.logprobs.to_device(Device::Cpu))?;
         for (&(row, ..), logprob) in wanted.scores.iter().zip(logprobs) {
             self.rows[row].logprobs.push(logprob);

@@ -262,6 +262,29 @@ fn what_is_measured_and_written_comes_when_asked() {
     assert_eq!(written, 1);
 }
 
+/// The log-probabilities of the rollout are those of the training forward pass to the bit: over 20 steps, with one update and
+/// with several, with prompts computed once a group and once a response, at a temperature.
+#[test]
+fn training_computes_what_the_rollout_computed() {
+    let share = |share: bool, temperature: f64| {
+        changed(|c| {
+            c.train.steps = 20;
+            c.algorithm.share_prompts = share;
+            c.rollout.temperature = temperature;
+        })
+    };
+    for config in [share(true, 1.0), share(false, 0.8)] {
+        let lines = run(&config);
+        assert_eq!(lines.len(), 20);
+        for (step, line) in lines.iter().enumerate() {
+            for (key, value) in [("mismatch/kl", 0.0), ("mismatch/max_ratio", 1.0), ("ratio/first_error", 0.0)] {
+                assert_eq!(number(line, key), value, "{key} in step {}", step + 1);
+            }
+            assert!(number(line, "grad_norm") > 0.0, "nothing was trained in step {}", step + 1);
+        }
+    }
+}
+
 #[test]
 fn every_number_that_is_promised_is_there() {
     let line = run(&config()).pop().unwrap();
@@ -303,7 +326,6 @@ fn every_number_that_is_promised_is_there() {
     ] {
         assert!(number(&line, key).is_finite(), "{key}");
     }
-    assert!(number(&line, "mismatch/kl") < 1e-8 && number(&line, "mismatch/max_ratio") < 1.0 + 1e-5);
     let people = People::new(&rows(3), &config()).unwrap().len();
     assert_eq!(people, 3);
 }

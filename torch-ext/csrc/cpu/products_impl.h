@@ -1,0 +1,211 @@
+// The kernels of products.h for the instruction set that isa.h is told. The including file includes <cstdlib> and <utility>
+// before its `#pragma GCC target`; no templates of the standard library are instantiated after it, or the linker might keep
+// their code for this instruction set as everybody's.
+#pragma once
+#include "isa.h"
+#include "products.h"
+
+namespace xplore {
+namespace {
+
+// Depth of the part of a panel that stays in the first-level cache while a block of rows passes over it, and the bytes of
+// such a block, which stay in the second.
+constexpr int64_t kDepth = 256, kBlockBytes = 160 << 10;
+
+INSIDE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INSIDE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Room that grows.
+template <class T>
+struct Room {
+  T* data = nullptr;
+  int64_t size = 0;
+  ~Room() { std::free(data); }
+  T* at_least(int64_t count) {
+    if (count > size) {
+      std::free(data);
+      data = static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64));
+      if (!data) std::abort();
+      size = count;
+    }
+    return data;
+  }
+};
+
+template <int R, int C>
+INSIDE void add_products(Vec (&acc)[R][C], const float* a, int64_t a_row, const Vec (&b)[C]) {
+  for (int r = 0; r < R; ++r) {
+    const Vec x = broadcast(a[r * a_row]);
+    for (int c = 0; c < C; ++c) acc[r][c] = fma(x, b[c], acc[r][c]);
+  }
+}
+
+struct FloatPanel {
+  using X = float;
+  using W = float;
+  static constexpr int kStep = 1;
+  template <int R, int P>
+  static INSIDE void step(Vec (&acc)[R][2 * P], const float* a, int64_t a_row, const float* w, int64_t next) {
+    Vec b[2 * P];
+    for (int c = 0; c < 2 * P; ++c) b[c] = load(w + c / 2 * next + c % 2 * kLanes);
+    add_products<R, 2 * P>(acc, a, a_row, b);
+  }
+};
+
+struct WidenedPanel {
+  using X = float;
+  using W = uint16_t;
+  static constexpr int kStep = 1;
+  template <int R, int P>
+  static INSIDE void step(Vec (&acc)[R][2 * P], const float* a, int64_t a_row, const uint16_t* w, int64_t next) {
+    Vec b[2 * P];
+    for (int p = 0; p < P; ++p) load_interleaved(w + p * next, b[2 * p], b[2 * p + 1]);
+    add_products<R, 2 * P>(acc, a, a_row, b);
+  }
+};
+
+// Where a tile's rows of the left operand lie.
+template <class X>
+struct Rows {
+  const X* data;
+  int64_t row, step;
+};
+
+// R rows by P panels, `next` elements apart, over `depth`.
+template <class How, int R, int P>
+INSIDE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, float* y, int64_t y_row, int64_t depth,
+                 bool add) {
+  Vec acc[R][2 * P];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < 2 * P; ++c) acc[r][c] = add ? load(y + r * y_row + c * kLanes) : zero();
+  for (int64_t k = 0; k < depth; k += How::kStep, a.data += How::kStep * a.step, w += kPanel * How::kStep)
+    How::template step<R, P>(acc, a.data, a.row, w, next);
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < 2 * P; ++c) store(y + r * y_row + c * kLanes, acc[r][c]);
+}
+
+// A panel of which only `count` columns exist.
+template <class How, int R>
+INSIDE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* y, int64_t y_row, int64_t depth,
+                      int64_t count, bool add) {
+  float own[R * kPanel];
+  for (int r = 0; r < R; ++r)
+    for (int64_t c = 0; c < kPanel; ++c) own[r * kPanel + c] = add && c < count ? y[r * y_row + c] : 0;
+  tile<How, R, 1>(a, w, 0, own, kPanel, depth, true);
+  for (int r = 0; r < R; ++r)
+    for (int64_t c = 0; c < count; ++c) y[r * y_row + c] = own[r * kPanel + c];
+}
+
+// Panels that a tile of R rows covers at once: with few rows several, or each multiply-add would wait for the one before.
+template <int R>
+constexpr int kPanels = R == 1 ? 4 : R == 2 ? 3 : R == 3 ? 2 : 1;
+
+// R rows over `count` columns.
+template <class How, int R>
+void row_tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, float* y, int64_t y_row, int64_t depth,
+              int64_t count, bool add) {
+  constexpr int P = kPanels<R>;
+  int64_t c = 0;
+  for (; c + P * kPanel <= count; c += P * kPanel, w += P * next)
+    tile<How, R, P>(a, w, next, y + c, y_row, depth, add);
+  for (; c + kPanel <= count; c += kPanel, w += next) tile<How, R, 1>(a, w, next, y + c, y_row, depth, add);
+  if (c < count) last_tile<How, R>(a, w, y + c, y_row, depth, count - c, add);
+}
+
+template <class How>
+using RowTile = void (*)(Rows<typename How::X>, const typename How::W*, int64_t, float*, int64_t, int64_t, int64_t, bool);
+
+template <class How, int... R>
+INSIDE RowTile<How> row_tile_of(int64_t rows, std::integer_sequence<int, R...>) {
+  static constexpr RowTile<How> kTiles[] = {row_tile<How, R + 1>...};
+  return kTiles[rows - 1];
+}
+
+// Tile t of `tiles` nearly equal ones.
+INSIDE int64_t first_row(int64_t m, int64_t tiles, int64_t t) { return m * t / tiles; }
+
+template <class How>
+void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count, bool add) {
+  using X = typename How::X;
+  const X* a = static_cast<const X*>(left.data);
+  const auto* w = static_cast<const typename How::W*>(panels);
+  const int64_t padded = (k + How::kStep - 1) / How::kStep * How::kStep, next = kPanel * padded;
+  const int64_t tiles = (m + kTileRows - 1) / kTileRows;
+  // A single tile of rows goes over all panels; several take turns on one while it is in the first-level cache.
+  const int64_t columns = tiles == 1 ? count : kPanel;
+  // Rows that do not lie along k are copied so that a tile reads them from front to back.
+  const bool copies = left.col != 1;
+  Room<X> room;
+  for (int64_t from = 0; from < k; from += kDepth) {
+    const int64_t depth = least(kDepth, padded - from);
+    const int64_t block = most(1, kBlockBytes / (kTileRows * depth * static_cast<int64_t>(sizeof(X))));
+    for (int64_t begin = 0; begin < tiles; begin += block) {
+      const int64_t end = least(tiles, begin + block), top = first_row(m, tiles, begin);
+      if (copies) {
+        X* copy = room.at_least((first_row(m, tiles, end) - top) * depth);
+        for (int64_t t = begin; t < end; ++t) {
+          const int64_t row = first_row(m, tiles, t), rows = first_row(m, tiles, t + 1) - row;
+          X* to = copy + (row - top) * depth;
+          for (int64_t i = 0; i < depth; ++i)
+            for (int64_t r = 0; r < rows; ++r) to[i * rows + r] = a[(row + r) * left.row + (from + i) * left.col];
+        }
+      }
+      for (int64_t c = 0; c < count; c += columns) {
+        for (int64_t t = begin; t < end; ++t) {
+          const int64_t row = first_row(m, tiles, t), rows = first_row(m, tiles, t + 1) - row;
+          const Rows<X> at = copies ? Rows<X>{room.data + (row - top) * depth, 1, rows}
+                                    : Rows<X>{a + row * left.row + from, left.row, 1};
+          row_tile_of<How>(rows, std::make_integer_sequence<int, kTileRows>())(
+              at, w + c / kPanel * next + from * kPanel, next, y + row * y_row + c, y_row, depth,
+              least(columns, count - c), add || from > 0);
+        }
+      }
+    }
+  }
+}
+
+// Where column `c` of a panel lies in a row of it. bf16 columns are interleaved, so that one load gives two vectors.
+INSIDE int64_t place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
+
+// T: float, or uint16_t for kWidened.
+template <class T>
+void pack(Strided<T> b, int64_t k, int64_t first, int64_t count, T* panels) {
+  constexpr bool bf16 = sizeof(T) == 2;
+  // So many k at once that the part of the panel they fill stays in the first-level cache.
+  constexpr int64_t kPart = 64;
+  for (int64_t p = 0; p < count; p += kPanel, panels += kPanel * k) {
+    const int64_t columns = least(kPanel, count - p);
+    const T* from = b.data + (first + p) * b.col;
+    for (int64_t i = 0; i < k; i += kPart) {
+      const int64_t last = least(k, i + kPart);
+      if (columns < kPanel) std::memset(panels + i * kPanel, 0, (last - i) * kPanel * sizeof(T));
+      if (b.col == 1) {
+        for (int64_t r = i; r < last; ++r)
+          for (int64_t c = 0; c < columns; ++c) panels[r * kPanel + place(bf16, c)] = from[r * b.row + c];
+      } else {
+        for (int64_t c = 0; c < columns; ++c)
+          for (int64_t r = i; r < last; ++r) panels[r * kPanel + place(bf16, c)] = from[r * b.row + c * b.col];
+      }
+    }
+  }
+}
+
+// For kPairs: [k / 2][column][2].
+INSIDE void pack_pairs(Strided<uint16_t> b, int64_t k, int64_t first, int64_t count, uint16_t* panels) {
+  const int64_t padded = (k + 1) / 2 * 2;
+  for (int64_t p = 0; p < count; p += kPanel, panels += kPanel * padded)
+    for (int64_t r = 0; r < padded; ++r)
+      for (int64_t c = 0; c < kPanel; ++c)
+        panels[(r / 2 * kPanel + c) * 2 + r % 2] =
+            r < k && p + c < count ? b.data[r * b.row + (first + p + c) * b.col] : uint16_t{0};
+}
+
+[[maybe_unused]] void pack_bf16(Format format, Strided<uint16_t> b, int64_t k, int64_t first, int64_t count, uint16_t* panels) {
+  if (format == Format::kPairs)
+    pack_pairs(b, k, first, count, panels);
+  else
+    pack<uint16_t>(b, k, first, count, panels);
+}
+
+}  // namespace
+}  // namespace xplore
