@@ -1,12 +1,10 @@
 // Attention over a cache of blocks on libtorch's threads, for whatever comes before and after it.
 #pragma once
-#include <ATen/Parallel.h>
-
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "cpu/cpu.h"
+#include "each_item.h"
 
 namespace xplore {
 
@@ -24,18 +22,6 @@ struct PagedCache {
   int64_t heads, kv_heads, dim;
   float scale;
 };
-
-// Calls f(i) for each i below n, on at most `workers` of libtorch's threads, each taking the next that is left: items differ
-// in size.
-template <class F>
-void each_item(int64_t n, int64_t workers, const F& f) {
-  const int64_t threads = std::clamp<int64_t>(std::min<int64_t>(n, workers), 1, at::get_num_threads());
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
-      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) f(i);
-  });
-}
 
 // q and out: [n, heads, dim], with q_step and out_step elements a token; lse [n, heads], or null. done(token, head, count) is
 // called when `count` heads of a token from `head` on are there, on the thread that computed them.

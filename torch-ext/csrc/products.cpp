@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cpu/cpu.h"
+#include "each_item.h"
 
 using at::Tensor;
 
@@ -14,8 +15,9 @@ namespace {
 
 // Multiply-adds that are worth a thread.
 constexpr int64_t kGrain = 65536;
-// Panels that a thread packs at once, elements: they stay in its caches while all rows pass over them.
-constexpr int64_t kPacked = 256 << 10;
+// Elements of b that are packed at once, and rows that take their turn on them: a product's second operand comes from memory
+// once, its first once for each part of the second.
+constexpr int64_t kPacked = 4 << 20, kBlockRows = 192;
 // Up to so many rows a product with bf16 weights is computed here even where the library is faster with many.
 constexpr int64_t kFewRows = 64;
 
@@ -29,35 +31,29 @@ struct Shape {
   int64_t m, n, k;
 };
 
-// Calls f(first panel, panels, first row, rows) for parts of y, on libtorch's threads: columns are dealt out, rows too where
-// there are few panels. Which part an element is in does not change it.
+int64_t panels_of(int64_t columns) { return (columns + product_kernels().panel - 1) / product_kernels().panel; }
+
+// Calls f(first panel, panels, first row, rows) for parts of `rows` by `panels`, on libtorch's threads. Which part an element is
+// in does not change it. A thread takes the next part when it is done with one: cores differ in speed.
 template <class F>
-void each_part(Shape s, int64_t most_panels, const F& f) {
-  if (s.m == 0 || s.n == 0) return;
+void each_part(int64_t rows, int64_t panels, int64_t k, const F& f) {
+  if (rows == 0 || panels == 0) return;
   const ProductKernels& kernels = product_kernels();
-  const int64_t panels = (s.n + kernels.panel - 1) / kernels.panel, threads = at::get_num_threads();
-  const int64_t tiles = (s.m + kernels.tile_rows - 1) / kernels.tile_rows;
-  const int64_t row_parts = panels >= 2 * threads ? 1 : std::min(tiles, (2 * threads + panels - 1) / panels);
-  const int64_t cost = std::max<int64_t>(1, s.m / row_parts * s.k * kernels.panel);
-  at::parallel_for(0, row_parts * panels, std::max<int64_t>(1, kGrain / cost), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end;) {
-      const int64_t part = i / panels, first = i % panels;
-      const int64_t count = std::min({end - i, panels - first, most_panels});
-      const int64_t row = s.m * part / row_parts;
-      f(first, count, row, s.m * (part + 1) / row_parts - row);
-      i += count;
-    }
+  const int64_t work = rows * panels * k / kGrain * kernels.panel, threads = at::get_num_threads();
+  // Parts of rows, whose copies are made once; of columns too where rows are few.
+  const int64_t blocks = std::max((rows + kBlockRows - 1) / kBlockRows, std::min(2 * threads, rows / (kBlockRows / 2)));
+  const int64_t wanted = std::min(work, blocks > 2 ? 2 * threads : 4 * threads);
+  const int64_t groups = std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, panels);
+  each_item(blocks * groups, work, [&](int64_t i) {
+    const int64_t block = i / groups, group = i % groups;
+    const int64_t row = rows * block / blocks, panel = panels * group / groups;
+    f(panel, panels * (group + 1) / groups - panel, row, rows * (block + 1) / blocks - row);
   });
 }
 
 Left rows_from(Left a, int64_t row, Format format) {
   const int64_t size = format == Format::kPairs ? 2 : 4;
   return {static_cast<const char*>(a.data) + row * a.row * size, a.row, a.col};
-}
-
-int64_t columns_of(Shape s, int64_t first, int64_t count) {
-  const int64_t panel = product_kernels().panel;
-  return std::min(s.n, (first + count) * panel) - first * panel;
 }
 
 // T: float, or uint16_t for bf16.
@@ -78,15 +74,22 @@ void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_
     return;
   }
   const ProductKernels& kernels = product_kernels();
-  const int64_t size = panel_size(format, s.k), most = std::max<int64_t>(1, kPacked / size);
-  each_part(s, most, [&](int64_t first, int64_t count, int64_t row, int64_t rows) {
-    thread_local std::vector<T> room;
-    if (static_cast<int64_t>(room.size()) < count * size) room.resize(count * size);
-    const int64_t columns = columns_of(s, first, count);
-    pack<T>(format, b, s.k, first * kernels.panel, columns, room.data());
-    kernels.multiply(format, rows_from(a, row, format), room.data(), y + row * y_row + first * kernels.panel, y_row, rows, s.k,
-                     columns, add);
-  });
+  const int64_t size = panel_size(format, s.k), panels = panels_of(s.n), most = std::max<int64_t>(1, kPacked / size);
+  const Tensor room = at::empty({std::min(panels, most) * size}, sizeof(T) == 4 ? at::kFloat : at::kBFloat16);
+  T* packed = static_cast<T*>(room.mutable_data_ptr());
+  for (int64_t first = 0; first < panels; first += most) {
+    const int64_t count = std::min(most, panels - first);
+    const auto columns = [&](int64_t panel, int64_t count) {
+      return std::min(s.n, (first + panel + count) * kernels.panel) - (first + panel) * kernels.panel;
+    };
+    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
+      pack<T>(format, b, s.k, (first + begin) * kernels.panel, columns(begin, end - begin), packed + begin * size);
+    });
+    each_part(s.m, count, s.k, [&](int64_t panel, int64_t panels, int64_t row, int64_t rows) {
+      kernels.multiply(format, rows_from(a, row, format), packed + panel * size,
+                       y + row * y_row + (first + panel) * kernels.panel, y_row, rows, s.k, columns(panel, panels), add);
+    });
+  }
 }
 
 bool is_bf16(const Tensor& t) { return t.scalar_type() == at::kBFloat16; }
@@ -147,10 +150,10 @@ void PackedWeight::multiply(const float* x, int64_t x_row, float* y, int64_t m) 
     a = {narrowed.const_data_ptr(), k, 1};
   }
   const int64_t size = panel_size(format, k) * panels.element_size();
-  const Shape s{m, n, k};
-  each_part(s, n, [&](int64_t first, int64_t count, int64_t row, int64_t rows) {
-    kernels.multiply(format, rows_from(a, row, format), static_cast<const char*>(panels.const_data_ptr()) + first * size,
-                     y + row * n + first * kernels.panel, n, rows, k, columns_of(s, first, count), false);
+  each_part(m, panels_of(n), k, [&](int64_t panel, int64_t panels, int64_t row, int64_t rows) {
+    const int64_t first = panel * kernels.panel, columns = std::min(n, (panel + panels) * kernels.panel) - first;
+    kernels.multiply(format, rows_from(a, row, format), static_cast<const char*>(this->panels.const_data_ptr()) + panel * size,
+                     y + row * n + first, n, rows, k, columns, false);
   });
 }
 

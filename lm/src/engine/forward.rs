@@ -40,7 +40,8 @@ pub(super) fn forward(
     let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
     let (mut bounds, mut queries) = (vec![0], PagedQueries::default());
     let tokens: usize = chunks.iter().map(|chunk| chunk.count).sum();
-    let packed = packed.filter(|_| tokens <= most_paged_tokens(model.device(), model.params.flat.kind(), spec.head_dim));
+    let packed =
+        packed.filter(|_| tokens <= most_paged_tokens(model.device(), model.params.flat.kind(), spec.head_dim));
     for chunk in chunks {
         let row = &rows[chunk.row];
         let range = chunk.from..chunk.from + chunk.count;

@@ -139,8 +139,7 @@ fn training_agrees(model: &Decoder, requests: &[Request], generated: &[Vec<Gener
         }
         let at = Targets { rows: Tensor::from_slice(&rows), targets: Tensor::from_slice(&targets) };
         let scores = score(model, &hidden, &at, request.sampling.temperature).unwrap();
-        let trained: Vec<u32> =
-            Vec::<f32>::try_from(scores.logprobs).unwrap().into_iter().map(f32::to_bits).collect();
+        let trained: Vec<u32> = Vec::<f32>::try_from(scores.logprobs).unwrap().into_iter().map(f32::to_bits).collect();
         let sampled: Vec<u32> = samples.iter().flat_map(|s| &s.logprobs).map(|x| x.to_bits()).collect();
         assert_eq!(sampled, trained, "training computes other log-probabilities than generation");
     }

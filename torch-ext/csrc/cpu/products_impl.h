@@ -8,9 +8,9 @@
 namespace xplore {
 namespace {
 
-// Depth of the part of a panel that stays in the first-level cache while a block of rows passes over it, and the bytes of
-// such a block, which stay in the second.
-constexpr int64_t kDepth = 256, kBlockBytes = 160 << 10;
+// Depth of the part of a panel (32 KiB in fp32) that stays in the first-level cache, or near it, while a block of rows passes
+// over it, and the bytes of such a block, which stay in the second. Deeper parts spare y a trip to memory.
+constexpr int64_t kDepth = 8192 / kPanel, kBlockBytes = 160 << 10;
 
 INSIDE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INSIDE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -71,15 +71,19 @@ struct Rows {
   int64_t row, step;
 };
 
-// R rows by P panels, `next` elements apart, over `depth`.
+// R rows by P panels, `next` elements apart, over `depth`. What lies `ahead` elements beyond the weights is fetched.
 template <class How, int R, int P>
-INSIDE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, float* y, int64_t y_row, int64_t depth,
-                 bool add) {
+INSIDE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, int64_t ahead, float* y, int64_t y_row,
+                 int64_t depth, bool add) {
   Vec acc[R][2 * P];
+  // The rows below are next.
+  for (int r = 0; r < R; ++r) prefetch(y + (R + r) * y_row);
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2 * P; ++c) acc[r][c] = add ? load(y + r * y_row + c * kLanes) : zero();
-  for (int64_t k = 0; k < depth; k += How::kStep, a.data += How::kStep * a.step, w += kPanel * How::kStep)
+  for (int64_t k = 0; k < depth; k += How::kStep, a.data += How::kStep * a.step, w += kPanel * How::kStep) {
+    for (int p = 0; p < P; ++p) prefetch(w + ahead + p * next);
     How::template step<R, P>(acc, a.data, a.row, w, next);
+  }
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2 * P; ++c) store(y + r * y_row + c * kLanes, acc[r][c]);
 }
@@ -91,7 +95,7 @@ INSIDE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* 
   float own[R * kPanel];
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < kPanel; ++c) own[r * kPanel + c] = add && c < count ? y[r * y_row + c] : 0;
-  tile<How, R, 1>(a, w, 0, own, kPanel, depth, true);
+  tile<How, R, 1>(a, w, 0, 0, own, kPanel, depth, true);
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < count; ++c) y[r * y_row + c] = own[r * kPanel + c];
 }
@@ -100,20 +104,22 @@ INSIDE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* 
 template <int R>
 constexpr int kPanels = R == 1 ? 4 : R == 2 ? 3 : R == 3 ? 2 : 1;
 
-// R rows over `count` columns.
+// R rows over `count` columns. `fetch`: the panels after those at hand are wanted next.
 template <class How, int R>
-void row_tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, float* y, int64_t y_row, int64_t depth,
-              int64_t count, bool add) {
+void row_tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, bool fetch, float* y, int64_t y_row,
+              int64_t depth, int64_t count, bool add) {
   constexpr int P = kPanels<R>;
   int64_t c = 0;
   for (; c + P * kPanel <= count; c += P * kPanel, w += P * next)
-    tile<How, R, P>(a, w, next, y + c, y_row, depth, add);
-  for (; c + kPanel <= count; c += kPanel, w += next) tile<How, R, 1>(a, w, next, y + c, y_row, depth, add);
+    tile<How, R, P>(a, w, next, fetch ? P * next : 0, y + c, y_row, depth, add);
+  for (; c + kPanel <= count; c += kPanel, w += next)
+    tile<How, R, 1>(a, w, next, fetch ? next : 0, y + c, y_row, depth, add);
   if (c < count) last_tile<How, R>(a, w, y + c, y_row, depth, count - c, add);
 }
 
 template <class How>
-using RowTile = void (*)(Rows<typename How::X>, const typename How::W*, int64_t, float*, int64_t, int64_t, int64_t, bool);
+using RowTile = void (*)(Rows<typename How::X>, const typename How::W*, int64_t, bool, float*, int64_t, int64_t, int64_t,
+                         bool);
 
 template <class How, int... R>
 INSIDE RowTile<How> row_tile_of(int64_t rows, std::integer_sequence<int, R...>) {
@@ -121,8 +127,14 @@ INSIDE RowTile<How> row_tile_of(int64_t rows, std::integer_sequence<int, R...>) 
   return kTiles[rows - 1];
 }
 
-// Tile t of `tiles` nearly equal ones.
-INSIDE int64_t first_row(int64_t m, int64_t tiles, int64_t t) { return m * t / tiles; }
+// m rows in tiles of nearly equal height.
+struct Tiles {
+  int64_t count, height, taller;  // the first `taller` have one row more
+  explicit Tiles(int64_t m)
+      : count((m + kTileRows - 1) / kTileRows), height(count ? m / count : 0), taller(count ? m % count : 0) {}
+  INSIDE int64_t first(int64_t t) const { return t * height + least(t, taller); }
+  INSIDE int64_t rows(int64_t t) const { return height + (t < taller); }
+};
 
 template <class How>
 void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count, bool add) {
@@ -130,33 +142,48 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
   const X* a = static_cast<const X*>(left.data);
   const auto* w = static_cast<const typename How::W*>(panels);
   const int64_t padded = (k + How::kStep - 1) / How::kStep * How::kStep, next = kPanel * padded;
-  const int64_t tiles = (m + kTileRows - 1) / kTileRows;
+  const Tiles tiles(m);
   // A single tile of rows goes over all panels; several take turns on one while it is in the first-level cache.
-  const int64_t columns = tiles == 1 ? count : kPanel;
-  // Rows that do not lie along k are copied so that a tile reads them from front to back.
-  const bool copies = left.col != 1;
+  const int64_t columns = tiles.count == 1 ? count : kPanel;
+  // Rows that do not lie along k are copied so that a tile reads them from front to back; so are rows a multiple of a page
+  // apart, of which a cache holds few at once, where that pays.
+  const bool collide = left.row * static_cast<int64_t>(sizeof(X)) % 4096 == 0 && tiles.count > 1 && count >= 256;
+  const bool copies = left.col != 1 || collide;
   Room<X> room;
-  for (int64_t from = 0; from < k; from += kDepth) {
-    const int64_t depth = least(kDepth, padded - from);
+  const int64_t parts = (k + kDepth - 1) / kDepth;
+  for (int64_t part = 0; part < parts; ++part) {
+    // Of nearly equal depth, in whole steps.
+    const int64_t from = padded / How::kStep * part / parts * How::kStep;
+    const int64_t depth = padded / How::kStep * (part + 1) / parts * How::kStep - from;
     const int64_t block = most(1, kBlockBytes / (kTileRows * depth * static_cast<int64_t>(sizeof(X))));
-    for (int64_t begin = 0; begin < tiles; begin += block) {
-      const int64_t end = least(tiles, begin + block), top = first_row(m, tiles, begin);
+    for (int64_t begin = 0; begin < tiles.count; begin += block) {
+      const int64_t end = least(tiles.count, begin + block), top = tiles.first(begin);
+      // Where a tile's copy begins: a cache line off a multiple of a page, or all would fall into the same few lines.
+      const auto place = [&](int64_t t) { return (tiles.first(t) - top) * depth + (t - begin) * 32; };
       if (copies) {
-        X* copy = room.at_least((first_row(m, tiles, end) - top) * depth);
-        for (int64_t t = begin; t < end; ++t) {
-          const int64_t row = first_row(m, tiles, t), rows = first_row(m, tiles, t + 1) - row;
-          X* to = copy + (row - top) * depth;
+        X* copy = room.at_least(place(end));
+        const auto copy_tile = [&](int64_t t, int64_t i) {
+          const int64_t row = tiles.first(t), rows = tiles.rows(t);
+          X* to = copy + place(t) + i * rows;
+          const X* at = a + row * left.row + (from + i) * left.col;
+          for (int64_t r = 0; r < rows; ++r) to[r] = at[r * left.row];
+        };
+        // In the order in which the operand lies.
+        if (left.row == 1) {
           for (int64_t i = 0; i < depth; ++i)
-            for (int64_t r = 0; r < rows; ++r) to[i * rows + r] = a[(row + r) * left.row + (from + i) * left.col];
+            for (int64_t t = begin; t < end; ++t) copy_tile(t, i);
+        } else {
+          for (int64_t t = begin; t < end; ++t)
+            for (int64_t i = 0; i < depth; ++i) copy_tile(t, i);
         }
       }
       for (int64_t c = 0; c < count; c += columns) {
         for (int64_t t = begin; t < end; ++t) {
-          const int64_t row = first_row(m, tiles, t), rows = first_row(m, tiles, t + 1) - row;
-          const Rows<X> at = copies ? Rows<X>{room.data + (row - top) * depth, 1, rows}
+          const int64_t row = tiles.first(t), rows = tiles.rows(t);
+          const Rows<X> at = copies ? Rows<X>{room.data + place(t), 1, rows}
                                     : Rows<X>{a + row * left.row + from, left.row, 1};
           row_tile_of<How>(rows, std::make_integer_sequence<int, kTileRows>())(
-              at, w + c / kPanel * next + from * kPanel, next, y + row * y_row + c, y_row, depth,
+              at, w + c / kPanel * next + from * kPanel, next, t == begin, y + row * y_row + c, y_row, depth,
               least(columns, count - c), add || from > 0);
         }
       }
@@ -165,7 +192,7 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
 }
 
 // Where column `c` of a panel lies in a row of it. bf16 columns are interleaved, so that one load gives two vectors.
-INSIDE int64_t place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
+INSIDE int64_t column_place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
 
 // T: float, or uint16_t for kWidened.
 template <class T>
@@ -181,10 +208,10 @@ void pack(Strided<T> b, int64_t k, int64_t first, int64_t count, T* panels) {
       if (columns < kPanel) std::memset(panels + i * kPanel, 0, (last - i) * kPanel * sizeof(T));
       if (b.col == 1) {
         for (int64_t r = i; r < last; ++r)
-          for (int64_t c = 0; c < columns; ++c) panels[r * kPanel + place(bf16, c)] = from[r * b.row + c];
+          for (int64_t c = 0; c < columns; ++c) panels[r * kPanel + column_place(bf16, c)] = from[r * b.row + c];
       } else {
         for (int64_t c = 0; c < columns; ++c)
-          for (int64_t r = i; r < last; ++r) panels[r * kPanel + place(bf16, c)] = from[r * b.row + c * b.col];
+          for (int64_t r = i; r < last; ++r) panels[r * kPanel + column_place(bf16, c)] = from[r * b.row + c * b.col];
       }
     }
   }

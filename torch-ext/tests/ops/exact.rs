@@ -48,7 +48,8 @@ fn products_are_chains_of_fused_multiply_adds() {
         }
         for shape in SHAPES {
             let [m, n, k] = shape;
-            let (x, w) = (normal(1, &[m as i64, k as i64]).to_kind(kind), normal(2, &[n as i64, k as i64]).to_kind(kind));
+            let (x, w) =
+                (normal(1, &[m as i64, k as i64]).to_kind(kind), normal(2, &[n as i64, k as i64]).to_kind(kind));
             let dy = normal(3, &[m as i64, n as i64]).to_kind(kind);
             let (xs, ws, ds) = (floats(&x), floats(&w), floats(&dy));
             let what = |which: &str| format!("{which} of {shape:?}, {kind:?}");
@@ -184,12 +185,20 @@ fn attention_is_one_sequence_of_operations_everywhere() {
                 let all: Vec<i64> = before.iter().copied().chain(cu[s]..cu[s + 1]).collect();
                 let blocks = all.len().div_ceil(BLOCK);
                 let table: Vec<u32> = (0..blocks as u32).rev().collect();
-                let cache = |inner: [i64; 2]| Tensor::zeros([blocks as i64, kv_heads, inner[0], inner[1]], (kind, Device::Cpu));
+                let cache =
+                    |inner: [i64; 2]| Tensor::zeros([blocks as i64, kv_heads, inner[0], inner[1]], (kind, Device::Cpu));
                 let (keys, values) = (cache([dim, BLOCK as i64]), cache([BLOCK as i64, dim]));
                 let slots = (0..all.len()).map(|p| i64::from(table[p / BLOCK]) * BLOCK as i64 + (p % BLOCK) as i64);
                 let rows = Tensor::from_slice(&all);
                 let slots = Slots::from(slots.collect::<Vec<_>>());
-                torch_ext::write_paged(&keys, &values, &h.k.index_select(0, &rows), &h.v.index_select(0, &rows), &slots).unwrap();
+                torch_ext::write_paged(
+                    &keys,
+                    &values,
+                    &h.k.index_select(0, &rows),
+                    &h.v.index_select(0, &rows),
+                    &slots,
+                )
+                .unwrap();
                 let mut queries = PagedQueries::default();
                 queries.push_row(&table, 0..all.len());
                 let of_all = h.q.index_select(0, &rows);

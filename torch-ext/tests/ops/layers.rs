@@ -1,7 +1,9 @@
 //! All layers in one call against the same layers by single operations.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{BLOCK, HeadNorms, PackedWeight, PagedLayer, PagedQueries, Slots, Weight, most_paged_tokens, paged_layers};
+use torch_ext::{
+    BLOCK, HeadNorms, PackedWeight, PagedLayer, PagedQueries, Slots, Weight, most_paged_tokens, paged_layers,
+};
 
 use crate::{normal, rotations, same_bits};
 
@@ -91,8 +93,11 @@ fn by_operations(
         let [qkv_matrix, o, gate_up, down] = &layer.matrices;
         let layer = layer.paged(shape);
         let h = torch_ext::rms_norm(&x, layer.input_norm, EPS).unwrap();
-        let qkv =
-            torch_ext::linear(&h, qkv_matrix, layer.qkv_bias.map(Weight::from)).unwrap().view([-1, heads + 2 * kv, DIM]);
+        let qkv = torch_ext::linear(&h, qkv_matrix, layer.qkv_bias.map(Weight::from)).unwrap().view([
+            -1,
+            heads + 2 * kv,
+            DIM,
+        ]);
         let norms = layer.qk_norm.map(|(q, k)| HeadNorms { q: q.into(), k: k.into(), eps: EPS });
         let [q, k, v] = torch_ext::heads(&qkv, heads, norms, cos, sin).unwrap();
         torch_ext::write_paged(layer.keys, layer.values, &k, &v, slots).unwrap();

@@ -47,9 +47,16 @@ fn close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
 #[track_caller]
 fn same_bits(what: &str, actual: &Tensor, expected: &Tensor) {
     assert_eq!((actual.size(), actual.kind()), (expected.size(), expected.kind()), "{what}");
-    let as_integers = |t: &Tensor| t.contiguous().view_dtype(if t.kind() == Kind::BFloat16 { Kind::Int16 } else { Kind::Int });
+    let as_integers =
+        |t: &Tensor| t.contiguous().view_dtype(if t.kind() == Kind::BFloat16 { Kind::Int16 } else { Kind::Int });
     let differ = as_integers(actual).not_equal_tensor(&as_integers(expected)).sum(Kind::Int64).int64_value(&[]);
-    assert_eq!(differ, 0, "{what}: {differ} of {} elements differ, relative distance {:.1e}", actual.numel(), distance(actual, expected));
+    assert_eq!(
+        differ,
+        0,
+        "{what}: {differ} of {} elements differ, relative distance {:.1e}",
+        actual.numel(),
+        distance(actual, expected)
+    );
 }
 
 /// Runs `fused` on fp32 leaves and `formula` on float64 leaves of the same `inputs`, and compares the outputs and, for one
