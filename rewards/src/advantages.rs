@@ -63,11 +63,16 @@ fn deviation(values: &[f64]) -> f64 {
 mod tests {
     use std::f64::consts::FRAC_1_SQRT_2;
 
+    use tolerance::assert_within;
+
     use super::*;
 
+    #[track_caller]
     fn close(got: &[f64], want: &[f64]) {
         assert_eq!(got.len(), want.len());
-        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-7), "{got:?} is not {want:?}");
+        for (g, w) in got.iter().zip(want) {
+            assert_within!(g - w, 1e-7, "{got:?} is not {want:?}");
+        }
     }
 
     /// 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, std √(14/3) = 2.160247. 0, 1: mean 0.5, std √0.5 = 0.707107.
