@@ -303,6 +303,7 @@ pub fn adamw_step(
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind, Tensor};
+    use tolerance::assert_within;
 
     use crate::ffi;
 
@@ -324,7 +325,7 @@ mod tests {
                     ffi::one(|made| unsafe { ffi::xt_linear_by_pairs(ffi::raw(&x), ffi::raw(&w), made) }).unwrap();
                 let exact = x.to_kind(Kind::Double).matmul(&w.to_kind(Kind::Double).tr());
                 let error = ((got.to_kind(Kind::Double) - &exact).norm() / exact.norm()).double_value(&[]);
-                assert!(error < 1e-6, "{rows} rows of {width}, {columns} columns: off by {error:.1e}");
+                assert_within!(error, 1e-6, "{rows} rows of {width}, {columns} columns");
             }
         }
     }
