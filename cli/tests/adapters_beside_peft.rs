@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use serde_json::{Value as Json, json};
+use tolerance::assert_within;
 
 use crate::fitting::fit;
 use crate::predicted::{logits, numbers, predictions};
@@ -105,8 +106,8 @@ fn are_the_same_everywhere(adapters: &[Adapter], place: &Path) {
         let here = distance(&scored(folder, place), &logprobs(answer));
         let exported = distance(&flat(merged), &flat(answer));
         println!("{name}: xplore score {here:.1e}, xplore export {exported:.1e} from PEFT, which moves {moved:.1e}");
-        assert!(here < MOST, "{name}: log-probabilities of xplore score are off PEFT's by {here:.1e}");
-        assert!(exported < MOST, "{name}: logits of the exported model are off PEFT's by {exported:.1e}");
+        assert_within!(here, MOST, "{name}: log-probabilities of xplore score beside PEFT's");
+        assert_within!(exported, MOST, "{name}: logits of the exported model beside PEFT's");
     }
 }
 

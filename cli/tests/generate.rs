@@ -9,6 +9,7 @@ use assert_cmd::Command;
 use lm::{LocalModel, Packed};
 use serde_json::{Value as Json, json};
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 use crate::tiny::folder;
 
@@ -62,7 +63,7 @@ fn every_kind_of_row_is_scored_token_by_token() {
         let own = logits(&model, expected);
         for (at, logprob) in logprobs.iter().enumerate().skip(1) {
             let exact = own.double_value(&[at as i64 - 1, i64::from(expected[at])]);
-            assert!((logprob.as_f64().unwrap() - exact).abs() < 1e-4);
+            assert_within!(logprob.as_f64().unwrap() - exact, 1e-4);
         }
     }
     assert_eq!(scored.len(), 3);
@@ -70,7 +71,8 @@ fn every_kind_of_row_is_scored_token_by_token() {
     let (half, _) = run("score", &folder, &rows, &["--dtype", "bf16"]);
     let first = |lines: &[Json]| lines[0]["logprobs"][1].as_f64().unwrap();
     let difference = (first(&half) - first(&scored)).abs();
-    assert!(difference > 1e-6 && difference < 0.5, "{difference}");
+    assert!(difference > 1e-6, "{difference}");
+    assert_within!(difference, 0.5);
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn candidates_are_scored_after_the_opened_turn() {
         for (got, letter) in got.iter().zip(candidates.chars()) {
             let [id] = model.tokenizer.encode(&letter.to_string()).unwrap()[..] else { panic!("one token") };
             let exact = last.double_value(&[i64::from(id)]);
-            assert!((got.as_f64().unwrap() - exact).abs() < 1e-4, "{letter} after {text:?}: {got}, not {exact}");
+            assert_within!(got.as_f64().unwrap() - exact, 1e-4, "{letter} after {text:?}: {got}, not {exact}");
         }
     }
 }
@@ -120,7 +122,7 @@ fn options_of_generation_do_what_they_say() {
             let at = own.get((prompt.len() + i) as i64 - 1);
             assert_eq!(at.argmax(-1, false).int64_value(&[]), i64::from(*id));
             let logprob = line["logprobs"][i].as_f64().unwrap();
-            assert!((logprob - at.double_value(&[i64::from(*id)])).abs() < 1e-4);
+            assert_within!(logprob - at.double_value(&[i64::from(*id)]), 1e-4);
         }
     }
     let stats: Json = serde_json::from_str(said.lines().last().unwrap()).unwrap();

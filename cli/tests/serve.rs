@@ -16,6 +16,7 @@ use lm::LocalModel;
 use remote::{RemoteModel, Settings};
 use serde_json::Value as Json;
 use tch::{Device, Kind};
+use tolerance::assert_within;
 
 use crate::serving::serve;
 use crate::tiny::folder;
@@ -50,7 +51,7 @@ fn the_official_client_is_served() {
     assert!(said["pieces"].as_u64().unwrap() > 3, "a stream of one piece is none");
     assert_eq!(said["usage"]["completion_tokens"], 12);
     for (theirs, ours) in said["logprobs"].as_array().unwrap().iter().zip(&own.tokens) {
-        assert!((theirs.as_f64().unwrap() - f64::from(ours.logprob)).abs() < 1e-4);
+        assert_within!(theirs.as_f64().unwrap() - f64::from(ours.logprob), 1e-4);
     }
     assert_eq!(said["tokens"].as_array().unwrap().len(), own.tokens.len());
     assert!(said["different"].as_u64().unwrap() > 1);
@@ -85,7 +86,7 @@ fn a_remote_model_answers_as_the_local_one() {
         assert_eq!(h.tokens.len(), t.tokens.len());
         for (a, b) in h.tokens.iter().zip(&t.tokens) {
             assert_eq!((&a.text, a.top.len()), (&b.text, b.top.len()));
-            assert!((a.logprob - b.logprob).abs() < 1e-4);
+            assert_within!(a.logprob - b.logprob, 1e-4);
         }
     }
     drop(server);

@@ -8,6 +8,7 @@ mod witness;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
+use tolerance::assert_within;
 
 use crate::fitting::{Run, fit};
 use crate::predicted::{logits, numbers, predictions};
@@ -100,7 +101,7 @@ fn compare(run: &Run, trl: &Json, name: &str) {
         let (ours, trl) = (run.column(key), numbers(&trl[key]));
         let off = deviation(&ours, &trl);
         seen.push(format!("{key} {off:.1e}"));
-        assert!(off < most, "{name}: {key} is off by {off:.1e}, at most {most:.0e}\nours {ours:?}\nTRL {trl:?}");
+        assert_within!(off, most, "{name}: {key}\nours {ours:?}\nTRL {trl:?}\nrelative deviation");
     }
     println!("{name}: {}", seen.join(", "));
 }
@@ -137,6 +138,6 @@ fn thirty_steps_are_those_of_trl_and_so_are_the_weights_after_them() {
         let pairs = ours.iter().flatten().zip(trl.iter().flatten());
         let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         println!("{}: logits {off:.1e}", case.name());
-        assert!(off < 1e-4, "{}: logits after training are off by {off:.1e}", case.name());
+        assert_within!(off, 1e-4, "{}: logits after training", case.name());
     }
 }

@@ -112,6 +112,7 @@ fn row(history: &ScoredHistory, mut candidates: Vec<Scored>, least_window: usize
 mod tests {
     use chat::Interaction;
     use chat::records::Checked;
+    use tolerance::assert_within;
 
     use super::*;
 
@@ -136,7 +137,7 @@ mod tests {
         let (rows, report) = rl_rows(&[history], &ALL);
         assert_eq!((rows[0].mid_position, rows[0].history.len(), rows[0].distance_to_end), (1, 4, 2));
         assert_eq!(rows[0].history[3].chosen, "c3");
-        assert!((rows[0].signal_gap - (0.99_f64 / 0.8).ln()).abs() < 1e-12);
+        assert_within!(rows[0].signal_gap - (0.99_f64 / 0.8).ln(), 1e-12);
         assert_eq!(rows[0].defect(), None);
         assert_eq!((report.choices, report.in_band, report.rows), (6, 6, 1));
     }

@@ -128,6 +128,8 @@ pub fn question(interaction: &chat::Interaction, preference: &str) -> Option<Que
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
     use crate::ideal;
 
@@ -150,8 +152,9 @@ mod tests {
         let scored = score(&[history()], &["They like funny.".into()], "", &ideal::verify).unwrap();
         let records = &scored[0].signals;
         let first = records[0].unwrap();
-        assert!((first.logprob1 - 0.97_f64.ln()).abs() < 1e-12 && (first.logprob2 - 0.5_f64.ln()).abs() < 1e-12);
-        assert!((first.signal - (0.97_f64 / 0.5).ln()).abs() < 1e-12);
+        assert_within!(first.logprob1 - 0.97_f64.ln(), 1e-12);
+        assert_within!(first.logprob2 - 0.5_f64.ln(), 1e-12);
+        assert_within!(first.signal - (0.97_f64 / 0.5).ln(), 1e-12);
         assert_eq!((records[1], records[2].map(|r| r.signal)), (None, Some(0.0)));
     }
 

@@ -187,6 +187,8 @@ impl Evaluation {
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
 
     fn evaluation(accuracies: &[(&str, &str, f64)]) -> Evaluation {
@@ -221,7 +223,8 @@ mod tests {
         let gains = found.gains("rl", "sft").unwrap();
         assert_eq!(gains.len(), 1);
         assert_eq!((gains[0].people, gains[0].gain), (4, 0.25));
-        assert!((gains[0].ci_low + 0.074_807).abs() < 1e-5 && (gains[0].ci_high - 0.574_807).abs() < 1e-5);
+        assert_within!(gains[0].ci_low + 0.074_807, 1e-5);
+        assert_within!(gains[0].ci_high - 0.574_807, 1e-5);
         let back = &found.gains("sft", "rl").unwrap()[0];
         assert_eq!((back.gain, back.ci_low), (-0.25, -gains[0].ci_high));
         // The people differ far more from each other than the models do on the same person: unpaired, the interval of

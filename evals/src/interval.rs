@@ -38,21 +38,23 @@ pub fn interval(values: &[f64], range: RangeInclusive<f64>) -> Option<Interval> 
 mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+    use tolerance::assert_within;
 
     use super::*;
 
     #[test]
     fn worked_by_hand() {
         // 0.5, 0.7, 0.9, 0.7, 0.7: mean 0.7, s = √(0.08 / 4) = √0.02, t with 4 degrees of freedom 2.776445,
-        // half width 2.776445 · √(0.02 / 5) = 0.175597.
+        // half width 2.776445 · √(0.02 / 5) = 0.1755978.
         let got = interval(&[0.5, 0.7, 0.9, 0.7, 0.7], 0.0..=1.0).unwrap();
-        assert!((got.mean - 0.7).abs() < 1e-12);
-        assert!((got.low - 0.524_402_9).abs() < 1e-6 && (got.high - 0.875_597_1).abs() < 1e-6, "{got:?}");
+        assert_within!(got.mean - 0.7, 1e-12);
+        assert_within!(got.low - 0.524_402_2, 1e-6, "{got:?}");
+        assert_within!(got.high - 0.875_597_8, 1e-6, "{got:?}");
         // Cut to what is possible: 0.9 ± 1.2706 (t with 1 degree of freedom 12.7062, s / √2 = 0.1).
         let got = interval(&[0.8, 1.0], 0.0..=1.0).unwrap();
         assert_eq!((got.low, got.high), (0.0, 1.0));
         let got = interval(&[0.8, 1.0], -2.0..=2.0).unwrap();
-        assert!((got.low + 0.370_620_5).abs() < 1e-6, "{got:?}");
+        assert_within!(got.low + 0.370_620_5, 1e-6, "{got:?}");
     }
 
     #[test]

@@ -63,11 +63,16 @@ fn deviation(values: &[f64]) -> f64 {
 mod tests {
     use std::f64::consts::FRAC_1_SQRT_2;
 
+    use tolerance::assert_within;
+
     use super::*;
 
+    #[track_caller]
     fn close(got: &[f64], want: &[f64]) {
         assert_eq!(got.len(), want.len());
-        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-7), "{got:?} is not {want:?}");
+        for (g, w) in got.iter().zip(want) {
+            assert_within!(g - w, 1e-7, "{got:?} is not {want:?}");
+        }
     }
 
     /// 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, std √(14/3) = 2.160247. 0, 1: mean 0.5, std √0.5 = 0.707107.
@@ -84,7 +89,7 @@ mod tests {
         // Two rewards always differ by √2 standard deviations.
         close(&got[1], &[-FRAC_1_SQRT_2, FRAC_1_SQRT_2]);
         // ε is added to the deviation, not to the variance: 3 / 3.160247.
-        close(&advantages(Scale::GroupStd, 1.0)[0][3..], &[0.949_292_9]);
+        close(&advantages(Scale::GroupStd, 1.0)[0][3..], &[0.949_292_92]);
     }
 
     #[test]
@@ -98,9 +103,9 @@ mod tests {
     fn by_the_batchs_deviation() {
         // All six: mean 13/6, squares 51 − 169/6 = 137/6, over 5: variance 4.566667, std 2.136976.
         let got = advantages(Scale::BatchStd, 0.0);
-        close(&got[0], &[-0.935_901_9, -0.467_951_0, 0.0, 1.403_852_9]);
-        close(&got[1], &[-0.233_975_5, 0.233_975_5]);
-        close(&advantages(Scale::BatchStd, 1.0)[1], &[-0.159_389_2, 0.159_389_2]);
+        close(&got[0], &[-0.935_901_92, -0.467_950_96, 0.0, 1.403_852_88]);
+        close(&got[1], &[-0.233_975_48, 0.233_975_48]);
+        close(&advantages(Scale::BatchStd, 1.0)[1], &[-0.159_389_17, 0.159_389_17]);
     }
 
     #[test]

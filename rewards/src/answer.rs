@@ -45,6 +45,7 @@ fn is(token: &str, choice: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use chat::FinishReason;
+    use tolerance::assert_within;
 
     use super::*;
 
@@ -62,9 +63,10 @@ mod tests {
         Completion { text, tokens, finish: FinishReason::Stop }
     }
 
+    #[track_caller]
     fn close(got: Option<f64>, want: f64) {
         let got = got.expect("an answer");
-        assert!((got - want).abs() < 1e-6, "{got} is not {want}");
+        assert_within!(got - want, 1e-6, "{got} is not {want}");
     }
 
     #[test]

@@ -83,6 +83,8 @@ impl Composition {
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
 
     fn judged(p_chosen: Option<f64>, tokens: usize) -> Judged<'static> {
@@ -96,9 +98,9 @@ mod tests {
         let rows = reward.score(&[judged(Some(0.8), 40), judged(Some(0.25), 120)]);
         // 0.8 + 0.5 · (1 − 40/100) + 0.1 = 1.2; over the limit brevity is 0: 0.25 + 0.1 = 0.35.
         assert_eq!(rows[0].scores, [0.8, 0.6, 1.0]);
-        assert!((rows[0].total - 1.2).abs() < 1e-12);
+        assert_within!(rows[0].total - 1.2, 1e-12);
         assert_eq!(rows[1].scores, [0.25, 0.0, 1.0]);
-        assert!((rows[1].total - 0.35).abs() < 1e-12);
+        assert_within!(rows[1].total - 0.35, 1e-12);
     }
 
     #[test]

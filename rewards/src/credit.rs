@@ -122,6 +122,8 @@ pub fn carried(rule: Carried, malformed: bool, rewards: &[f64], well_formed: &[b
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
 
     const FINE: [bool; 4] = [true; 4];
@@ -137,7 +139,9 @@ mod tests {
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(want) {
             assert_eq!(got.len(), want.len());
-            assert!(got.iter().zip(*want).all(|(g, w)| (g - w).abs() < 1e-12), "{got:?} is not {want:?}");
+            for (g, w) in got.iter().zip(*want) {
+                assert_within!(g - w, 1e-12, "{got:?} is not {want:?}");
+            }
         }
     }
 

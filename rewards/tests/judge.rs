@@ -9,6 +9,7 @@ use chat::{
 };
 use rewards::gate::judge_responses;
 use rewards::{Composition, Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Response};
+use tolerance::assert_within;
 
 fn prompts() -> PromptSet {
     let judge = "{{ query }}|{{ preference }}|{{ item_a }}|{{ item_b }}".to_string();
@@ -50,7 +51,7 @@ fn both_orders_cancel_a_position_bias() {
     let model = Scripted::new("biased", |_: &CompletionRequest| say(vec![letter(0.97)]));
     let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
     let verdict = &judge.score(&[question("", "x", "y")]).unwrap()[0];
-    assert!((verdict.p_chosen - 0.5).abs() < 1e-6);
+    assert_within!(verdict.p_chosen - 0.5, 1e-6);
     assert!(!verdict.malformed);
     let by_order: Vec<_> = verdict.orders.iter().map(|o| (o.chosen_first, (o.p_chosen * 100.0).round())).collect();
     assert_eq!(by_order, [(true, 97.0), (false, 3.0)]);
@@ -64,7 +65,7 @@ fn the_person_s_choice_is_found_in_either_order() {
         let judge = Judge::new(&model, &prompts, forced(orders)).unwrap();
         let questions: Vec<_> = (0..20).map(|i| question(&format!("jazz{i};"), &format!("jazz{i};"), "rock")).collect();
         for verdict in judge.score(&questions).unwrap() {
-            assert!((verdict.p_chosen - 0.9).abs() < 1e-6, "{verdict:?}");
+            assert_within!(verdict.p_chosen - 0.9, 1e-6, "{verdict:?}");
         }
     }
 }
@@ -121,7 +122,8 @@ fn a_judge_that_reasons_is_read_after_its_last_answer_prefix() {
     let judge = Judge::new(&model, &prompts, JudgeSettings::new(mode, Orders::Both, "answer")).unwrap();
     let cut = Question { query: Some("cut".into()), ..question("jazz", "jazz", "rock") };
     let verdicts = judge.score(&[question("jazz", "jazz", "rock"), cut]).unwrap();
-    assert!((verdicts[0].p_chosen - 0.9).abs() < 1e-6 && !verdicts[0].malformed);
+    assert_within!(verdicts[0].p_chosen - 0.9, 1e-6);
+    assert!(!verdicts[0].malformed);
     assert!(verdicts[1].p_chosen == 0.5 && verdicts[1].malformed);
 }
 
@@ -172,7 +174,7 @@ fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
     let totals: Vec<f64> =
         Composition::new(&[("judge", 1.0)]).unwrap().score(&judged).iter().map(|r| r.total).collect();
     for (got, want) in totals.iter().zip([0.9, 0.1, 0.0, 0.0]) {
-        assert!((got - want).abs() < 1e-6, "{totals:?}");
+        assert_within!(got - want, 1e-6, "{totals:?}");
     }
     let one_sided = Interaction { chosen: "jazz".into(), ..Interaction::default() };
     let bad = [responses[0], Response { target: &one_sided, ..responses[0] }];

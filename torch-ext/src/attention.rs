@@ -78,6 +78,7 @@ fn check_prefixes(prefix_of: &[i64], segments: usize) -> Result<(), TorchError> 
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind, Tensor};
+    use tolerance::assert_within;
 
     use crate::{ffi, grad, prefix_attention};
 
@@ -108,7 +109,7 @@ mod tests {
             };
             for (plain, kernel) in run(true).iter().zip(run(false)) {
                 let error = ((plain - &kernel).norm() / kernel.norm()).double_value(&[]);
-                assert!(error < 1e-12, "{kv_heads} key heads: off by {error:.1e}");
+                assert_within!(error, 1e-12, "{kv_heads} key heads");
             }
         }
     }

@@ -205,6 +205,8 @@ fn layer_bytes(needs: &Needs<'_>, width: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
 
     /// The table of docs/scaling.md: Qwen3-8B in bf16 with fp32 state, GB a rank.
@@ -233,7 +235,8 @@ mod tests {
             ((e.weights + e.gradients + e.optimizer) / 1e9, e.whole / 1e9)
         };
         let near = |(held, whole): (f64, f64), expected: (f64, f64)| {
-            assert!((held - expected.0).abs() < 0.5 && (whole - expected.1).abs() < 0.5, "{held} {whole}");
+            assert_within!(held - expected.0, 0.5, "{held} {whole}");
+            assert_within!(whole - expected.1, 0.5, "{held} {whole}");
         };
         near(held(Sharding::Replicate, 8), (147.4, 0.0));
         near(held(Sharding::Optimizer, 8), (32.8, 0.0));

@@ -200,6 +200,7 @@ mod tests {
     use chat::tokenizer::Tokenizer;
     use configs::model::{Device as Wanted, Dtype, ModelShape};
     use tch::Device;
+    use tolerance::assert_within;
 
     use super::*;
     use crate::start;
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!(run(StateDtype::Model), (1.0, vec!["exp_avg", "exp_avg_sq"]));
         // 100 steps of Adam on a constant gradient move by lr each: 0.99, to the nearest bf16 number.
         let (weight, held) = run(StateDtype::Fp32);
-        assert!((weight - 0.99).abs() < 0.004, "{weight}");
+        assert_within!(weight - 0.99, 0.004, "{weight}");
         assert_eq!(held, ["exp_avg", "exp_avg_sq", "master"]);
     }
 
@@ -281,17 +282,17 @@ mod tests {
         // 11 updates of warm-up, 99 after it; halfway is update 11 + 49.5.
         for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine, Schedule::Wsd] {
             assert_eq!(factor(schedule, 0), 0.0);
-            assert!((factor(schedule, 10) - 10.0 / 11.0).abs() < 1e-12);
-            assert!((factor(schedule, 11) - 1.0).abs() < 1e-12);
+            assert_within!(factor(schedule, 10) - 10.0 / 11.0, 1e-12);
+            assert_within!(factor(schedule, 11) - 1.0, 1e-12);
         }
         assert_eq!(factor(Schedule::Constant, 100), 1.0);
-        assert!((factor(Schedule::Linear, 44) - (0.2 + 0.8 * 2.0 / 3.0)).abs() < 1e-12, "a third of the way down");
-        assert!((factor(Schedule::Cosine, 44) - (0.2 + 0.8 * 0.75)).abs() < 1e-12, "cos(60°) = 1/2");
-        assert!((factor(Schedule::Linear, 110) - 0.2).abs() < 1e-12);
+        assert_within!(factor(Schedule::Linear, 44) - (0.2 + 0.8 * 2.0 / 3.0), 1e-12, "a third of the way down");
+        assert_within!(factor(Schedule::Cosine, 44) - (0.2 + 0.8 * 0.75), 1e-12, "cos(60°) = 1/2");
+        assert_within!(factor(Schedule::Linear, 110) - 0.2, 1e-12);
         // The last 11 of 110 updates fall.
         assert_eq!((factor(Schedule::Wsd, 50), factor(Schedule::Wsd, 99)), (1.0, 1.0));
-        assert!((factor(Schedule::Wsd, 102) - (0.2 + 0.8 * 8.0 / 11.0)).abs() < 1e-12);
-        assert!((factor(Schedule::Wsd, 110) - 0.2).abs() < 1e-12);
+        assert_within!(factor(Schedule::Wsd, 102) - (0.2 + 0.8 * 8.0 / 11.0), 1e-12);
+        assert_within!(factor(Schedule::Wsd, 110) - 0.2, 1e-12);
         let counted = OptimizerConfig { warmup_steps: 4, ..OptimizerConfig::default() };
         assert_eq!(lr_factor(&counted, Progress { done: 3, total: 100 }), 0.75);
     }

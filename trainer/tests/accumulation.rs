@@ -7,6 +7,7 @@ use configs::optimizer::OptimizerConfig;
 use corpus::Sequence;
 use lm::Recompute;
 use tch::Kind;
+use tolerance::assert_within;
 use trainer::sft::pass::{How, accumulate};
 use trainer::start;
 use trainer::trainee::{Lora, Trainee};
@@ -57,9 +58,8 @@ fn packed_equals_unpacked() {
             let (loss, shape) = accumulate(&whole, &rows, how(100_000)).unwrap();
             let (expected, one_each) = accumulate(&alone, &rows, how(1)).unwrap();
             assert_eq!((shape.passes, one_each.passes), (1, rows.len()));
-            assert!((loss / expected - 1.0).abs() < 1e-5, "{family:?}: loss {loss}, unpacked {expected}");
-            let distance = apart(&whole, &alone);
-            assert!(distance < 1e-5, "{family:?}, {lora:?}: gradients {distance:.1e} apart");
+            assert_within!(loss / expected - 1.0, 1e-5, "{family:?}: loss {loss}, unpacked {expected}");
+            assert_within!(apart(&whole, &alone), 1e-5, "{family:?}, {lora:?}: gradients");
         }
     }
 }
@@ -76,7 +76,7 @@ fn a_token_counts_the_same_in_whichever_pass_it_falls() {
     let tokens: usize = alone.iter().map(|(_, n)| n).sum();
     let expected = alone.iter().map(|(loss, n)| loss * *n as f64).sum::<f64>() / tokens as f64;
     let mean_of_means = alone.iter().map(|(loss, _)| loss).sum::<f64>() / rows.len() as f64;
-    assert!((loss / expected - 1.0).abs() < 1e-5, "{loss}, by hand {expected}");
+    assert_within!(loss / expected - 1.0, 1e-5, "{loss}, by hand {expected}");
     assert!((loss / mean_of_means - 1.0).abs() > 1e-3, "these rows would not show the bug");
 }
 
@@ -102,6 +102,6 @@ fn bf16_follows_fp32() {
     let expected = accumulate(&wide, &rows, how(100_000)).unwrap().0;
     let loss = accumulate(&narrow, &rows, how(100_000)).unwrap().0;
     assert_eq!(narrow.gradients().kind(), Kind::Float);
-    assert!((loss / expected - 1.0).abs() < 5e-3, "{loss}, fp32 {expected}");
-    assert!(apart(&narrow, &wide) < 0.05);
+    assert_within!(loss / expected - 1.0, 5e-3, "{loss}, fp32 {expected}");
+    assert_within!(apart(&narrow, &wide), 0.05);
 }

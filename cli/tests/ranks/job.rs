@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value as Json;
+use tolerance::assert_within;
 
 use crate::rows::row;
 use crate::tiny;
@@ -106,6 +107,7 @@ impl Ended {
 }
 
 /// Expects the numbers of each step to agree to `within`, relative.
+#[track_caller]
 pub fn same(found: &[Json], expected: &[Json], within: f64) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -115,7 +117,7 @@ pub fn same(found: &[Json], expected: &[Json], within: f64) {
                 assert_eq!(found[key].is_null(), expected[key].is_null(), "{key}");
                 continue;
             };
-            assert!((a - b).abs() <= within * b.abs(), "step {}: {key} is {a}, expected {b}", found["step"]);
+            assert_within!(a - b, within * b.abs(), "step {}: {key} is {a}, expected {b}", found["step"]);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::{Value as Json, json};
+use tolerance::assert_within;
 
 use crate::job::{Job, same};
 
@@ -60,7 +61,7 @@ fn in_bf16_losses_agree_within_its_rounding() {
         for (found, expected) in job.metrics(sharding).iter().zip(&expected) {
             for (key, within) in [("loss", 2e-3), ("grad_norm", 2e-2)] {
                 let (a, b) = (found[key].as_f64().unwrap(), expected[key].as_f64().unwrap());
-                assert!((a - b).abs() <= within * b, "{sharding}, step {}: {key} {a}, alone {b}", found["step"]);
+                assert_within!(a - b, within * b, "{sharding}, step {}: {key} {a}, alone {b}", found["step"]);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tch::Tensor;
+use tolerance::assert_within;
 
 use crate::fitting::{Run, fit, start};
 use crate::rows::row;
@@ -79,7 +80,10 @@ pub fn weights(folder: &Path) -> HashMap<String, Tensor> {
 }
 
 /// Expects two columns to be the same to a millionth.
+#[track_caller]
 pub fn same(a: &[f64], b: &[f64]) {
-    let near = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs());
-    assert!(near, "{a:?}\nis not\n{b:?}");
+    assert_eq!(a.len(), b.len(), "{a:?}\nis not\n{b:?}");
+    for (x, y) in a.iter().zip(b) {
+        assert_within!(x - y, 1e-6 * y.abs(), "{a:?}\nis not\n{b:?}");
+    }
 }

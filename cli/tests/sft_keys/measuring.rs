@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::{Value as Json, json};
+use tolerance::assert_within;
 
 use crate::bench::{Bench, same};
 use crate::witness::ask;
@@ -49,7 +50,7 @@ fn tensorboard_reads_what_metrics_jsonl_says() {
             let read = scalars[format!("sft/{key}")][step.to_string()].as_f64();
             let read = read.unwrap_or_else(|| panic!("{key} at step {step} is not in the event file"));
             // Written in single precision.
-            assert!((read - value).abs() <= 1e-6 * value.abs(), "{key} at step {step}: {read}, not {value}");
+            assert_within!(read - value, 1e-6 * value.abs(), "{key} at step {step}: {read}, not {value}");
         }
     }
     let quiet = bench.fit("quiet", &["train.max_steps=1"]);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
+use tolerance::assert_within;
 
 use crate::bench::{Bench, same, weights};
 use crate::fitting::left;
@@ -56,7 +57,7 @@ fn weight_decay_shrinks_all_but_what_is_exempt() {
             let takes = if spared.contains(&part) { 0.0 } else { 0.05 };
             let expected = plain.iter().map(|(name, w)| (name.clone(), w - &begin[name] * takes)).collect();
             let off = apart(&decayed, &expected, part);
-            assert!(off < 1e-6, "{name}: {part} decayed otherwise than by {takes}: off by {off:.1e}");
+            assert_within!(off, 1e-6, "{name}: {part} decayed otherwise than by {takes}");
         }
     }
 }
@@ -76,14 +77,15 @@ fn moved(bench: &Bench, name: &str, set: &[&str]) -> (f64, f64) {
 fn a_gradient_is_clipped_to_the_norm_and_counted_before() {
     let bench = Bench::new();
     let (whole, norm) = moved(&bench, "whole", &["optimizer.grad_clip=0"]);
-    assert!((whole / (0.1 * norm) - 1.0).abs() < 1e-3, "a step of {whole} with a gradient of {norm}");
+    assert_within!(whole / (0.1 * norm) - 1.0, 1e-3, "a step of {whole} with a gradient of {norm}");
     let (clipped, same_norm) = moved(&bench, "clipped", &["optimizer.grad_clip=0.25"]);
     assert_eq!(norm, same_norm, "the norm is that before clipping");
-    assert!(norm > 0.25 && (clipped / 0.025 - 1.0).abs() < 1e-3, "a step of {clipped} with a gradient cut to 0.25");
+    assert!(norm > 0.25, "{norm}");
+    assert_within!(clipped / 0.025 - 1.0, 1e-3, "a step of {clipped} with a gradient cut to 0.25");
     // A smaller gradient is left alone.
     same(&[moved(&bench, "below", &["optimizer.grad_clip=1e6"]).0], &[whole]);
     let (short, _) = moved(&bench, "short", &["optimizer.grad_clip=0", "optimizer.eps=1e7"]);
-    assert!((short / (0.01 * norm) - 1.0).abs() < 1e-2, "ten times the eps, a tenth of the step: {short}");
+    assert_within!(short / (0.01 * norm) - 1.0, 1e-2, "ten times the eps, a tenth of the step: {short}");
 }
 
 #[test]
@@ -94,7 +96,8 @@ fn betas_matter_from_the_second_update_on() {
     for (name, betas) in [("first", "optimizer.betas=[0.1,0.999]"), ("second", "optimizer.betas=[0.9,0.1]")] {
         let other = losses(name, betas);
         // The first update is the same, up to rounding, whatever the betas are.
-        assert!((usual[1] - other[1]).abs() < 1e-4 && (usual[2] - other[2]).abs() > 1e-4, "{usual:?} {other:?}");
+        assert_within!(usual[1] - other[1], 1e-4, "{usual:?} {other:?}");
+        assert!((usual[2] - other[2]).abs() > 1e-4, "{usual:?} {other:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use chat::completer::CompleterError;
 use chat::{Completer, Completion, CompletionRequest, FinishReason, Message, Sampling};
 use lm::{Decoder, Family, LocalModel, Packed};
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, VOCAB, decoder, spec, tokenizer, weights};
 
@@ -43,7 +44,7 @@ fn a_forced_prefix_is_continued_and_alternatives_are_reported() {
     for (i, (text, logprob)) in answer.tokens[0].top.iter().enumerate() {
         let id = ids.int64_value(&[i as i64]) as u32;
         assert_eq!(*text, model.tokenizer.decode(&[id]).unwrap());
-        assert!((f64::from(*logprob) - values.double_value(&[i as i64])).abs() < 1e-4);
+        assert_within!(f64::from(*logprob) - values.double_value(&[i as i64]), 1e-4);
     }
     for token in &answer.tokens {
         assert_eq!(token.top.len(), 20);
@@ -56,7 +57,7 @@ fn a_forced_prefix_is_continued_and_alternatives_are_reported() {
     let whole = one(&model, request);
     assert_eq!(whole.tokens[0].top[..20], answer.tokens[0].top[..]);
     let total: f64 = whole.tokens[0].top.iter().map(|(_, logprob)| f64::from(*logprob).exp()).sum();
-    assert!((total - 1.0).abs() < 1e-4, "probabilities of the whole vocabulary sum to {total}");
+    assert_within!(total - 1.0, 1e-4, "probabilities of the whole vocabulary sum to {total}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use lm::params::Role;
 use lm::sampling::uniform;
 use lm::{Biases, Decoder, Family, ModelSpec, Params, Rope};
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 /// Longest sequence of the tiny models.
 pub const CONTEXT: usize = 256;
@@ -153,17 +154,16 @@ pub fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
     if d.is_finite() { d } else { f64::INFINITY }
 }
 
-/// Asserts [`distance`] below `tolerance`.
+/// Asserts [`distance`] within `tolerance`.
 #[track_caller]
 pub fn close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
-    let d = distance(actual, expected);
-    assert!(d < tolerance, "{what}: relative distance {d:.2e}, allowed {tolerance:.0e}");
+    assert_within!(distance(actual, expected), tolerance, "{what}: relative distance");
 }
 
-/// Asserts [`distance`], and the largest single difference beside the largest value, below `tolerance`.
+/// Asserts [`distance`], and the largest single difference beside the largest value, within `tolerance`.
 #[track_caller]
 pub fn close_everywhere(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
     close(what, actual, expected, tolerance);
     let d = ((actual - expected).abs().max() / expected.abs().max()).double_value(&[]);
-    assert!(d < tolerance, "{what}: largest difference {d:.2e} of the largest value, allowed {tolerance:.0e}");
+    assert_within!(d, tolerance, "{what}: largest difference beside the largest value");
 }

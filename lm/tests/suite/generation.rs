@@ -7,6 +7,7 @@ use lm::generate::{Generated, Generator, Limits, Request};
 use lm::head::{Targets, score};
 use lm::{Decoder, Family, Packed};
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids};
 
@@ -267,10 +268,10 @@ fn alternatives_are_the_models_own_likeliest_tokens() {
         let at = |t: &Tensor, i: usize| t.double_value(&[step as i64, i as i64]);
         assert_eq!(top.len(), 8, "the drawn token and seven alternatives");
         assert_eq!(top[0].0, sample.ids[step]);
-        assert!((f64::from(top[0].1) - at(&own, sample.ids[step] as usize)).abs() < 1e-4);
+        assert_within!(f64::from(top[0].1) - at(&own, sample.ids[step] as usize), 1e-4);
         for (i, (id, logprob)) in top[1..].iter().enumerate() {
             assert_eq!(f64::from(*id), at(&best, i));
-            assert!((f64::from(*logprob) - at(&values, i)).abs() < 1e-4);
+            assert_within!(f64::from(*logprob) - at(&values, i), 1e-4);
         }
     }
 }

@@ -3,6 +3,7 @@
 use lm::head::{Coefficients, Scores, Targets, score_and_backward};
 use lm::{Decoder, Family, Packed, Params, Recompute, Trained};
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids, sequences, spec, weights};
 
@@ -99,6 +100,7 @@ fn wanted(batch: &Packed) -> Weighted {
 }
 
 /// Of every parameter the gradients, none of which may be nearly zero.
+#[track_caller]
 pub fn every_parameter_is_close(what: &str, ours: &Params, expected: &Params, tolerance: f64) {
     for entry in ours.entries() {
         let reference = expected.view(entry);
@@ -228,6 +230,6 @@ fn the_gradient_predicts_the_change_of_the_objective() {
         let step = &grads.flat * (2e-3 / length);
         let rise = objective(&params.flat + &step) - objective(&params.flat - &step);
         let expected = 2.0 * 2e-3 * length;
-        assert!((rise / expected - 1.0).abs() < 0.02, "{family:?}, tied {tied}: rose by {rise}, expected {expected}");
+        assert_within!(rise / expected - 1.0, 0.02, "{family:?}, tied {tied}: rose by {rise}, expected {expected}");
     }
 }

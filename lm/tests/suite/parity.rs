@@ -10,6 +10,7 @@ use lm::rope::Rotary;
 use lm::{Packed, Recompute, Rope, checkpoint};
 use serde_json::{Value as Json, json};
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, close, close_everywhere, ids, normal, sequences, specimen, specimens, tokenizer};
 use crate::gradients::{Weighted, layerwise};
@@ -209,7 +210,7 @@ fn rope_tables_agree_to_the_end_of_a_long_context() {
         for (ours, part) in [(cos, "cos"), (sin, "sin")] {
             let expected = ANSWERS.tensor(&format!("rope/{head_dim}-{theta}-{last}/{part}"));
             let error = (&ours - expected).abs().max().double_value(&[]);
-            assert!(error < 1e-6, "{part} of head_dim {head_dim}, theta {theta}, up to {last}: off by {error:.1e}");
+            assert_within!(error, 1e-6, "{part} of head_dim {head_dim}, theta {theta}, up to {last}");
         }
     }
 }

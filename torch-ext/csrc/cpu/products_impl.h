@@ -92,7 +92,8 @@ INSIDE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next
 template <class How, int R>
 INSIDE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* y, int64_t y_row, int64_t depth,
                       int64_t count, bool add) {
-  float own[R * kPanel];
+  // Rows, and as many that are only asked for ahead.
+  float own[2 * R * kPanel];
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < kPanel; ++c) own[r * kPanel + c] = add && c < count ? y[r * y_row + c] : 0;
   tile<How, R, 1>(a, w, 0, 0, own, kPanel, depth, true);

@@ -142,6 +142,7 @@ pub fn attention_without_prefixes_is_varlen_attention() {
 }
 
 /// Rows whose blocks are out of order, shared and partly filled; queries of one position and of several.
+#[track_caller]
 pub fn paged(kind: Kind, heads: i64, dim: i64, tolerance: f64) {
     let (kv_heads, blocks, block) = (2, 5, BLOCK as i64);
     let to = |t: Tensor| t.to_kind(kind);

@@ -10,6 +10,7 @@ mod refusals;
 mod training;
 
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 
 /// Numbers from about N(0, 1) (a sum of twelve uniforms), [shape], fp32. A function of `seed` alone: libtorch's own
 /// generator is global and tests run side by side.
@@ -39,8 +40,7 @@ fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
 
 #[track_caller]
 fn close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
-    let d = distance(actual, expected);
-    assert!(d < tolerance, "{what}: relative distance {d:.2e}, allowed {tolerance:.0e}");
+    assert_within!(distance(actual, expected), tolerance, "{what}: relative distance");
 }
 
 /// Asserts that two tensors of one dtype have the same bits.

@@ -1,6 +1,7 @@
 //! RMSNorm, SwiGLU and RoPE.
 
 use tch::{Kind, Tensor};
+use tolerance::assert_within;
 use torch_ext::HeadNorms;
 
 use crate::{close, forward_and_gradients_agree, leaf, normal, rotations};
@@ -108,7 +109,7 @@ pub fn swiglu_holds_for_gates_of_any_size() {
     ] {
         for (i, gate) in gates.iter().enumerate() {
             let (a, e) = (actual.double_value(&[i as i64]), expected.double_value(&[i as i64]));
-            assert!((a - e).abs() <= 1e-5 * e.abs() + 1e-30, "{what} at gate {gate}: {a}, expected {e}");
+            assert_within!(a - e, 1e-5 * e.abs() + 1e-30, "{what} at gate {gate}: {a}, expected {e}");
         }
         assert!(bool::try_from(actual.isfinite().all()).unwrap(), "{what} is not finite in the vector part");
     }
@@ -229,7 +230,7 @@ pub fn bf16_kernels_round_as_separate_operations_do() {
     let same = |what: &str, fast: Tensor, slow: Tensor| {
         assert_eq!(slow.kind(), Kind::BFloat16);
         let differ = fast.ne_tensor(&slow).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
-        assert!(differ < 1e-3, "{what}: {differ} of the numbers differ");
+        assert_within!(differ, 1e-3, "{what}: share of the numbers that differ");
         close(what, &fast, &slow.to_kind(Kind::Double), 1e-3);
     };
     // libtorch's own operations, each rounding its result.

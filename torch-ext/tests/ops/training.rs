@@ -1,6 +1,7 @@
 //! What training has beyond the forward pass: gradients in bf16, gradients into buffers, the loss, dropout.
 
 use tch::{Device, Kind, Tensor};
+use tolerance::assert_within;
 use torch_ext::{EntropyTerm, HeadNorms, Weight};
 
 use crate::{close, distance, leaf, normal, rotations};
@@ -134,7 +135,7 @@ pub fn cross_entropy_is_its_formula() {
         let what = format!("{rows} × {vocab}");
         let near = |what: &str, a: &Tensor, b: &Tensor| {
             let most = (a.to_kind(Kind::Double) - b.detach()).abs().max().double_value(&[]);
-            assert!(most < 2e-5, "{what}: off by {most:.1e}");
+            assert_within!(most, 2e-5, "{what}");
         };
         near(&format!("{what}, logprobs"), &found.logprobs, &picked);
         near(&format!("{what}, entropy"), &found.entropy, &entropy);
@@ -202,7 +203,7 @@ pub fn dropout_leaves_out_its_share() {
         let pairs = out.narrow(0, 0, 199_999) * out.narrow(0, 1, 199_999);
         assert!((share(&pairs) - p * p).abs() < 4.9 * 1.8 * (p * p / n).sqrt());
         let kept = mask.max().double_value(&[]);
-        assert!((kept - 1.0 / (1.0 - p)).abs() < 1e-6);
+        assert_within!(kept - 1.0 / (1.0 - p), 1e-6);
     }
     assert_eq!(torch_ext::dropout_mask(&[9], 0.0, 1).unwrap(), Tensor::ones([9], (Kind::Float, Device::Cpu)));
 }
@@ -216,7 +217,7 @@ pub fn squares_of_many_numbers_add_up() {
             let wide = x.to_kind(Kind::Double);
             let expected = (&wide * &wide).sum(Kind::Double).double_value(&[]);
             let got = torch_ext::sum_of_squares(&x).unwrap();
-            assert!((got - expected).abs() <= 1e-6 * expected, "{n} numbers of {kind:?}: {got}, exactly {expected}");
+            assert_within!(got - expected, 1e-6 * expected, "{n} numbers of {kind:?}: {got}, exactly {expected}");
         }
     }
 }

@@ -49,6 +49,8 @@ impl Mismatch {
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
 
     #[test]
@@ -62,7 +64,9 @@ mod tests {
         };
         assert_eq!(with(RolloutCorrection::None), None);
         let close = |got: Option<Vec<f64>>, want: [f64; 2]| {
-            assert!(got.unwrap().iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5));
+            for (g, w) in got.unwrap().iter().zip(want) {
+                assert_within!(g - w, 1e-5);
+            }
         };
         close(with(RolloutCorrection::Token), [4.0, 1.5]);
         // 4 · 1.5 = 6 is more than the cap.
@@ -71,8 +75,8 @@ mod tests {
         let mut mismatch = Mismatch::default();
         mismatch.add(&train, &rollout);
         // (4 − 1 − ln 4 + 1.5 − 1 − ln 1.5) / 2
-        assert!((mismatch.kl() - (3.5 - 6f64.ln()) / 2.0).abs() < 1e-6);
-        assert!((mismatch.max_ratio() - 4.0).abs() < 1e-5);
+        assert_within!(mismatch.kl() - (3.5 - 6f64.ln()) / 2.0, 1e-6);
+        assert_within!(mismatch.max_ratio() - 4.0, 1e-5);
         assert!(Mismatch::default().kl().is_nan());
     }
 }

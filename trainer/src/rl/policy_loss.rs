@@ -207,6 +207,8 @@ pub fn estimate(estimator: KlEstimator, d: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use tolerance::assert_within;
+
     use super::*;
 
     /// The loss and derivative of each ratio alone, under advantage A.
@@ -230,7 +232,8 @@ mod tests {
     #[track_caller]
     fn close(got: &[(f64, f64)], want: &[(f64, f64)]) {
         for (g, w) in got.iter().zip(want) {
-            assert!((g.0 - w.0).abs() < 1e-6 && (g.1 - w.1).abs() < 1e-6, "{got:?} is not {want:?}");
+            assert_within!(g.0 - w.0, 1e-6, "{got:?} is not {want:?}");
+            assert_within!(g.1 - w.1, 1e-6, "{got:?} is not {want:?}");
         }
     }
 
@@ -277,6 +280,7 @@ mod tests {
         assert_eq!(estimate(KlEstimator::K1, d), (d, 1.0));
         assert_eq!(estimate(KlEstimator::K2, d), (d * d / 2.0, d));
         let (value, slope) = estimate(KlEstimator::K3, d);
-        assert!((value - (d - 0.5)).abs() < 1e-12 && (slope - 0.5).abs() < 1e-12);
+        assert_within!(value - (d - 0.5), 1e-12);
+        assert_within!(slope - 0.5, 1e-12);
     }
 }

@@ -12,6 +12,7 @@ use configs::lora::LoraConfig;
 use configs::{ParallelConfig, RlConfig, Sharding};
 use dist::launch::{LaunchError, launch};
 use serde_json::Value as Json;
+use tolerance::assert_within;
 use trainer::rl::replay::RecordedStep;
 use trainer::rl::{rollout_file, train};
 use trainer::trainee::{Lora, Trainee};
@@ -131,8 +132,8 @@ fn same_until_a_tie(folder: &Path, alone: &Path) -> (usize, bool) {
         for key in ["loss", "grad_norm", "entropy", "reward/total", "length/mean", "zero_variance"] {
             let (a, b) = (found[key].as_f64().unwrap(), expected[key].as_f64().unwrap());
             // A policy loss near zero is a difference of numbers of the size of the advantages, 1.
-            let near = (a - b).abs() <= 1e-5 * b.abs().max(if key == "loss" { 0.1 } else { 0.0 });
-            assert!(near, "{} step {step}: {key} is {a}, alone {b}", folder.display());
+            let allowed = 1e-5 * b.abs().max(if key == "loss" { 0.1 } else { 0.0 });
+            assert_within!(a - b, allowed, "{} step {step}: {key} is {a}, alone {b}", folder.display());
         }
     }
     (tokens, false)

@@ -5,6 +5,7 @@ use configs::model::{Device, Dtype, ModelSource};
 use configs::rl::algorithm::{Advantage, Aggregation, OldLogprobs};
 use serde_json::{Value as Json, json};
 use tch::Kind;
+use tolerance::assert_within;
 use trainer::rl::Reference;
 use trainer::rl::credited::credit;
 use trainer::rl::rollout::{Group, Sample};
@@ -118,22 +119,22 @@ fn a_step_is_trls() {
         }
         let credited = credit(&groups, &config).unwrap();
         for (got, want) in credited.advantages.concat().iter().zip(answer["advantages"].as_array().unwrap()) {
-            assert!((got - want.as_f64().unwrap()).abs() < 1e-4, "{name}: advantage {got}, TRL {want}");
+            assert_within!(got - want.as_f64().unwrap(), 1e-4, "{name}: advantage {got}, TRL {want}");
         }
         let lessons = lessons(&groups, &credited, &places, &config);
         let (seen, _) = accumulate(&trainee, &lessons, &config, 0).unwrap();
         for (k, seen) in seen.iter().enumerate() {
             for (t, got) in seen.logprobs.iter().enumerate() {
                 let want = answer["logprobs"][k][t].as_f64().unwrap();
-                assert!((f64::from(*got) - want).abs() < 2e-5, "{name}: log-probability {k} {t}: {got}, TRL {want}");
+                assert_within!(f64::from(*got) - want, 2e-5, "{name}: log-probability {k} {t}: {got}, TRL {want}");
             }
         }
         let loss = measure(&lessons, &seen, &config).loss;
         let want = number("loss");
         // Without KL, advantages of each group cancel in `grpo`: both losses are rounding around 0.
-        assert!((loss - want).abs() < 1e-4 * want.abs().max(1e-2), "{name}: loss {loss}, TRL {want}");
+        assert_within!(loss - want, 1e-4 * want.abs().max(1e-2), "{name}: loss {loss}, TRL {want}");
         let norm = trainee.gradients().to_kind(Kind::Double).norm().double_value(&[]);
         let want = number("grad_norm");
-        assert!((norm / want - 1.0).abs() < 1e-4, "{name}: norm of the gradient {norm}, TRL {want}");
+        assert_within!(norm / want - 1.0, 1e-4, "{name}: norm of the gradient {norm}, TRL {want}");
     }
 }

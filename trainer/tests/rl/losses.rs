@@ -4,6 +4,7 @@
 use configs::rl::AlgorithmConfig;
 use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Ratio, RolloutCorrection};
 use serde_json::{Value as Json, json};
+use tolerance::assert_within;
 use trainer::rl::correction;
 use trainer::rl::policy_loss::{Normalizer, Response, sequence_loss};
 
@@ -132,15 +133,13 @@ fn all_variants_are_the_papers() {
             for (key, got) in gradients {
                 for (t, got) in got.iter().enumerate() {
                     let want = answer[key][k][t].as_f64().unwrap();
-                    assert!(
-                        (got - want).abs() <= 1e-6 * want.abs().max(1e-3),
-                        "{case:?}: {key} {k} {t}: {got}, {want}"
-                    );
+                    let allowed = 1e-6 * want.abs().max(1e-3);
+                    assert_within!(got - want, allowed, "{case:?}: {key} {k} {t}: {got}, {want}");
                 }
             }
         }
         let want = answer["loss"].as_f64().unwrap();
-        assert!((loss - want).abs() <= 1e-6 * want.abs().max(1e-3), "{case:?}: {loss}, float64 reference {want}");
+        assert_within!(loss - want, 1e-6 * want.abs().max(1e-3), "{case:?}: {loss}, float64 reference {want}");
     }
     assert!(held.iter().all(|&n| n > 50.0), "every bound held some tokens back: {held:?}");
 }

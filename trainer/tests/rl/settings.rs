@@ -7,6 +7,7 @@ use configs::rl::algorithm::{KlPlace, ZeroVariance};
 use configs::rl::rollout::{Carry, PromptOverflow};
 use rewards::Response;
 use serde_json::Value as Json;
+use tolerance::assert_within;
 use trainer::rl::people::{People, usable};
 use trainer::rl::rollout::{Group, Judging, Rollouts};
 use trainer::rl::{Reference, credited, train};
@@ -202,7 +203,7 @@ fn truncated_responses_can_be_left_out_and_long_ones_punished() {
     let punished = run(&changed(|c| (c.reward.overlong_band, c.reward.overlong_penalty) = (6, 0.5))).remove(0);
     let lost = number(&plain, "reward/credited") - number(&punished, "reward/credited");
     // Every truncated response stands at the limit and loses 0.5; others lose less.
-    assert!(lost >= 0.5 * cut - 1e-9 && lost <= 0.5 + 1e-9, "{lost}, truncated {cut}");
+    assert_within!(lost - lost.clamp(0.5 * cut, 0.5), 1e-9, "{lost}, truncated {cut}");
     assert_eq!(number(&plain, "reward/total"), number(&punished, "reward/total"));
 }
 
@@ -229,13 +230,14 @@ fn the_reference_costs_nothing_unless_used_and_holds_the_policy_back() {
         run(&config)
     };
     let (free, held) = (with(1e-9, KlPlace::Loss), with(10.0, KlPlace::Loss));
-    assert!(number(&held[0], "kl/reference").abs() < 1e-6, "the policy begins as the reference");
+    assert_within!(number(&held[0], "kl/reference"), 1e-6, "the policy begins as the reference");
     let last = |lines: &[Json]| number(&lines[3], "kl/reference");
     assert!(last(&free) > 1e-4 && last(&held) < 0.7 * last(&free), "{} {}", last(&free), last(&held));
     let paid = with(10.0, KlPlace::Reward);
     let loss =
         |line: &Json| number(line, "reward/credited") - number(line, "credit/carried") - number(line, "reward/total");
-    assert!(loss(&free[3]).abs() < 1e-9 && loss(&paid[3]) != 0.0);
+    assert_within!(loss(&free[3]), 1e-9);
+    assert!(loss(&paid[3]) != 0.0);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use configs::lora::LoraConfig;
 use configs::model::Family;
 use configs::rl::algorithm::{Aggregation, PolicyLoss, Ratio};
 use tch::Kind;
+use tolerance::assert_within;
 use trainer::rl::credited::credit;
 use trainer::rl::rollout::Group;
 use trainer::rl::update::{accumulate, lessons, measure, mini_batches};
@@ -60,9 +61,8 @@ fn passes_and_sharing_do_not_change_the_update() {
                 let ((found, counted), other) = at(tokens, share, recompute);
                 let what =
                     format!("{family:?} {loss:?} {ratio:?}, {tokens} tokens, share {share}, recompute {recompute}");
-                assert!((found - expected).abs() < 1e-5 * expected.abs().max(0.1), "{what}: {found}, {expected}");
-                let distance = apart(&other, &one_by_one);
-                assert!(distance < 1e-5, "{what}: gradients {distance:.1e} apart");
+                assert_within!(found - expected, 1e-5 * expected.abs().max(0.1), "{what}: {found}, {expected}");
+                assert_within!(apart(&other, &one_by_one), 1e-5, "{what}: gradients");
                 assert_eq!(counted < plain, share, "{what}: {counted} tokens computed, {plain} without sharing");
             }
         }
