@@ -90,6 +90,16 @@ fn a_misspelt_key_is_named_with_line_and_nearest_key() {
 }
 
 #[test]
+fn an_instruction_set_that_nobody_knows_is_refused_at_the_start() {
+    let bench = Bench::new();
+    let mut command = Command::cargo_bin("xplore").unwrap();
+    command.current_dir(bench.folder.path()).args(["sft", "--config", "sft.toml"]).env("XPLORE_CPU", "avx3");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    says(&String::from_utf8(output.stderr).unwrap(), &["XPLORE_CPU=avx3", "portable, avx2, avx512"]);
+}
+
+#[test]
 fn an_unknown_reward_term_fails_before_weights_load() {
     let bench = Bench::new();
     let term = ["rl", "--config", "rl.toml", "--set", r#"reward.terms=[{name="juge",weight=1.0}]"#];

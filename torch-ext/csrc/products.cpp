@@ -82,7 +82,7 @@ void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_
     const auto columns = [&](int64_t panel, int64_t count) {
       return std::min(s.n, (first + panel + count) * kernels.panel) - (first + panel) * kernels.panel;
     };
-    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
       pack<T>(format, b, s.k, (first + begin) * kernels.panel, columns(begin, end - begin), packed + begin * size);
     });
     each_part(s.m, count, s.k, [&](int64_t panel, int64_t panels, int64_t row, int64_t rows) {
@@ -134,7 +134,7 @@ PackedWeight::PackedWeight(const Tensor& w) : format(format_for(w)), n(w.size(0)
   with_elements(w, /*transposed=*/true, [&](auto elements) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(elements.data)>>;
     T* to = static_cast<T*>(panels.mutable_data_ptr());
-    at::parallel_for(0, (n + panel - 1) / panel, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, (n + panel - 1) / panel, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
       pack<T>(format, elements, k, begin * panel, std::min(n, end * panel) - begin * panel, to + begin * size);
     });
   });
@@ -142,6 +142,7 @@ PackedWeight::PackedWeight(const Tensor& w) : format(format_for(w)), n(w.size(0)
 
 void PackedWeight::multiply(const float* x, int64_t x_row, float* y, int64_t m) const {
   const ProductKernels& kernels = product_kernels();
+  if (k == 0) std::fill_n(y, m * n, 0.0f);
   Left a{x, x_row, 1};
   Tensor narrowed;
   if (format == Format::kPairs) {

@@ -16,11 +16,10 @@ use crate::{Team, TrainError};
 /// Settles what is set once for the process: CPU threads (0: all cores) and the allocator.
 ///
 /// # Errors
-/// [`TrainError::Environment`] if this process was started as one of several.
+/// [`TrainError::Environment`] if this process was started as one of several, or `XPLORE_CPU` names what this CPU lacks.
 pub fn prepare_process(threads: usize) -> Result<(), TrainError> {
     place().and_then(|place| place.only().map_err(|e| TrainError::Environment(e.to_string())))?;
-    prepare(threads, 1);
-    Ok(())
+    prepare(threads, 1)
 }
 
 fn place() -> Result<Place, TrainError> {
@@ -35,16 +34,19 @@ fn place() -> Result<Place, TrainError> {
 /// come.
 pub fn prepare_rank(threads: usize, wanted: Wanted, parallel: &ParallelConfig) -> Result<Team, TrainError> {
     let place = place()?;
-    prepare(threads, place.local_world_size);
+    prepare(threads, place.local_world_size)?;
     dist::launch::follow_launcher();
     Team::join(&place, device(wanted)?, parallel)
 }
 
-fn prepare(threads: usize, processes: usize) {
+fn prepare(threads: usize, processes: usize) -> Result<(), TrainError> {
+    // Before anything is computed: XPLORE_CPU may name what is not there.
+    torch_ext::CpuLevel::in_use().map_err(|e| TrainError::Environment(e.to_string()))?;
     torch_ext::keep_memory();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { (cores / processes).max(1) } else { threads };
     tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+    Ok(())
 }
 
 /// The device a config asks for.

@@ -149,7 +149,7 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
   // Rows that do not lie along k are copied so that a tile reads them from front to back; so are rows a multiple of a page
   // apart, of which a cache holds few at once, where that pays.
   const bool collide = left.row * static_cast<int64_t>(sizeof(X)) % 4096 == 0 && tiles.count > 1 && count >= 256;
-  const bool copies = left.col != 1 || collide;
+  const bool copies = How::kStep == 1 && (left.col != 1 || collide);
   Room<X> room;
   const int64_t parts = (k + kDepth - 1) / kDepth;
   for (int64_t part = 0; part < parts; ++part) {

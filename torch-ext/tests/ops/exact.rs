@@ -1,5 +1,6 @@
 //! The kernels for the CPU against the sequence of operations that they promise (`csrc/cpu/products.h`,
 //! `csrc/cpu/attention.h`), written out one scalar at a time: equal to the bit, whatever is computed beside.
+#![expect(clippy::excessive_precision, clippy::approx_constant, reason = "the digits of csrc/numbers.h")]
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{BLOCK, CpuLevel, PackedWeight, PagedQueries, Slots};
