@@ -7,4 +7,4 @@
 #define EACH_CPU
 #endif
 // Becomes part of every clone of the function that calls it.
-#define INSIDE inline __attribute__((always_inline))
+#define FORCE_INLINE inline __attribute__((always_inline))

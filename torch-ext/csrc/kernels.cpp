@@ -21,7 +21,7 @@ EACH_CPU void rms_norm_rows_bf16(const uint16_t* x, int64_t row_stride, const ui
 
 // dw may be null.
 template <class T>
-INSIDE void norm_row_backward(const T* dy, const T* x, const T* w, float scale, T* dx, float* dw, int64_t dim) {
+FORCE_INLINE void norm_row_backward(const T* dy, const T* x, const T* w, float scale, T* dx, float* dw, int64_t dim) {
   const float dot = sum_of(0, dim, [&](int64_t i) { return widen(dy[i]) * widen(w[i]) * widen(x[i]); });
   const float shrink = dot * scale * scale * scale / dim;
   for (int64_t i = 0; i < dim; ++i)
@@ -53,7 +53,7 @@ EACH_CPU void swiglu_rows_bf16(const uint16_t* gate_up, uint16_t* out, int64_t b
 }
 
 template <class T>
-INSIDE void swiglu_row_backward(const T* d, const T* gate, const T* up, T* dgate, T* dup, int64_t width) {
+FORCE_INLINE void swiglu_row_backward(const T* d, const T* gate, const T* up, T* dgate, T* dup, int64_t width) {
   for (int64_t i = 0; i < width; ++i) {
     const float g = widen(gate[i]), s = sigmoid(g), silu = g * s, u = widen(up[i]), di = widen(d[i]);
     put<T>(dup[i], di * silu);
@@ -97,7 +97,7 @@ constexpr int64_t kMostHeadDim = 512;
 
 // One head of queries or keys on the way forward: norm (unless w is null), then rotation.
 template <class T>
-INSIDE void head_forward(const T* x, const T* w, const float* cos, const float* sin, T* y, float* inv, int64_t dim,
+FORCE_INLINE void head_forward(const T* x, const T* w, const float* cos, const float* sin, T* y, float* inv, int64_t dim,
                          float eps) {
   T normed[kMostHeadDim];
   if (w) *inv = rms_norm_row(x, w, normed, dim, eps);
@@ -105,7 +105,7 @@ INSIDE void head_forward(const T* x, const T* w, const float* cos, const float* 
 }
 
 template <class T>
-INSIDE void head_backward(const T* dy, const T* x, const T* w, const float* cos, const float* sin, T* dx, float inv,
+FORCE_INLINE void head_backward(const T* dy, const T* x, const T* w, const float* cos, const float* sin, T* dx, float inv,
                           float* dw, int64_t dim) {
   T turned[kMostHeadDim];
   rope_row<T>(dy, cos, sin, w ? turned : dx, dim, -1.0f);
@@ -113,7 +113,7 @@ INSIDE void head_backward(const T* dy, const T* x, const T* w, const float* cos,
 }
 
 template <class T>
-INSIDE void heads_rows(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,
+FORCE_INLINE void heads_rows(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,
                        const float* sin, T* q, T* k, T* v, float* inv, int64_t begin, int64_t end) {
   const int64_t all = s.heads + 2 * s.kv_heads;
   for (int64_t r = begin; r < end; ++r) {
@@ -131,7 +131,7 @@ INSIDE void heads_rows(const HeadsShape& s, const T* qkv, const T* q_norm, const
 }
 
 template <class T>
-INSIDE void heads_rows_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,
+FORCE_INLINE void heads_rows_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,
                                 const T* q_norm, const T* k_norm, const float* cos, const float* sin, const float* inv,
                                 T* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end) {
   const int64_t all = s.heads + 2 * s.kv_heads;
@@ -165,7 +165,7 @@ HEADS_OF(float)
 HEADS_OF(uint16_t)
 #undef HEADS_OF
 
-INSIDE float largest(const float* x, int64_t n) {
+FORCE_INLINE float largest(const float* x, int64_t n) {
   float most[16];
   for (float& m : most) m = x[0];
   int64_t i = 0;
@@ -183,7 +183,7 @@ struct RowSums {
 };
 
 // exponentials[i] = e^(row[i] - most), unless it is null. Sums of 1024 are fp32, the sum of those double.
-INSIDE RowSums row_sums(const float* row, int64_t vocab, float* exponentials) {
+FORCE_INLINE RowSums row_sums(const float* row, int64_t vocab, float* exponentials) {
   RowSums found{largest(row, vocab), 0, 0};
   const auto add = [&](int64_t i, float& sum, float& weighted) {
     const float d = row[i] - found.most, e = exponential(d);
@@ -250,7 +250,7 @@ EACH_CPU void cross_entropy_rows_backward(float* logits, const int64_t* targets,
 }
 
 template <class T>
-INSIDE double squares(const T* x, int64_t begin, int64_t end) {
+FORCE_INLINE double squares(const T* x, int64_t begin, int64_t end) {
   double sum = 0;
   for (int64_t from = begin; from < end; from += 1024) {
     const int64_t to = from + 1024 < end ? from + 1024 : end;
@@ -274,7 +274,7 @@ EACH_CPU void dropout_mask(float* mask, float probability, uint64_t seed, int64_
 }
 
 template <class D, class G>
-INSIDE void add_columns(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width, int64_t begin,
+FORCE_INLINE void add_columns(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width, int64_t begin,
                         int64_t end) {
   for (int64_t t = 0; t < tokens; ++t) {
     G* to = grad + ids[t] * width;

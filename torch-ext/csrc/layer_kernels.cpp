@@ -8,7 +8,7 @@ namespace xplore {
 namespace {
 
 template <class T>
-INSIDE void add_bias(float* sums, const T* bias, int64_t n) {
+FORCE_INLINE void add_bias(float* sums, const T* bias, int64_t n) {
   if (bias)
     for (int64_t i = 0; i < n; ++i) sums[i] = rounded<T>(sums[i] + widen(bias[i]));
   else if (sizeof(T) == 2)
@@ -16,7 +16,7 @@ INSIDE void add_bias(float* sums, const T* bias, int64_t n) {
 }
 
 template <class T, class Y>
-INSIDE void add_row(const float* residual, const float* sums, const T* bias, Y* out, int64_t n) {
+FORCE_INLINE void add_row(const float* residual, const float* sums, const T* bias, Y* out, int64_t n) {
   if (bias)
     for (int64_t i = 0; i < n; ++i) put<T>(out[i], residual[i] + rounded<T>(sums[i] + widen(bias[i])));
   else
@@ -24,14 +24,14 @@ INSIDE void add_row(const float* residual, const float* sums, const T* bias, Y* 
 }
 
 template <class T>
-INSIDE void add_and_norm_row(const RowShape& s, float* residual, const float* sums, const T* bias, const T* norm,
+FORCE_INLINE void add_and_norm_row(const RowShape& s, float* residual, const float* sums, const T* bias, const T* norm,
                              float* normed) {
   if (sums) add_row(residual, sums, bias, residual, s.hidden);
   rms_norm_row(residual, norm, normed, s.hidden, s.eps);
 }
 
 template <class T>
-INSIDE void split_row(const RowShape& s, const HeadWeights<T>& w, float* sums, const float* cos, const float* sin,
+FORCE_INLINE void split_row(const RowShape& s, const HeadWeights<T>& w, float* sums, const float* cos, const float* sin,
                       T* keys, T* values, int64_t place) {
   add_bias(sums, w.bias, (s.heads + 2 * s.kv_heads) * s.dim);
   float rotated[kMostDim];
@@ -55,7 +55,7 @@ INSIDE void split_row(const RowShape& s, const HeadWeights<T>& w, float* sums, c
 }
 
 template <class T>
-INSIDE void gate_row(const RowShape& s, const T* bias, float* sums, float* gated) {
+FORCE_INLINE void gate_row(const RowShape& s, const T* bias, float* sums, float* gated) {
   add_bias(sums, bias, 2 * s.width);
   swiglu_row<T>(sums, sums + s.width, gated, s.width);
 }

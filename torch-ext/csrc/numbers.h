@@ -9,8 +9,8 @@
 
 namespace xplore {
 
-INSIDE float widen(float x) { return x; }
-INSIDE float widen(uint16_t bf16) {
+FORCE_INLINE float widen(float x) { return x; }
+FORCE_INLINE float widen(uint16_t bf16) {
   const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
   float x;
   std::memcpy(&x, &bits, sizeof x);
@@ -18,7 +18,7 @@ INSIDE float widen(uint16_t bf16) {
 }
 
 // To the nearest bf16 value, ties to even.
-INSIDE uint16_t narrow(float x) {
+FORCE_INLINE uint16_t narrow(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
@@ -26,23 +26,23 @@ INSIDE uint16_t narrow(float x) {
 
 // What is left of a value that is stored as T.
 template <class T>
-INSIDE float rounded(float x) {
+FORCE_INLINE float rounded(float x) {
   return sizeof(T) == 2 ? widen(narrow(x)) : x;
 }
 
 // Stores a value rounded to T, in whatever type the place has.
 template <class T>
-INSIDE void put(uint16_t& to, float x) {
+FORCE_INLINE void put(uint16_t& to, float x) {
   to = narrow(x);
 }
 template <class T>
-INSIDE void put(float& to, float x) {
+FORCE_INLINE void put(float& to, float x) {
   to = rounded<T>(x);
 }
 
 // e^x within 1.5 ulp, 0 below -87.3 (where the result would be subnormal), infinity above 88.7; NaN gives NaN.
 // 2^n · e^r with |r| <= ln 2 / 2, and the polynomial of Cephes' expf for e^r.
-INSIDE float exponential(float x) {
+FORCE_INLINE float exponential(float x) {
   const float bounded = x > 88.8f ? 88.8f : x < -87.3f ? -87.3f : x;
   // Adding 1.5 · 2^23 rounds to an integer, which then stands in the low bits.
   const float shifted = __builtin_fmaf(bounded, 1.44269504f, 12582912.0f), n = shifted - 12582912.0f;
@@ -70,7 +70,7 @@ INSIDE float exponential(float x) {
 struct Lanes {
   float sum[16] = {};
 };
-INSIDE float total(const Lanes& lanes) {
+FORCE_INLINE float total(const Lanes& lanes) {
   float s[8];
   for (int l = 0; l < 8; ++l) s[l] = lanes.sum[l] + lanes.sum[l + 8];
   for (int l = 0; l < 4; ++l) s[l] += s[l + 4];
@@ -78,7 +78,7 @@ INSIDE float total(const Lanes& lanes) {
 }
 // The sum of f(i) for i in [begin, end); begin is a multiple of 16.
 template <class F>
-INSIDE float sum_of(int64_t begin, int64_t end, const F& f) {
+FORCE_INLINE float sum_of(int64_t begin, int64_t end, const F& f) {
   Lanes lanes;
   int64_t i = begin;
   for (; i + 16 <= end; i += 16)

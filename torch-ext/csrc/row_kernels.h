@@ -8,7 +8,7 @@
 namespace xplore {
 
 // exp(-|x|) is at most 1, so nothing overflows.
-INSIDE float sigmoid(float x) {
+FORCE_INLINE float sigmoid(float x) {
   const float e = exponential(-std::fabs(x));
   const float s = 1.0f / (1.0f + e);
   return x < 0 ? e * s : s;
@@ -16,7 +16,7 @@ INSIDE float sigmoid(float x) {
 
 // y = w * x / sqrt(mean(x^2) + eps); returns the reciprocal root.
 template <class X, class T, class Y>
-INSIDE float rms_norm_row(const X* x, const T* w, Y* y, int64_t dim, float eps) {
+FORCE_INLINE float rms_norm_row(const X* x, const T* w, Y* y, int64_t dim, float eps) {
   const float sum = sum_of(0, dim, [&](int64_t i) { return widen(x[i]) * widen(x[i]); });
   const float scale = 1.0f / std::sqrt(sum / dim + eps);
   for (int64_t i = 0; i < dim; ++i) put<T>(y[i], rounded<T>(widen(x[i]) * scale) * widen(w[i]));
@@ -25,7 +25,7 @@ INSIDE float rms_norm_row(const X* x, const T* w, Y* y, int64_t dim, float eps) 
 
 // out = silu(gate) * up.
 template <class T, class X, class Y>
-INSIDE void swiglu_row(const X* gate, const X* up, Y* out, int64_t width) {
+FORCE_INLINE void swiglu_row(const X* gate, const X* up, Y* out, int64_t width) {
   for (int64_t i = 0; i < width; ++i) {
     const float g = widen(gate[i]);
     put<T>(out[i], rounded<T>(g * sigmoid(g)) * widen(up[i]));
@@ -35,7 +35,7 @@ INSIDE void swiglu_row(const X* gate, const X* up, Y* out, int64_t width) {
 // Rotary embedding of one head in the half-split layout of Hugging Face: y = x*cos + rotate_half(x)*sin, with cos and
 // sin of dim / 2 angles. `sign` -1 applies the transpose (the backward pass).
 template <class T, class X, class Y>
-INSIDE void rope_row(const X* x, const float* cos, const float* sin, Y* y, int64_t dim, float sign) {
+FORCE_INLINE void rope_row(const X* x, const float* cos, const float* sin, Y* y, int64_t dim, float sign) {
   const int64_t half = dim / 2;
   for (int64_t i = 0; i < half; ++i) {
     const float c = rounded<T>(cos[i]), s = sign * rounded<T>(sin[i]), a = widen(x[i]), b = widen(x[i + half]);

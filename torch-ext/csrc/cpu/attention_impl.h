@@ -8,7 +8,7 @@ namespace {
 
 // acc[r][c] += a[r, k] · b[k, c] over `depth`; rows of b are `b_step` elements apart.
 template <class T, int R, int C>
-INSIDE void accumulate(Vec (&acc)[R][C], const float* a, int64_t a_row, const T* b, int64_t b_step, int64_t depth) {
+FORCE_INLINE void accumulate(Vec (&acc)[R][C], const float* a, int64_t a_row, const T* b, int64_t b_step, int64_t depth) {
   for (int64_t k = 0; k < depth; ++k, ++a, b += b_step) {
     Vec w[C];
     for (int c = 0; c < C; ++c) w[c] = load(b + c * kLanes);
@@ -22,7 +22,7 @@ INSIDE void accumulate(Vec (&acc)[R][C], const float* a, int64_t a_row, const T*
 // Scores of R rows on the keys of one block. With few rows more vectors at once, or each multiply-add would wait for the one
 // before.
 template <class T, int R>
-INSIDE void block_scores(const AttentionTile& t, int64_t first, const T* keys, float* scores, int64_t stride) {
+FORCE_INLINE void block_scores(const AttentionTile& t, int64_t first, const T* keys, float* scores, int64_t stride) {
   constexpr int C = R > kTileRows / 2 ? 2 : kBlock / kLanes;
   for (int64_t at = 0; at < kBlock; at += C * kLanes) {
     Vec acc[R][C];
@@ -35,7 +35,7 @@ INSIDE void block_scores(const AttentionTile& t, int64_t first, const T* keys, f
 }
 
 template <class T, int R, int C>
-INSIDE void weighted_columns(const AttentionTile& t, int64_t first, const float* p, int64_t stride, const T* values,
+FORCE_INLINE void weighted_columns(const AttentionTile& t, int64_t first, const float* p, int64_t stride, const T* values,
                              int64_t count, int64_t d) {
   Vec acc[R][C];
   float* out = t.out + first * t.dim + d;
@@ -48,7 +48,7 @@ INSIDE void weighted_columns(const AttentionTile& t, int64_t first, const float*
 
 // Adds the first `count` values of a block, weighted, to the output of R rows.
 template <class T, int R>
-INSIDE void weighted_values(const AttentionTile& t, int64_t first, const float* p, int64_t stride, const T* values,
+FORCE_INLINE void weighted_values(const AttentionTile& t, int64_t first, const float* p, int64_t stride, const T* values,
                             int64_t count) {
   constexpr int C = R > kTileRows / 2 ? 2 : 4;
   int64_t d = 0;
@@ -63,7 +63,7 @@ INSIDE void weighted_values(const AttentionTile& t, int64_t first, const float* 
 }
 
 // Scores of a row become exponentials; beyond its length there are zeros up to `end`. Returns their sum and the maximum.
-INSIDE void softmax(float* s, int64_t length, int64_t end, float scale, float& sum, float& best) {
+FORCE_INLINE void softmax(float* s, int64_t length, int64_t end, float scale, float& sum, float& best) {
   for (int64_t t = 0; t < length; ++t) s[t] *= scale;
   float most[16];
   for (float& m : most) m = s[0];

@@ -21,17 +21,17 @@ using Vec = __m512;
 constexpr int kLanes = 16;
 // Rows of a product's tile. With two vectors of columns: 24 sums, 2 weights and an activation in 32 registers.
 constexpr int kTileRows = 12;
-INSIDE Vec zero() { return _mm512_setzero_ps(); }
-INSIDE Vec broadcast(float x) { return _mm512_set1_ps(x); }
-INSIDE Vec load(const float* p) { return _mm512_loadu_ps(p); }
-INSIDE void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
-INSIDE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-INSIDE Vec load(const uint16_t* p) {
+FORCE_INLINE Vec zero() { return _mm512_setzero_ps(); }
+FORCE_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
+FORCE_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
+FORCE_INLINE void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+FORCE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+FORCE_INLINE Vec load(const uint16_t* p) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 }
 // Two vectors of bf16 numbers interleaved: the low halves of 32-bit words are the first, the high halves the second.
-INSIDE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
+FORCE_INLINE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
   const __m512i both = _mm512_loadu_si512(p);
   a = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
   b = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
@@ -43,16 +43,16 @@ using Vec = __m256;
 constexpr int kLanes = 8;
 // With two vectors of columns: 12 sums, 2 weights and an activation in 16 registers.
 constexpr int kTileRows = 6;
-INSIDE Vec zero() { return _mm256_setzero_ps(); }
-INSIDE Vec broadcast(float x) { return _mm256_set1_ps(x); }
-INSIDE Vec load(const float* p) { return _mm256_loadu_ps(p); }
-INSIDE void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
-INSIDE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-INSIDE Vec load(const uint16_t* p) {
+FORCE_INLINE Vec zero() { return _mm256_setzero_ps(); }
+FORCE_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
+FORCE_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
+FORCE_INLINE void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
+FORCE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+FORCE_INLINE Vec load(const uint16_t* p) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
 }
-INSIDE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
+FORCE_INLINE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
   const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   a = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
   b = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
@@ -65,35 +65,35 @@ struct Vec {
 };
 constexpr int kLanes = 8;
 constexpr int kTileRows = 4;
-INSIDE Vec broadcast(float x) {
+FORCE_INLINE Vec broadcast(float x) {
   Vec v;
   for (float& each : v.x) each = x;
   return v;
 }
-INSIDE Vec zero() { return broadcast(0); }
-INSIDE Vec load(const float* p) {
+FORCE_INLINE Vec zero() { return broadcast(0); }
+FORCE_INLINE Vec load(const float* p) {
   Vec v;
   std::memcpy(v.x, p, sizeof v.x);
   return v;
 }
-INSIDE void store(float* p, Vec v) { std::memcpy(p, v.x, sizeof v.x); }
-INSIDE Vec fma(Vec a, Vec b, Vec c) {
+FORCE_INLINE void store(float* p, Vec v) { std::memcpy(p, v.x, sizeof v.x); }
+FORCE_INLINE Vec fma(Vec a, Vec b, Vec c) {
   for (int i = 0; i < kLanes; ++i) c.x[i] = __builtin_fmaf(a.x[i], b.x[i], c.x[i]);
   return c;
 }
-INSIDE Vec load(const uint16_t* p) {
+FORCE_INLINE Vec load(const uint16_t* p) {
   Vec v;
   for (int i = 0; i < kLanes; ++i) v.x[i] = widen(p[i]);
   return v;
 }
-INSIDE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
+FORCE_INLINE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
   for (int i = 0; i < kLanes; ++i) a.x[i] = widen(p[2 * i]), b.x[i] = widen(p[2 * i + 1]);
 }
 
 #endif
 
 // Asks for a cache line before it is used.
-INSIDE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+FORCE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // Columns of a panel: two vectors.
 constexpr int kPanel = 2 * kLanes;

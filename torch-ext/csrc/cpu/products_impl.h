@@ -12,8 +12,8 @@ namespace {
 // over it, and the bytes of such a block, which stay in the second. Deeper parts spare y a trip to memory.
 constexpr int64_t kDepth = 8192 / kPanel, kBlockBytes = 160 << 10;
 
-INSIDE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INSIDE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+FORCE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+FORCE_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Room that grows.
 template <class T>
@@ -33,7 +33,7 @@ struct Room {
 };
 
 template <int R, int C>
-INSIDE void add_products(Vec (&acc)[R][C], const float* a, int64_t a_row, const Vec (&b)[C]) {
+FORCE_INLINE void add_products(Vec (&acc)[R][C], const float* a, int64_t a_row, const Vec (&b)[C]) {
   for (int r = 0; r < R; ++r) {
     const Vec x = broadcast(a[r * a_row]);
     for (int c = 0; c < C; ++c) acc[r][c] = fma(x, b[c], acc[r][c]);
@@ -45,7 +45,7 @@ struct FloatPanel {
   using W = float;
   static constexpr int kStep = 1;
   template <int R, int P>
-  static INSIDE void step(Vec (&acc)[R][2 * P], const float* a, int64_t a_row, const float* w, int64_t next) {
+  static FORCE_INLINE void step(Vec (&acc)[R][2 * P], const float* a, int64_t a_row, const float* w, int64_t next) {
     Vec b[2 * P];
     for (int c = 0; c < 2 * P; ++c) b[c] = load(w + c / 2 * next + c % 2 * kLanes);
     add_products<R, 2 * P>(acc, a, a_row, b);
@@ -57,7 +57,7 @@ struct WidenedPanel {
   using W = uint16_t;
   static constexpr int kStep = 1;
   template <int R, int P>
-  static INSIDE void step(Vec (&acc)[R][2 * P], const float* a, int64_t a_row, const uint16_t* w, int64_t next) {
+  static FORCE_INLINE void step(Vec (&acc)[R][2 * P], const float* a, int64_t a_row, const uint16_t* w, int64_t next) {
     Vec b[2 * P];
     for (int p = 0; p < P; ++p) load_interleaved(w + p * next, b[2 * p], b[2 * p + 1]);
     add_products<R, 2 * P>(acc, a, a_row, b);
@@ -73,7 +73,7 @@ struct Rows {
 
 // R rows by P panels, `next` elements apart, over `depth`. What lies `ahead` elements beyond the weights is fetched.
 template <class How, int R, int P>
-INSIDE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, int64_t ahead, float* y, int64_t y_row,
+FORCE_INLINE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, int64_t ahead, float* y, int64_t y_row,
                  int64_t depth, bool add) {
   Vec acc[R][2 * P];
   // The rows below are next.
@@ -90,7 +90,7 @@ INSIDE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next
 
 // A panel of which only `count` columns exist.
 template <class How, int R>
-INSIDE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* y, int64_t y_row, int64_t depth,
+FORCE_INLINE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* y, int64_t y_row, int64_t depth,
                       int64_t count, bool add) {
   // Rows, and as many that are only asked for ahead.
   float own[2 * R * kPanel];
@@ -123,7 +123,7 @@ using RowTile = void (*)(Rows<typename How::X>, const typename How::W*, int64_t,
                          bool);
 
 template <class How, int... R>
-INSIDE RowTile<How> row_tile_of(int64_t rows, std::integer_sequence<int, R...>) {
+FORCE_INLINE RowTile<How> row_tile_of(int64_t rows, std::integer_sequence<int, R...>) {
   static constexpr RowTile<How> kTiles[] = {row_tile<How, R + 1>...};
   return kTiles[rows - 1];
 }
@@ -133,8 +133,8 @@ struct Tiles {
   int64_t count, height, taller;  // the first `taller` have one row more
   explicit Tiles(int64_t m)
       : count((m + kTileRows - 1) / kTileRows), height(count ? m / count : 0), taller(count ? m % count : 0) {}
-  INSIDE int64_t first(int64_t t) const { return t * height + least(t, taller); }
-  INSIDE int64_t rows(int64_t t) const { return height + (t < taller); }
+  FORCE_INLINE int64_t first(int64_t t) const { return t * height + least(t, taller); }
+  FORCE_INLINE int64_t rows(int64_t t) const { return height + (t < taller); }
 };
 
 template <class How>
@@ -193,7 +193,7 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
 }
 
 // Where column `c` of a panel lies in a row of it. bf16 columns are interleaved, so that one load gives two vectors.
-INSIDE int64_t column_place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
+FORCE_INLINE int64_t column_place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
 
 // T: float, or uint16_t for kWidened.
 template <class T>
@@ -219,7 +219,7 @@ void pack(Strided<T> b, int64_t k, int64_t first, int64_t count, T* panels) {
 }
 
 // For kPairs: [k / 2][column][2].
-INSIDE void pack_pairs(Strided<uint16_t> b, int64_t k, int64_t first, int64_t count, uint16_t* panels) {
+FORCE_INLINE void pack_pairs(Strided<uint16_t> b, int64_t k, int64_t first, int64_t count, uint16_t* panels) {
   const int64_t padded = (k + 1) / 2 * 2;
   for (int64_t p = 0; p < count; p += kPanel, panels += kPanel * padded)
     for (int64_t r = 0; r < padded; ++r)
