@@ -39,7 +39,7 @@ template <class F>
 void each_part(int64_t rows, int64_t panels, int64_t k, const F& f) {
   if (rows == 0 || panels == 0) return;
   const ProductKernels& kernels = product_kernels();
-  const int64_t work = rows * panels * k / kGrain * kernels.panel, threads = at::get_num_threads();
+  const int64_t work = rows * panels * kernels.panel * k / kGrain, threads = at::get_num_threads();
   // Parts of rows, whose copies are made once; of columns too where rows are few.
   const int64_t blocks = std::max((rows + kBlockRows - 1) / kBlockRows, std::min(2 * threads, rows / (kBlockRows / 2)));
   const int64_t wanted = std::min(work, blocks > 2 ? 2 * threads : 4 * threads);
