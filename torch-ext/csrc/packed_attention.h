@@ -21,7 +21,7 @@ struct Range {
 // The tokens of a range as a batch of one, [1, heads, length, dim], in the format in which this CPU multiplies fastest;
 // a view if that is its own.
 inline Tensor as_batch(const Tensor& packed, Range at) {
-  static const bool fast = cpu_level() >= CpuLevel::kAvx512Bf16;
+  static const bool fast = library_has_fast_bf16();
   const Tensor part = packed.narrow(0, at.begin, at.length());
   const bool widens = part.scalar_type() != at::kDouble && !(fast && part.scalar_type() == at::kBFloat16);
   return (widens ? part.to(at::kFloat) : part).unsqueeze(0).transpose(1, 2);

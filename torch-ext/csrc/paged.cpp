@@ -143,7 +143,7 @@ int64_t xt_most_paged_tokens(int bf16) {
   int64_t most = 0;
   xplore::guarded([&] {
     if (xplore::emulates_gpu()) return;
-    most = bf16 && xplore::library_multiplies_bf16() ? 64 : std::numeric_limits<int64_t>::max();
+    most = bf16 && xplore::library_multiplies_bf16() ? xplore::kFewRows : std::numeric_limits<int64_t>::max();
   });
   return most;
 }

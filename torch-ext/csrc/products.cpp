@@ -18,8 +18,6 @@ constexpr int64_t kGrain = 65536;
 // Elements of b that are packed at once, and rows that take their turn on them: a product's second operand comes from memory
 // once, its first once for each part of the second.
 constexpr int64_t kPacked = 4 << 20, kBlockRows = 192;
-// Up to so many rows a product with bf16 weights is computed here even where the library is faster with many.
-constexpr int64_t kFewRows = 64;
 
 // Elements of a panel of depth k.
 int64_t panel_size(Format format, int64_t k) {
@@ -82,7 +80,7 @@ void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_
     const auto columns = [&](int64_t panel, int64_t count) {
       return std::min(s.n, (first + panel + count) * kernels.panel) - (first + panel) * kernels.panel;
     };
-    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
       pack<T>(format, b, s.k, (first + begin) * kernels.panel, columns(begin, end - begin), packed + begin * size);
     });
     each_part(s.m, count, s.k, [&](int64_t panel, int64_t panels, int64_t row, int64_t rows) {
@@ -112,11 +110,8 @@ bool computed_here(const Tensor& t) {
 Tensor plain(const Tensor& t) { return (t.scalar_type() == at::kHalf ? t.to(at::kFloat) : t).contiguous(); }
 Tensor wide(const Tensor& t) { return t.to(at::kFloat).contiguous(); }
 
-// Whether libtorch multiplies bf16 matrices faster than fp32 ones on this CPU.
-bool bf16_is_fast() { return cpu_level() >= CpuLevel::kAvx512Bf16; }
-
 // The backward pass of bf16 models goes to the library where that has instructions for them.
-bool backward_here(const Tensor& t) { return computed_here(t) && !(is_bf16(t) && bf16_is_fast()); }
+bool backward_here(const Tensor& t) { return computed_here(t) && !(is_bf16(t) && library_has_fast_bf16()); }
 
 // vdpbf16ps takes whole pairs.
 Format format_for(const Tensor& w) {

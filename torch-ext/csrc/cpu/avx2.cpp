@@ -11,12 +11,7 @@
 
 namespace xplore {
 
-static void multiply(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count,
-                     bool add) {
-  (format == Format::kFloat ? multiply_as<FloatPanel> : multiply_as<WidenedPanel>)(a, panels, y, y_row, m, k, count, add);
-}
-
-const ProductKernels kProductsAvx2{kPanel, kTileRows, pack<float>, pack_bf16, multiply};
+const ProductKernels kProductsAvx2{kPanel, kTileRows, pack<float>, pack_bf16, multiply_floats};
 const AttentionKernels kAttentionAvx2{kTileRows, attend};
 
 }  // namespace xplore

@@ -13,10 +13,10 @@ namespace xplore {
 
 static void multiply(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count,
                      bool add) {
-  const auto as = format == Format::kFloat     ? multiply_as<FloatPanel>
-                  : format == Format::kWidened ? multiply_as<WidenedPanel>
-                                               : multiply_pairs;
-  as(a, panels, y, y_row, m, k, count, add);
+  if (format == Format::kPairs)
+    multiply_pairs(a, panels, y, y_row, m, k, count, add);
+  else
+    multiply_floats(format, a, panels, y, y_row, m, k, count, add);
 }
 
 const ProductKernels kProductsAvx512{kPanel, kTileRows, pack<float>, pack_bf16, multiply};

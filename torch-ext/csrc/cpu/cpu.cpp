@@ -78,6 +78,8 @@ const AttentionKernels& attention_kernels() {
 
 Format bf16_format() { return cpu_level() == CpuLevel::kAvx512Bf16 ? Format::kPairs : Format::kWidened; }
 
+bool library_has_fast_bf16() { return cpu_level() >= CpuLevel::kAvx512Bf16; }
+
 bool library_multiplies_bf16() { return cpu_level() == CpuLevel::kAmx; }
 
 }  // namespace xplore

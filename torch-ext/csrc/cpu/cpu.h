@@ -23,7 +23,13 @@ const AttentionKernels& attention_kernels();
 // How products with bf16 weights are computed.
 Format bf16_format();
 
-// Whether products of bf16 matrices with more than a few rows go to libtorch's library: then a token's bits depend on the
+// Whether libtorch's library multiplies bf16 matrices faster than fp32 ones: it then computes the backward pass of bf16 models.
+bool library_has_fast_bf16();
+
+// Up to so many rows a product is computed here even where the library takes larger ones.
+constexpr int64_t kFewRows = 64;
+
+// Whether products of bf16 matrices with more than kFewRows rows go to libtorch's library: then a token's bits depend on the
 // batch it is in.
 bool library_multiplies_bf16();
 

@@ -192,6 +192,12 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
   }
 }
 
+// For the formats that multiply fp32 values.
+[[maybe_unused]] void multiply_floats(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m,
+                                      int64_t k, int64_t count, bool add) {
+  (format == Format::kFloat ? multiply_as<FloatPanel> : multiply_as<WidenedPanel>)(a, panels, y, y_row, m, k, count, add);
+}
+
 // Where column `c` of a panel lies in a row of it. bf16 columns are interleaved, so that one load gives two vectors.
 FORCE_INLINE int64_t column_place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
 
