@@ -1,4 +1,4 @@
-//! Compiles c10d's C side against the headers beside libtorch's libraries, of Gloo, and (feature `cuda`) of NCCL.
+//! Compiles c10d's C side against the headers beside libtorch's libraries and (feature `cuda`) those of NCCL.
 
 #[path = "../build/torch.rs"]
 mod torch;
@@ -6,10 +6,10 @@ mod torch;
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The folder that scripts/setup made: .venv/libtorch leads to .venv/lib/python…/site-packages/torch.
+/// The Python environment around libtorch, that of scripts/setup as a rule.
 fn venv(libtorch: &Path) -> PathBuf {
     let configured = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../.venv");
-    let above = libtorch.ancestors().find(|folder| folder.join("gloo/include").is_dir());
+    let above = libtorch.ancestors().find(|folder| folder.join("pyvenv.cfg").is_file());
     above.map_or(configured, Path::to_path_buf)
 }
 
@@ -35,15 +35,11 @@ fn main() {
     println!("cargo::rerun-if-changed=csrc");
     println!("cargo::rerun-if-changed=../csrc/guard.h");
 
-    // c10d's headers need those of Gloo, whose code is in libtorch_cpu; scripts/setup fetches them.
-    let venv = venv(root);
-    let gloo = venv.join("gloo/include");
-    assert!(gloo.is_dir(), "Gloo's headers are not in {}: run scripts/setup", gloo.display());
-    println!("cargo::rerun-if-changed={}", gloo.display());
+    println!("cargo::rerun-if-changed=include");
     let mut groups = torch::build(&root.join("include"));
-    groups.include(&gloo).define("USE_C10D_GLOO", None).file("csrc/process_group.cpp");
+    groups.include("include").define("USE_C10D_GLOO", None).file("csrc/process_group.cpp");
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        with_nccl(&mut groups, &venv);
+        with_nccl(&mut groups, &venv(root));
         println!("cargo::rustc-link-search=native={lib}");
         for library in ["torch_cuda", "c10_cuda"] {
             println!("cargo::rustc-link-lib=dylib={library}");

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <mutex>
+#include <type_traits>
 
 #include "../../csrc/guard.h"
 
@@ -19,6 +20,15 @@ using xplore::StorePointer;
 using WorkPointer = c10::intrusive_ptr<Work>;
 
 namespace xplore {
+
+// include/gloo only names Gloo's types: nothing here may depend on what they hold.
+template <class T, class = void>
+constexpr bool defined = false;
+template <class T>
+constexpr bool defined<T, std::void_t<decltype(sizeof(T))>> = true;
+static_assert(!defined<gloo::transport::Device> && !defined<gloo::transport::UnboundBuffer>);
+static_assert(std::is_empty_v<gloo::Context> && !std::is_default_constructible_v<gloo::Context>);
+static_assert(sizeof(gloo::rendezvous::Store) == sizeof(void*), "a base without members");
 
 Group gloo_group(const StorePointer& store, int rank, int size, milliseconds timeout) {
   using c10d::ProcessGroupGloo;
