@@ -67,11 +67,14 @@ fn metrics(run: &Path) -> Vec<Value> {
     text.lines().map(untimed).collect()
 }
 
-/// Builds what makes the first call into MKL's vector math go wrong as it may when threads race for it.
-fn lost_race(folder: &Path) -> PathBuf {
-    let library = folder.join("first_call.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vector_math/first_call.c");
-    let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+/// A library that, preloaded, makes every call of MKL's vector math as wrong as a call that loses the race for the first one.
+fn wrong_vector_math(folder: &Path) -> PathBuf {
+    let library = folder.join("wrong_cpu.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vector_math/wrong_cpu.c");
+    let built = std::process::Command::new("c++")
+        .args(["-x", "c", "-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
     assert!(built.unwrap().success());
     library
 }
@@ -81,7 +84,7 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
     let folder = tempfile::tempdir().unwrap();
     let [first, again, other] = ["first", "again", "other"].map(|name| folder.path().join(name));
     quickstart(&first, "5", &[]);
-    quickstart(&again, "5", &[("LD_PRELOAD", &lost_race(folder.path()))]);
+    quickstart(&again, "5", &[("LD_PRELOAD", &wrong_vector_math(folder.path()))]);
     quickstart(&other, "6", &[]);
     assert_eq!(metrics(&first), metrics(&again));
     assert_ne!(metrics(&first), metrics(&other));

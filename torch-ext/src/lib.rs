@@ -30,7 +30,7 @@ pub use ops::{
 pub use packed::PackedWeight;
 pub use paged::{BLOCK, PagedQueries, Slots, paged_attention, write_paged};
 pub use paged_layers::{PagedLayer, most_paged_tokens, paged_layers};
-pub use runtime::{keep_memory, load_cuda, settle_vector_math};
+pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;
 
 /// What libtorch said when an operation failed, or which argument was wrong.

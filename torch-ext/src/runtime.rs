@@ -1,8 +1,6 @@
 //! What is set once for the process.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
-use tch::Tensor;
-
 use crate::{TorchError, ffi};
 
 /// Makes freed memory of tensors on the CPU stay with the process for the next step, in holes that equal tensors fit into:
@@ -14,19 +12,6 @@ pub fn keep_memory() {
     // SAFETY: calls mallopt with constants and gives libtorch an allocator that lives as long as the process; tensors made
     // before keep the one they came from.
     ONCE.call_once(|| unsafe { ffi::xt_keep_memory() });
-}
-
-/// Lets MKL's vector math find out on one thread which CPU this is. Call at start, before anything is computed.
-///
-/// libtorch sends `exp`, `log`, `sqrt`, `cos` and others to it, from several threads at once. In MKL 2024.2, which libtorch 2.11
-/// contains, the thread that detects the CPU stores its number twice: first as it was found, then translated for vector math. A
-/// thread that reads in between takes the first for the second and, with AVX-512, runs the kernels of the lowest accuracy
-/// (1.5e-4 off in `cos`) for its share of that call (pytorch/pytorch#188792).
-///
-/// # Errors
-/// libtorch's message, if it cannot compute at all.
-pub fn settle_vector_math() -> Result<(), TorchError> {
-    Tensor::from_slice(&[0f32]).f_exp().map(drop).map_err(|e| TorchError(e.to_string()))
 }
 
 /// Loads libtorch's CUDA half, so that `tch::Cuda::is_available()` can tell the truth.

@@ -43,7 +43,6 @@ fn prepare(threads: usize, processes: usize) -> Result<(), TrainError> {
     // Before anything is computed: XPLORE_CPU may name what is not there.
     torch_ext::CpuLevel::in_use().map_err(|e| TrainError::Environment(e.to_string()))?;
     torch_ext::keep_memory();
-    torch_ext::settle_vector_math().map_err(|e| TrainError::Environment(e.to_string()))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { (cores / processes).max(1) } else { threads };
     tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
