@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 from noise import Noise
@@ -87,12 +88,14 @@ def compare(best, key):
 
 
 def write(path, runs):
-    """Writes results with a description of the machine."""
+    """Writes results with the date, the commit, and a description of the machine."""
     lines = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
     field = lambda name: next((l.split(":")[1].strip() for l in lines if l.startswith(name)), "?")
     flags = field("flags").split()
     features = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
     machine = {"cpu": field("model name"), "family": field("cpu family"), "model": field("model"),
                "cores": os.cpu_count(), "features": features, "system": platform.platform()}
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "runs": runs}, indent=2) + "\n", encoding="utf-8")
+    result = {"date": date.today().isoformat(), "commit": commit.strip(), "machine": machine, "runs": runs}
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
