@@ -14,7 +14,7 @@ pub enum JudgeMode {
     #[default]
     Forced,
     /// The judge first writes at most `max_new_tokens` greedy tokens of evidence, up to `answer_prefix`; then as
-    /// `forced`.
+    /// `forced`. Where it comes to no answer, the prefix is put after what it wrote.
     Reasoned,
 }
 

@@ -15,7 +15,8 @@ use crate::{Draw, answer};
 pub enum JudgeMode {
     /// One forward pass: the answer prefix is put into the judge's mouth and the two letters are compared there.
     Forced,
-    /// The judge first writes what it likes, greedily, then the answer prefix and a letter.
+    /// The judge first writes what it likes, greedily, then the answer prefix and a letter. Where it comes to no answer, it
+    /// is asked once more as in [`JudgeMode::Forced`], with the prefix after what it wrote.
     Reasoned {
         /// At most so many tokens, answer included.
         max_new_tokens: usize,
@@ -192,11 +193,33 @@ impl<'a> Judge<'a> {
                 place.insert(start..asked.len());
             }
         }
+        let seen = self.verdicts(&asked)?;
+        Ok(questions.iter().map(|q| Verdict::over(seen[places[q].clone()].to_vec())).collect())
+    }
+
+    /// A verdict for each question, shown with the person's choice first or second.
+    fn verdicts(&self, asked: &[(&Question, bool)]) -> Result<Vec<OrderVerdict>, JudgeError> {
+        let JudgeSettings { mode, answer_prefix, choices, .. } = &self.settings;
         let requests = asked.iter().map(|&(q, first)| self.request(q, first)).collect::<Result<Vec<_>, _>>()?;
         let completions = self.ask(&requests)?;
-        let seen: Vec<OrderVerdict> =
-            asked.iter().zip(&completions).map(|(&(_, chosen_first), c)| self.read(chosen_first, c)).collect();
-        Ok(questions.iter().map(|q| Verdict::over(seen[places[q].clone()].to_vec())).collect())
+        let read = |completion: &Completion| match mode {
+            JudgeMode::Forced => answer::forced(completion, choices),
+            JudgeMode::Reasoned { .. } => answer::reasoned(completion, answer_prefix, choices),
+        };
+        let mut p_first: Vec<Option<f64>> = completions.iter().map(read).collect();
+        if *mode != JudgeMode::Forced {
+            let silent: Vec<usize> = (0..p_first.len()).filter(|&i| p_first[i].is_none()).collect();
+            let forced = |&i: &usize| self.forced(requests[i].messages.clone(), &completions[i].text);
+            let forced: Vec<_> = silent.iter().map(forced).collect();
+            for (&i, completion) in silent.iter().zip(self.ask(&forced)?) {
+                p_first[i] = answer::forced(&completion, choices);
+            }
+        }
+        let verdict = |(&(_, chosen_first), p_first): (&(&Question, bool), Option<f64>)| {
+            let p_chosen = p_first.map_or(0.5, |p| if chosen_first { p } else { 1.0 - p });
+            OrderVerdict { chosen_first, p_chosen, malformed: p_first.is_none() }
+        };
+        Ok(asked.iter().zip(p_first).map(verdict).collect())
     }
 
     /// The conversation in which a question is put, for counting tokens and for showing.
@@ -221,19 +244,19 @@ impl<'a> Judge<'a> {
     }
 
     fn request(&self, question: &Question, chosen_first: bool) -> Result<CompletionRequest, JudgeError> {
-        // Twenty is the most that OpenAI-compatible servers give; five suffice where the letter itself was generated.
-        let (max_tokens, top_logprobs) = match self.settings.mode {
-            JudgeMode::Forced => (1, 20),
-            JudgeMode::Reasoned { max_new_tokens } => (max_new_tokens, 5),
-        };
         let messages = self.messages(question, chosen_first)?;
-        // Thinking is off as in AlignXplore+: a judge that reasons does so in the open.
-        let thinking = Some(false);
-        Ok(CompletionRequest {
-            top_logprobs,
-            thinking,
-            ..CompletionRequest::new(messages, Sampling::greedy(max_tokens))
+        Ok(match self.settings.mode {
+            JudgeMode::Forced => letter_after(messages),
+            // Where the letter itself is generated, five alternatives hold the other one.
+            JudgeMode::Reasoned { max_new_tokens } => asked(messages, max_new_tokens, 5),
         })
+    }
+
+    /// The question with what the judge wrote on it, and the answer prefix after that.
+    fn forced(&self, mut messages: Vec<Message>, written: &str) -> CompletionRequest {
+        let separator = if written.is_empty() || written.ends_with(char::is_whitespace) { "" } else { " " };
+        messages.push(Message::assistant(format!("{written}{separator}{}", self.settings.answer_prefix)));
+        letter_after(messages)
     }
 
     fn ask(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, JudgeError> {
@@ -248,14 +271,15 @@ impl<'a> Judge<'a> {
         }
         Ok(completions)
     }
+}
 
-    fn read(&self, chosen_first: bool, completion: &Completion) -> OrderVerdict {
-        let JudgeSettings { mode, answer_prefix, choices, .. } = &self.settings;
-        let p_first = match mode {
-            JudgeMode::Forced => answer::forced(completion, choices),
-            JudgeMode::Reasoned { .. } => answer::reasoned(completion, answer_prefix, choices),
-        };
-        let p_chosen = p_first.map_or(0.5, |p| if chosen_first { p } else { 1.0 - p });
-        OrderVerdict { chosen_first, p_chosen, malformed: p_first.is_none() }
-    }
+/// Asks for the one token that follows. Twenty alternatives are the most that OpenAI-compatible servers give.
+fn letter_after(messages: Vec<Message>) -> CompletionRequest {
+    asked(messages, 1, 20)
+}
+
+/// Thinking is off as in AlignXplore+: a judge that reasons does so in the open.
+fn asked(messages: Vec<Message>, max_tokens: usize, top_logprobs: usize) -> CompletionRequest {
+    let thinking = Some(false);
+    CompletionRequest { top_logprobs, thinking, ..CompletionRequest::new(messages, Sampling::greedy(max_tokens)) }
 }

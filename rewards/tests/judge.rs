@@ -105,26 +105,33 @@ fn a_forced_judge_is_asked_for_one_token_after_the_prefix() {
 }
 
 #[test]
-fn a_judge_that_reasons_is_read_after_its_last_answer_prefix() {
+fn a_judge_that_reasons_is_read_after_its_last_answer_prefix_or_made_to_answer() {
     let prompts = prompts();
-    let model = Scripted::new("reasons", |request: &CompletionRequest| {
-        assert_eq!(request.messages.len(), 1);
-        assert_eq!(request.sampling.max_tokens, 40);
-        let word = |w: &str| TokenLogprob { text: w.into(), logprob: 0.0, top: vec![(w.into(), 0.0)] };
+    let word = |w: &str| TokenLogprob { text: w.into(), logprob: 0.0, top: vec![(w.into(), 0.0)] };
+    let model = Scripted::new("reasons", move |request: &CompletionRequest| {
         let answer = content_judge(request).tokens.remove(0);
-        let mut tokens: Vec<_> = ["B", " likes", " A", " answer"].map(word).into();
-        if !request.messages[0].content.starts_with("cut") {
-            tokens.push(answer);
+        if let [_, written] = &request.messages[..] {
+            assert_eq!((written.role, written.content.as_str()), (Role::Assistant, "B likes A answer"));
+            assert_eq!((request.sampling.max_tokens, request.top_logprobs), (1, 20));
+            let silent = request.messages[0].content.starts_with("silent");
+            return say(vec![if silent { word("neither") } else { answer }]);
         }
-        say(tokens)
+        assert_eq!((request.messages.len(), request.sampling.max_tokens), (1, 40));
+        let mut tokens: Vec<_> = ["B", " likes", " A"].map(word).into();
+        if request.messages[0].content.starts_with('|') {
+            tokens.extend([word(" answer"), answer]);
+        }
+        Completion { text: "B likes A".into(), ..say(tokens) }
     });
     let mode = JudgeMode::Reasoned { max_new_tokens: 40 };
     let judge = Judge::new(&model, &prompts, JudgeSettings::new(mode, Orders::Both, "answer")).unwrap();
-    let cut = Question { query: Some("cut".into()), ..question("jazz", "jazz", "rock") };
-    let verdicts = judge.score(&[question("jazz", "jazz", "rock"), cut]).unwrap();
-    assert_within!(verdicts[0].p_chosen - 0.9, 1e-6);
-    assert!(!verdicts[0].malformed);
-    assert!(verdicts[1].p_chosen == 0.5 && verdicts[1].malformed);
+    let asked = |query: &str| Question { query: Some(query.into()), ..question("jazz", "jazz", "rock") };
+    let verdicts = judge.score(&[question("jazz", "jazz", "rock"), asked("cut"), asked("silent")]).unwrap();
+    for verdict in &verdicts[..2] {
+        assert_within!(verdict.p_chosen - 0.9, 1e-6);
+        assert!(!verdict.malformed);
+    }
+    assert!(verdicts[2].p_chosen == 0.5 && verdicts[2].malformed);
 }
 
 /// Counts what it is asked.
