@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prompts = PromptSet::new("compact", &sources)?;
     let (world, count, curriculum) = (WorldConfig::default(), count.parse()?, Curriculum::default());
     let rows = match kind.as_str() {
-        "reading" => reading_rows(&world, &prompts, count, &curriculum)?,
+        "reading" => reading_rows(&world, Population::Reading, &prompts, count, &curriculum)?,
         "judge" => judge_rows(&world, Population::TrainingJudge, &prompts, count, &curriculum)?,
         other => return Err(format!("`{other}` is no kind of row; expected reading or judge").into()),
     };

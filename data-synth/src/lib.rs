@@ -11,7 +11,8 @@
 //! - [`person`], [`world`]: latent taste, and lives with histories, later choices and oracle summaries;
 //! - [`summary`], [`tally`]: what is said about a person, and the evidence for it;
 //! - [`teacher`], [`ideal`]: programs that stand where a large teacher and a perfect judge would;
-//! - [`judge_rows`], [`policy_rows`], [`curriculum`]: training rows for small judges and policies, easy ones first.
+//! - [`judge_rows`], [`policy_rows`], [`curriculum`]: training rows for small judges and policies, easy ones first;
+//! - [`reading`]: how well a policy reads histories.
 //!
 //! A judge reaches this crate as a function from questions to probabilities ([`signal::Verify`]), a teacher as a
 //! [`chat::Completer`]; nothing here knows libtorch.
@@ -23,6 +24,7 @@ pub mod judge_rows;
 pub mod lexicon;
 pub mod person;
 pub mod policy_rows;
+pub mod reading;
 pub mod render;
 pub mod rl_rows;
 pub mod signal;

@@ -21,7 +21,7 @@ const LEAST_COMPLETENESS: f64 = 0.1;
 /// Share of rows with a past summary.
 const WITH_PAST: f64 = 0.45;
 
-/// Makes `count` rows, short ones first, from the people of [`Population::Reading`]. Summaries, past and present, name
+/// Makes `count` rows, short ones first, from the people of `population`. Summaries, past and present, name
 /// anything from few to all of the preferences that the choices support: a model that can read can write either, and how
 /// much to say is for the later phases to teach.
 ///
@@ -29,11 +29,12 @@ const WITH_PAST: f64 = 0.45;
 /// [`PromptError`] if the set has no usable `summarize` template.
 pub fn reading_rows(
     world: &WorldConfig,
+    population: Population,
     prompts: &PromptSet,
     count: usize,
     curriculum: &Curriculum,
 ) -> Result<Vec<SftRow>, PromptError> {
-    curriculum.rows(world, Population::Reading, count, |level, rng| row(world, prompts, level, rng))
+    curriculum.rows(world, population, count, |level, rng| row(world, prompts, level, rng))
 }
 
 fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
@@ -76,7 +77,8 @@ mod tests {
 
     #[test]
     fn the_reasoning_is_the_tally_of_the_prompt() {
-        let rows = reading_rows(&WorldConfig::default(), &testing::compact(), 400, &Curriculum::default()).unwrap();
+        let world = WorldConfig::default();
+        let rows = reading_rows(&world, Population::Reading, &testing::compact(), 400, &Curriculum::default()).unwrap();
         let mut lengths = Vec::new();
         for row in &rows {
             let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();

@@ -3,13 +3,15 @@
 mod examples;
 mod world;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use chat::jsonl;
 use chat::tokenizer::Tokenizer;
+use chat::{SftRow, jsonl};
 use configs::{
     EvalConfig, EvalJudge, EvalModel, JudgeConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig, TokenizerConfig,
 };
+use data_synth::reading::{ReadingAccuracy, reading_accuracy};
 use evals::Person;
 use lm::LocalModel;
 use sha2::{Digest, Sha256};
@@ -36,14 +38,19 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
 
     let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
     let base = SftConfig { name: "base".into(), ..base };
-    train_and_save(&base, "base", &mut run, &folder)?;
+    let base = train_and_save(&base, "base", &mut run, &folder)?;
+    let mut reading = Reading::new(&config, &data);
+    reading.of("base", &base)?;
     let rl_rows = world::synthesize(&config, &data, &judge, &folder)?;
     let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
-    train_and_save(&policy, "sft", &mut run, &folder)?;
+    reading.of("sft", &train_and_save(&policy, "sft", &mut run, &folder)?)?;
 
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
     save_config(&folder, "rl", &tuning)?;
-    run::save(&at("models/rl"), &rl::train(&tuning, Team::alone(), &rl_rows, &mut run, None, None)?.into_model()?)?;
+    let tuned = rl::train(&tuning, Team::alone(), &rl_rows, &mut run, None, None)?.into_model()?;
+    run::save(&at("models/rl"), &tuned)?;
+    reading.of("rl", &tuned)?;
+    reading.write(&at("reading.json"))?;
 
     measure(&config, &tuning, &data.people, &folder)?;
     let page = folder.join("report.html");
@@ -134,6 +141,34 @@ fn fingerprint(config: &SftConfig) -> Result<String, Failure> {
 /// Each phase's configuration, so that it can be run again by itself.
 fn save_config(folder: &Path, phase: &str, config: &impl RunConfig) -> Result<(), Failure> {
     wiring::write(&folder.join("configs").join(format!("{phase}.toml")), &config.resolved()?)
+}
+
+/// How well each model reads.
+struct Reading<'a> {
+    rows: &'a [SftRow],
+    max_new_tokens: usize,
+    found: BTreeMap<&'static str, ReadingAccuracy>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(config: &QuickstartConfig, data: &'a world::Data) -> Self {
+        Self { rows: &data.probe, max_new_tokens: config.rl.rollout.max_new_tokens, found: BTreeMap::new() }
+    }
+
+    fn of(&mut self, name: &'static str, model: &LocalModel) -> Result<(), Failure> {
+        let progress = Progress::new(format!("{name} reads"));
+        let found =
+            reading_accuracy(model, self.rows, self.max_new_tokens).map_err(|e| Failure::data(e.to_string()))?;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let (evidence, net) = (percent(found.evidence), percent(found.net));
+        progress.done(&format!("evidence of {evidence}, counts of {net} of {} histories exact", self.rows.len()));
+        self.found.insert(name, found);
+        Ok(())
+    }
+
+    fn write(&self, file: &Path) -> Result<(), Failure> {
+        wiring::write(file, &(serde_json::to_string_pretty(&self.found).expect("numbers are JSON") + "\n"))
+    }
 }
 
 fn measure(config: &QuickstartConfig, tuning: &RlConfig, people: &[Person], folder: &Path) -> Result<(), Failure> {

@@ -27,11 +27,15 @@ pub struct Data {
     pub judge: Vec<SftRow>,
     /// Rows of the base model, short ones first.
     pub reading: Vec<SftRow>,
+    /// Histories on which it is measured how well models read.
+    pub probe: Vec<SftRow>,
     /// Held-out people.
     pub people: Vec<Person>,
     world: WorldConfig,
 }
 
+/// Histories on which reading is measured: standard error 2 points at 90 %.
+const PROBES: usize = 200;
 /// Lives long enough that each third of a history can be read or predicted.
 const SYNTHESIS_LIFE: LifeSpan =
     LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
@@ -50,7 +54,10 @@ pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
     let judge = rows_of(Population::TrainingJudge, &config.judge.ask)?;
     let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
     let count = config.world.reading_rows;
-    let reading = reading_rows(&world, &policy_prompts, count, &Curriculum::default())?;
+    let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &Curriculum::default())?;
+    // All of full length, from people that no model is trained on.
+    let probe = Curriculum { ramp: 0.0, skew: 0.0 };
+    let probe = reading_rows(&world, Population::HeldOut, &policy_prompts, PROBES, &probe)?;
     let targets = config.world.eval_targets;
     let span = LifeSpan { targets, transfer_targets: targets, ..LifeSpan::default() };
     let people: Vec<Person> =
@@ -62,7 +69,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
     jsonl::write(&data.join("reading.jsonl"), &reading)?;
     jsonl::write(&data.join("people.jsonl"), &people)?;
     progress.done(&format!("{} judge rows, {count} reading rows, {} held-out people", judge.len() * 2, people.len()));
-    Ok(Data { judge, reading, people, world })
+    Ok(Data { judge, reading, probe, people, world })
 }
 
 fn person(subject: Subject) -> Person {

@@ -1,0 +1,78 @@
+//! How well a policy reads histories of the built-in world: whether the evidence it writes down, and what it counts from it,
+//! are those of the history.
+
+use chat::completer::CompleterError;
+use chat::{Completer, CompletionRequest, Sampling, SftRow, reasoning};
+use serde::{Deserialize, Serialize};
+
+/// Shares of histories that are read without a mistake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReadingAccuracy {
+    /// Share of histories whose evidence is written down word for word.
+    pub evidence: f64,
+    /// Share whose net signs are too.
+    pub net: f64,
+}
+
+/// Lets `model` continue the prompts of `rows` greedily, and compares its reasoning with the rows' own.
+///
+/// # Errors
+/// What the model fails with.
+pub fn reading_accuracy(
+    model: &dyn Completer,
+    rows: &[SftRow],
+    max_new_tokens: usize,
+) -> Result<ReadingAccuracy, CompleterError> {
+    let request = |row: &SftRow| CompletionRequest::new(row.prompt.clone(), Sampling::greedy(max_new_tokens));
+    let written = model.complete(&rows.iter().map(request).collect::<Vec<_>>())?;
+    let (mut evidence, mut net) = (0, 0);
+    for (row, written) in rows.iter().zip(&written) {
+        let truth: String = row.completion.iter().map(|m| m.content.as_str()).collect();
+        let (Some(truth), Some(found)) = (parts(&truth), parts(&written.text)) else { continue };
+        evidence += usize::from(found.0 == truth.0);
+        net += usize::from(found == truth);
+    }
+    let share = |count: usize| count as f64 / rows.len().max(1) as f64;
+    Ok(ReadingAccuracy { evidence: share(evidence), net: share(net) })
+}
+
+/// The evidence and the net signs of a response's [`crate::tally::Tally`].
+fn parts(response: &str) -> Option<(&str, &str)> {
+    let reasoning = response.split_once(reasoning::OPEN)?.1;
+    let (evidence, rest) = reasoning.split_once(" net")?;
+    Some((evidence.trim(), rest.split(" for").next()?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use chat::completer::Scripted;
+    use chat::{Completion, FinishReason, Message};
+
+    use super::*;
+
+    #[test]
+    fn evidence_and_net_signs_must_be_those_of_the_row() {
+        let gold =
+            reasoning::join("past one + warm - luxury net warm + luxury - for warm against luxury", "Likes warm.");
+        let row = |name: &str| SftRow {
+            prompt: vec![Message::user(name)],
+            completion: vec![Message::assistant(gold.clone())],
+        };
+        let model = Scripted::new("reader", |request: &CompletionRequest| {
+            let text = match request.messages[0].content.as_str() {
+                // What is said in the end is for other measures.
+                "right" => "<think>\npast one + warm - luxury net warm + luxury - for\n</think>\n\nNothing.",
+                "miscounted" => {
+                    "<think>\npast one + warm - luxury net warm - luxury - for luxury\n</think>\n\nNothing."
+                }
+                "misread" => "<think>\npast one + cold - luxury net warm + luxury - for luxury\n</think>\n\nNothing.",
+                _ => "one two",
+            };
+            Completion { text: text.into(), tokens: vec![], finish: FinishReason::Stop }
+        });
+        let rows = ["right", "right", "miscounted", "misread", "silent"].map(row);
+        let found = reading_accuracy(&model, &rows, 9).unwrap();
+        assert_eq!(found, ReadingAccuracy { evidence: 0.6, net: 0.4 });
+        assert_eq!(reading_accuracy(&model, &[], 9).unwrap(), ReadingAccuracy::default());
+    }
+}
