@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use serde_json::{Value as Json, json};
-use tolerance::assert_within;
+use tolerance::{assert_within, largest};
 
 use crate::fitting::fit;
 use crate::predicted::{logits, numbers, predictions};
@@ -80,7 +80,7 @@ fn logprobs(answer: &Json) -> Vec<f64> {
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    largest(a.iter().zip(b).map(|(a, b)| (a - b).abs()))
 }
 
 /// PEFT loads each adapter without a word on its keys, predicts what `xplore score` says of its folder, and what

@@ -8,7 +8,7 @@ mod witness;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use tolerance::assert_within;
+use tolerance::{assert_within, largest};
 
 use crate::fitting::{Run, fit};
 use crate::predicted::{logits, numbers, predictions};
@@ -92,7 +92,7 @@ impl Case {
 /// The largest relative deviation of a column from TRL's.
 fn deviation(ours: &[f64], trl: &[f64]) -> f64 {
     assert_eq!((ours.len(), trl.len()), (STEPS, STEPS), "steps of ours and of TRL");
-    ours.iter().zip(trl).map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / b.abs() }).fold(0.0, f64::max)
+    largest(ours.iter().zip(trl).map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / b.abs() }))
 }
 
 fn compare(run: &Run, trl: &Json, name: &str) {
@@ -136,7 +136,7 @@ fn thirty_steps_are_those_of_trl_and_so_are_the_weights_after_them() {
         let (ours, trl) = (logits(&ours[case.name()]), logits(&trl[case.asked()]));
         assert_eq!(ours.len(), 62, "tokens of the prompts");
         let pairs = ours.iter().flatten().zip(trl.iter().flatten());
-        let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let off = largest(pairs.map(|(a, b)| (a - b).abs()));
         println!("{}: logits {off:.1e}", case.name());
         assert_within!(off, 1e-4, "{}: logits after training", case.name());
     }

@@ -46,6 +46,11 @@ macro_rules! assert_within {
     };
 }
 
+/// The largest of some deviations; NaN if any is NaN, which `f64::max` would pass over. Of none, 0.
+pub fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
+    deviations.into_iter().fold(0.0, |largest, d| if largest.is_nan() || largest >= d { largest } else { d })
+}
+
 /// Checks and records one deviation; called by [`assert_within!`].
 #[doc(hidden)]
 #[track_caller]
@@ -118,6 +123,15 @@ mod tests {
     /// The message of the panic of `assertion`.
     fn failure(assertion: fn()) -> String {
         *catch_unwind(assertion).unwrap_err().downcast().unwrap()
+    }
+
+    #[test]
+    fn the_largest_deviation_is_nan_where_one_is() {
+        assert_eq!(largest([0.1, 0.3, 0.2]), 0.3);
+        assert_eq!(largest([]), 0.0);
+        for deviations in [[f64::NAN, 0.3, 0.2], [0.1, f64::NAN, 0.2], [0.1, 0.3, f64::NAN]] {
+            assert!(largest(deviations).is_nan(), "{deviations:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
-use tolerance::assert_within;
+use tolerance::{assert_within, largest};
 
 use crate::bench::{Bench, same, weights};
 use crate::fitting::left;
@@ -32,7 +32,7 @@ fn the_rate_follows_its_schedule() {
 fn apart(a: &HashMap<String, Tensor>, b: &HashMap<String, Tensor>, part: &str) -> f64 {
     let names: Vec<&String> = a.keys().filter(|name| name.contains(part)).collect();
     assert!(!names.is_empty(), "no tensor of {part}");
-    names.iter().map(|&name| (&a[name] - &b[name]).abs().max().double_value(&[])).fold(0.0, f64::max)
+    largest(names.iter().map(|&name| (&a[name] - &b[name]).abs().max().double_value(&[])))
 }
 
 #[test]

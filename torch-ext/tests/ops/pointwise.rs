@@ -52,8 +52,8 @@ pub fn rms_norm_in_bfloat16_rounds_only_what_is_stored() {
     let (x, w) = (normal(5, &[20, 64]).to_kind(Kind::BFloat16), (normal(6, &[64]) + 1.0).to_kind(Kind::BFloat16));
     let y = torch_ext::rms_norm(&x, &w, EPS).unwrap();
     assert_eq!(y.kind(), Kind::BFloat16);
-    // Two roundings to 8 bits of mantissa: at most 2^-8 each, on average far less.
-    close("bf16", &y, &rms_norm_formula(&x.to_kind(Kind::Double), &w.to_kind(Kind::Double)), 4e-3);
+    // Two roundings to 8 bits of mantissa: at most 2^-8 each.
+    close("bf16", &y, &rms_norm_formula(&x.to_kind(Kind::Double), &w.to_kind(Kind::Double)), 8e-3);
 }
 
 #[test]
@@ -188,15 +188,12 @@ pub fn linear_is_its_formula() {
                 let wide = |t: &Tensor| t.to_kind(Kind::Double);
                 let exact = wide(&x).matmul(&wide(&w).tr());
                 let what = format!("{rows} rows of {width}, {columns} columns, {kind:?}");
-                close(
-                    &what,
-                    &torch_ext::linear_f32(&x, &w).unwrap(),
-                    &exact,
-                    if kind == Kind::Float { 1e-6 } else { 3e-3 },
-                );
+                // A chain of 2112 roundings at 2^-24 of the sum so far; in bf16, two roundings at 2^-9 of results that may cancel.
+                let tolerance = if kind == Kind::Float { 4e-6 } else { 1.2e-2 };
+                close(&what, &torch_ext::linear_f32(&x, &w).unwrap(), &exact, tolerance);
                 let with_bias = torch_ext::linear(&x, &w, Some((&bias).into())).unwrap();
                 assert_eq!(with_bias.kind(), kind);
-                close(&what, &with_bias, &(exact + wide(&bias)), if kind == Kind::Float { 1e-6 } else { 4e-3 });
+                close(&what, &with_bias, &(exact + wide(&bias)), tolerance);
             }
         }
     }
