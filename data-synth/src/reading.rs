@@ -3,10 +3,10 @@
 
 use chat::completer::CompleterError;
 use chat::{Completer, CompletionRequest, Sampling, SftRow, reasoning};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// Shares of histories that are read without a mistake.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Shares of histories that are read without a mistake, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ReadingAccuracy {
     /// Share of histories whose evidence is written down word for word.
     pub evidence: f64,

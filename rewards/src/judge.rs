@@ -248,7 +248,7 @@ impl<'a> Judge<'a> {
         Ok(match self.settings.mode {
             JudgeMode::Forced => letter_after(messages),
             // Where the letter itself is generated, five alternatives hold the other one.
-            JudgeMode::Reasoned { max_new_tokens } => asked(messages, max_new_tokens, 5),
+            JudgeMode::Reasoned { max_new_tokens } => greedy(messages, max_new_tokens, 5),
         })
     }
 
@@ -275,11 +275,11 @@ impl<'a> Judge<'a> {
 
 /// Asks for the one token that follows. Twenty alternatives are the most that OpenAI-compatible servers give.
 fn letter_after(messages: Vec<Message>) -> CompletionRequest {
-    asked(messages, 1, 20)
+    greedy(messages, 1, 20)
 }
 
 /// Thinking is off as in AlignXplore+: a judge that reasons does so in the open.
-fn asked(messages: Vec<Message>, max_tokens: usize, top_logprobs: usize) -> CompletionRequest {
+fn greedy(messages: Vec<Message>, max_tokens: usize, top_logprobs: usize) -> CompletionRequest {
     let thinking = Some(false);
     CompletionRequest { top_logprobs, thinking, ..CompletionRequest::new(messages, Sampling::greedy(max_tokens)) }
 }

@@ -36,6 +36,7 @@ pub struct Data {
 
 /// Histories on which reading is measured: standard error 2 points at 90 %.
 const PROBES: usize = 200;
+
 /// Lives long enough that each third of a history can be read or predicted.
 const SYNTHESIS_LIFE: LifeSpan =
     LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
@@ -55,7 +56,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
     let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
     let count = config.world.reading_rows;
     let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &Curriculum::default())?;
-    // All of full length, from people that no model is trained on.
+    // As hard as the last training rows, from people that no model is trained on.
     let probe = Curriculum { ramp: 0.0, skew: 0.0 };
     let probe = reading_rows(&world, Population::HeldOut, &policy_prompts, PROBES, &probe)?;
     let targets = config.world.eval_targets;
