@@ -3,8 +3,8 @@
 #[path = "build/torch.rs"]
 mod torch;
 
-use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 fn main() {
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells its direct dependents where libtorch is");
@@ -14,20 +14,26 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo::rerun-if-changed=csrc");
 
-    torch::build(&include)
-        .file("csrc/shim.cpp")
-        .file("csrc/allocator.cpp")
-        .file("csrc/released.cpp")
-        .file("csrc/gpu/launch.cpp")
-        .file("csrc/paged.cpp")
-        .file("csrc/paged_layers.cpp")
-        .file("csrc/linear.cpp")
-        .file("csrc/products.cpp")
-        .file("csrc/functions.cpp")
-        .file("csrc/cross_entropy.cpp")
-        .file("csrc/attention.cpp")
-        .file("csrc/packed_attention.cpp")
-        .compile("xplore_shim");
+    // As one unit, because libtorch's headers take ten times as long as one of these files.
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    let one = out.join("libtorch.cpp");
+    let files = [
+        "shim.cpp",
+        "allocator.cpp",
+        "released.cpp",
+        "gpu/launch.cpp",
+        "paged.cpp",
+        "paged_layers.cpp",
+        "linear.cpp",
+        "products.cpp",
+        "functions.cpp",
+        "cross_entropy.cpp",
+        "attention.cpp",
+        "packed_attention.cpp",
+    ];
+    let lines = files.map(|file| format!("#include \"{file}\"\n")).concat();
+    fs::write(&one, lines).unwrap_or_else(|e| panic!("cannot write {}: {e}", one.display()));
+    torch::build(&include).include("csrc").file(&one).compile("xplore_shim");
 
     cc::Build::new()
         .cpp(true)

@@ -37,7 +37,7 @@ fn main() {
 
     println!("cargo::rerun-if-changed=include");
     let mut groups = torch::build(&root.join("include"));
-    groups.include("include").define("USE_C10D_GLOO", None).file("csrc/process_group.cpp");
+    groups.opt_level(1).include("include").define("USE_C10D_GLOO", None).file("csrc/process_group.cpp");
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
         with_nccl(&mut groups, &venv(root));
         println!("cargo::rustc-link-search=native={lib}");

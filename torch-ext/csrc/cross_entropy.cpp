@@ -6,13 +6,13 @@
 #include "gpu/launch.h"
 #include "guard.h"
 #include "kernels.h"
+#include "tensor_data.h"
 
 using at::Tensor;
+using xplore::floats;
 using xplore::guarded;
 
 namespace {
-
-const float* floats(const Tensor& t) { return t.const_data_ptr<float>(); }
 
 // The way back by operations every device has; entropy and entropy_coefficients may be null.
 void backward_plain(Tensor& logits, const Tensor& targets, const Tensor& lse, const Tensor& coefficients,

@@ -8,12 +8,15 @@
 #include "gpu/launch.h"
 #include "guard.h"
 #include "kernels.h"
+#include "tensor_data.h"
 #include "products.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
+using xplore::bits;
+using xplore::floats;
 using xplore::guarded;
 
 namespace {
@@ -46,11 +49,6 @@ bool for_gpu(int64_t dim, const Tensor& first, const Tensors&... rest) {
 // Pieces of the rows that have sums of their own there.
 int64_t gpu_pieces(int64_t rows) { return std::max<int64_t>(1, std::min<int64_t>(xplore::kPieces, rows / 16)); }
 const void* pointer(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
-
-const uint16_t* bits(const Tensor& t) { return static_cast<const uint16_t*>(t.const_data_ptr()); }
-uint16_t* bits(Tensor& t) { return static_cast<uint16_t*>(t.mutable_data_ptr()); }
-const float* floats(const Tensor& t) { return t.const_data_ptr<float>(); }
-float* floats(Tensor& t) { return t.mutable_data_ptr<float>(); }
 
 // What may be absent. (Functions do not take undefined tensors.)
 using Maybe = std::optional<Tensor>;

@@ -1,19 +1,66 @@
 //! The numbers of metrics.jsonl as TensorBoard reads them.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prost::Message;
 use serde_json::Value as Json;
-use tfrecord::{EventWriter, EventWriterConfig};
 
 use crate::TrainError;
 use crate::run::Metrics;
 
+/// What TensorBoard's `event.proto` calls an event: the file's version in the first record, scalars in the others.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    /// In seconds since 1970.
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Scalars>,
+}
+
+/// `Summary` of `summary.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct Scalars {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<Scalar>,
+}
+
+/// `Summary.Value` of `summary.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct Scalar {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+}
+
+/// CRC-32C as records hold it (TensorFlow's `record_writer.h`): rotated by 15 bits and moved by a constant.
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+/// One record: length, the length's checksum, the event, its checksum.
+fn record(event: &Event) -> Vec<u8> {
+    let body = event.encode_to_vec();
+    let length = (body.len() as u64).to_le_bytes();
+    [&length[..], &checksum(&length), &body, &checksum(&body)].concat()
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// An event file.
 pub struct Board {
     path: PathBuf,
-    writer: EventWriter<BufWriter<File>>,
+    file: File,
 }
 
 impl std::fmt::Debug for Board {
@@ -28,16 +75,12 @@ impl Board {
     /// # Errors
     /// [`TrainError::File`] if it cannot be written.
     pub fn create(folder: &Path) -> Result<Self, TrainError> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_secs());
-        let path = folder.join(format!("events.out.tfevents.{now}.xplore.{}", std::process::id()));
-        let cannot = |e: &dyn std::fmt::Display| TrainError::File {
-            path: path.clone(),
-            message: format!("cannot write: {e}; free space, or set metrics.tensorboard = false"),
-        };
-        let file = File::create(&path).map_err(|e| cannot(&e))?;
-        let writer =
-            EventWriter::from_writer(BufWriter::new(file), EventWriterConfig::default()).map_err(|e| cannot(&e))?;
-        Ok(Self { writer, path })
+        let name = format!("events.out.tfevents.{}.xplore.{}", now().as_secs(), std::process::id());
+        let path = folder.join(name);
+        let mut board =
+            File::create(&path).map(|file| Self { path: path.clone(), file }).map_err(|e| cannot(&path, &e))?;
+        board.append(Event { file_version: Some("brain.Event:2".into()), ..Event::default() })?;
+        Ok(board)
     }
 
     /// One scalar for each number, under its own name.
@@ -48,12 +91,23 @@ impl Board {
         let step = metrics.get("step").and_then(Json::as_i64).unwrap_or(0);
         let phase = metrics.get("phase").and_then(Json::as_str).unwrap_or_default();
         let numbers = metrics.iter().filter(|(key, _)| *key != "step");
-        let written = numbers
-            .filter_map(|(key, value)| Some((key, value.as_f64()?)))
-            .try_for_each(|(key, value)| self.writer.write_scalar(format!("{phase}/{key}"), step, value as f32));
-        written.and_then(|()| self.writer.flush()).map_err(|e| TrainError::File {
-            path: self.path.clone(),
-            message: format!("cannot write: {e}; free space, or set metrics.tensorboard = false"),
-        })
+        let value = numbers
+            .filter_map(|(key, value)| {
+                Some(Scalar { tag: format!("{phase}/{key}"), simple_value: Some(value.as_f64()? as f32) })
+            })
+            .collect();
+        self.append(Event { step, summary: Some(Scalars { value }), ..Event::default() })
+    }
+
+    fn append(&mut self, mut event: Event) -> Result<(), TrainError> {
+        event.wall_time = now().as_secs_f64();
+        self.file.write_all(&record(&event)).map_err(|e| cannot(&self.path, &e))
+    }
+}
+
+fn cannot(path: &Path, e: &std::io::Error) -> TrainError {
+    TrainError::File {
+        path: path.to_path_buf(),
+        message: format!("cannot write: {e}; free space, or set metrics.tensorboard = false"),
     }
 }
