@@ -1,12 +1,16 @@
 //! Progress of long work: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Lines come at most this often where there is no terminal.
 const QUIET: Duration = Duration::from_secs(20);
+
+/// All bars, which share the terminal: work may be done in parallel.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// The progress of one piece of work.
 pub struct Progress {
@@ -25,7 +29,7 @@ impl Progress {
     pub fn new(label: impl Into<String>) -> Self {
         let label = label.into();
         let display = if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(0);
+            let bar = BARS.add(ProgressBar::new(0));
             let style = ProgressStyle::with_template("{prefix:18} {bar:28} {pos}/{len} {elapsed}<{eta} {msg}");
             bar.set_style(style.expect("the template is valid"));
             bar.set_prefix(label.clone());
@@ -57,6 +61,7 @@ impl Progress {
         if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
-        eprintln!("{:18} {:>5.0} s  {words}", self.label, self.begin.elapsed().as_secs_f64());
+        let line = format!("{:18} {:>5.0} s  {words}", self.label, self.begin.elapsed().as_secs_f64());
+        BARS.suspend(|| eprintln!("{line}"));
     }
 }

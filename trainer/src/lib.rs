@@ -23,6 +23,7 @@ pub mod run;
 pub mod sft;
 pub mod start;
 pub mod tensorboard;
+pub mod threads;
 pub mod trainee;
 
 pub use error::TrainError;

@@ -52,7 +52,8 @@ impl Run {
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
         let path = folder.join("metrics.jsonl");
         let before = if path.is_file() { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
-        let metrics = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
+        // Opened to append, so that phases that train in parallel do not overwrite each other's lines.
+        let metrics = File::create(&path).and_then(|_| OpenOptions::new().append(true).open(&path));
         let metrics = metrics.map_err(|e| cannot(&path, "write", &e))?;
         Ok(Self { folder: folder.into(), metrics: Some(metrics), before, board: None })
     }
@@ -78,6 +79,17 @@ impl Run {
     /// The folder as a rank sees it that writes nothing there itself.
     pub fn written_elsewhere(folder: &Path) -> Self {
         Self { folder: folder.into(), metrics: None, before: String::new(), board: None }
+    }
+
+    /// Returns a second handle on the run, for a phase that trains in parallel: both append to metrics.jsonl, line by line.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if metrics.jsonl cannot be opened.
+    pub fn try_clone(&self) -> Result<Self, TrainError> {
+        let path = self.folder.join("metrics.jsonl");
+        let open = || OpenOptions::new().append(true).open(&path).map_err(|e| cannot(&path, "write", &e));
+        let metrics = self.metrics.as_ref().map(|_| open()).transpose()?;
+        Ok(Self { folder: self.folder.clone(), metrics, before: self.before.clone(), board: None })
     }
 
     /// Whether this process writes the run's files.
