@@ -58,14 +58,16 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
     Ok(SftRow { prompt: prompts.judge(query.as_deref(), &text, &a, &b)?, completion: vec![Message::assistant(answer)] })
 }
 
-/// The judge's turn: each value of A in the item's order with what the summary says about it, the same for B, and the
-/// answer. So small a model learns this many times faster than a list of the matches alone: copying in order and one
-/// look-up a value, nothing to be skipped.
+/// The judge's turn: each value of A in canonical order with what the summary says about it, the same for B, and the
+/// answer. So small a model learns this many times faster than a list of the matches alone, since it is one look-up a
+/// value, and faster than in the item's order, for which it must find its place among words that show nothing.
 fn evidence(summary: &Summary, [a, b]: [&str; 2], a_wins: bool) -> String {
     let mut words = Vec::new();
     for (name, item) in [("A", a), ("B", b)] {
         words.push(name);
-        for value in mentions(item) {
+        let mut shown = mentions(item);
+        shown.sort();
+        for value in shown {
             let opinion = match summary.sign(value) {
                 0 => "unknown",
                 sign if sign > 0 => "likes",

@@ -15,7 +15,7 @@ use crate::tally::{Evidence, Tally};
 use crate::world::{Population, WorldConfig, interaction};
 
 /// Most interactions of a row.
-const MOST_INTERACTIONS: f64 = 8.0;
+const MOST_INTERACTIONS: f64 = 6.0;
 /// Least share of what is known that a summary names.
 const LEAST_COMPLETENESS: f64 = 0.1;
 /// Share of rows with a past summary.
@@ -91,7 +91,7 @@ mod tests {
         }
         let mean = |part: &[usize]| part.iter().sum::<usize>() as f64 / part.len() as f64;
         assert!(
-            mean(&lengths[..20]) < 2.0 && mean(&lengths[300..]) > 3.0 && lengths[300..].contains(&8),
+            mean(&lengths[..20]) < 2.0 && mean(&lengths[300..]) > 2.5 && lengths[300..].contains(&6),
             "{lengths:?}"
         );
     }

@@ -40,7 +40,7 @@ pub fn reading_accuracy(
 fn parts(response: &str) -> Option<(&str, &str)> {
     let reasoning = response.split_once(reasoning::OPEN)?.1;
     let (evidence, rest) = reasoning.split_once(" net")?;
-    Some((evidence.trim(), rest.split(" for").next()?.trim()))
+    Some((evidence.trim(), rest.split(reasoning::CLOSE).next()?.trim()))
 }
 
 #[cfg(test)]
@@ -52,8 +52,7 @@ mod tests {
 
     #[test]
     fn evidence_and_net_signs_must_be_those_of_the_row() {
-        let gold =
-            reasoning::join("past one + warm - luxury net warm + luxury - for warm against luxury", "Likes warm.");
+        let gold = reasoning::join("for past one warm against past two luxury net warm + luxury -", "Likes warm.");
         let row = |name: &str| SftRow {
             prompt: vec![Message::user(name)],
             completion: vec![Message::assistant(gold.clone())],
@@ -61,11 +60,15 @@ mod tests {
         let model = Scripted::new("reader", |request: &CompletionRequest| {
             let text = match request.messages[0].content.as_str() {
                 // What is said in the end is for other measures.
-                "right" => "<think>\npast one + warm - luxury net warm + luxury - for\n</think>\n\nNothing.",
-                "miscounted" => {
-                    "<think>\npast one + warm - luxury net warm - luxury - for luxury\n</think>\n\nNothing."
+                "right" => {
+                    "<think>\nfor past one warm against past two luxury net warm + luxury -\n</think>\n\nNothing."
                 }
-                "misread" => "<think>\npast one + cold - luxury net warm + luxury - for luxury\n</think>\n\nNothing.",
+                "miscounted" => {
+                    "<think>\nfor past one warm against past two luxury net warm - luxury -\n</think>\n\nNothing."
+                }
+                "misread" => {
+                    "<think>\nfor past one cold against past two luxury net warm + luxury -\n</think>\n\nNothing."
+                }
                 _ => "one two",
             };
             Completion { text: text.into(), tokens: vec![], finish: FinishReason::Stop }

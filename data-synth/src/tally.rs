@@ -1,20 +1,19 @@
 //! Counting evidence: what each choice says for and against every value, and what follows from all of them.
 //!
-//! The reasoning is written the way a very small model learns fast: what the past summary says, then one numbered segment
-//! a choice, values in the order of the items' text with the sign of their evidence before them; then what follows from
-//! all of them, in canonical order, the sign last (`=` where for and against are equal); then the values that are for and
-//! against, from which a summary is a copy:
+//! The reasoning is written the way a very small model learns fast: all that speaks for values, item by item, then all that
+//! speaks against them; then what follows from both, in canonical order, the sign last (`=` where for and against are equal):
 //!
-//! `past + science one + warm - luxury - science net science = warm + luxury - for warm against luxury`
+//! `for past science one warm short against past luxury two science long net science = warm + short + long - luxury -`
 //!
-//! The numbers, which prompts of the set `compact` show too, are what lets it find its place. Each net sign is one look-up
-//! of the word before it; with the sign first, the model would have to know value and sign at once, and learns the values
-//! but guesses the signs.
+//! Items have the numbers that prompts of the set `compact` show, by which the model finds its place: odd ones were chosen, even
+//! ones rejected. Whether a mention counts for or against is told by which of two words stands before it, and each net sign is
+//! one look-up of the word before it among the mentions; with the sign first, the model would have to know value and sign at
+//! once, and learns the values but guesses the signs.
 
 use crate::lexicon::{VALUES, Value, mentions};
 use crate::summary::Summary;
 
-/// What one choice says.
+/// What one choice says, each list in canonical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Values that only the chosen item shows.
@@ -27,17 +26,23 @@ impl Evidence {
     /// Reads the two items' texts.
     pub fn of_items(chosen: &str, rejected: &str) -> Self {
         let (chosen, rejected) = (mentions(chosen), mentions(rejected));
-        let only = |from: &[Value], other: &[Value]| from.iter().copied().filter(|v| !other.contains(v)).collect();
+        let only =
+            |from: &[Value], other: &[Value]| sorted(from.iter().copied().filter(|v| !other.contains(v)).collect());
         Self { plus: only(&chosen, &rejected), minus: only(&rejected, &chosen) }
     }
 
     fn of_summary(summary: &Summary) -> Self {
-        Self { plus: summary.likes.clone(), minus: summary.avoids.clone() }
+        Self { plus: sorted(summary.likes.clone()), minus: sorted(summary.avoids.clone()) }
     }
 
-    fn signs(&self) -> impl Iterator<Item = (Value, i32)> {
-        self.plus.iter().map(|&v| (v, 1)).chain(self.minus.iter().map(|&v| (v, -1)))
+    fn mentions(&self, value: Value) -> bool {
+        self.plus.contains(&value) || self.minus.contains(&value)
     }
+}
+
+fn sorted(mut values: Vec<Value>) -> Vec<Value> {
+    values.sort();
+    values
 }
 
 fn sign(n: i32) -> &'static str {
@@ -48,14 +53,29 @@ fn sign(n: i32) -> &'static str {
     }
 }
 
-/// `name sign value sign value …`.
-fn evidence(name: &str, evidence: &Evidence) -> String {
-    evidence.signs().fold(name.to_owned(), |text, (value, n)| format!("{text} {} {}", sign(n), value.canonical()))
-}
-
-/// How the compact prompts number choices; later ones have digits.
-const NUMBERS: [&str; 12] =
-    ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
+/// How the compact prompts number items; later ones have digits.
+const NUMBERS: [&str; 20] = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+];
 
 fn number(index: usize) -> String {
     NUMBERS.get(index).map_or_else(|| (index + 1).to_string(), |&n| n.to_owned())
@@ -74,16 +94,21 @@ impl Tally {
     /// The reasoning text.
     pub fn text(&self) -> String {
         let past = Evidence::of_summary(&self.past);
-        let mut segments = vec![evidence("past", &past)];
-        segments.extend(self.choices.iter().enumerate().map(|(i, choice)| evidence(&number(i), choice)));
-        let (net, supported) = (self.net(), self.supported(1));
-        let seen = |v: &Value| std::iter::once(&past).chain(&self.choices).any(|e| e.signs().any(|(s, _)| s == *v));
-        let follows = Value::all().filter(seen).map(|v| format!(" {} {}", v.canonical(), sign(net[v.index()])));
-        segments.push(format!("net{}", follows.collect::<String>()));
-        for (name, values) in [("for", &supported.likes), ("against", &supported.avoids)] {
-            segments.push(values.iter().fold(name.to_owned(), |text, v| format!("{text} {}", v.canonical())));
+        let mut words = Vec::new();
+        for (side, name) in ["for", "against"].into_iter().enumerate() {
+            words.push(name.to_owned());
+            let items = self.choices.iter().enumerate().map(|(i, choice)| (number(2 * i + side), choice));
+            for (item, evidence) in std::iter::once(("past".to_owned(), &past)).chain(items) {
+                words.push(item);
+                let values = if side == 0 { &evidence.plus } else { &evidence.minus };
+                words.extend(values.iter().map(|v| v.canonical().to_owned()));
+            }
         }
-        segments.join(" ")
+        words.push("net".into());
+        let net = self.net();
+        let seen = |v: &Value| std::iter::once(&past).chain(&self.choices).any(|e| e.mentions(*v));
+        words.extend(Value::all().filter(seen).map(|v| format!("{} {}", v.canonical(), sign(net[v.index()]))));
+        words.join(" ")
     }
 
     /// Count of evidence for minus against, by [`Value::index`]; an entry of the past summary counts as one choice.
@@ -113,12 +138,13 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_compact_prompts() {
-        let choice = chat::Interaction { chosen: "a note".into(), ..chat::Interaction::default() };
-        let prompt = testing::compact().summarize(None, &vec![choice; 14]).unwrap().remove(0).content;
+        let rejected = Some("a piece".into());
+        let choice = chat::Interaction { chosen: "a note".into(), rejected, ..chat::Interaction::default() };
+        let prompt = testing::compact().summarize(None, &vec![choice; 12]).unwrap().remove(0).content;
         for (index, line) in prompt.lines().skip(1).enumerate() {
-            assert!(line.starts_with(&format!("{} + ", number(index))), "{line}");
+            assert!(line.starts_with(&format!("{} {} ", number(index), ["+", "-"][index % 2])), "{line}");
         }
-        assert_eq!(prompt.lines().count(), 15);
+        assert_eq!(prompt.lines().count(), 25);
     }
 
     #[test]
@@ -132,9 +158,9 @@ mod tests {
         };
         assert_eq!(
             tally.text(),
-            "past + science - luxury one + warm + short + science - long - blunt - data two + warm - funny - science \
-             net science + funny - warm + blunt - short + long - data - luxury - \
-             for science warm short against funny blunt long data luxury"
+            "for past science one science warm short three warm \
+             against past luxury two blunt long data four science funny \
+             net science + funny - warm + blunt - short + long - data - luxury -"
         );
         let all = "They like science, warm, short. They avoid funny, blunt, long, data, luxury.";
         assert_eq!(tally.supported(1).text(0), all);
@@ -146,7 +172,7 @@ mod tests {
         let choices =
             vec![Evidence::of_items("a witty note", "a dry note"), Evidence::of_items("a note", "a witty note")];
         let tally = Tally { past: Summary::default(), choices };
-        assert_eq!(tally.text(), "past one + funny - dry two - funny net funny = dry - for against dry");
+        assert_eq!(tally.text(), "for past one funny three against past two dry four funny net funny = dry -");
     }
 
     #[test]

@@ -96,14 +96,17 @@ pub fn read_choices(prompt: &str) -> Result<(Tally, Vec<Value>), String> {
     let (shown, later) = past.split_once(LATER).unwrap_or((past, ""));
     let mut lines = shown.lines();
     let past = Summary::read(lines.next().unwrap_or_default());
-    let choices = lines
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| {
-            let (_, items) = line.split_once("+ ").ok_or_else(|| format!("no chosen item in the line `{line}`"))?;
-            let (chosen, rejected) = items.split_once(" - ").unwrap_or((items, ""));
-            Ok(Evidence::of_items(chosen, rejected))
-        })
-        .collect::<Result<_, String>>()?;
+    let mut choices: Vec<(&str, &str)> = Vec::new();
+    for line in lines.filter(|line| !line.trim().is_empty()) {
+        if let Some((_, chosen)) = line.split_once(" + ") {
+            choices.push((chosen, ""));
+        } else if let (Some((_, item)), Some((_, rejected))) = (line.split_once(" - "), choices.last_mut()) {
+            *rejected = item;
+        } else {
+            return Err(format!("no chosen or rejected item in the line `{line}`"));
+        }
+    }
+    let choices = choices.into_iter().map(|(chosen, rejected)| Evidence::of_items(chosen, rejected)).collect();
     Ok((Tally { past, choices }, mentions(later)))
 }
 
@@ -175,8 +178,8 @@ mod tests {
         let parts = reasoning::split(&text).unwrap();
         assert_eq!(
             parts.reasoning,
-            "past - data one + funny + short - blunt - long two + funny - serious \
-             net serious - funny + blunt - short + long - data - for funny short against serious blunt long data"
+            "for past one funny short three funny against past data two blunt long four serious \
+             net serious - funny + blunt - short + long - data -"
         );
         let all = Summary::read("They like funny, short. They avoid serious, blunt, long, data.");
         assert_eq!(Summary::read(parts.summary), all);

@@ -13,7 +13,7 @@ use crate::lexicon::{Dimension, Domain, Value};
 use crate::person::Person;
 use crate::render;
 
-/// The world's constants. The defaults are tuned so that a complete reading of eight choices is worth clearly more than
+/// The world's constants. The defaults are tuned so that a complete reading of six choices is worth clearly more than
 /// an incomplete one and clearly less than the truth (`cargo run --example tune_world`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -47,7 +47,7 @@ impl Default for WorldConfig {
             indifference: 0.3,
             strength_spread: 0.3,
             drifting: 0.15,
-            choice_noise: 0.06,
+            choice_noise: 0.02,
             least_gap: 1.2,
             focus: 0.85,
             least_values: 2,
@@ -110,9 +110,9 @@ pub struct LifeSpan {
 }
 
 impl Default for LifeSpan {
-    /// What the evaluations use: eight interactions, then four choices in each domain.
+    /// What the evaluations use: six interactions, then four choices in each domain.
     fn default() -> Self {
-        Self { least_interactions: 8, most_interactions: 8, targets: 4, transfer_targets: 4 }
+        Self { least_interactions: 6, most_interactions: 6, targets: 4, transfer_targets: 4 }
     }
 }
 
