@@ -35,13 +35,17 @@ struct Config {
 enum Command {
     /// The whole pipeline on the built-in world, on a CPU, in minutes: judges, synthesis, SFT, GRPO, evaluation, report.
     Quickstart {
-        /// The run's folder. Default: runs/quickstart.
+        /// The run's folder. Default: runs/quickstart, or runs/quickstart-tiny.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// The same phases at toy size in less than a minute, to prove an installation; what the models reach says nothing.
+        #[arg(long)]
+        tiny: bool,
         /// Seed of the world and of everything after.
         #[arg(long)]
         seed: Option<u64>,
-        /// Changes one value of the built-in configuration (configs/quickstart.toml); may be given several times.
+        /// Changes one value of the built-in configuration (configs/quickstart.toml, and configs/quickstart-tiny.toml over
+        /// it); may be given several times.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
@@ -188,7 +192,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Quickstart { out, seed, set } => commands::quickstart::run(out, seed, set),
+        Command::Quickstart { out, tiny, seed, set } => commands::quickstart::run(out, tiny, seed, set),
         Command::Sft { config, options } => commands::sft::run(&config.config, &config.set, &options),
         Command::Rl { config, options } => commands::rl::run(&config.config, &config.set, &options),
         Command::Launch(asked) => commands::launch::run(&asked),

@@ -61,7 +61,9 @@ pub use metrics::MetricsConfig;
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 pub use optimizer::{OptimizerConfig, ParameterKind, Schedule, StateDtype};
 pub use parallel::{ParallelConfig, Sharding};
-pub use quickstart::{EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, WorldConfig};
+pub use quickstart::{
+    EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, TINY as QUICKSTART_TINY, WorldConfig,
+};
 pub use rl::{
     AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig,
 };

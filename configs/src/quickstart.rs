@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given};
 use crate::eval::{Setting, check_settings};
-use crate::judge::JudgeConfig;
+use crate::judge::{ItemOrders, JudgeConfig};
 use crate::load;
 use crate::model::{Device, Dtype, ModelShape, ModelSource, ModelStart, TokenizerConfig};
 use crate::optimizer::OptimizerConfig;
@@ -19,6 +19,8 @@ use crate::sft::{SftConfig, SftData, SftTrain};
 
 /// The text of `configs/quickstart.toml`, which holds the defaults.
 pub const EMBEDDED: &str = include_str!("../quickstart.toml");
+/// The text of `configs/quickstart-tiny.toml`: the same phases at toy size.
+pub const TINY: &str = include_str!("../quickstart-tiny.toml");
 
 /// The quickstart. The defaults are those of `configs/quickstart.toml`, which is built into the program.
 // No `serde(default)`: it would ask for the default while the default is being read.
@@ -77,8 +79,10 @@ pub struct WorldConfig {
     pub rl_people: usize,
     /// Held-out people that are evaluated.
     pub eval_people: usize,
-    /// Targets judged per evaluated person, in their own domain and in each other one.
+    /// Targets judged per evaluated person in their own domain.
     pub eval_targets: usize,
+    /// Targets judged per evaluated person in each of the two other domains.
+    pub eval_transfer_targets: usize,
 }
 
 /// The teacher's synthesis: generate, verify by the judge, merge, re-test. The defaults are the published thresholds.
@@ -207,13 +211,19 @@ impl Default for QuickstartRl {
 pub struct QuickstartEval {
     /// The settings.
     pub settings: Vec<Setting>,
+    /// In which orders the judges read the two items. Default: both.
+    pub orders: ItemOrders,
     /// How summaries are drawn.
     pub sampling: SamplingConfig,
 }
 
 impl Default for QuickstartEval {
     fn default() -> Self {
-        Self { settings: vec![Setting::Direct, Setting::Full, Setting::Streaming], sampling: SamplingConfig::default() }
+        Self {
+            settings: vec![Setting::Direct, Setting::Full, Setting::Streaming],
+            orders: ItemOrders::Both,
+            sampling: SamplingConfig::default(),
+        }
     }
 }
 
@@ -379,7 +389,8 @@ impl WorldConfig {
         at_least("synthesis_people", self.synthesis_people, 1)?;
         at_least("rl_people", self.rl_people, 1)?;
         at_least("eval_people", self.eval_people, 2)?;
-        at_least("eval_targets", self.eval_targets, 1)
+        at_least("eval_targets", self.eval_targets, 1)?;
+        at_least("eval_transfer_targets", self.eval_transfer_targets, 1)
     }
 }
 

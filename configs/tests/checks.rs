@@ -241,6 +241,7 @@ fn quickstart() {
         ("world.rl_people", "at least 1", "world.rl_people=0", "world.rl_people=1"),
         ("world.eval_people", "at least 2", "world.eval_people=1", "world.eval_people=2"),
         ("world.eval_targets", "at least 1", "world.eval_targets=0", "world.eval_targets=1"),
+        ("world.eval_transfer_targets", "at least 1", "world.eval_transfer_targets=0", "world.eval_transfer_targets=1"),
         (
             "synthesis.target_probability",
             "0 to 1",

@@ -31,12 +31,12 @@ fn every_file_loads_and_survives_being_written_out() {
             other if !other.ends_with(".toml") => continue,
             "sft.toml" | "sft-alignxplore-plus.toml" | "examples-sft.toml" => load::<SftConfig>(&path),
             "rl.toml" | "rl-alignxplore-plus.toml" | "examples-rl.toml" => load::<RlConfig>(&path),
-            "quickstart.toml" => load::<QuickstartConfig>(&path),
+            "quickstart.toml" | "quickstart-tiny.toml" => load::<QuickstartConfig>(&path),
             _ => panic!("{name}: say here which config this is"),
         }
         count += 1;
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
 }
 
 /// The published figures, once in the defaults and once spelt out in the files.

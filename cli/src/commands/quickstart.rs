@@ -1,6 +1,7 @@
 //! `xplore quickstart`: the whole pipeline on the built-in world.
 
 mod examples;
+mod plan;
 mod world;
 
 use std::collections::BTreeMap;
@@ -15,36 +16,51 @@ use data_synth::reading::{ReadingAccuracy, reading_accuracy};
 use evals::Person;
 use lm::LocalModel;
 use sha2::{Digest, Sha256};
-use trainer::{Run, Team, run, start};
+use trainer::{Run, Team, run, start, threads};
 
 use super::{eval, rl, sft};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::wiring;
+use plan::{Phase, Plan};
 
 /// Runs the command.
-pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<(), Failure> {
+pub fn run(out: Option<PathBuf>, tiny: bool, seed: Option<u64>, set: Vec<String>) -> Result<(), Failure> {
     let begin = std::time::Instant::now();
-    let config = configured(out, seed, set)?;
+    let config = configured(out, tiny, seed, set)?;
     start::prepare_process(config.threads)?;
     let mut run = Run::create(&config.folder(), &config.resolved()?)?;
     let folder = config.folder();
     let at = |name: &str| folder.join(name);
 
+    let plan = Plan::new(&config);
+    plan.begin(Phase::World);
     let data = world::make(&config, &folder)?;
     let tokenizer = save_tokenizer(&config, &data, &at("tokenizer"))?;
-    let judge = train_judge(&config, "judge", &tokenizer, &mut run)?;
-    train_judge(&config, "second_judge", &tokenizer, &mut run)?;
-
-    let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
-    let base = SftConfig { name: "base".into(), ..base };
-    let base = train_and_save(&base, "base", &mut run, &folder)?;
+    plan.begin(Phase::Training);
     let mut reading = Reading::new(&config, &data);
-    reading.of("base", &base)?;
+    let mut judges_run = run.try_clone()?;
+    let (judge, base) = threads::join(
+        || {
+            let judge = train_judge(&config, "judge", &tokenizer, &mut judges_run)?;
+            train_judge(&config, "second_judge", &tokenizer, &mut judges_run)?;
+            Ok::<_, Failure>(judge)
+        },
+        || {
+            let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
+            let base = SftConfig { name: "base".into(), ..base };
+            let base = train_and_save(&base, "base", &mut run, &folder)?;
+            reading.of("base", &base)
+        },
+    );
+    let (judge, ()) = (judge?, base?);
+    plan.begin(Phase::Synthesis);
     let rl_rows = world::synthesize(&config, &data, &judge, &folder)?;
+    plan.begin(Phase::Sft);
     let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
     reading.of("sft", &train_and_save(&policy, "sft", &mut run, &folder)?)?;
 
+    plan.begin(Phase::Rl);
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
     save_config(&folder, "rl", &tuning)?;
     let tuned = rl::train(&tuning, Team::alone(), &rl_rows, &mut run, None, None)?.into_model()?;
@@ -52,6 +68,7 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
     reading.of("rl", &tuned)?;
     reading.write(&at("reading.json"))?;
 
+    plan.begin(Phase::Eval);
     measure(&config, &tuning, &data.people, &folder)?;
     let page = folder.join("report.html");
     report::write(std::slice::from_ref(&folder), &page)?;
@@ -61,11 +78,20 @@ pub fn run(out: Option<PathBuf>, seed: Option<u64>, set: Vec<String>) -> Result<
     Ok(())
 }
 
-fn configured(out: Option<PathBuf>, seed: Option<u64>, mut set: Vec<String>) -> Result<QuickstartConfig, Failure> {
+fn configured(
+    out: Option<PathBuf>,
+    tiny: bool,
+    seed: Option<u64>,
+    mut set: Vec<String>,
+) -> Result<QuickstartConfig, Failure> {
     if let Some(seed) = seed {
         set.push(format!("seed={seed}"));
     }
-    let mut config: QuickstartConfig = configs::parse(Path::new("configs/quickstart.toml"), configs::QUICKSTART, &set)?;
+    let (file, text) = match tiny {
+        true => ("configs/quickstart-tiny.toml", configs::QUICKSTART_TINY),
+        false => ("configs/quickstart.toml", configs::QUICKSTART),
+    };
+    let mut config: QuickstartConfig = configs::parse(Path::new(file), text, &set)?;
     if let Some(out) = out {
         let Some(name) = out.file_name() else {
             return Err(Failure::usage(format!("--out {} names no folder", out.display())));
@@ -175,7 +201,7 @@ fn measure(config: &QuickstartConfig, tuning: &RlConfig, people: &[Person], fold
     let source = |name: &str| config.source(&folder.join("models").join(name));
     let judge = |name: &str, model: &str, ask: &JudgeConfig| EvalJudge {
         name: name.into(),
-        judge: JudgeConfig { model: source(model), ..ask.clone() },
+        judge: JudgeConfig { model: source(model), orders: config.eval.orders, ..ask.clone() },
     };
     let plan = EvalConfig {
         name: config.name.clone(),

@@ -37,11 +37,14 @@ pub struct Data {
 /// Histories on which reading is measured: standard error 2 points at 90 %.
 const PROBES: usize = 200;
 
+/// Slower than the judges': to count is easiest to find out where there is little to count, and such rows are short.
+const READING_CURRICULUM: Curriculum = Curriculum { ramp: 0.9, skew: 0.3 };
+
 /// Lives long enough that each third of a history can be read or predicted.
 const SYNTHESIS_LIFE: LifeSpan =
     LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
 /// Stages of about the length that the evaluations read.
-const RL_LIFE: LifeSpan = LifeSpan { least_interactions: 9, most_interactions: 13, ..SYNTHESIS_LIFE };
+const RL_LIFE: LifeSpan = LifeSpan { least_interactions: 8, most_interactions: 10, ..SYNTHESIS_LIFE };
 
 /// Makes the world's people and the rows of judges and base model, and writes them to `folder`/data.
 pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
@@ -55,12 +58,12 @@ pub fn make(config: &QuickstartConfig, folder: &Path) -> Result<Data, Failure> {
     let judge = rows_of(Population::TrainingJudge, &config.judge.ask)?;
     let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
     let count = config.world.reading_rows;
-    let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &Curriculum::default())?;
+    let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &READING_CURRICULUM)?;
     // As hard as the last training rows, from people that no model is trained on.
     let probe = Curriculum { ramp: 0.0, skew: 0.0 };
     let probe = reading_rows(&world, Population::HeldOut, &policy_prompts, PROBES, &probe)?;
-    let targets = config.world.eval_targets;
-    let span = LifeSpan { targets, transfer_targets: targets, ..LifeSpan::default() };
+    let (targets, transfer_targets) = (config.world.eval_targets, config.world.eval_transfer_targets);
+    let span = LifeSpan { targets, transfer_targets, ..LifeSpan::default() };
     let people: Vec<Person> =
         people(&world, Population::HeldOut, config.world.eval_people, &span).into_iter().map(person).collect();
 

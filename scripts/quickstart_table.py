@@ -1,0 +1,144 @@
+"""The table of several quickstarts, and the settings that stand for another CPU's rounding.
+
+    quickstart_table.py rounding N          prints the options of `xplore quickstart`, one a line; none for 0
+    quickstart_table.py table RUN...        prints docs/quickstart-results.md
+"""
+
+import datetime
+import json
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+CONFIG = Path("configs/quickstart.toml")
+COLUMNS = [(targets, judge) for judge in ("training", "second") for targets in ("in_domain", "transfer")]
+
+
+def rounding(number):
+    """Each learning rate of configs/quickstart.toml, `number` ten-millionths higher."""
+    section = ""
+    for line in CONFIG.read_text().splitlines() if number else ():
+        if found := re.match(r"\[(.+)\]", line):
+            section = found[1]
+        if found := re.match(r"lr = (\S+)", line):
+            print(f"--set\n{section}.lr={float(found[1]) * (1 + number * 1e-7)!r}")
+
+
+def cpu():
+    """The CPU's maker, family and what its vectors can do."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    of = lambda key: re.search(rf"^{key}\s*: (.*)$", text, re.M)[1].strip()
+    vectors = next((name for name in ("avx512f", "avx2") if name in of("flags").split()), "no AVX2")
+    return f"{of('model name')} (family {of('cpu family')}, model {of('model')}, {vectors})"
+
+
+class Run:
+    """What one quickstart left."""
+
+    def __init__(self, folder):
+        read = lambda name: json.loads((Path(folder) / name).read_text())
+        lines = lambda name: [json.loads(line) for line in (Path(folder) / name).open()]
+        self.name = Path(folder).name.removeprefix("quickstart-seed-").replace("-rounding-", ", rounding ")
+        self.seconds = int((Path(folder) / "wall-seconds").read_text())
+        self.reading = read("reading.json")
+        self.metrics = lines("metrics.jsonl")
+        self.accuracy = {(r["model"], r["setting"], r["targets"], r["judge"]): r for r in read("eval.json")}
+        self.gain = {(r["setting"], r["targets"], r["judge"]): r for r in read("eval-gains.json")}
+        people = lines("eval-people.jsonl")
+        self.silent = sum(p["malformed"] for p in people) / sum(p["targets_judged"] for p in people)
+
+    def last(self, phase, key):
+        """The mean of a metric over the last tenth of a phase's steps."""
+        values = [m[key] for m in self.metrics if m["phase"] == phase and m.get(key) is not None]
+        tail = values[-max(1, len(values) // 10):]
+        return sum(tail) / len(tail)
+
+    def rewards(self, parts):
+        """Mean reward over each of `parts` parts of the RL steps."""
+        values = [m["reward/total"] for m in self.metrics if m["phase"] == "rl"]
+        bounds = [len(values) * i // parts for i in range(parts + 1)]
+        return [sum(values[a:b]) / max(1, b - a) for a, b in zip(bounds, bounds[1:])]
+
+
+def percent(value):
+    return f"{100 * value:.1f}"
+
+
+def interval(row, of):
+    return f"{percent(row[of])} [{percent(row['ci_low'])}, {percent(row['ci_high'])}]"
+
+
+def row(cells):
+    print("| " + " | ".join(cells) + " |")
+
+
+def head(cells):
+    row(cells)
+    print("|" + "---|" * len(cells))
+
+
+def phases(runs):
+    """A line a run: what each phase reached."""
+    print("\n## What each phase reached\n")
+    print("Loss over the last tenth of the steps; histories whose evidence, and evidence and counts, a model writes down "
+          "without a mistake, in percent; reward over the quarters of the RL steps; share of judged choices without an "
+          "answer.\n")
+    head(["seed", "s", "judge", "second judge", "base", "base reads", "SFT reads", "RL reads", "reward", "no answer"])
+    for run in runs:
+        reads = [f"{percent(run.reading[m]['evidence'])}, {percent(run.reading[m]['net'])}" for m in ("base", "sft", "rl")]
+        losses = [f"{run.last(phase, 'loss'):.3f}" for phase in ("judge", "second_judge", "base")]
+        rewards = ", ".join(f"{value:.3f}" for value in run.rewards(4))
+        row([run.name, str(run.seconds), *losses, *reads, rewards, f"{percent(run.silent)} %"])
+
+
+def gains(runs):
+    """A line a run: accuracies with RL's summaries, their gains over SFT's, and the oracle's lead."""
+    print("\n## What reinforcement learning gains\n")
+    print("By the training judge unless said otherwise, in points.\n")
+    head(["seed", "RL, full", "gain, full", "gain, streaming", "transferred, full", "transferred, streaming",
+          "second judge, full", "second judge, streaming", "oracle over RL"])
+    found = []
+    for run in runs:
+        cells = [interval(run.accuracy["rl", "full", "in_domain", "training"], "accuracy")]
+        for targets, judge in (("in_domain", "training"), ("transfer", "training"), ("in_domain", "second")):
+            cells += [interval(run.gain[setting, targets, judge], "gain") for setting in ("full", "streaming")]
+        reached = run.accuracy["rl", "full", "in_domain", "training"]["accuracy"]
+        lead = run.accuracy["oracle", "full", "in_domain", "training"]["accuracy"] - reached
+        row([run.name, *cells, percent(lead)])
+        found.append((reached, run.gain["full", "in_domain", "training"]["gain"],
+                      run.gain["streaming", "in_domain", "training"]["gain"], lead))
+    if len(runs) > 1:
+        least, most = [min(c) for c in zip(*found)], [max(c) for c in zip(*found)]
+        spans = [f"{percent(a)} to {percent(b)}" for a, b in zip(least, most)]
+        row(["**all**", spans[0], spans[1], spans[2], "", "", "", "", spans[3]])
+
+
+def details(run):
+    """All accuracies of one run."""
+    print(f"\n## Seed {run.name}\n")
+    head(["model", "setting", *(f"{t.replace('_', '-')}, {j} judge" for t, j in COLUMNS)])
+    for model, setting in dict.fromkeys(key[:2] for key in run.accuracy):
+        row([model, setting, *(interval(run.accuracy[model, setting, *column], "accuracy") for column in COLUMNS)])
+    for setting in dict.fromkeys(key[0] for key in run.gain):
+        row(["**RL − SFT**", setting, *(interval(run.gain[setting, *column], "gain") for column in COLUMNS)])
+
+
+def table(folders):
+    runs = [Run(folder) for folder in folders]
+    print("# The quickstart over several seeds\n")
+    print(f"Made by `scripts/quickstart-results` on {datetime.date.today()}, {os.cpu_count()} cores of {cpu()}. Accuracies in "
+          "percent and gains in points, with 95 % intervals over held-out people, gains paired by person.")
+    phases(runs)
+    gains(runs)
+    for run in runs:
+        details(run)
+
+
+if __name__ == "__main__":
+    what, *arguments = sys.argv[1:]
+    rounding(int(arguments[0])) if what == "rounding" else table(arguments)
