@@ -61,13 +61,13 @@ impl Phase {
 }
 
 // Seconds each, on that machine.
-const WORLD_ROW: f64 = 1e-4;
-const JUDGE_ROW: f64 = 5.6e-3;
-const READING_ROW: f64 = 1.2e-2;
-const SYNTHESIS_PERSON: f64 = 1.5e-2;
-const SFT_PERSON: f64 = 5e-3;
-const RESPONSE: f64 = 1.2e-2;
-const EVALUATED_CHOICE: f64 = 2.5e-2;
+const WORLD_ROW: f64 = 6e-5;
+const JUDGE_ROW: f64 = 5.5e-3;
+const READING_ROW: f64 = 1.1e-2;
+const SYNTHESIS_PERSON: f64 = 2.8e-2;
+const SFT_PERSON: f64 = 7.5e-3;
+const RESPONSE: f64 = 1e-2;
+const EVALUATED_CHOICE: f64 = 1.5e-2;
 
 /// The phases of one run, and when it began.
 pub struct Plan<'a> {
