@@ -92,13 +92,15 @@ impl<'a> Plan<'a> {
     fn left(&self, phase: Phase, elapsed: f64) -> f64 {
         let cost = |phases: &[Phase]| phases.iter().map(|p| p.cost(self.config)).sum::<f64>();
         let (done, left) = Phase::ALL.split_at(Phase::ALL.iter().position(|&p| p == phase).unwrap_or(0));
-        let pace = if cost(done) < ENOUGH { 1.0 } else { elapsed / cost(done) };
-        cost(left) * pace
+        let pace = elapsed / cost(done).max(1.0);
+        cost(left) * if cost(done) < ENOUGH || pace < SKIPPED { 1.0 } else { pace }
     }
 }
 
 /// Seconds of finished work below which the pace is not measured.
 const ENOUGH: f64 = 20.0;
+/// Pace below which phases were skipped, because an earlier run had finished them, and tell nothing.
+const SKIPPED: f64 = 0.1;
 
 fn in_words(seconds: f64) -> String {
     if seconds < 90.0 { format!("{:.0} s", seconds.max(1.0)) } else { format!("{:.0} min", seconds / 60.0) }
@@ -117,6 +119,7 @@ mod tests {
         assert_eq!(plan.left(Phase::Training, 100.0), cost(&Phase::ALL[1..]));
         assert_eq!(plan.left(Phase::World, 0.0), cost(&Phase::ALL));
         let trained = cost(&Phase::ALL[..2]);
+        assert_eq!(plan.left(Phase::Synthesis, 0.01 * trained), cost(&Phase::ALL[2..]));
         assert_eq!(plan.left(Phase::Synthesis, 2.0 * trained), 2.0 * cost(&Phase::ALL[2..]));
     }
 
