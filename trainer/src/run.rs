@@ -82,6 +82,7 @@ impl Run {
     }
 
     /// Returns a second handle on the run, for a phase that trains in parallel: both append to metrics.jsonl, line by line.
+    /// The clone writes no TensorBoard events: an event file has one writer.
     ///
     /// # Errors
     /// [`TrainError::File`] if metrics.jsonl cannot be opened.
