@@ -1,7 +1,7 @@
 //! JSON lines in and out. A bad line is named by file, line and field, with what to do about it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -70,21 +70,17 @@ fn in_words(error: &serde_json::Error) -> String {
     format!("{cause} (column {})", error.column())
 }
 
-/// Writes one object a line, replacing the file in one step: it is there complete, or as it was before.
+/// Writes one object a line, replacing the file in one step ([`files::replace`]).
 ///
 /// # Errors
 /// [`JsonlError::Io`] if the folder cannot be written.
 pub fn write<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), JsonlError> {
     let io = |source| JsonlError::Io { action: "write", path: path.into(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(io)?;
-    }
-    let partial = path.with_extension("jsonl.partial");
-    let mut out = BufWriter::new(File::create(&partial).map_err(io)?);
-    for row in rows {
-        serde_json::to_writer(&mut out, row).map_err(|e| io(e.into()))?;
-        out.write_all(b"\n").map_err(io)?;
-    }
-    out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-    std::fs::rename(&partial, path).map_err(io)
+    let lines = |out: &mut dyn Write| {
+        rows.iter().try_for_each(|row| {
+            serde_json::to_writer(&mut *out, row)?;
+            out.write_all(b"\n")
+        })
+    };
+    files::replace(path, lines).map_err(io)
 }

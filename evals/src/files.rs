@@ -1,7 +1,6 @@
 //! Results as JSON files, for programs.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -32,19 +31,14 @@ pub fn write(folder: &Path, rows: &[EvalRow], gains: &[Gain]) -> Result<(), Writ
 
 /// A JSON list with one object a line, so that it can be read and compared by eye and by `diff`.
 fn list<T: Serialize>(path: &Path, items: &[T]) -> Result<(), WriteError> {
-    let failed = |source| WriteError { path: path.into(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let partial = path.with_extension("json.partial");
-    let mut out = BufWriter::new(File::create(&partial).map_err(failed)?);
-    for (i, item) in items.iter().enumerate() {
-        out.write_all(if i == 0 { b"[\n" } else { b",\n" }).map_err(failed)?;
-        serde_json::to_writer(&mut out, item).map_err(|e| failed(e.into()))?;
-    }
-    out.write_all(if items.is_empty() { b"[]\n" } else { b"\n]\n" }).map_err(failed)?;
-    out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)
+    let lines = |out: &mut dyn Write| {
+        for (i, item) in items.iter().enumerate() {
+            out.write_all(if i == 0 { b"[\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *out, item)?;
+        }
+        out.write_all(if items.is_empty() { b"[]\n" } else { b"\n]\n" })
+    };
+    ::files::replace(path, lines).map_err(|source| WriteError { path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -32,7 +32,6 @@ mod run;
 mod smooth;
 mod tables;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use error::ReportError;
@@ -62,18 +61,10 @@ pub fn figure(run: &Path, out: &Path) -> Result<(), ReportError> {
     replace(out, &figure::svg(&Run::load(run)?)?)
 }
 
-/// Writes beside `out`, then renames.
 fn replace(out: &Path, text: &str) -> Result<(), ReportError> {
-    let io = |source| ReportError::Io { action: "write", path: out.into(), source };
-    if let Some(folder) = out.parent() {
-        fs::create_dir_all(folder).map_err(io)?;
-    }
-    let mut partial = out.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    fs::write(&partial, text).and_then(|()| fs::rename(&partial, out)).map_err(|source| {
-        // The page failed already; a leftover that cannot be removed adds nothing to what the user must do.
-        let _ = fs::remove_file(&partial);
-        io(source)
+    files::replace(out, |file| file.write_all(text.as_bytes())).map_err(|source| ReportError::Io {
+        action: "write",
+        path: out.into(),
+        source,
     })
 }

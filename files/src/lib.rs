@@ -1,0 +1,90 @@
+//! Files that are written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes the file at `path` through `write`, and makes its folder where there is none. The file is replaced in one
+/// step: it is there complete, or as it was before. A symbolic link stays; the file it points to is replaced.
+///
+/// A device or a pipe such as `/dev/null` is written to directly, because a rename would put a regular file in its
+/// place.
+///
+/// # Errors
+/// What `write` or the file system fails with; nothing partial is left.
+pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return write_through(File::options().write(true).open(&path)?, write).map(drop);
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut partial = path.clone().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    File::create(&partial)
+        .and_then(|file| write_through(file, write)?.sync_all())
+        .and_then(|()| fs::rename(&partial, &path))
+        .inspect_err(|_| {
+            // The write has failed already; a leftover that cannot be removed adds nothing to what the user must do.
+            let _ = fs::remove_file(&partial);
+        })
+}
+
+fn write_through(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_or_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/rows.jsonl");
+        replace(&path, |out| out.write_all(b"first")).unwrap();
+        replace(&path, |out| out.write_all(b"second")).unwrap();
+        let failed = replace(&path, |out| {
+            out.write_all(b"half of the th")?;
+            Err(io::Error::other("the writer gave up"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "the writer gave up");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(names(path.parent().unwrap()), ["rows.jsonl"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_stay_what_they_are() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (folder.path().join("file"), folder.path().join("link"), folder.path().join("pipe"));
+        fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        replace(&link, |out| out.write_all(b"new")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+        replace(&pipe, |out| out.write_all(b"through")).unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+        assert_eq!(names(folder.path()), ["file", "link", "pipe"]);
+    }
+}
