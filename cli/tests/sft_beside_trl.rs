@@ -25,13 +25,22 @@ struct Case {
     accumulation: usize,
     schedule: (&'static str, &'static str),
     passes: usize,
+    /// Momentum and Newton–Schulz iterations; else AdamW.
+    muon: Option<(f64, usize)>,
 }
 
 const COSINE: (&str, &str) = ("cosine", "cosine");
 const CONSTANT: (&str, &str) = ("constant", "constant_with_warmup");
 
 fn cases() -> Vec<Case> {
-    let usual = |family, adapter, accumulation| Case { family, adapter, accumulation, schedule: COSINE, passes: 16384 };
+    let usual = |family, adapter, accumulation| Case {
+        family,
+        adapter,
+        accumulation,
+        schedule: COSINE,
+        passes: 16384,
+        muon: None,
+    };
     let mut cases = Vec::new();
     for family in ["qwen3", "llama"] {
         for adapter in [None, Some("lora")] {
@@ -42,6 +51,8 @@ fn cases() -> Vec<Case> {
     cases.push(Case { schedule: CONSTANT, ..usual("qwen3", None, 1) });
     cases.push(Case { passes: 150, ..usual("qwen3", None, 4) });
     cases.push(Case { passes: 150, ..usual("llama", Some("lora"), 4) });
+    cases.push(Case { muon: Some((0.95, 5)), ..usual("qwen3", None, 4) });
+    cases.push(Case { muon: Some((0.8, 2)), ..usual("llama", None, 1) });
     cases
 }
 
@@ -49,7 +60,8 @@ impl Case {
     /// Its name for TRL; cases that differ in our passes alone share it.
     fn asked(&self) -> String {
         let kind = self.adapter.unwrap_or("full");
-        format!("{}-{kind}-{}-{}", self.family, self.accumulation, self.schedule.0)
+        let optimizer = if self.muon.is_some() { "muon" } else { "adamw" };
+        format!("{}-{kind}-{optimizer}-{}-{}", self.family, self.accumulation, self.schedule.0)
     }
 
     fn name(&self) -> String {
@@ -62,7 +74,8 @@ impl Case {
 
     fn job(&self) -> Json {
         json!({"name": self.asked(), "family": self.family, "batch": 4, "accumulation": self.accumulation,
-               "schedule": self.schedule.1, "lr": self.lr(), "adapter": self.adapter})
+               "schedule": self.schedule.1, "lr": self.lr(), "adapter": self.adapter,
+               "muon": self.muon.map(|(momentum, ns_steps)| json!({"momentum": momentum, "ns_steps": ns_steps}))})
     }
 
     fn base(&self, place: &Path) -> PathBuf {
@@ -75,10 +88,13 @@ impl Case {
             let start = place.join(format!("{}-{kind}", self.family));
             format!("[lora]\nrank = 4\nalpha = 8.0\ndora = {}\nstart = '{}'\n", kind == "dora", start.display())
         });
+        let muon = self.muon.map_or(String::new(), |(momentum, ns_steps)| {
+            format!("kind = 'muon'\nmuon = {{ momentum = {momentum}, ns_steps = {ns_steps} }}\n")
+        });
         format!(
             "[model]\npath = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\nmax_length = {MAX_LENGTH}\n\
              shuffle = false\n[train]\nepochs = 9\nmax_steps = {STEPS}\nbatch_size = {}\ntokens_per_microbatch = {}\n\
-             [optimizer]\nlr = {}\nweight_decay = 0.01\nschedule = '{}'\nwarmup_ratio = 0.1\n{lora}",
+             [optimizer]\nlr = {}\nweight_decay = 0.01\nschedule = '{}'\nwarmup_ratio = 0.1\n{muon}{lora}",
             model.display(),
             rows.display(),
             4 * self.accumulation,

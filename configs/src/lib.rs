@@ -59,7 +59,7 @@ pub use load::{load, parse};
 pub use lora::{LoraConfig, Projection};
 pub use metrics::MetricsConfig;
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
-pub use optimizer::{OptimizerConfig, ParameterKind, Schedule, StateDtype};
+pub use optimizer::{MuonConfig, OptimizerConfig, OptimizerKind, ParameterKind, Schedule, StateDtype};
 pub use parallel::{ParallelConfig, Sharding};
 pub use quickstart::{
     EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, TINY as QUICKSTART_TINY, WorldConfig,

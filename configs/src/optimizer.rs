@@ -1,8 +1,45 @@
-//! AdamW and the schedule of its learning rate.
+//! The optimizer and the schedule of its learning rate.
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least, below_one, fraction, not_negative, positive};
+use crate::check::{Under, Verdict, at_least, below_one, ensure, fraction, not_negative, positive};
+use crate::parallel::Sharding;
+
+/// Which rule updates the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW (Loshchilov & Hutter 2019) for all weights.
+    #[default]
+    AdamW,
+    /// Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for embedding, output projection, norms and biases.
+    /// An update of Muon has the root mean square of a typical one of AdamW (Liu et al. 2025), so that `lr` and
+    /// `weight_decay` serve both.
+    Muon,
+}
+
+/// What Muon has beside the learning rate and weight decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MuonConfig {
+    /// Decay rate of the (Nesterov) momentum. Default: 0.95.
+    pub momentum: f64,
+    /// Newton–Schulz iterations that orthogonalize an update. Default: 5.
+    pub ns_steps: usize,
+}
+
+impl Default for MuonConfig {
+    fn default() -> Self {
+        Self { momentum: 0.95, ns_steps: 5 }
+    }
+}
+
+impl MuonConfig {
+    pub(crate) fn check(&self) -> Verdict {
+        below_one("momentum", self.momentum)?;
+        at_least("ns_steps", self.ns_steps, 1)
+    }
+}
 
 /// How the learning rate moves after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,13 +79,15 @@ pub enum ParameterKind {
     Embedding,
 }
 
-/// AdamW (decoupled weight decay), with gradient clipping and a schedule.
+/// The optimizer (decoupled weight decay), with gradient clipping and a schedule.
 ///
 /// The defaults are those of published SFT; RL has its own ([`OptimizerConfig::published_rl`]), and a config file that
 /// leaves keys out gets those of its kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// Which rule updates the weights. `muon` needs whole matrices: no adapter, no sharding. Default: adamw.
+    pub kind: OptimizerKind,
     /// Peak learning rate. Default: 2e-5 (SFT), 1e-6 (RL).
     pub lr: f64,
     /// Decay rates of the first and second moment. Default: [0.9, 0.999].
@@ -76,11 +115,14 @@ pub struct OptimizerConfig {
     pub min_lr_ratio: f64,
     /// An update whose gradient is not finite is left out and counted; so many in a row end the run. Default: 10.
     pub most_skips: usize,
+    /// What `muon` has of its own.
+    pub muon: MuonConfig,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            kind: OptimizerKind::default(),
             lr: 2e-5,
             betas: [0.9, 0.999],
             eps: 1e-8,
@@ -94,6 +136,7 @@ impl Default for OptimizerConfig {
             decay_ratio: 0.1,
             min_lr_ratio: 0.0,
             most_skips: 10,
+            muon: MuonConfig::default(),
         }
     }
 }
@@ -102,6 +145,14 @@ impl OptimizerConfig {
     /// The published settings of RL.
     pub fn published_rl() -> Self {
         Self { lr: 1e-6, weight_decay: 0.01, schedule: Schedule::Constant, warmup_ratio: 0.0, ..Self::default() }
+    }
+
+    /// Muon computes with whole matrices.
+    pub(crate) fn check_beside(&self, lora: bool, sharding: Sharding) -> Verdict {
+        let whole = !lora && sharding == Sharding::Replicate;
+        let expected =
+            "\"adamw\" beside [lora] or sharded weights, or none of them (parallel.sharding = \"replicate\")";
+        ensure(self.kind == OptimizerKind::AdamW || whole, "kind", "\"muon\"", expected)
     }
 
     pub(crate) fn check(&self) -> Verdict {
@@ -114,6 +165,7 @@ impl OptimizerConfig {
         fraction("warmup_ratio", self.warmup_ratio)?;
         fraction("decay_ratio", self.decay_ratio)?;
         fraction("min_lr_ratio", self.min_lr_ratio)?;
-        at_least("most_skips", self.most_skips, 1)
+        at_least("most_skips", self.most_skips, 1)?;
+        self.muon.check().under("muon")
     }
 }

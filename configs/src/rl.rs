@@ -117,6 +117,7 @@ impl RlConfig {
         fit_together(&self.rollout, &self.reward, &self.algorithm)?;
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")?;
+        self.optimizer.check_beside(self.lora.is_some(), self.parallel.sharding).under("optimizer")?;
         self.check_measuring()?;
         self.parallel.check().under("parallel")?;
         self.metrics.check().under("metrics")

@@ -86,6 +86,7 @@ impl SftConfig {
         self.data.check().under("data")?;
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")?;
+        self.optimizer.check_beside(self.lora.is_some(), self.parallel.sharding).under("optimizer")?;
         self.validation.check().under("validation")?;
         let validated = self.validation.every == 0 || self.data.validates() || self.validation.summaries.is_some();
         let expected =

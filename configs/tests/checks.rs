@@ -40,6 +40,8 @@ fn sft() {
         ("optimizer.min_lr_ratio", "from 0 to 1", "-0.1", "0"),
         ("optimizer.decay_ratio", "from 0 to 1", "2", "1"),
         ("optimizer.most_skips", "at least 1", "0", "1"),
+        ("optimizer.muon.momentum", "below 1", "1", "0"),
+        ("optimizer.muon.ns_steps", "at least 1", "0", "1"),
         ("metrics.peak_tflops", "0 or more", "-1", "0"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
         ("parallel.timeout_seconds", "at most 86400", "1e300", "86400"),
@@ -66,6 +68,11 @@ fn sft() {
     ] {
         let key = format!("lora.{key}");
         check::<SftConfig>(&lora, &key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    for (key, refused) in [("lora.rank", "8"), ("parallel.sharding", "optimizer"), ("parallel.sharding", "full")] {
+        let muon = format!("{SFT}[optimizer]\nkind='muon'\n");
+        let accepted = "parallel.sharding=replicate";
+        check::<SftConfig>(&muon, "optimizer.kind", "\"adamw\"", &format!("{key}={refused}"), accepted);
     }
     let validated = format!("{SFT}validation='v'\n[validation]\nevery=1\n");
     let refused = "checkpoint.best=validation/accuracy";

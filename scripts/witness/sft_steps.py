@@ -4,7 +4,7 @@
 
 JOB is JSON: `folder`, an empty folder; `steps`, `max_length`, `weight_decay`, `warmup` (a share of the steps); `cases`,
 each with `name`, `family` (qwen3 or llama), `batch`, `accumulation`, `schedule` (of transformers), `lr`, `adapter`
-(null, lora or dora); `prompts`, lists of token ids. The folder gets `rows.jsonl`, a model in `model-FAMILY` for each
+(null, lora or dora), `muon` (null, or `momentum` and `ns_steps`); `prompts`, lists of token ids. The folder gets `rows.jsonl`, a model in `model-FAMILY` for each
 family and the adapter to start from in `FAMILY-ADAPTER`. ANSWERS becomes JSON: for each case `loss`, `grad_norm` (before
 clipping, in double precision) and `lr` of each step, and the trained model's `logits` after each token of each prompt.
 """
@@ -102,6 +102,30 @@ class Steps(TrainerCallback):
         self.trainer.steps[-1]["lr"] = optimizer.param_groups[0]["lr"]
 
 
+class MuonAndAdamW(torch.optim.Optimizer):
+    """torch.optim.Muon for the matrices of the layers, AdamW for the rest, without decay of norms."""
+
+    def __init__(self, model, lr, weight_decay, **muon):
+        named = list(model.named_parameters())
+        matrices = [p for name, p in named if p.ndim == 2 and ".layers." in name]
+        others = [p for name, p in named if p.ndim == 2 and ".layers." not in name]
+        norms = [p for _, p in named if p.ndim == 1]
+        self.parts = [
+            torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw", **muon),
+            torch.optim.AdamW([{"params": others, "weight_decay": weight_decay}, {"params": norms, "weight_decay": 0.0}],
+                              lr=lr)]
+        super().__init__([p for _, p in named], {"lr": lr})
+
+    def step(self, closure=None):
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = self.param_groups[0]["lr"]
+            # torch orthogonalizes in bf16, whose rounding would hide everything else.
+            narrow, torch.Tensor.bfloat16 = torch.Tensor.bfloat16, torch.Tensor.clone
+            part.step()
+            torch.Tensor.bfloat16 = narrow
+
+
 def settings(job, case):
     return SFTConfig(
         output_dir=f"{job['folder']}/trl", use_cpu=True, bf16=False, seed=0, max_steps=job["steps"],
@@ -119,7 +143,8 @@ def trained(job, case, rows):
     if kind := case["adapter"]:
         model = with_adapter(model, folder / f"{case['family']}-{kind}", kind)
     steps = Steps()
-    trainer = Recording(model=model, processing_class=AutoTokenizer.from_pretrained(base), args=settings(job, case),
+    muon = case["muon"] and MuonAndAdamW(model, case["lr"], job["weight_decay"], **case["muon"])
+    trainer = Recording(model=model, optimizers=(muon, None), processing_class=AutoTokenizer.from_pretrained(base), args=settings(job, case),
                         train_dataset=datasets.Dataset.from_list(rows), callbacks=[steps])
     steps.trainer = trainer
     trainer.train()

@@ -14,6 +14,7 @@ pub mod checkpoints;
 pub mod error;
 pub mod flops;
 pub mod memory;
+pub mod muon;
 pub mod optimizer;
 mod optimizer_file;
 pub mod parallel;

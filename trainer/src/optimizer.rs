@@ -1,12 +1,13 @@
-//! AdamW over flat buffers, clipping by global norm, and the schedule of the learning rate.
+//! The update of flat buffers by AdamW or Muon, clipping by global norm, and the schedule of the learning rate.
 
-use configs::optimizer::{OptimizerConfig, ParameterKind, Schedule, StateDtype};
+use configs::optimizer::{OptimizerConfig, OptimizerKind, ParameterKind, Schedule, StateDtype};
 use lm::Params;
-use lm::params::{Part, Role};
+use lm::params::{Entry, Part, Role};
 use tch::{Kind, Tensor};
 use torch_ext::AdamW;
 
 use crate::TrainError;
+use crate::muon::{self, Matrix};
 
 /// A stretch of weights with one rule for weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub struct Stretch {
     pub decays: bool,
 }
 
-/// AdamW's state for one flat buffer of weights.
+/// The optimizer's state for one flat buffer of weights.
 #[derive(Debug)]
 pub struct Optimizer {
-    /// First and second moment, laid out as the weights.
+    /// First and second moment, laid out as the weights. Of Muon's matrices the first is the momentum; their second is 0.
     pub(crate) moments: (Tensor, Tensor),
     /// The weights in fp32, where the model holds them in a lower format and the state is to be fp32.
     pub(crate) master: Option<Tensor>,
@@ -32,6 +33,7 @@ pub struct Optimizer {
     pub(crate) updates: u64,
     skips_in_a_row: usize,
     stretches: Vec<Stretch>,
+    matrices: Vec<Matrix>,
     config: OptimizerConfig,
 }
 
@@ -54,10 +56,23 @@ pub fn state_kind(config: &OptimizerConfig, weights: Kind) -> Kind {
     }
 }
 
-/// Which stretches of a model's weights decay.
-pub fn stretches(params: &Params, no_decay: &[ParameterKind]) -> Vec<Stretch> {
+/// The matrices of a model's weights that Muon updates: those of the layers.
+pub fn matrices(params: &Params, kind: OptimizerKind) -> Vec<Matrix> {
+    let chosen = params.entries().iter().filter(|entry| by_muon(entry, kind));
+    chosen.map(|entry| Matrix { offset: entry.offset, rows: entry.shape[0], cols: entry.shape[1] }).collect()
+}
+
+fn by_muon(entry: &Entry, kind: OptimizerKind) -> bool {
+    kind == OptimizerKind::Muon && entry.role() == Role::Matrix && matches!(entry.part, Part::Layer(_))
+}
+
+/// The stretches of a model's weights that AdamW updates, and which of them decay.
+pub fn stretches(params: &Params, kind: OptimizerKind, no_decay: &[ParameterKind]) -> Vec<Stretch> {
     let mut found: Vec<Stretch> = Vec::new();
     for entry in params.entries() {
+        if by_muon(entry, kind) {
+            continue;
+        }
         let kind = match (entry.role(), entry.part) {
             (Role::Norm, _) => Some(ParameterKind::Norm),
             (Role::Bias, _) => Some(ParameterKind::Bias),
@@ -66,7 +81,9 @@ pub fn stretches(params: &Params, no_decay: &[ParameterKind]) -> Vec<Stretch> {
         };
         let decays = kind.is_none_or(|kind| !no_decay.contains(&kind));
         match found.last_mut() {
-            Some(last) if last.decays == decays => last.length += entry.numel(),
+            Some(last) if last.decays == decays && last.weights + last.length == entry.offset => {
+                last.length += entry.numel()
+            }
             _ => found.push(Stretch { weights: entry.offset, state: entry.offset, length: entry.numel(), decays }),
         }
     }
@@ -74,13 +91,15 @@ pub fn stretches(params: &Params, no_decay: &[ParameterKind]) -> Vec<Stretch> {
 }
 
 impl Optimizer {
-    /// Fresh state for those of `weights` that `stretches` name, `length` numbers with the gaps between them.
+    /// Fresh state for those of `weights` that `stretches` (for AdamW) and `matrices` (for Muon) name, `length` numbers with
+    /// the gaps between them.
     ///
     /// # Errors
     /// If memory does not suffice.
     pub fn new(
         weights: &Tensor,
         stretches: Vec<Stretch>,
+        matrices: Vec<Matrix>,
         length: i64,
         config: OptimizerConfig,
     ) -> Result<Self, TrainError> {
@@ -91,8 +110,11 @@ impl Optimizer {
             for Stretch { weights: from, state, length, .. } in &stretches {
                 tch::no_grad(|| master.narrow(0, *state, *length).copy_(&weights.narrow(0, *from, *length)));
             }
+            for matrix in &matrices {
+                tch::no_grad(|| matrix.of(master).copy_(&matrix.of(weights)));
+            }
         }
-        Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, skips_in_a_row: 0, stretches, config })
+        Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, skips_in_a_row: 0, stretches, matrices, config })
     }
 
     /// Bytes of its tensors.
@@ -157,6 +179,14 @@ impl Optimizer {
             };
             let (mut m, mut v) = (part(&self.moments.0), part(&self.moments.1));
             torch_ext::adamw_step(&mut target, &part(grads), (&mut m, &mut v), self.updates, hyper)?;
+            if self.master.is_some() {
+                own.shallow_clone().copy_(&target);
+            }
+        }
+        for matrix in &self.matrices {
+            let own = matrix.of(weights);
+            let mut target = self.master.as_ref().map_or_else(|| own.shallow_clone(), |master| matrix.of(master));
+            muon::step(&mut target, &matrix.of(grads), &mut matrix.of(&self.moments.0), lr, c.weight_decay, &c.muon)?;
             if self.master.is_some() {
                 own.shallow_clone().copy_(&target);
             }
@@ -227,7 +257,7 @@ mod tests {
             let config = constant(OptimizerConfig { lr: 1e-4, state, ..OptimizerConfig::default() });
             let mut weights = Tensor::ones([8], (Kind::BFloat16, Device::Cpu));
             let whole = vec![Stretch { weights: 0, state: 0, length: 8, decays: true }];
-            let mut optimizer = Optimizer::new(&weights, whole, 8, config).unwrap();
+            let mut optimizer = Optimizer::new(&weights, whole, vec![], 8, config).unwrap();
             for _ in 0..100 {
                 update(&mut optimizer, &mut weights, 1.0);
             }
@@ -247,7 +277,7 @@ mod tests {
         let model = start::random("new", &spec, tokenizer, 1, (Wanted::Cpu, Dtype::Fp32)).unwrap();
         let params = &model.decoder.params;
         let spared = |no_decay: &[ParameterKind]| {
-            let found = stretches(params, no_decay);
+            let found = stretches(params, OptimizerKind::AdamW, no_decay);
             assert_eq!(found.iter().map(|s| s.length).sum::<i64>(), params.flat.numel() as i64);
             found.iter().filter(|s| !s.decays).map(|s| s.length).sum::<i64>()
         };
@@ -263,7 +293,7 @@ mod tests {
         let config = constant(OptimizerConfig { most_skips: 3, ..OptimizerConfig::default() });
         let mut weights = Tensor::ones([4], (Kind::Float, Device::Cpu));
         let whole = vec![Stretch { weights: 0, state: 0, length: 4, decays: true }];
-        let mut optimizer = Optimizer::new(&weights, whole, 4, config).unwrap();
+        let mut optimizer = Optimizer::new(&weights, whole, vec![], 4, config).unwrap();
         for grad in [f64::NAN, f64::INFINITY, 1.0, f64::NAN, f64::NAN] {
             let before = weights.copy();
             let done = update(&mut optimizer, &mut weights, grad);

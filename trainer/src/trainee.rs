@@ -4,7 +4,7 @@ use std::path::Path;
 
 use configs::Sharding;
 use configs::lora::LoraConfig;
-use configs::optimizer::OptimizerConfig;
+use configs::optimizer::{OptimizerConfig, OptimizerKind};
 use lm::{AdapterSpec, Adapters, Decoder, Dropout, LmError, LocalModel, Params, Trained, adapter_files, checkpoint};
 use tch::Tensor;
 
@@ -12,7 +12,7 @@ use crate::optimizer::{self, Optimizer, Progress, Stretch, Update};
 use crate::parallel::gradients::SharedGradients;
 use crate::parallel::shards::Shards;
 use crate::parallel::team::lost;
-use crate::{Team, TrainError};
+use crate::{Team, TrainError, threads};
 
 /// A model, what of it is trained, and the gradients.
 #[derive(Debug)]
@@ -162,12 +162,23 @@ impl Trainee {
     /// # Errors
     /// If memory does not suffice.
     pub fn optimizer(&self, config: &OptimizerConfig) -> Result<Optimizer, TrainError> {
+        let mut matrices = Vec::new();
         let (stretches, length) = match &self.what {
+            What::Adapters(_) | What::Weights { spread: Some(_), .. } if config.kind == OptimizerKind::Muon => {
+                return Err(TrainError::Data(
+                    "optimizer.kind = \"muon\" needs whole matrices: train without [lora] and with parallel.sharding = \
+                     \"replicate\", or choose \"adamw\""
+                        .into(),
+                ));
+            }
             What::Weights { spread, .. } => {
                 let params = &self.model.decoder.params;
-                let whole = optimizer::stretches(params, &config.no_decay);
+                let whole = optimizer::stretches(params, config.kind, &config.no_decay);
                 match spread {
-                    None => (whole, params.flat.numel()),
+                    None => {
+                        matrices = optimizer::matrices(params, config.kind);
+                        (whole, params.flat.numel())
+                    }
                     Some(Spread { shards, .. }) => (shards.cut(&whole, params.is_shared()), shards.length()),
                 }
             }
@@ -177,7 +188,7 @@ impl Trainee {
                 (vec![Stretch { weights: 0, state: 0, length: length as i64, decays: true }], length)
             }
         };
-        Optimizer::new(self.weights(), stretches, length as i64, config.clone())
+        Optimizer::new(self.weights(), stretches, matrices, length as i64, config.clone())
     }
 
     /// Where the numbers of the optimizer's state stand in the whole model's buffer: first number there, first number here,
@@ -193,6 +204,7 @@ impl Trainee {
     /// # Errors
     /// As [`Optimizer::update`], and if a rank is gone.
     pub fn update(&mut self, optimizer: &mut Optimizer, progress: Progress) -> Result<Update, TrainError> {
+        threads::take_freed();
         self.sum_gradients()?;
         let Self { model, team, what } = self;
         let weights = &mut model.decoder.params.flat;

@@ -102,6 +102,40 @@ fn betas_matter_from_the_second_update_on() {
 }
 
 #[test]
+fn muon_updates_the_matrices_of_the_layers_and_adamw_the_rest() {
+    let bench = Bench::new();
+    let after = |name: &str, steps: usize, set: &[&str]| {
+        let steps = format!("train.max_steps={steps}");
+        weights(&bench.fit(name, &[&[&steps, "optimizer.lr=1e-2", "optimizer.grad_clip=0"], set].concat()).last())
+    };
+    const MUON: &str = "optimizer.kind=muon";
+    let (adamw, muon) = (after("adamw", 1, &[]), after("muon", 1, &[MUON]));
+    for part in ["embed_tokens", "norm"] {
+        assert_eq!(apart(&adamw, &muon, part), 0.0, "{part}");
+    }
+    let begin = weights(&bench.model);
+    for part in ["q_proj", "o_proj", "up_proj", "down_proj"] {
+        let name = muon.keys().find(|name| name.contains(part)).unwrap();
+        let update = &muon[name] - &begin[name];
+        let rms = update.square().mean(Kind::Double).double_value(&[]).sqrt() / 1e-2;
+        // Singular values near 1 make the root mean square 0.2 of the rate; those of a gradient of low rank stay near 0.
+        assert!(rms > 0.02 && rms < 0.25, "{name}: {rms}");
+        assert!(apart(&adamw, &muon, part) > 1e-3, "{part}");
+    }
+    // In the first update the momentum scales all alike, which orthogonalizing undoes.
+    const MOMENTUM: &str = "optimizer.muon.momentum=0.5";
+    let first = apart(&muon, &after("first", 1, &[MUON, MOMENTUM]), "proj");
+    assert_within!(first, 1e-4, "the first update depends on the momentum");
+    let third = apart(&after("third", 3, &[MUON]), &after("fast", 3, &[MUON, MOMENTUM]), "proj");
+    assert!(third > 1e-3, "the third update does not depend on the momentum: {third}");
+    let iterations = apart(&muon, &after("twice", 1, &[MUON, "optimizer.muon.ns_steps=2"]), "proj");
+    assert!(iterations > 1e-4, "the update does not depend on ns_steps: {iterations}");
+    let bf16 =
+        weights(&bench.fit("bf16", &["train.max_steps=1", MUON, "optimizer.lr=1e-2", "model.dtype=bf16"]).last());
+    assert_eq!(bf16.values().next().unwrap().kind(), Kind::BFloat16);
+}
+
+#[test]
 fn small_updates_of_bf16_weights_are_lost_only_where_the_state_is_the_models() {
     let bench = Bench::new();
     let norms_moved = |name: &str, state: &str| {
