@@ -43,6 +43,8 @@ fn list<T: Serialize>(path: &Path, items: &[T]) -> Result<(), WriteError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use crate::{Setting, Targets};
 
     use super::*;

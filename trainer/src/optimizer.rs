@@ -82,7 +82,7 @@ pub fn stretches(params: &Params, kind: OptimizerKind, no_decay: &[ParameterKind
         let decays = kind.is_none_or(|kind| !no_decay.contains(&kind));
         match found.last_mut() {
             Some(last) if last.decays == decays && last.weights + last.length == entry.offset => {
-                last.length += entry.numel()
+                last.length += entry.numel();
             }
             _ => found.push(Stretch { weights: entry.offset, state: entry.offset, length: entry.numel(), decays }),
         }

@@ -80,13 +80,13 @@ mod tests {
             || barrier.wait(),
             || {
                 barrier.wait();
-                until_alone()
+                until_alone();
             },
         );
         join(
             || {
                 barrier.wait();
-                until_alone()
+                until_alone();
             },
             || barrier.wait(),
         );

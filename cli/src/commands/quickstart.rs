@@ -33,7 +33,7 @@ pub fn run(out: Option<PathBuf>, tiny: bool, seed: Option<u64>, set: Vec<String>
     let folder = config.folder();
     let at = |name: &str| folder.join(name);
 
-    let plan = Plan::new(&config);
+    let mut plan = Plan::new(&config);
     plan.begin(Phase::World);
     let data = world::make(&config, &folder)?;
     let tokenizer = save_tokenizer(&config, &data, &at("tokenizer"))?;
@@ -43,22 +43,30 @@ pub fn run(out: Option<PathBuf>, tiny: bool, seed: Option<u64>, set: Vec<String>
     let (judge, base) = threads::join(
         || {
             let judge = train_judge(&config, "judge", &tokenizer, &mut judges_run)?;
-            train_judge(&config, "second_judge", &tokenizer, &mut judges_run)?;
-            Ok::<_, Failure>(judge)
+            let second = train_judge(&config, "second_judge", &tokenizer, &mut judges_run)?;
+            Ok::<_, Failure>((judge.model, judge.reused || second.reused))
         },
         || {
             let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
             let base = SftConfig { name: "base".into(), ..base };
             let base = train_and_save(&base, "base", &mut run, &folder)?;
-            reading.of("base", &base)
+            reading.of("base", &base.model)?;
+            Ok::<_, Failure>(base.reused)
         },
     );
-    let (judge, ()) = (judge?, base?);
+    let ((judge, judges_reused), base_reused) = (judge?, base?);
+    if judges_reused || base_reused {
+        plan.skip();
+    }
     plan.begin(Phase::Synthesis);
     let rl_rows = world::synthesize(&config, &data, &judge, &folder)?;
     plan.begin(Phase::Sft);
     let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
-    reading.of("sft", &train_and_save(&policy, "sft", &mut run, &folder)?)?;
+    let policy = train_and_save(&policy, "sft", &mut run, &folder)?;
+    if policy.reused {
+        plan.skip();
+    }
+    reading.of("sft", &policy.model)?;
 
     plan.begin(Phase::Rl);
     let tuning = config.rl_training(&at("data/rl.jsonl"), &at("models/sft"), &at("models/judge"));
@@ -116,7 +124,7 @@ fn save_tokenizer(config: &QuickstartConfig, data: &world::Data, folder: &Path) 
     Ok(folder.into())
 }
 
-fn train_judge(config: &QuickstartConfig, phase: &str, tokenizer: &Path, run: &mut Run) -> Result<LocalModel, Failure> {
+fn train_judge(config: &QuickstartConfig, phase: &str, tokenizer: &Path, run: &mut Run) -> Result<Trained, Failure> {
     let folder = config.folder();
     let recipe = if phase == "judge" { &config.judge } else { &config.second_judge };
     let training = config.judge_training(recipe, &folder.join(format!("data/{phase}.jsonl")), tokenizer);
@@ -126,7 +134,13 @@ fn train_judge(config: &QuickstartConfig, phase: &str, tokenizer: &Path, run: &m
     train_and_save(&training, phase, run, &folder)
 }
 
-fn train_and_save(config: &SftConfig, phase: &str, run: &mut Run, folder: &Path) -> Result<LocalModel, Failure> {
+struct Trained {
+    model: LocalModel,
+    /// By an earlier run in the same folder.
+    reused: bool,
+}
+
+fn train_and_save(config: &SftConfig, phase: &str, run: &mut Run, folder: &Path) -> Result<Trained, Failure> {
     save_config(folder, phase, config)?;
     let (kept, stamp) = (folder.join("models").join(phase), folder.join("models").join(format!("{phase}.stamp")));
     let fingerprint = fingerprint(config)?;
@@ -134,18 +148,19 @@ fn train_and_save(config: &SftConfig, phase: &str, run: &mut Run, folder: &Path)
     if std::fs::read_to_string(&stamp).is_ok_and(|text| text == fingerprint) {
         run.keep(phase)?;
         Progress::new(phase).done("as trained before");
-        return Ok(start::load(&configs::ModelSource {
+        let model = start::load(&configs::ModelSource {
             path: kept.display().to_string(),
             dtype: config.model.dtype,
             device: config.model.device,
             ..Default::default()
-        })?);
+        })?;
+        return Ok(Trained { model, reused: true });
     }
     let _ = std::fs::remove_file(&stamp);
     let model = sft::train(config, Team::alone(), run, phase, None, None)?.into_model()?;
     run::save(&kept, &model)?;
     wiring::write(&stamp, &fingerprint)?;
-    Ok(model)
+    Ok(Trained { model, reused: false })
 }
 
 /// What a phase's model depends on: its configuration, its rows, and the weights it starts from.

@@ -62,45 +62,55 @@ impl Phase {
 
 // Seconds each, on that machine.
 const WORLD_ROW: f64 = 6e-5;
-const JUDGE_ROW: f64 = 5.5e-3;
-const READING_ROW: f64 = 1.1e-2;
-const SYNTHESIS_PERSON: f64 = 2.8e-2;
+const JUDGE_ROW: f64 = 7e-3;
+const READING_ROW: f64 = 1.2e-2;
+const SYNTHESIS_PERSON: f64 = 2.4e-2;
 const SFT_PERSON: f64 = 7.5e-3;
-const RESPONSE: f64 = 1e-2;
+const RESPONSE: f64 = 8.1e-3;
 const EVALUATED_CHOICE: f64 = 1.5e-2;
 
-/// The phases of one run, and when it began.
+/// The phases of one run, and how long they took.
 pub struct Plan<'a> {
     config: &'a QuickstartConfig,
-    begin: Instant,
+    under_way: Option<(Phase, Instant)>,
+    skips: bool,
+    done: Vec<(Phase, f64)>,
 }
 
 impl<'a> Plan<'a> {
-    /// Starts the clock.
+    /// Before the first phase.
     pub fn new(config: &'a QuickstartConfig) -> Self {
-        Self { config, begin: Instant::now() }
+        Self { config, under_way: None, skips: false, done: Vec::new() }
     }
 
     /// Prints what the phase that begins now is for, and the time the whole run has left.
-    pub fn begin(&self, phase: Phase) {
-        let left = self.left(phase, self.begin.elapsed().as_secs_f64());
-        eprintln!("\n{} (the whole run: about {} left)", phase.purpose(), in_words(left));
+    pub fn begin(&mut self, phase: Phase) {
+        if let Some((before, begin)) = self.under_way.replace((phase, Instant::now()))
+            && !std::mem::take(&mut self.skips)
+        {
+            self.done.push((before, begin.elapsed().as_secs_f64()));
+        }
+        eprintln!("\n{} (the whole run: about {} left)", phase.purpose(), in_words(self.left(phase)));
     }
 
-    /// Returns the seconds from the beginning of `phase`, `elapsed` seconds into the run, to the run's end: the costs of the
-    /// phases left, at the pace of those that are done.
-    fn left(&self, phase: Phase, elapsed: f64) -> f64 {
-        let cost = |phases: &[Phase]| phases.iter().map(|p| p.cost(self.config)).sum::<f64>();
-        let (done, left) = Phase::ALL.split_at(Phase::ALL.iter().position(|&p| p == phase).unwrap_or(0));
-        let pace = elapsed / cost(done).max(1.0);
-        cost(left) * if cost(done) < ENOUGH || pace < SKIPPED { 1.0 } else { pace }
+    /// The phase that is under way leaves out what an earlier run has done: its time tells nothing of the machine.
+    pub fn skip(&mut self) {
+        self.skips = true;
+    }
+
+    /// Returns the seconds from the beginning of `phase` to the run's end: the costs of the phases left, at the pace of those
+    /// that are done.
+    fn left(&self, phase: Phase) -> f64 {
+        let left = Phase::ALL.iter().skip_while(|&&p| p != phase);
+        let cost: f64 = self.done.iter().map(|(phase, _)| phase.cost(self.config)).sum();
+        let took: f64 = self.done.iter().map(|(_, seconds)| seconds).sum();
+        let pace = if cost < ENOUGH { 1.0 } else { took / cost };
+        pace * left.map(|phase| phase.cost(self.config)).sum::<f64>()
     }
 }
 
 /// Seconds of finished work below which the pace is not measured.
 const ENOUGH: f64 = 20.0;
-/// Pace below which phases were skipped, because an earlier run had finished them, and tell nothing.
-const SKIPPED: f64 = 0.1;
 
 fn in_words(seconds: f64) -> String {
     if seconds < 90.0 { format!("{:.0} s", seconds.max(1.0)) } else { format!("{:.0} min", seconds / 60.0) }
@@ -113,14 +123,25 @@ mod tests {
     #[test]
     fn a_slow_machine_is_noticed_once_something_took_long() {
         let config = QuickstartConfig::default();
-        let plan = Plan::new(&config);
         let cost = |phases: &[Phase]| phases.iter().map(|p| p.cost(&config)).sum::<f64>();
+        let left = |done: &[(Phase, f64)], phase: Phase| Plan { done: done.to_vec(), ..Plan::new(&config) }.left(phase);
+        assert_eq!(left(&[], Phase::World), cost(&Phase::ALL));
         // The world alone is too short to tell.
-        assert_eq!(plan.left(Phase::Training, 100.0), cost(&Phase::ALL[1..]));
-        assert_eq!(plan.left(Phase::World, 0.0), cost(&Phase::ALL));
-        let trained = cost(&Phase::ALL[..2]);
-        assert_eq!(plan.left(Phase::Synthesis, 0.01 * trained), cost(&Phase::ALL[2..]));
-        assert_eq!(plan.left(Phase::Synthesis, 2.0 * trained), 2.0 * cost(&Phase::ALL[2..]));
+        assert_eq!(left(&[(Phase::World, 100.0)], Phase::Training), cost(&Phase::ALL[1..]));
+        let trained = (Phase::Training, 2.0 * Phase::Training.cost(&config));
+        assert_eq!(left(&[trained], Phase::Synthesis), 2.0 * cost(&Phase::ALL[2..]));
+    }
+
+    #[test]
+    fn what_was_skipped_does_not_count() {
+        let config = QuickstartConfig::default();
+        let mut plan = Plan::new(&config);
+        plan.begin(Phase::World);
+        plan.begin(Phase::Training);
+        plan.skip();
+        plan.begin(Phase::Synthesis);
+        plan.begin(Phase::Sft);
+        assert_eq!(plan.done.iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), [Phase::World, Phase::Synthesis]);
     }
 
     #[test]
