@@ -4,7 +4,7 @@
 
 JOB is JSON: `folder`, an empty folder; `steps`, `max_length`, `weight_decay`, `warmup` (a share of the steps); `cases`,
 each with `name`, `family` (qwen3 or llama), `batch`, `accumulation`, `schedule` (of transformers), `lr`, `adapter`
-(null, lora or dora), `muon` (null, or `momentum` and `ns_steps`); `prompts`, lists of token ids. The folder gets `rows.jsonl`, a model in `model-FAMILY` for each
+(null, lora or dora), perhaps `muon` (`momentum`, `ns_steps`); `prompts`, lists of token ids. The folder gets `rows.jsonl`, a model in `model-FAMILY` for each
 family and the adapter to start from in `FAMILY-ADAPTER`. ANSWERS becomes JSON: for each case `loss`, `grad_norm` (before
 clipping, in double precision) and `lr` of each step, and the trained model's `logits` after each token of each prompt.
 """
@@ -143,7 +143,7 @@ def trained(job, case, rows):
     if kind := case["adapter"]:
         model = with_adapter(model, folder / f"{case['family']}-{kind}", kind)
     steps = Steps()
-    muon = case["muon"] and MuonAndAdamW(model, case["lr"], job["weight_decay"], **case["muon"])
+    muon = case.get("muon") and MuonAndAdamW(model, case["lr"], job["weight_decay"], **case["muon"])
     trainer = Recording(model=model, optimizers=(muon, None), processing_class=AutoTokenizer.from_pretrained(base), args=settings(job, case),
                         train_dataset=datasets.Dataset.from_list(rows), callbacks=[steps])
     steps.trainer = trainer
