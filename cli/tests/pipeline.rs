@@ -112,9 +112,10 @@ fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     let out = format!("out={}", run.join("adapted").display());
-    let lora = ["--set", "lora.rank=2", "--set", "lora.alpha=4", "--set", "checkpoint.every=1"];
+    // The quickstart's Muon needs whole matrices.
+    let lora = ["optimizer.kind=adamw", "lora.rank=2", "lora.alpha=4", "checkpoint.every=1"];
     let mut arguments = vec!["rl", "--config", rl, "--set", &out, "--set", "train.steps=1"];
-    arguments.extend(lora);
+    arguments.extend(lora.iter().flat_map(|value| ["--set", value]));
     xplore(&arguments);
     let folder = run.join("adapted/rl");
     assert!(folder.join("checkpoints/step-000001/adapter_model.safetensors").exists());
