@@ -4,9 +4,10 @@
 
 JOB is JSON: `folder`, an empty folder; `steps`, `max_length`, `weight_decay`, `warmup` (a share of the steps); `cases`,
 each with `name`, `family` (qwen3 or llama), `batch`, `accumulation`, `schedule` (of transformers), `lr`, `adapter`
-(null, lora or dora), perhaps `muon` (`momentum`, `ns_steps`); `prompts`, lists of token ids. The folder gets `rows.jsonl`, a model in `model-FAMILY` for each
-family and the adapter to start from in `FAMILY-ADAPTER`. ANSWERS becomes JSON: for each case `loss`, `grad_norm` (before
-clipping, in double precision) and `lr` of each step, and the trained model's `logits` after each token of each prompt.
+(null, lora or dora), perhaps `muon` (`momentum`, `ns_steps`); `prompts`, lists of token ids. The folder gets
+`rows.jsonl`, a model in `model-FAMILY` for each family and the adapter to start from in `FAMILY-ADAPTER`. ANSWERS
+becomes JSON: for each case `loss`, `grad_norm` (before clipping, in double precision) and `lr` of each step, and the
+trained model's `logits` after each token of each prompt.
 """
 
 import json
