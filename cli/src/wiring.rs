@@ -123,10 +123,9 @@ pub fn sampling(config: &SamplingConfig) -> Sampling {
     }
 }
 
-/// Writes a text file of a run.
+/// Writes a text file of a run, whole or not at all.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text)).map_err(|e| {
+    files::replace(path, |out| out.write_all(text.as_bytes())).map_err(|e| {
         trainer::TrainError::File {
             path: path.into(),
             message: format!("cannot write: {e}; free space or permissions, or choose another folder"),

@@ -66,10 +66,8 @@ impl Run {
         let path = folder.join("metrics.jsonl");
         let before = std::fs::read_to_string(&path).unwrap_or_default();
         let kept = lines_of(&before, |metrics| metrics.get("step").and_then(Json::as_u64).is_some_and(|s| s <= step));
-        // Renamed into place, so that a process that dies here loses no line.
-        let new = folder.join(".metrics.jsonl.new");
-        let replaced = std::fs::write(&new, kept).and_then(|()| std::fs::rename(&new, &path));
-        replaced.map_err(|e| cannot(&path, "write", &e))?;
+        // In one step, so that a process that dies here loses no line.
+        files::replace(&path, |out| out.write_all(kept.as_bytes())).map_err(|e| cannot(&path, "write", &e))?;
         let config = folder.join("config.toml");
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
         let metrics = OpenOptions::new().append(true).open(&path).map_err(|e| cannot(&path, "write", &e))?;
