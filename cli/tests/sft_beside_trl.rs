@@ -27,6 +27,8 @@ struct Case {
     passes: usize,
     /// Momentum and Newton–Schulz iterations; else AdamW.
     muon: Option<(f64, usize)>,
+    /// `optimizer.ema_decay`.
+    ema: f64,
 }
 
 const COSINE: (&str, &str) = ("cosine", "cosine");
@@ -40,6 +42,7 @@ fn cases() -> Vec<Case> {
         schedule: COSINE,
         passes: 16384,
         muon: None,
+        ema: 0.0,
     };
     let mut cases = Vec::new();
     for family in ["qwen3", "llama"] {
@@ -52,7 +55,9 @@ fn cases() -> Vec<Case> {
     cases.push(Case { passes: 150, ..usual("qwen3", None, 4) });
     cases.push(Case { passes: 150, ..usual("llama", Some("lora"), 4) });
     cases.push(Case { muon: Some((0.95, 5)), ..usual("qwen3", None, 4) });
-    cases.push(Case { muon: Some((0.8, 2)), ..usual("llama", None, 1) });
+    cases.push(Case { muon: Some((0.8, 2)), ema: 0.7, ..usual("llama", None, 1) });
+    cases.push(Case { ema: 0.9, schedule: CONSTANT, ..usual("qwen3", None, 4) });
+    cases.push(Case { ema: 0.9, schedule: CONSTANT, ..usual("qwen3", Some("lora"), 1) });
     cases
 }
 
@@ -61,7 +66,7 @@ impl Case {
     fn asked(&self) -> String {
         let kind = self.adapter.unwrap_or("full");
         let optimizer = if self.muon.is_some() { "muon" } else { "adamw" };
-        format!("{}-{kind}-{optimizer}-{}-{}", self.family, self.accumulation, self.schedule.0)
+        format!("{}-{kind}-{optimizer}-{}-{}-ema{}", self.family, self.accumulation, self.schedule.0, self.ema)
     }
 
     fn name(&self) -> String {
@@ -74,7 +79,7 @@ impl Case {
 
     fn job(&self) -> Json {
         json!({"name": self.asked(), "family": self.family, "batch": 4, "accumulation": self.accumulation,
-               "schedule": self.schedule.1, "lr": self.lr(), "adapter": self.adapter,
+               "schedule": self.schedule.1, "lr": self.lr(), "adapter": self.adapter, "ema": self.ema,
                "muon": self.muon.map(|(momentum, ns_steps)| json!({"momentum": momentum, "ns_steps": ns_steps}))})
     }
 
@@ -94,13 +99,14 @@ impl Case {
         format!(
             "[model]\npath = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\nmax_length = {MAX_LENGTH}\n\
              shuffle = false\n[train]\nepochs = 9\nmax_steps = {STEPS}\nbatch_size = {}\ntokens_per_microbatch = {}\n\
-             [optimizer]\nlr = {}\nweight_decay = 0.01\nschedule = '{}'\nwarmup_ratio = 0.1\n{muon}{lora}",
+             [optimizer]\nlr = {}\nweight_decay = 0.01\nschedule = '{}'\nwarmup_ratio = 0.1\nema_decay = {}\n{muon}{lora}",
             model.display(),
             rows.display(),
             4 * self.accumulation,
             self.passes,
             self.lr(),
-            self.schedule.0
+            self.schedule.0,
+            self.ema
         )
     }
 }

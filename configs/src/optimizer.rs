@@ -113,6 +113,9 @@ pub struct OptimizerConfig {
     pub decay_ratio: f64,
     /// Where `linear`, `cosine` and `wsd` end, as a share of `lr`. Default: 0.
     pub min_lr_ratio: f64,
+    /// Decay rate of an exponential moving average of the weights over the updates. The run ends with the average in place of
+    /// the last update's weights; 0 keeps those. Default: 0.
+    pub ema_decay: f64,
     /// An update whose gradient is not finite is left out and counted; so many in a row end the run. Default: 10.
     pub most_skips: usize,
     /// What `muon` has of its own.
@@ -135,6 +138,7 @@ impl Default for OptimizerConfig {
             warmup_steps: 0,
             decay_ratio: 0.1,
             min_lr_ratio: 0.0,
+            ema_decay: 0.0,
             most_skips: 10,
             muon: MuonConfig::default(),
         }
@@ -165,6 +169,7 @@ impl OptimizerConfig {
         fraction("warmup_ratio", self.warmup_ratio)?;
         fraction("decay_ratio", self.decay_ratio)?;
         fraction("min_lr_ratio", self.min_lr_ratio)?;
+        below_one("ema_decay", self.ema_decay)?;
         at_least("most_skips", self.most_skips, 1)?;
         self.muon.check().under("muon")
     }

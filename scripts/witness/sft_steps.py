@@ -4,7 +4,8 @@
 
 JOB is JSON: `folder`, an empty folder; `steps`, `max_length`, `weight_decay`, `warmup` (a share of the steps); `cases`,
 each with `name`, `family` (qwen3 or llama), `batch`, `accumulation`, `schedule` (of transformers), `lr`, `adapter`
-(null, lora or dora), perhaps `muon` (`momentum`, `ns_steps`); `prompts`, lists of token ids. The folder gets
+(null, lora or dora), perhaps `muon` (`momentum`, `ns_steps`), perhaps `ema`, the decay rate of an average of the weights,
+which then gives the logits; `prompts`, lists of token ids. The folder gets
 `rows.jsonl`, a model in `model-FAMILY` for each family and the adapter to start from in `FAMILY-ADAPTER`. ANSWERS
 becomes JSON: for each case `loss`, `grad_norm` (before clipping, in double precision) and `lr` of each step, and the
 trained model's `logits` after each token of each prompt.
@@ -19,6 +20,7 @@ import datasets
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import (AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
                           Qwen3Config, Qwen3ForCausalLM, TrainerCallback)
 from trl import SFTConfig, SFTTrainer
@@ -95,12 +97,17 @@ class Recording(SFTTrainer):
 
 class Steps(TrainerCallback):
     trainer = None
+    average = None
 
     def on_step_begin(self, *_, **__):
         self.trainer.steps.append({"loss": 0.0})
 
     def on_pre_optimizer_step(self, *_, optimizer, **__):
         self.trainer.steps[-1]["lr"] = optimizer.param_groups[0]["lr"]
+
+    def on_optimizer_step(self, *_, model, **__):
+        if self.average:
+            self.average.update_parameters(model)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -148,7 +155,14 @@ def trained(job, case, rows):
     trainer = Recording(model=model, optimizers=(muon, None), processing_class=AutoTokenizer.from_pretrained(base), args=settings(job, case),
                         train_dataset=datasets.Dataset.from_list(rows), callbacks=[steps])
     steps.trainer = trainer
+    if decay := case.get("ema"):
+        steps.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
     trainer.train()
+    if steps.average:
+        # In place, because the copy's forward, which TRL has wrapped, is that of the original.
+        with torch.no_grad():
+            for weight, average in zip(model.parameters(), steps.average.module.parameters(), strict=True):
+                weight.copy_(average)
     answer = {key: [step[key] for step in trainer.steps] for key in ("loss", "grad_norm", "lr")}
     with torch.no_grad():
         answer["logits"] = [model.eval()(torch.tensor([ids])).logits[0].tolist() for ids in job["prompts"]]

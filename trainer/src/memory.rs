@@ -59,6 +59,8 @@ pub struct Needs<'a> {
     pub dtype: Dtype,
     /// Format of gradients and moments.
     pub state: StateDtype,
+    /// Whether an average of the weights is kept.
+    pub ema: bool,
     /// Adapters in place of the weights.
     pub lora: Option<&'a LoraConfig>,
     /// As `train.recompute_every`.
@@ -103,7 +105,7 @@ pub struct Estimate {
     pub weights: f64,
     /// Gradients.
     pub gradients: f64,
-    /// Both moments, and master weights where there are any.
+    /// Both moments, and master weights and the average where there are any.
     pub optimizer: f64,
     /// What the layers keep for the way back.
     pub activations: f64,
@@ -139,14 +141,15 @@ pub fn estimate(needs: &Needs<'_>) -> Estimate {
     };
     let state = if needs.state == StateDtype::Fp32 { 4.0 } else { width };
     let parameters: f64 = layout(spec).iter().map(|entry| entry.numel() as f64).sum();
+    let ema = if needs.ema { 4.0 } else { 0.0 };
     let (weights, gradients, optimizer) = match needs.lora {
         None => {
             let master = if state > width { state } else { 0.0 };
-            (parameters * width, parameters * state, parameters * (2.0 * state + master))
+            (parameters * width, parameters * state, parameters * (2.0 * state + master + ema))
         }
         Some(lora) => {
             let trained = numbers_of(spec, lora.rank as i64, lora.dora, &lora.targets) as f64;
-            (parameters * width + trained * 4.0, trained * 4.0, trained * 8.0)
+            (parameters * width + trained * 4.0, trained * 4.0, trained * (8.0 + ema))
         }
     };
     let adapters = needs.lora.is_some();
@@ -225,6 +228,7 @@ mod tests {
                 spec: &spec,
                 dtype: Dtype::Bf16,
                 state: StateDtype::Fp32,
+                ema: false,
                 lora: None,
                 recompute_every: 1,
                 tokens: 16384,

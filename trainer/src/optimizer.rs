@@ -29,6 +29,8 @@ pub struct Optimizer {
     pub(crate) moments: (Tensor, Tensor),
     /// The weights in fp32, where the model holds them in a lower format and the state is to be fp32.
     pub(crate) master: Option<Tensor>,
+    /// The exponential moving average of the weights in fp32, laid out as the moments, where one is wanted.
+    ema: Option<Tensor>,
     /// Updates made.
     pub(crate) updates: u64,
     skips_in_a_row: usize,
@@ -114,7 +116,9 @@ impl Optimizer {
                 tch::no_grad(|| matrix.of(master).copy_(&matrix.of(weights)));
             }
         }
-        Ok(Self { moments: (zeros()?, zeros()?), master, updates: 0, skips_in_a_row: 0, stretches, matrices, config })
+        let ema = (config.ema_decay > 0.0).then(|| Tensor::f_zeros([length], (Kind::Float, weights.device())));
+        let (moments, ema) = ((zeros()?, zeros()?), ema.transpose()?);
+        Ok(Self { moments, master, ema, updates: 0, skips_in_a_row: 0, stretches, matrices, config })
     }
 
     /// Bytes of its tensors.
@@ -125,7 +129,9 @@ impl Optimizer {
     /// Its tensors by name, sharing storage.
     pub(crate) fn numbers(&self) -> Vec<(&'static str, &Tensor)> {
         let moments = [("exp_avg", &self.moments.0), ("exp_avg_sq", &self.moments.1)];
-        moments.into_iter().chain(self.master.iter().map(|master| ("master", master))).collect()
+        let others = [("master", &self.master), ("ema", &self.ema)];
+        let others = others.into_iter().filter_map(|(name, tensor)| Some((name, tensor.as_ref()?)));
+        moments.into_iter().chain(others).collect()
     }
 
     /// Applies the accumulated gradients to `weights` and clears them. A gradient that is not finite changes nothing. `total`
@@ -191,7 +197,69 @@ impl Optimizer {
                 own.shallow_clone().copy_(&target);
             }
         }
+        self.average(weights);
         Ok(())
+    }
+
+    /// Takes the weights into their average, as `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn` does: the
+    /// average begins as the weights after the first update.
+    fn average(&self, weights: &Tensor) {
+        let Some(ema) = &self.ema else { return };
+        // What a lower format rounds away is in the master weights.
+        let current = |place: Place| match &self.master {
+            Some(master) => place.of_state(master),
+            None => place.of_weights(weights).to_kind(Kind::Float),
+        };
+        for place in self.places() {
+            let mut average = place.of_state(ema);
+            tch::no_grad(|| match self.updates {
+                1 => average.copy_(&current(place)),
+                _ => drop(average.lerp_(&current(place), 1.0 - self.config.ema_decay)),
+            });
+        }
+    }
+
+    /// Puts the average in the place of `weights`, for good; without one this does nothing.
+    pub fn take_average(&mut self, weights: &Tensor) {
+        let Some(ema) = &self.ema else { return };
+        if self.updates == 0 {
+            return;
+        }
+        for place in self.places() {
+            let average = place.of_state(ema);
+            tch::no_grad(|| {
+                place.of_weights(weights).copy_(&average);
+                if let Some(master) = &self.master {
+                    place.of_state(master).copy_(&average);
+                }
+            });
+        }
+    }
+
+    /// All stretches of numbers that are trained.
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let stretches = self.stretches.iter().map(|s| Place { weights: s.weights, state: s.state, length: s.length });
+        let matrices =
+            self.matrices.iter().map(|m| Place { weights: m.offset, state: m.offset, length: m.rows * m.cols });
+        stretches.chain(matrices)
+    }
+}
+
+/// A stretch of numbers among the weights and in the optimizer's state.
+#[derive(Clone, Copy)]
+struct Place {
+    weights: i64,
+    state: i64,
+    length: i64,
+}
+
+impl Place {
+    fn of_weights(self, weights: &Tensor) -> Tensor {
+        weights.narrow(0, self.weights, self.length)
+    }
+
+    fn of_state(self, state: &Tensor) -> Tensor {
+        state.narrow(0, self.state, self.length)
     }
 }
 

@@ -74,7 +74,7 @@ pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result
         let bytes = MappedFile::open(&path).map_err(|e| at(e.to_string()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(e.to_string()))?;
         if tensors.len() != places.len() {
-            return Err(at("optimizer.state was another in the run that wrote this".into()));
+            return Err(at("optimizer.state or optimizer.ema_decay was another in the run that wrote this".into()));
         }
         for (name, place) in &places {
             let there = tensors.tensor(name).map_err(|e| at(e.to_string()))?;

@@ -91,6 +91,9 @@ pub fn train(
     for step in reached.step..steps {
         let done = tuning.step(trainee, step)?;
         let mut numbers = done.numbers;
+        if step + 1 == steps {
+            trainee.take_average(&mut tuning.optimizer)?;
+        }
         let every = config.validation.every as u64;
         if every > 0
             && ((step + 1).is_multiple_of(every) || step + 1 == steps)

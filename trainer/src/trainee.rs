@@ -225,6 +225,21 @@ impl Trainee {
         }
     }
 
+    /// Ends the training: the weights become their moving average, where `optimizer.ema_decay` asks for one. All ranks must call
+    /// this.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn take_average(&mut self, optimizer: &mut Optimizer) -> Result<(), TrainError> {
+        optimizer.take_average(self.weights());
+        match &self.what {
+            What::Weights { spread: Some(Spread { shards, .. }), .. } if !self.model.decoder.params.is_shared() => {
+                Ok(self.team.share_out(&self.model.decoder.params.flat, shards)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the gradients those of all ranks.
     fn sum_gradients(&self) -> Result<(), TrainError> {
         match &self.what {

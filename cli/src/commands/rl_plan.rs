@@ -92,6 +92,7 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelSpec, ranks: usize) {
         spec,
         dtype: config.model.dtype,
         state: config.optimizer.state,
+        ema: config.optimizer.ema_decay > 0.0,
         lora: config.lora.as_ref(),
         recompute_every: config.train.recompute_every,
         tokens: config.algorithm.tokens_per_microbatch.max(row),

@@ -31,6 +31,7 @@ pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Failure> {
         spec: &spec,
         dtype: config.model.dtype,
         state: config.optimizer.state,
+        ema: config.optimizer.ema_decay > 0.0,
         lora: config.lora.as_ref(),
         recompute_every: config.train.recompute_every,
         tokens: batches.largest_pass,

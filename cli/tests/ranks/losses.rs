@@ -23,7 +23,7 @@ fn every_sharding_gives_the_losses_of_one_process() {
 }
 
 #[test]
-fn so_do_hybrid_sharding_recomputation_and_adapters() {
+fn so_do_hybrid_sharding_recomputation_averages_and_adapters() {
     let job = Job::new();
     job.alone("alone", &[], &[]).well();
     let expected = job.metrics("alone");
@@ -32,6 +32,17 @@ fn so_do_hybrid_sharding_recomputation_and_adapters() {
     same(&job.metrics("hybrid"), &expected, 1e-5);
     job.launch(2, "again", &[full, "train.recompute_every=1"], &[], &[]).well();
     same(&job.metrics("again"), &expected, 1e-5);
+
+    // The loss after the last step is that of the averaged weights.
+    let average = ["optimizer.ema_decay=0.9"];
+    job.alone("average-alone", &average, &[]).well();
+    let last = |name: &str| job.metrics(name)[19]["validation/loss"].as_f64().unwrap();
+    assert!((last("average-alone") / last("alone") - 1.0).abs() > 1e-3, "the average makes no difference");
+    for sharding in ["optimizer", "full"] {
+        let (name, own) = (format!("average-{sharding}"), format!("parallel.sharding={sharding}"));
+        job.launch(2, &name, &[average[0], &own], &[], &[]).well();
+        same(&job.metrics(&name), &job.metrics("average-alone"), 1e-5);
+    }
 
     // What dropout leaves out does not depend on which rank or pass has a row.
     let lora = ["lora.rank=4", "lora.dora=true", "lora.dropout=0.2"];

@@ -63,6 +63,7 @@ fn a_run_goes_on_as_if_it_had_never_stopped() {
     goes_on_as_if_never_stopped(&bench, "full", weights, &["optimizer.schedule=cosine"]);
     goes_on_as_if_never_stopped(&bench, "half", weights, &["model.dtype=bf16", "optimizer.lr=1e-4"]);
     goes_on_as_if_never_stopped(&bench, "raw", weights, &["model.dtype=bf16", "optimizer.state=model"]);
+    goes_on_as_if_never_stopped(&bench, "average", weights, &["optimizer.ema_decay=0.8"]);
     let lora = ["lora.rank=4", "lora.dropout=0.2", "lora.dora=true"];
     goes_on_as_if_never_stopped(&bench, "dora", "adapter_model.safetensors", &lora);
 }
@@ -76,6 +77,8 @@ fn a_run_goes_on_only_from_a_checkpoint_with_state() {
     let full = bench.fit("full", &[]);
     let state = "trainer/optimizer.safetensors";
     assert_eq!((bare.last().join(state).exists(), full.last().join(state).exists()), (false, true));
+    let (code, said) = bench.start("full", &["optimizer.ema_decay=0.8"], &["--resume"]);
+    assert!(code != 0 && said.contains("optimizer.ema_decay"), "{code}: {said}");
     let (code, said) = bench.start("bare", &["checkpoint.state=false"], &["--resume"]);
     assert!(code != 0 && said.contains("checkpoint.state"), "{code}: {said}");
 }

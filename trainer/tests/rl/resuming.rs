@@ -8,6 +8,7 @@ use configs::rl::algorithm::ZeroVariance;
 use configs::rl::curriculum::Order;
 use serde_json::Value as Json;
 use tch::Kind;
+use tolerance::{assert_within, largest};
 use trainer::rl::train;
 use trainer::{Output, Run, checkpoints};
 
@@ -61,6 +62,23 @@ fn the_same_numbers_to_the_last_bit() {
         assert_eq!(found.1, expected.1, "after {:?}", config.curriculum.order);
         assert!(found.0 == expected.0, "weights differ after {:?}", config.curriculum.order);
     }
+}
+
+/// Of a decay of 1/2, weights w1, w2 after two updates leave (w1 + w2) / 2; the first average is w1 itself.
+#[test]
+fn a_run_ends_with_the_average_of_its_weights() {
+    let mut config = config();
+    config.algorithm.updates_per_step = 1;
+    let place = tempfile::tempdir().unwrap();
+    let after = |name: &str, steps: usize, config: &RlConfig| run(&place.path().join(name), config, steps, false).0;
+    let (first, second) = (after("first", 1, &config), after("second", 2, &config));
+    config.optimizer.ema_decay = 0.5;
+    assert!(after("begun", 1, &config) == first);
+    let average = after("average", 2, &config);
+    let off = |(a, (x, y)): (&f32, (&f32, &f32))| f64::from((a - 0.5 * (x + y)).abs());
+    let off = largest(average.iter().zip(first.iter().zip(&second)).map(off));
+    assert_within!(off, 1e-7, "the average of two updates");
+    assert!(average != second);
 }
 
 #[test]
