@@ -78,6 +78,9 @@ pub struct RlRow {
     /// `history.len() - 1 - mid_position`.
     #[serde(default)]
     pub distance_to_end: usize,
+    /// Further choices of the person, which no stage reads: summaries can be judged by them beside the stages' own targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<Interaction>,
 }
 
 /// What makes a row unusable, found before training starts.

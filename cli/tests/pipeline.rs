@@ -96,6 +96,10 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
         text.matches(&format!("orders = \"{orders}\"")).count()
     };
     assert_eq!((orders("rl.toml", "both"), orders("eval.toml", "one")), (1, 2));
+    let rl_rows = fs::read_to_string(first.join("data/rl.jsonl")).unwrap();
+    let further =
+        rl_rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()["targets"].as_array().unwrap().len());
+    assert!(further.clone().count() > 0 && further.into_iter().all(|targets| targets == 5));
     for file in ["report.html", "figure.svg", "examples.json", "eval-gains.json", "config.toml", "data/rl.jsonl"] {
         assert!(first.join(file).exists(), "{file}");
     }

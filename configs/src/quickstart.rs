@@ -77,6 +77,8 @@ pub struct WorldConfig {
     pub synthesis_people: usize,
     /// People whose histories become rows for reinforcement learning, before pruning.
     pub rl_people: usize,
+    /// Further choices of each of them, for `rl.reward.targets_per_stage`.
+    pub rl_targets: usize,
     /// Held-out people that are evaluated.
     pub eval_people: usize,
     /// Targets judged per evaluated person in their own domain.
@@ -360,6 +362,9 @@ impl QuickstartConfig {
         self.reading.check().under("reading")?;
         self.sft.check().under("sft")?;
         self.rl.check().under("rl")?;
+        let least = self.rl.reward.targets_per_stage - 1;
+        let for_stages = format!("at least {least} (rl.reward.targets_per_stage, one of which is the stage's own)");
+        ensure(self.world.rl_targets >= least, "rl_targets", self.world.rl_targets, &for_stages).under("world")?;
         check_settings(&self.eval.settings).under("eval")?;
         self.eval.sampling.check().under("eval.sampling")
     }

@@ -55,6 +55,7 @@ fn parse(row: &RawRow) -> Result<RlRow, String> {
             mid_record: Default::default(),
             last_record: Default::default(),
             signal_gap: 0.0,
+            targets: Vec::new(),
         },
         Err(_) => {
             serde_json::from_str(&row.json).map_err(|e| format!("{e}; expected {{uid, history, mid_position}}"))?

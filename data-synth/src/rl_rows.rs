@@ -105,6 +105,7 @@ fn row(history: &ScoredHistory, mut candidates: Vec<Scored>, least_window: usize
         last_record: last.record,
         signal_gap: last.record.signal - mid.record.signal,
         distance_to_end: last.position - mid.position,
+        targets: Vec::new(),
     })
 }
 

@@ -33,7 +33,7 @@ pub struct TeacherConfig {
 
 impl Default for TeacherConfig {
     fn default() -> Self {
-        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.2, name_unsupported: 0.3 }
+        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.25, name_unsupported: 0.3 }
     }
 }
 

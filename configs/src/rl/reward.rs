@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, ensure, fraction, given, not_negative};
+use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given, not_negative};
 
 /// What a summary is worth: the weighted sum of its terms, and from the stage after it a share of what it led to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,6 +10,9 @@ use crate::check::{Defect, Under, Verdict, ensure, fraction, given, not_negative
 pub struct RewardConfig {
     /// The terms. Default: [{ name = "judge", weight = 1 }].
     pub terms: Vec<TermConfig>,
+    /// Number of choices by which a summary is judged: its stage's own target and, above 1, further ones drawn by seed from the
+    /// row's `targets`, the same for the whole group. The judge's probabilities are averaged. Default: 1, as published.
+    pub targets_per_stage: usize,
     /// λ: share of the next stage's mean reward that the carried summary gets. Default: 0.9.
     pub carry_discount: f64,
     /// What every other summary of the group gets in its place, before the discount: the reward expected by chance.
@@ -28,6 +31,7 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             terms: vec![TermConfig::default()],
+            targets_per_stage: 1,
             carry_discount: 0.9,
             carry_baseline: 0.5,
             stage_weights: Vec::new(),
@@ -50,6 +54,7 @@ impl RewardConfig {
             let found = format!("\"{}\" for the second time", term.name);
             ensure(!twice, "name", found, "each term once; put its weights together").under(&at)?;
         }
+        at_least("targets_per_stage", self.targets_per_stage, 1)?;
         fraction("carry_discount", self.carry_discount)?;
         not_negative("carry_baseline", self.carry_baseline)?;
         for (index, weight) in self.stage_weights.iter().enumerate() {

@@ -79,7 +79,18 @@ impl<'a> People<'a> {
                 config.rollout.stages
             )));
         }
-        let unjudged = |p: &&Person<'_>| p.stages.iter().any(|s| s.target.rejected.is_none());
+        let several = config.reward.targets_per_stage > 1;
+        if several && people.iter().all(|p| p.row.targets.is_empty()) {
+            return Err(TrainError::Data(format!(
+                "reward.targets_per_stage is {}, but no RL row has `targets`, further choices to judge by; give the rows some, or \
+                 set it to 1",
+                config.reward.targets_per_stage
+            )));
+        }
+        let unjudged = |p: &&Person<'_>| {
+            let further: &[_] = if several { &p.row.targets } else { &[] };
+            p.stages.iter().map(|s| s.target).chain(further).any(|target| target.rejected.is_none())
+        };
         if let Some(person) = people.iter().find(unjudged) {
             return Err(TrainError::Data(format!(
                 "person {}: a choice that is to be explained has no `rejected` item, which a judge needs; give it one, move \

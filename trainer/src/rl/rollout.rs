@@ -1,6 +1,6 @@
 //! Rolling out: n summaries a prompt; some of them carried into the prompts of the next stage.
 
-use chat::{PromptSet, Sampling, reasoning};
+use chat::{Interaction, PromptSet, Sampling, reasoning};
 use configs::rl::rollout::{Carry, PromptOverflow};
 use configs::rl::{RlConfig, RolloutConfig};
 use lm::LocalModel;
@@ -32,7 +32,8 @@ pub struct Sample {
     pub text: String,
     /// Whether the length limit cut it.
     pub truncated: bool,
-    /// Probability that the judge picks the person's choice; `None` if the format gate kept it from the judge.
+    /// Probability that the judge picks the person's choice, the mean over the choices it was asked about; `None` if the
+    /// format gate kept it from the judge.
     pub p_chosen: Option<f64>,
     /// Its own reward.
     pub reward: Reward,
@@ -122,7 +123,7 @@ impl Rollouts<'_> {
             self.sample((model, team), &wanted, &mut groups, (step, stage))?;
             spent.rollout += begin.elapsed().as_secs_f64();
             let begin = std::time::Instant::now();
-            let targets: Vec<Stage<'_>> = wanted.iter().map(|w| w.of.stages[stage]).collect();
+            let targets: Vec<Vec<&Interaction>> = wanted.iter().map(|w| self.targets(w.of, (step, stage))).collect();
             self.judge(team, &mut groups[before..], &targets)?;
             spent.judge += begin.elapsed().as_secs_f64();
             if stage + 1 == self.config.rollout.stages {
@@ -225,24 +226,38 @@ impl Rollouts<'_> {
         }
     }
 
-    /// Judges the samples of one stage, each rank some of them in one call, and composes their rewards.
-    fn judge(&self, team: &Team, groups: &mut [Group], stages: &[Stage<'_>]) -> Result<(), TrainError> {
+    /// The choices by which the summaries of a person's stage are judged: its own target first.
+    fn targets<'p>(&self, of: &Person<'p>, (step, stage): (u64, usize)) -> Vec<&'p Interaction> {
+        let draw = Draw::new(self.config.seed).text("further targets").with(step).text(&of.row.uid).with(stage as u64);
+        let mut further: Vec<&Interaction> = of.row.targets.iter().collect();
+        let count = (self.config.reward.targets_per_stage - 1).min(further.len());
+        let drawn = (0..count).map(|i| further.swap_remove(draw.with(i as u64).below(further.len())));
+        std::iter::once(of.stages[stage].target).chain(drawn).collect()
+    }
+
+    /// Judges the samples of one stage, each rank some of them in one call, and composes their rewards. `targets`: those of each
+    /// group.
+    fn judge(&self, team: &Team, groups: &mut [Group], targets: &[Vec<&Interaction>]) -> Result<(), TrainError> {
         let token_limit = self.config.rollout.max_new_tokens;
-        let responses: Vec<Response<'_>> = groups
-            .iter()
-            .zip(stages)
-            .flat_map(|(group, stage)| {
-                group.samples.iter().map(|s| Response { text: &s.text, tokens: s.ids.len(), target: stage.target })
-            })
-            .collect();
+        let mut responses: Vec<Response<'_>> = Vec::new();
+        for (group, targets) in groups.iter().zip(targets) {
+            for Sample { text, ids, .. } in &group.samples {
+                responses.extend(targets.iter().map(|target| Response { text, tokens: ids.len(), target }));
+            }
+        }
         let spread = team.spread(&responses.iter().map(|r| 1.0 + r.text.len() as f64).collect::<Vec<_>>());
         let own: Vec<Response<'_>> = spread[team.world.rank()].iter().map(|&i| responses[i]).collect();
         let told = if own.is_empty() { Vec::new() } else { (self.judging)(&own, token_limit)? };
         // As bits, because JSON knows no infinities.
         let told = told.into_iter().map(|p| p.map(f64::to_bits)).collect();
         let mut found = team.together("judgements", &spread, told)?.into_iter().map(|p| p.map(f64::from_bits));
-        for sample in groups.iter_mut().flat_map(|g| &mut g.samples) {
-            sample.p_chosen = found.next().flatten();
+        for (group, targets) in groups.iter_mut().zip(targets) {
+            for sample in &mut group.samples {
+                // The gate looks at the text alone, so that it keeps all of them from the judge or none.
+                let told: Vec<Option<f64>> = found.by_ref().take(targets.len()).collect();
+                let sum: Option<f64> = told.iter().copied().sum();
+                sample.p_chosen = sum.map(|sum| sum / told.len() as f64);
+            }
         }
         rewarded(groups, self.composition, token_limit);
         Ok(())

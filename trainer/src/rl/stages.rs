@@ -53,6 +53,7 @@ mod tests {
             last_record: Default::default(),
             signal_gap: 0.0,
             distance_to_end: n - 1 - mid_position,
+            targets: Vec::new(),
         }
     }
 

@@ -33,6 +33,7 @@ pub fn rows(people: usize) -> Vec<RlRow> {
                 last_record: Default::default(),
                 signal_gap: 0.0,
                 distance_to_end: 2 + p % 4,
+                targets: (21..25).map(choice).collect(),
             }
         })
         .collect()

@@ -1,7 +1,10 @@
 //! Each setting of a run by what it changes.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 
+use chat::Draw;
 use configs::RlConfig;
 use configs::rl::algorithm::{KlPlace, ZeroVariance};
 use configs::rl::rollout::{Carry, PromptOverflow};
@@ -9,7 +12,7 @@ use rewards::Response;
 use serde_json::Value as Json;
 use tolerance::assert_within;
 use trainer::rl::people::{People, usable};
-use trainer::rl::rollout::{Group, Judging, Rollouts};
+use trainer::rl::rollout::{Group, Judging, Rollouts, Spent};
 use trainer::rl::{Reference, credited, train};
 use trainer::trainee::Measure;
 use trainer::{Output, Run, TrainError};
@@ -98,6 +101,65 @@ fn the_best_summary_or_a_well_formed_one_is_carried() {
         }
     }
     assert!(formed > 0 && malformed > 0);
+}
+
+/// What a judge was asked (text and choice) that gives every choice a probability of its own.
+type Asked = Vec<(String, String)>;
+
+fn judged_by_choice(config: &RlConfig) -> (Vec<Group>, Asked) {
+    let (rows, trainee, asked) = (rows(8), trainee(config, None), RefCell::new(Asked::new()));
+    let judging = |responses: &[Response<'_>], _: usize| {
+        asked.borrow_mut().extend(responses.iter().map(|r| (r.text.to_owned(), r.target.chosen.clone())));
+        Ok::<_, TrainError>(responses.iter().map(|r| Some(probability(&r.target.chosen))).collect())
+    };
+    let next = People::new(&rows, config).unwrap().next(config.rollout.people_per_step, (0, 0));
+    let groups = with_rollouts(config, |rollouts| {
+        let rollouts = Rollouts { judging: &judging, ..rollouts };
+        trainee.as_one(|model| rollouts.roll_out((model, &trainee.team), &next, (0, 0), &mut Spent::default())).unwrap()
+    });
+    (groups, asked.into_inner())
+}
+
+fn probability(choice: &str) -> f64 {
+    Draw::new(3).text(choice).below(1000) as f64 / 1000.0
+}
+
+#[test]
+fn a_summary_is_judged_by_as_many_choices_as_asked() {
+    let own = judged_by_choice(&config()).1;
+    let config = changed(|c| c.reward.targets_per_stage = 3);
+    let (groups, asked) = judged_by_choice(&config);
+    let mut at = 0;
+    let mut of_groups = Vec::new();
+    for group in &groups {
+        for sample in &group.samples {
+            let choices: Vec<&str> = asked[at..at + 3].iter().map(|(_, choice)| choice.as_str()).collect();
+            assert!(asked[at..at + 3].iter().all(|(text, _)| *text == sample.text));
+            assert_eq!(choices.iter().collect::<HashSet<_>>().len(), 3, "each once");
+            let mean = choices.iter().map(|choice| probability(choice)).sum::<f64>() / 3.0;
+            assert_within!(sample.p_chosen.unwrap() - mean, 1e-12);
+            of_groups.push((group.person, group.stage, choices));
+            at += 3;
+        }
+    }
+    assert_eq!(at, asked.len());
+    // One group, one set of choices, whose first is the stage's own; further ones differ between people and stages.
+    assert!(
+        of_groups.iter().step_by(3).map(|(.., choices)| choices[0]).eq(own.iter().step_by(3).map(|(_, c)| c.as_str()))
+    );
+    of_groups.dedup();
+    assert_eq!(of_groups.len(), groups.len());
+    let further: HashSet<_> = of_groups.iter().map(|(.., choices)| &choices[1..]).collect();
+    assert!(further.len() > groups.len() / 2, "{further:?}");
+
+    let mut bare = rows(8);
+    bare.iter_mut().for_each(|row| row.targets.clear());
+    let refusal = People::new(&bare, &config).unwrap_err().to_string();
+    assert!(refusal.contains("reward.targets_per_stage is 3, but no RL row has `targets`"), "{refusal}");
+    let mut bare = rows(8);
+    bare[2].targets[1].rejected = None;
+    let refusal = People::new(&bare, &config).unwrap_err().to_string();
+    assert!(refusal.contains("person p2") && refusal.contains("`rejected`"), "{refusal}");
 }
 
 #[test]

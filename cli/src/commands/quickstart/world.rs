@@ -1,9 +1,10 @@
 //! The data of the quickstart: rows for the judges and the base model, synthesized SFT rows, RL rows, held-out people.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use chat::prompts::NO_PAST;
-use chat::{History, PromptSet, Question, RlRow, SftRow, jsonl};
+use chat::{History, Interaction, PromptSet, Question, RlRow, SftRow, jsonl};
 use configs::QuickstartConfig;
 use data_synth::curriculum::Curriculum;
 use data_synth::judge_rows::judge_rows;
@@ -110,14 +111,14 @@ pub fn synthesize(
         let verdicts = judge.score(questions).map_err(|e| e.to_string())?;
         Ok(verdicts.into_iter().map(|v| v.p_chosen).collect())
     };
-    let scored = |population, count, life: &LifeSpan| -> Result<Vec<ScoredHistory>, Failure> {
-        let subjects = people(&data.world, population, count, life);
+    let scored = |subjects: &[Subject]| -> Result<Vec<ScoredHistory>, Failure> {
         let histories: Vec<History> = subjects.iter().map(Subject::history).collect();
-        let informed: Vec<String> = subjects.into_iter().map(|s| s.oracle).collect();
+        let informed: Vec<String> = subjects.iter().map(|s| s.oracle.clone()).collect();
         Ok(score(&histories, &informed, NO_PAST, &verify)?)
     };
     let prompts: PromptSet = wiring::prompts(&config.prompts)?;
-    let students = scored(Population::Synthesis, config.world.synthesis_people, &SYNTHESIS_LIFE)?;
+    let count = config.world.synthesis_people;
+    let students = scored(&people(&data.world, Population::Synthesis, count, &SYNTHESIS_LIFE))?;
     progress.at(1, 3, "histories scored");
     let rules = &config.synthesis;
     let synthesis = SynthesisConfig {
@@ -137,7 +138,9 @@ pub fn synthesize(
         )));
     }
     progress.at(2, 3, "rows synthesized");
-    let candidates = scored(Population::Reinforcement, config.world.rl_people, &RL_LIFE)?;
+    let life = LifeSpan { targets: config.world.rl_targets, ..RL_LIFE };
+    let tuned = people(&data.world, Population::Reinforcement, config.world.rl_people, &life);
+    let candidates = scored(&tuned)?;
     let band = &config.pruning;
     let pruning = Pruning {
         most_signal: band.most_signal,
@@ -146,7 +149,11 @@ pub fn synthesize(
         band_width: band.band_width,
         least_window: band.least_window,
     };
-    let (rl, pruned) = rl_rows(&candidates, &pruning);
+    let (mut rl, pruned) = rl_rows(&candidates, &pruning);
+    let mut further: HashMap<String, Vec<Interaction>> = tuned.into_iter().map(|s| (s.uid, s.targets)).collect();
+    for row in &mut rl {
+        row.targets = further.remove(&row.uid).unwrap_or_default();
+    }
     if rl.is_empty() {
         return Err(Failure::data(format!("no person is left after pruning ({pruned:?}); train the judge longer")));
     }
