@@ -1,7 +1,7 @@
-"""A model folder with random weights and a trained tokenizer, for benches: make_model.py SHAPE FOLDER
+"""A model folder with random weights and a trained tokenizer, for benches: make_model.py SHAPE FOLDER [DEVICE]
 
 SHAPE is tiny (1M parameters), small (29M), 0.6b, 1.7b, 4b, 8b (the shapes of Qwen3) or 0.6b-4-layers (the first four layers of
-that shape). The same seed gives the same folder.
+that shape). The weights are drawn on DEVICE (cpu); the same seed gives the same folder on the same one.
 """
 
 import json
@@ -34,7 +34,7 @@ CHATML = (
 )
 
 
-def main(shape, folder):
+def main(shape, folder, device="cpu"):
     os.makedirs(folder, exist_ok=True)
     size = SHAPES[shape]
     rng = random.Random(0)
@@ -55,7 +55,8 @@ def main(shape, folder):
     # Large ones are made in bf16 at once: in fp32 they may not fit the host.
     large = shape in ("1.7b", "4b", "8b")
     torch.set_default_dtype(torch.bfloat16 if large else torch.float32)
-    model = Qwen3ForCausalLM(config)
+    with torch.device(device):
+        model = Qwen3ForCausalLM(config)
     model.to(torch.bfloat16 if large or shape.startswith("0.6b") else torch.float32).save_pretrained(folder)
     prompts = [tokenizer.encode(text(rng, 300)).ids[:128] for _ in range(64)]
     with open(f"{folder}/prompts.json", "w", encoding="utf-8") as file:

@@ -95,7 +95,12 @@ def write(path, runs):
     features = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
     machine = {"cpu": field("model name"), "family": field("cpu family"), "model": field("model"),
                "cores": os.cpu_count(), "features": features, "system": platform.platform()}
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    noted = ROOT / "COMMIT"  # in a bundle
+    command = ["cat", noted] if noted.exists() else ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {"date": date.today().isoformat(), "commit": commit.strip(), "machine": machine, "runs": runs}
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    # Whole or not at all, because a bench may be stopped while it writes.
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

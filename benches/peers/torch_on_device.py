@@ -3,6 +3,7 @@
     torch_on_device.py MODEL DEVICE generate BATCH NEW     transformers' generate, bf16: tokens a second
     torch_on_device.py MODEL DEVICE train TOKENS STEPS     a training step by torch.compile, bf16 weights, fused AdamW
     torch_on_device.py - DEVICE bandwidth                  bytes a second that a large copy reads and writes
+    torch_on_device.py - DEVICE products                   FLOP/s of large bf16 products
 """
 
 import json
@@ -32,6 +33,13 @@ def bandwidth(device):
     target = torch.empty_like(source)
     target.copy_(source)
     return {"bytes_per_second": 2 * size / timed(device, lambda: target.copy_(source), 8)}
+
+
+def products(device):
+    size = 8192 if device == "cuda" else 512
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    a @ b
+    return {"flops_per_second": 2 * size**3 / timed(device, lambda: a @ b, 20)}
 
 
 def loaded(folder, device):
@@ -71,7 +79,8 @@ def train(folder, device, tokens, steps):
 def main():
     folder, device, what, *numbers = sys.argv[1:]
     numbers = [int(n) for n in numbers]
-    found = bandwidth(device) if what == "bandwidth" else globals()[what](folder, device, *numbers)
+    measure = {"bandwidth": bandwidth, "products": products}.get(what)
+    found = measure(device) if measure else globals()[what](folder, device, *numbers)
     print(json.dumps({"engine": "torch " + torch.__version__, **found}))
 
 

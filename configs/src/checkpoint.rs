@@ -38,13 +38,15 @@ pub struct CheckpointConfig {
     /// The checkpoint with the best of this number is kept too, and `checkpoints/best` leads to it; one is written
     /// wherever the number improves. Absent (the default): none.
     pub best: Option<Best>,
+    /// Whether the last step leaves a checkpoint; without, a run that is only to be measured writes no weights. Default: true.
+    pub at_end: bool,
     /// Whether checkpoints hold what `--resume` needs beside the weights: the optimizer's state. Default: true.
     pub state: bool,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 0, keep_last: 2, keep_every: 0, best: None, state: true }
+        Self { every: 0, keep_last: 2, keep_every: 0, best: None, at_end: true, state: true }
     }
 }
 

@@ -354,6 +354,29 @@ Tensor with_sink(const Tensor& w, const Tensor& anchor, const Tensor* dw) {
   return dw && anchor.requires_grad() ? Sink::apply(w, anchor, *dw) : w;
 }
 
+// By operations every device has. In pieces, because libtorch first makes a copy of what it sums in double precision.
+double sum_of_squares_plain(const Tensor& x) {
+  constexpr int64_t kPiece = 1 << 22;
+  Tensor sum = at::zeros({}, x.options().dtype(at::kDouble));
+  for (int64_t from = 0; from < x.numel(); from += kPiece) {
+    const Tensor piece = x.narrow(0, from, std::min(kPiece, x.numel() - from)).to(at::kDouble);
+    sum.add_(at::dot(piece, piece));
+  }
+  return sum.item<double>();
+}
+
+// By operations every device has. The rows of a token that occurs often are summed in fp32, in the order of the tokens, before
+// its gradient sees them: in bf16 a large sum takes no small addend any more, and additions of several threads have no order.
+void embedding_backward_plain(const Tensor& dy, const Tensor& ids, Tensor& grad) {
+  if (ids.numel() == 0) return;
+  const auto wide = at::promote_types(dy.scalar_type(), at::kFloat);
+  const auto [sorted, order] = at::sort(ids, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const auto [rows, inverse, counts] = at::unique_consecutive(sorted, /*return_inverse=*/false, /*return_counts=*/true);
+  const Tensor sums = at::segment_reduce(dy.index_select(0, order).to(wide), "sum", counts, /*indices=*/{}, /*offsets=*/{},
+                                         /*axis=*/0, /*unsafe=*/true);
+  grad.index_copy_(0, rows, (grad.index_select(0, rows).to(wide) + sums).to(grad.scalar_type()));
+}
+
 }  // namespace
 
 extern "C" {
@@ -426,8 +449,7 @@ int xt_sum_of_squares(Tensor* x, double* result) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     if (!for_loops(*x)) {
-      const double norm = at::linalg_vector_norm(*x, 2, c10::nullopt, false, at::kDouble).item<double>();
-      *result = norm * norm;
+      *result = sum_of_squares_plain(x->flatten());
       return;
     }
     // Fixed pieces, so that the sum does not depend on the number of threads.
@@ -461,7 +483,7 @@ int xt_embedding_backward(Tensor* dy, Tensor* ids, Tensor* grad) {
     const bool loops = for_loops(*dy) && (grad->scalar_type() == at::kFloat || is_bf16(*grad)) &&
                        !(dy->scalar_type() == at::kFloat && is_bf16(*grad));
     if (!loops) {
-      grad->index_add_(0, *ids, dy->to(grad->scalar_type()));
+      embedding_backward_plain(*dy, *ids, *grad);
       return;
     }
     const Tensor d = dy->contiguous();

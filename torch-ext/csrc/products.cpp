@@ -110,6 +110,11 @@ bool computed_here(const Tensor& t) {
 Tensor plain(const Tensor& t) { return (t.scalar_type() == at::kHalf ? t.to(at::kFloat) : t).contiguous(); }
 Tensor wide(const Tensor& t) { return t.to(at::kFloat).contiguous(); }
 
+// Whether the library gives products of these in fp32, as they are summed, and not rounded first.
+bool has_wide_results(const Tensor& t) {
+  return t.is_cuda() && (t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf);
+}
+
 // The backward pass of bf16 models goes to the library where that has instructions for them.
 bool backward_here(const Tensor& t) { return computed_here(t) && !(is_bf16(t) && library_has_fast_bf16()); }
 
@@ -157,7 +162,7 @@ Tensor product(const Tensor& x, const Tensor& w, bool wide_result) {
   const bool library = !computed_here(x) || (is_bf16(x) && library_multiplies_bf16() && x.size(0) > kFewRows);
   if (library) {
     if (!wide_result || x.scalar_type() == at::kFloat) return at::mm(x, w.t());
-    return at::mm(x, w.t()).to(at::kFloat);
+    return has_wide_results(x) ? at::mm(x, w.t(), at::kFloat) : at::mm(x, w.t()).to(at::kFloat);
   }
   const Tensor weights = plain(w);
   const Format format = format_for(weights);
@@ -184,10 +189,13 @@ Tensor input_gradient(const Tensor& dy, const Tensor& w) {
 
 void add_weight_gradient(Tensor grad, const Tensor& dy, const Tensor& x) {
   if (!backward_here(x)) {
-    if (grad.scalar_type() == x.scalar_type() && dy.scalar_type() == x.scalar_type())
-      grad.addmm_(dy.t(), x);
+    const Tensor left = dy.to(x.scalar_type()).t();
+    if (grad.scalar_type() == x.scalar_type())
+      grad.addmm_(left, x);
+    else if (grad.scalar_type() == at::kFloat && has_wide_results(x))
+      at::addmm_out(grad, grad, left, x, at::kFloat);
     else
-      grad.add_(at::mm(dy.to(x.scalar_type()).t(), x));
+      grad.add_(at::mm(left, x));
     return;
   }
   const Tensor left = wide(dy), right = plain(x);

@@ -1,4 +1,5 @@
 // The C side of torch-ext. Tensors come and go as `at::Tensor*`, as in torch-sys.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
@@ -36,9 +37,14 @@ void xt_each(int64_t n, void (*f)(void*, int64_t), void* data) {
 // Brings in libtorch's CUDA half, which the linker drops because nothing names its symbols.
 int xt_load_cuda() {
   return guarded([&] {
+    // cuDNN's attention makes a plan for every new shape, which takes it half a second.
+    at::globalContext().setSDPUseCuDNN(false);
     if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error(dlerror());
   });
 }
+
+// For tests.
+int xt_attention_uses_cudnn() { return at::globalContext().userEnabledCuDNNSDP(); }
 
 // The most memory that libtorch has taken from a device at once, bytes.
 int xt_device_peak(int cuda, int64_t* bytes) {

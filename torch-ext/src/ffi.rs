@@ -16,6 +16,7 @@ pub(crate) struct Start {
     pub device: c_int,
     pub grid: [c_uint; 3],
     pub threads: c_uint,
+    pub stream: *mut c_void,
     pub arguments: *mut *mut c_void,
     pub error: *mut c_char,
     pub room: usize,
@@ -36,6 +37,8 @@ unsafe extern "C" {
     #[cfg(test)]
     pub(crate) fn xt_raw_memory(bytes: usize) -> c_int;
     pub(crate) fn xt_load_cuda() -> c_int;
+    #[cfg(test)]
+    pub(crate) fn xt_attention_uses_cudnn() -> c_int;
     pub(crate) fn xt_device_peak(cuda: c_int, bytes: *mut i64) -> c_int;
     pub(crate) fn xt_open_library(path: *const c_char) -> c_int;
     pub(crate) fn xt_libtorch_path(path: *mut c_char, room: usize) -> usize;

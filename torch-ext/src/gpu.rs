@@ -1,4 +1,4 @@
-//! Our kernels for GPUs: compiled by NVRTC at the start, started through the driver.
+//! Our kernels for GPUs: compiled by NVRTC at the first start on a machine, started through the driver.
 //!
 //! They take fp32 and bf16; everything else, and every GPU without NVRTC, gets libtorch's own operations.
 #![expect(unsafe_code, reason = "calls into the C shim, the driver and NVRTC")]
@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -86,6 +87,76 @@ fn compile(capability: c_int) -> Result<Vec<c_char>, String> {
     compiled
 }
 
+/// The folder that keeps machine code for the next start: `$XDG_CACHE_HOME/xplore`, else `~/.cache/xplore`.
+fn cache() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))).map(|c| c.join("xplore"))
+}
+
+/// The driver's version, 0 where there is none.
+fn driver_version() -> c_int {
+    let mut version = 0;
+    // SAFETY: writes one number; asked only where the driver's library opens.
+    unsafe {
+        if sys::is_culib_present() {
+            let _ = sys::cuDriverGetVersion(&raw mut version);
+        }
+    }
+    version
+}
+
+/// The machine code, from the cache if it is there. It is kept by source, architecture and driver; what cannot be kept is compiled
+/// again the next time.
+fn code(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String> {
+    let kept = cache.map(|folder| {
+        let mut hash = DefaultHasher::new();
+        SOURCE.hash(&mut hash);
+        let source = hash.finish();
+        folder.join(format!("kernels-{source:016x}-sm_{capability}-driver-{}.cubin", driver_version()))
+    });
+    // Machine code is an ELF file.
+    let whole = |code: &Vec<u8>| code.starts_with(b"\x7fELF");
+    if let Some(found) = kept.as_deref().and_then(|path| std::fs::read(path).ok()).filter(whole) {
+        return Ok(found.into_iter().map(u8::cast_signed).collect());
+    }
+    if !load_nvrtc() {
+        return Err("NVRTC is not installed (nvidia-cuda-nvrtc of PyPI)".into());
+    }
+    let made = compile(capability)?;
+    if let Some(path) = kept {
+        let bytes: Vec<u8> = made.iter().map(|c| c.cast_unsigned()).collect();
+        // A folder that cannot be written costs the next start some seconds, nothing else.
+        let _ = keep(&path, &bytes);
+    }
+    Ok(made)
+}
+
+/// Ranks of one machine may do this at the same time, so each has a name of its own until the file is whole.
+fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    let partial = path.with_extension(std::process::id().to_string());
+    std::fs::write(&partial, bytes)?;
+    std::fs::rename(&partial, path)
+}
+
+/// The GPUs of this process, as the driver counts them; 0 where there is no driver.
+pub fn gpu_count() -> usize {
+    // SAFETY: looks whether the driver's library opens.
+    if !unsafe { sys::is_culib_present() } || driver::init().is_err() {
+        return 0;
+    }
+    driver::device::get_count().map_or(0, |count| usize::try_from(count).unwrap_or(0))
+}
+
+/// The name of GPU `ordinal`, as "NVIDIA H200".
+pub fn gpu_name(ordinal: usize) -> Option<String> {
+    if ordinal >= gpu_count() {
+        return None;
+    }
+    let device = driver::device::get(c_int::try_from(ordinal).ok()?).ok()?;
+    driver::device::get_name(device).ok()
+}
+
 /// The kernels of one device.
 struct Loaded {
     context: sys::CUcontext,
@@ -108,7 +179,7 @@ impl Loaded {
         };
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let code = compile(major * 10 + minor)?;
+        let code = code(major * 10 + minor, cache().as_deref())?;
         // SAFETY: libtorch's own context, kept for the life of the process; a whole image of machine code.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(text)?;
@@ -119,17 +190,17 @@ impl Loaded {
     }
 
     /// # Safety
-    /// The arguments must be those of the kernel.
+    /// The arguments must be those of the kernel, the stream one of the device.
     unsafe fn launch(
         &mut self,
         name: &CStr,
         grid: [c_uint; 3],
         threads: c_uint,
+        stream: *mut c_void,
         arguments: *mut *mut c_void,
     ) -> Result<(), String> {
         let text = |e: driver::DriverError| format!("{e:?}");
-        // SAFETY: handles that `new` made and keeps; the arguments are the caller's word. The stream is the default one,
-        // on which libtorch works as long as nobody gives it another.
+        // SAFETY: handles that `new` made and keeps; stream and arguments are the caller's word.
         unsafe {
             driver::ctx::set_current(self.context).map_err(text)?;
             let function = match self.functions.get(name) {
@@ -140,8 +211,7 @@ impl Loaded {
                 }
             };
             let [x, y, z] = grid;
-            let stream = std::ptr::null_mut();
-            sys::cuLaunchKernel(function, x, y, z, threads, 1, 1, 0, stream, arguments, std::ptr::null_mut())
+            sys::cuLaunchKernel(function, x, y, z, threads, 1, 1, 0, stream.cast(), arguments, std::ptr::null_mut())
                 .result()
                 .map_err(text)
         }
@@ -159,7 +229,7 @@ extern "C" fn launch(start: *const Start) -> c_int {
         let own = loaded.iter_mut().find(|(ordinal, _)| *ordinal == start.device);
         let (_, own) = own.ok_or_else(|| format!("the kernels were not loaded for device {}", start.device))?;
         // SAFETY: as above.
-        unsafe { own.launch(name, start.grid, start.threads, start.arguments) }
+        unsafe { own.launch(name, start.grid, start.threads, start.stream, start.arguments) }
     };
     match run() {
         Ok(()) => 0,
@@ -184,8 +254,8 @@ pub fn use_gpu_kernels(ordinal: usize) -> Result<(), TorchError> {
         return Ok(());
     }
     // SAFETY: looks whether the driver's library opens.
-    if !load_nvrtc() || !unsafe { sys::is_culib_present() } {
-        return Err(TorchError("NVRTC or the CUDA driver is not installed".into()));
+    if !unsafe { sys::is_culib_present() } {
+        return Err(TorchError("the CUDA driver is not installed".into()));
     }
     let ordinal = c_int::try_from(ordinal).map_err(|e| TorchError(e.to_string()))?;
     let own = Loaded::new(ordinal).map_err(TorchError)?;
@@ -238,15 +308,29 @@ impl Drop for EmulatedGpu {
 /// # Errors
 /// If NVRTC is not there, or with what it says.
 pub fn compile_gpu_kernels(capability: i32) -> Result<(), TorchError> {
-    if !load_nvrtc() {
-        return Err(TorchError("NVRTC is not installed (nvidia-cuda-nvrtc of PyPI)".into()));
-    }
-    compile(capability).map(|_| ()).map_err(TorchError)
+    code(capability, None).map(|_| ()).map_err(TorchError)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machine_code_is_compiled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("not/there/yet");
+        let made = code(90, Some(&cache)).unwrap();
+        let kept: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(kept.len(), 1);
+        // What is there is taken as it is, if it is machine code at all.
+        std::fs::write(&kept[0], b"\x7fELF of another start").unwrap();
+        assert_eq!(code(90, Some(&cache)).unwrap().len(), 23);
+        std::fs::write(&kept[0], b"").unwrap();
+        assert_eq!(code(90, Some(&cache)).unwrap(), made);
+        assert!(std::fs::read(&kept[0]).unwrap().len() == made.len());
+        code(100, Some(&cache)).unwrap();
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 2, "each architecture has its own");
+    }
 
     /// The bits that x86 and NVIDIA GPUs make of undefined results, and numbers around the borders of rounding.
     #[test]

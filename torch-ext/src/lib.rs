@@ -21,7 +21,7 @@ pub use attention::{prefix_attention, varlen_attention};
 pub use cpu::CpuLevel;
 pub use cross_entropy::{CrossEntropy, EntropyTerm, Softmax, cross_entropy, cross_entropy_backward, softmax};
 pub use ffi::{check, raw};
-pub use gpu::{EmulatedGpu, compile_gpu_kernels, use_gpu_kernels};
+pub use gpu::{EmulatedGpu, compile_gpu_kernels, gpu_count, gpu_name, use_gpu_kernels};
 pub use memory::{MappedFile, bytes, device_peak_bytes, floats, release_memory, restore_memory, upload};
 pub use ops::{
     AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,

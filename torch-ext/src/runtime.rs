@@ -28,6 +28,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn attention_on_gpus_makes_no_plan_for_every_shape() {
+        // Whether it can be loaded or not.
+        let _ = load_cuda();
+        // SAFETY: reads a setting of libtorch's.
+        assert_eq!(unsafe { ffi::xt_attention_uses_cudnn() }, 0);
+    }
+
+    #[test]
     fn libtorchs_raw_interface_takes_back_what_it_gave() {
         keep_memory();
         for bytes in [0, 1, 100, 65_536, 1 << 20] {

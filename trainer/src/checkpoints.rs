@@ -59,7 +59,7 @@ impl<'a> Checkpoints<'a> {
         };
         let improved = self.improves(done.numbers);
         let every = self.config.every as u64;
-        let due = stop || done.last || improved || every > 0 && step.is_multiple_of(every);
+        let due = stop || done.last && self.config.at_end || improved || every > 0 && step.is_multiple_of(every);
         let path = folder.join(name(step));
         if due {
             std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "make this folder", &e))?;
@@ -175,6 +175,7 @@ mod tests {
         assert_eq!(left(&plain), (vec![8, 10], None));
         assert_eq!(left(&CheckpointConfig { keep_last: 9, ..plain.clone() }).0, [2, 4, 6, 8, 10]);
         assert_eq!(left(&CheckpointConfig { keep_every: 4, ..plain.clone() }).0, [4, 8, 10]);
+        assert_eq!(left(&CheckpointConfig { every: 4, at_end: false, ..plain.clone() }).0, [4, 8]);
         // Steps 1, 2 and 3 are each the best so far; 3 stays so.
         let best = CheckpointConfig { best: Some(Best::Loss), ..plain };
         assert_eq!(left(&best), (vec![3, 8, 10], Some("step-000003".into())));

@@ -39,14 +39,21 @@ pub fn of(spec: &ModelSpec, work: Work) -> f64 {
 pub fn peak(device: Device, kind: Kind) -> Option<f64> {
     match device {
         Device::Cpu => Some(measured(kind).max(if kind == Kind::Float { 0.0 } else { measured(Kind::Float) })),
-        _ => known_gpu(kind),
+        Device::Cuda(ordinal) => {
+            let bf16 = 1e12 * known_gpu(&torch_ext::gpu_name(ordinal)?)?;
+            // fp32 outside the tensor cores is not what anybody trains in on these; it counts against TF32, half of bf16.
+            Some(bf16 * if kind == Kind::Float { 0.5 } else { 1.0 })
+        }
+        _ => None,
     }
 }
 
-/// Names that appear in /proc/driver/nvidia/gpus/*/information, and dense bf16 TFLOP/s (NVIDIA's data sheets).
+/// Names as the driver gives them contain these (the first that fits counts); dense bf16 TFLOP/s (NVIDIA's data sheets).
 const GPUS: &[(&str, f64)] = &[
+    ("H200 NVL", 835.5),
     ("H200", 989.5),
     ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.5),
     ("H100", 989.5),
     ("A100", 312.0),
     ("L40S", 362.0),
@@ -54,12 +61,8 @@ const GPUS: &[(&str, f64)] = &[
     ("B200", 2250.0),
 ];
 
-fn known_gpu(kind: Kind) -> Option<f64> {
-    let cards = std::fs::read_dir("/proc/driver/nvidia/gpus").ok()?;
-    let text = cards.filter_map(|card| std::fs::read_to_string(card.ok()?.path().join("information")).ok()).next()?;
-    let (_, bf16) = GPUS.iter().find(|(name, _)| text.contains(name))?;
-    // fp32 outside the tensor cores is not what anybody trains in on these; it counts against TF32, half of bf16.
-    Some(bf16 * 1e12 * if kind == Kind::Float { 0.5 } else { 1.0 })
+fn known_gpu(name: &str) -> Option<f64> {
+    GPUS.iter().find(|(known, _)| name.contains(known)).map(|&(_, teraflops)| teraflops)
 }
 
 /// The best of five products of 1536³.
@@ -78,6 +81,21 @@ fn measured(kind: Kind) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_is_known_by_its_name() {
+        for (name, expected) in [
+            ("NVIDIA H200", Some(989.5)),
+            ("NVIDIA H200 NVL", Some(835.5)),
+            ("NVIDIA H100 80GB HBM3", Some(989.5)),
+            ("NVIDIA H100 PCIe", Some(756.0)),
+            ("NVIDIA A100-SXM4-80GB", Some(312.0)),
+            ("NVIDIA GeForce RTX 4090", Some(165.2)),
+            ("NVIDIA GeForce GTX 1060", None),
+        ] {
+            assert_eq!(known_gpu(name), expected, "{name}");
+        }
+    }
 
     /// Worked by hand for one layer: hidden 4, two query heads and one key head of 2, MLP 8, vocabulary 10.
     #[test]

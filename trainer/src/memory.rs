@@ -223,19 +223,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         let spec = ModelSpec::load(folder.path()).unwrap();
+        let needs = |state, sharding, shards| Needs {
+            spec: &spec,
+            dtype: Dtype::Bf16,
+            state,
+            ema: false,
+            lora: None,
+            recompute_every: 1,
+            tokens: 16384,
+            trained: 16384,
+            ranks: Ranks { sharding, shards },
+        };
         let held = |sharding, shards| {
-            let needs = Needs {
-                spec: &spec,
-                dtype: Dtype::Bf16,
-                state: StateDtype::Fp32,
-                ema: false,
-                lora: None,
-                recompute_every: 1,
-                tokens: 16384,
-                trained: 16384,
-                ranks: Ranks { sharding, shards },
-            };
-            let e = estimate(&needs);
+            let e = estimate(&needs(StateDtype::Fp32, sharding, shards));
             ((e.weights + e.gradients + e.optimizer) / 1e9, e.whole / 1e9)
         };
         let near = |(held, whole): (f64, f64), expected: (f64, f64)| {
@@ -247,5 +247,9 @@ mod tests {
         near(held(Sharding::Optimizer, 64), (18.4, 0.0));
         near(held(Sharding::Full, 8), (18.4, 16.4));
         near(held(Sharding::Full, 64), (2.3, 16.4));
+        // One GPU of 80 GB: 65.5 GB of weights, gradients and moments in bf16, 4.8 GB of the layers' inputs.
+        let alone = estimate(&needs(StateDtype::Model, Sharding::Replicate, 1));
+        let most = alone.passes().max(alone.update()) / 1e9;
+        assert!((70.5..80.0).contains(&most), "{most} GB");
     }
 }

@@ -1,6 +1,7 @@
 //! The device, an existing model or a new one.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use chat::tokenizer::Tokenizer;
 use configs::ParallelConfig;
@@ -40,6 +41,8 @@ pub fn prepare_rank(threads: usize, wanted: Wanted, parallel: &ParallelConfig) -
 }
 
 fn prepare(threads: usize, processes: usize) -> Result<(), TrainError> {
+    // Before the first tensor: libtorch remembers for good that there is no CUDA, if it is asked before that is loaded.
+    let _ = cuda();
     // Before anything is computed: XPLORE_CPU may name what is not there.
     torch_ext::CpuLevel::in_use().map_err(|e| TrainError::Environment(e.to_string()))?;
     torch_ext::keep_memory();
@@ -54,29 +57,53 @@ fn prepare(threads: usize, processes: usize) -> Result<(), TrainError> {
 /// # Errors
 /// [`TrainError::Environment`] if CUDA is asked for and not usable.
 pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
-    let driver = Path::new("/proc/driver/nvidia/version").exists();
-    match wanted {
-        Wanted::Cpu => Ok(Device::Cpu),
-        Wanted::Auto if !driver => Ok(Device::Cpu),
-        Wanted::Auto | Wanted::Cuda => {
-            let loaded = torch_ext::load_cuda();
-            match (loaded, tch::Cuda::is_available()) {
-                (Ok(()), true) => {
-                    let ordinal = place()?.local_rank;
-                    if let Err(e) = torch_ext::use_gpu_kernels(ordinal) {
-                        eprintln!("warning: libtorch's own operations take the place of our kernels: {e}");
-                    }
-                    Ok(Device::Cuda(ordinal))
-                }
-                (loaded, _) if wanted == Wanted::Cuda => Err(TrainError::Environment(format!(
-                    "device = \"cuda\" is asked for, but {}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup \
-                     on a machine with an NVIDIA driver",
-                    loaded.err().map_or("no CUDA device is usable".into(), |e| e.to_string())
-                ))),
-                _ => Ok(Device::Cpu),
+    if wanted == Wanted::Cpu {
+        return Ok(Device::Cpu);
+    }
+    match cuda() {
+        Ok(0) if wanted == Wanted::Auto => Ok(Device::Cpu),
+        Ok(0) => Err(unusable("the driver shows no GPU to this process (nvidia-smi, CUDA_VISIBLE_DEVICES)")),
+        Err(why) if wanted == Wanted::Cuda => Err(unusable(why)),
+        Err(why) => {
+            static ONCE: std::sync::Once = std::sync::Once::new();
+            ONCE.call_once(|| eprintln!("warning: device = \"auto\" is the CPU, although there is a GPU: {why}"));
+            Ok(Device::Cpu)
+        }
+        Ok(count) => {
+            // Each rank may be shown all GPUs of the machine, or its own alone.
+            let ordinal = place()?.local_rank % count;
+            if let Err(e) = torch_ext::use_gpu_kernels(ordinal) {
+                eprintln!("warning: libtorch's own operations take the place of our kernels: {e}");
             }
+            Ok(Device::Cuda(ordinal))
         }
     }
+}
+
+fn unusable(why: &str) -> TrainError {
+    TrainError::Environment(format!(
+        "device = \"cuda\" is asked for, but {why}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup on a machine with \
+         an NVIDIA driver"
+    ))
+}
+
+/// How many GPUs libtorch can use here. The first call loads its CUDA half, where the driver shows a GPU.
+///
+/// # Errors
+/// Why none is of use, although the driver shows one.
+fn cuda() -> Result<usize, &'static str> {
+    static USABLE: OnceLock<Result<usize, String>> = OnceLock::new();
+    let usable = USABLE.get_or_init(|| {
+        if torch_ext::gpu_count() == 0 {
+            return Ok(0);
+        }
+        torch_ext::load_cuda().map_err(|e| e.to_string())?;
+        match usize::try_from(tch::Cuda::device_count()) {
+            Ok(count @ 1..) => Ok(count),
+            _ => Err("libtorch can use none of the GPUs that the driver shows".into()),
+        }
+    });
+    usable.as_ref().copied().map_err(String::as_str)
 }
 
 /// The tensor kind of a dtype.

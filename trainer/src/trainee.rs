@@ -85,7 +85,7 @@ impl Trainee {
         }
         let params = &model.decoder.params;
         if !params.is_shared() {
-            let sum = params.flat.sum(tch::Kind::Double).double_value(&[]);
+            let sum = torch_ext::sum_of_squares(&params.flat)?;
             team.world.everyone().agree("the sum of the weights at the start", sum.to_string().as_bytes())?;
         }
         let what = match lora {

@@ -165,6 +165,7 @@ struct Start {
   const char* name;
   int device;
   unsigned grid[3], threads;
+  void* stream;
   void** arguments;
   char* error;
   size_t room;

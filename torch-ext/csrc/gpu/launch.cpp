@@ -1,5 +1,7 @@
 #include "launch.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include <algorithm>
 #include <atomic>
 
@@ -12,6 +14,12 @@ thread_local Launcher for_cpu = nullptr;
 
 Launcher launcher_for(const at::Tensor& t) {
   return t.device().is_cuda() ? for_cuda.load() : t.device().is_cpu() ? for_cpu : nullptr;
+}
+
+// The one on which libtorch works on this thread.
+void* current_stream(const at::Tensor& like) {
+  if (!like.is_cuda()) return nullptr;
+  return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(like.device()).native_handle();
 }
 
 }  // namespace
@@ -30,8 +38,8 @@ void launch_raw(const at::Tensor& like, const char* name, Grid grid, unsigned th
   char error[1024] = "";
   const auto size = [](int64_t n) { return static_cast<unsigned>(n); };
   const int failed = launcher_for(like)({name, std::max<int>(0, like.device().index()),
-                                         {size(grid.x), size(grid.y), size(grid.z)}, threads, arguments, error,
-                                         sizeof error});
+                                         {size(grid.x), size(grid.y), size(grid.z)}, threads, current_stream(like),
+                                         arguments, error, sizeof error});
   TORCH_CHECK(!failed, "kernel ", name, ": ", error);
 }
 

@@ -7,17 +7,18 @@
 
 namespace xplore {
 
-// A kernel to start: pointers to its arguments, as cuLaunchKernel takes them, and `room` bytes for what went wrong.
+// A kernel to start on a stream of the device's: pointers to its arguments, as cuLaunchKernel takes them, and `room` bytes for what went wrong.
 struct Start {
   const char* name;
   int device;
   unsigned grid[3], threads;
+  void* stream;
   void** arguments;
   char* error;
   size_t room;
 };
 
-// Starts it in the order of the device's default stream. Returns 0, or another number with a text in `error`.
+// Starts it in the order of its stream. Returns 0, or another number with a text in `error`.
 using Launcher = int (*)(const Start&);
 
 // Whether our kernels take this tensor: fp32 or bf16, on a GPU they are there for (or on the CPU, where this thread emulates

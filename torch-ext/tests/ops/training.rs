@@ -185,6 +185,28 @@ pub fn tokens_that_occur_twice_add_up_in_the_embedding() {
     }
 }
 
+/// What devices without loops of our own take (fp16 does on the CPU): 3004 times 1, each of which is too small for a bf16 sum of
+/// 256 and more.
+#[test]
+pub fn a_token_that_occurs_often_loses_nothing_in_bf16() {
+    let (dy, ids) =
+        (Tensor::ones([3005, 8], (Kind::Half, Device::Cpu)), Tensor::ones([3005], (Kind::Int64, Device::Cpu)));
+    let _ = ids.get(1000).fill_(2);
+    let grad = Tensor::zeros([4, 8], (Kind::BFloat16, Device::Cpu));
+    torch_ext::embedding_backward(&dy, &ids, &grad).unwrap();
+    let rows: Vec<f64> = (0..4).map(|row| grad.double_value(&[row, 7])).collect();
+    // 3008 is the bf16 number nearest to 3004.
+    assert_eq!(rows, [0.0, 3008.0, 1.0, 0.0]);
+    for kind in [Kind::Half, Kind::Double] {
+        let dy = normal(1, &[5, 70]).to_kind(kind);
+        let ids = Tensor::from_slice(&[3i64, 0, 3, 2, 3]);
+        let grad = Tensor::ones([4, 70], (Kind::Float, Device::Cpu));
+        torch_ext::embedding_backward(&dy, &ids, &grad).unwrap();
+        let want = Tensor::ones([4, 70], (Kind::Double, Device::Cpu)).index_add(0, &ids, &dy.to_kind(Kind::Double));
+        close(&format!("{kind:?}"), &grad, &want, 1e-6);
+    }
+}
+
 /// 200,000 draws: the share left out lies within 4.9 standard deviations of the probability (false alarm below 1e-6), and
 /// neighbouring places are left out independently (the same bound on pairs).
 #[test]
