@@ -36,7 +36,7 @@ def bandwidth(device):
 
 
 def products(device):
-    size = 8192 if device == "cuda" else 512
+    size = 8192 if device == "cuda" else 256
     a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
     a @ b
     return {"flops_per_second": 2 * size**3 / timed(device, lambda: a @ b, 20)}

@@ -1,6 +1,6 @@
 //! The device, an existing model or a new one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use chat::tokenizer::Tokenizer;
