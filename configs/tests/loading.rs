@@ -55,7 +55,7 @@ fn a_misspelt_key_is_named_with_file_line_and_the_nearest_key() {
     // Nothing near: the known keys are listed instead.
     refused(
         sft(&format!("{SFT}[checkpoint]\nzzz = 1\n"), &[]),
-        &["my.toml:6:", "use one of `every`, `keep_last`, `keep_every`, `best` and `state`"],
+        &["my.toml:6:", "use one of `every`, `keep_last`, `keep_every`, `best`, `at_end` and `state`"],
     );
 }
 
