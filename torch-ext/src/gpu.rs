@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(kept.len(), 1);
         // What is there is taken as it is, if it is machine code at all.
         std::fs::write(&kept[0], b"\x7fELF of another start").unwrap();
-        assert_eq!(code(90, Some(&cache)).unwrap().len(), 23);
+        assert_eq!(code(90, Some(&cache)).unwrap().len(), 21);
         std::fs::write(&kept[0], b"").unwrap();
         assert_eq!(code(90, Some(&cache)).unwrap(), made);
         assert!(std::fs::read(&kept[0]).unwrap().len() == made.len());
