@@ -22,6 +22,16 @@ pub struct Stretch {
     pub decays: bool,
 }
 
+impl Stretch {
+    fn of_weights(self, weights: &Tensor) -> Tensor {
+        weights.narrow(0, self.weights, self.length)
+    }
+
+    fn of_state(self, state: &Tensor) -> Tensor {
+        state.narrow(0, self.state, self.length)
+    }
+}
+
 /// The optimizer's state for one flat buffer of weights.
 #[derive(Debug)]
 pub struct Optimizer {
@@ -109,8 +119,8 @@ impl Optimizer {
         let zeros = || Tensor::f_zeros([length], (kind, weights.device()));
         let master = (kind != weights.kind()).then(zeros).transpose()?;
         if let Some(master) = &master {
-            for Stretch { weights: from, state, length, .. } in &stretches {
-                tch::no_grad(|| master.narrow(0, *state, *length).copy_(&weights.narrow(0, *from, *length)));
+            for stretch in &stretches {
+                tch::no_grad(|| stretch.of_state(master).copy_(&stretch.of_weights(weights)));
             }
             for matrix in &matrices {
                 tch::no_grad(|| matrix.of(master).copy_(&matrix.of(weights)));
@@ -174,8 +184,8 @@ impl Optimizer {
         self.updates += 1;
         let c = &self.config;
         for stretch in &self.stretches {
-            let part = |t: &Tensor| t.narrow(0, stretch.state, stretch.length);
-            let own = weights.narrow(0, stretch.weights, stretch.length);
+            let part = |t: &Tensor| stretch.of_state(t);
+            let own = stretch.of_weights(weights);
             let mut target = self.master.as_ref().map_or_else(|| own.shallow_clone(), part);
             let hyper = AdamW {
                 lr,
@@ -197,69 +207,52 @@ impl Optimizer {
                 own.shallow_clone().copy_(&target);
             }
         }
-        self.average(weights);
+        self.update_ema(weights);
         Ok(())
     }
 
-    /// Takes the weights into their average, as `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn` does: the
-    /// average begins as the weights after the first update.
-    fn average(&self, weights: &Tensor) {
+    /// Updates the moving average as `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn` does: it starts as the
+    /// weights after the first update.
+    fn update_ema(&self, weights: &Tensor) {
         let Some(ema) = &self.ema else { return };
         // What a lower format rounds away is in the master weights.
-        let current = |place: Place| match &self.master {
-            Some(master) => place.of_state(master),
-            None => place.of_weights(weights).to_kind(Kind::Float),
+        let current = |s: Stretch| match &self.master {
+            Some(master) => s.of_state(master),
+            None => s.of_weights(weights).to_kind(Kind::Float),
         };
-        for place in self.places() {
-            let mut average = place.of_state(ema);
+        for stretch in self.trained() {
+            let mut average = stretch.of_state(ema);
             tch::no_grad(|| match self.updates {
-                1 => average.copy_(&current(place)),
-                _ => drop(average.lerp_(&current(place), 1.0 - self.config.ema_decay)),
+                1 => average.copy_(&current(stretch)),
+                _ => drop(average.lerp_(&current(stretch), 1.0 - self.config.ema_decay)),
             });
         }
     }
 
-    /// Puts the average in the place of `weights`, for good; without one this does nothing.
-    pub fn take_average(&mut self, weights: &Tensor) {
-        let Some(ema) = &self.ema else { return };
-        if self.updates == 0 {
-            return;
-        }
-        for place in self.places() {
-            let average = place.of_state(ema);
+    /// Replaces `weights` by their moving average. Returns whether there is one.
+    pub fn apply_ema(&self, weights: &Tensor) -> bool {
+        let Some(ema) = self.ema.as_ref().filter(|_| self.updates > 0) else { return false };
+        for stretch in self.trained() {
+            let average = stretch.of_state(ema);
             tch::no_grad(|| {
-                place.of_weights(weights).copy_(&average);
+                stretch.of_weights(weights).copy_(&average);
                 if let Some(master) = &self.master {
-                    place.of_state(master).copy_(&average);
+                    stretch.of_state(master).copy_(&average);
                 }
             });
         }
+        true
     }
 
-    /// All stretches of numbers that are trained.
-    fn places(&self) -> impl Iterator<Item = Place> {
-        let stretches = self.stretches.iter().map(|s| Place { weights: s.weights, state: s.state, length: s.length });
-        let matrices =
-            self.matrices.iter().map(|m| Place { weights: m.offset, state: m.offset, length: m.rows * m.cols });
-        stretches.chain(matrices)
-    }
-}
-
-/// A stretch of numbers among the weights and in the optimizer's state.
-#[derive(Clone, Copy)]
-struct Place {
-    weights: i64,
-    state: i64,
-    length: i64,
-}
-
-impl Place {
-    fn of_weights(self, weights: &Tensor) -> Tensor {
-        weights.narrow(0, self.weights, self.length)
-    }
-
-    fn of_state(self, state: &Tensor) -> Tensor {
-        state.narrow(0, self.state, self.length)
+    /// All that is trained, whichever rule updates it.
+    fn trained(&self) -> impl Iterator<Item = Stretch> {
+        let matrices = self.matrices.iter().map(|m| Stretch {
+            weights: m.offset,
+            state: m.offset,
+            length: m.rows * m.cols,
+            decays: true,
+        });
+        self.stretches.iter().copied().chain(matrices)
     }
 }
 

@@ -92,7 +92,7 @@ pub fn train(
         let done = tuning.step(trainee, step)?;
         let mut numbers = done.numbers;
         if step + 1 == steps {
-            trainee.take_average(&mut tuning.optimizer)?;
+            trainee.apply_ema(&tuning.optimizer)?;
         }
         let every = config.validation.every as u64;
         if every > 0

@@ -68,7 +68,7 @@ pub fn train(
     for step in reached.step..run.steps {
         let mut numbers = run.step(trainee, &mut optimizer, &mut plan, step)?;
         if step + 1 == run.steps {
-            trainee.take_average(&mut optimizer)?;
+            trainee.apply_ema(&optimizer)?;
         }
         if run.measures_after(step + 1) {
             numbers.extend(run.measured(trainee, measure.as_deref_mut())?);

@@ -86,7 +86,7 @@ impl Trainee {
         let params = &model.decoder.params;
         if !params.is_shared() {
             let sum = torch_ext::sum_of_squares(&params.flat)?;
-            team.world.everyone().agree("the sum of the weights at the start", sum.to_string().as_bytes())?;
+            team.world.everyone().agree("the sum of the initial weights' squares", sum.to_string().as_bytes())?;
         }
         let what = match lora {
             None => {
@@ -225,15 +225,15 @@ impl Trainee {
         }
     }
 
-    /// Ends the training: the weights become their moving average, where `optimizer.ema_decay` asks for one. All ranks must call
-    /// this.
+    /// Replaces the weights by their moving average where `optimizer.ema_decay` asks for one. All ranks must call this.
     ///
     /// # Errors
     /// If a rank is gone.
-    pub fn take_average(&mut self, optimizer: &mut Optimizer) -> Result<(), TrainError> {
-        optimizer.take_average(self.weights());
+    pub fn apply_ema(&mut self, optimizer: &Optimizer) -> Result<(), TrainError> {
+        let applied = optimizer.apply_ema(self.weights());
+        let whole_here = !self.model.decoder.params.is_shared();
         match &self.what {
-            What::Weights { spread: Some(Spread { shards, .. }), .. } if !self.model.decoder.params.is_shared() => {
+            What::Weights { spread: Some(Spread { shards, .. }), .. } if applied && whole_here => {
                 Ok(self.team.share_out(&self.model.decoder.params.flat, shards)?)
             }
             _ => Ok(()),
