@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes the file at `path` through `write`, and makes its folder where there is none. The file is replaced in one
-/// step: it is there complete, or as it was before. A symbolic link stays; the file it points to is replaced.
+/// step: it is there complete, or as it was before, also where several processes write it. A symbolic link stays; the file it points to is replaced.
 ///
 /// A device or a pipe such as `/dev/null` is written to directly, because a rename would put a regular file in its
 /// place.
@@ -20,8 +20,9 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
+    // Of its own process: ranks may write one file at the same time.
     let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
+    partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     File::create(&partial)
         .and_then(|file| write_through(file, write)?.sync_all())

@@ -87,13 +87,13 @@ fn compile(capability: c_int) -> Result<Vec<c_char>, String> {
     compiled
 }
 
-/// The folder that keeps machine code for the next start: `$XDG_CACHE_HOME/xplore`, else `~/.cache/xplore`.
-fn cache() -> Option<PathBuf> {
+/// Returns the folder that keeps machine code for the next start: `$XDG_CACHE_HOME/xplore`, else `~/.cache/xplore`.
+fn cache_dir() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))).map(|c| c.join("xplore"))
 }
 
-/// The driver's version, 0 where there is none.
+/// Returns the CUDA version that the driver supports (12040 is 12.4), 0 where there is no driver.
 fn driver_version() -> c_int {
     let mut version = 0;
     // SAFETY: writes one number; asked only where the driver's library opens.
@@ -105,9 +105,12 @@ fn driver_version() -> c_int {
     version
 }
 
-/// The machine code, from the cache if it is there. It is kept by source, architecture and driver; what cannot be kept is compiled
-/// again the next time.
-fn code(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String> {
+/// Returns the machine code (a cubin) for a compute capability (90 is 9.0), from the cache if it is there: it is kept by source,
+/// architecture and driver.
+///
+/// # Errors
+/// If it must be compiled, and NVRTC is not there or fails.
+fn cubin(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String> {
     let kept = cache.map(|folder| {
         let mut hash = DefaultHasher::new();
         SOURCE.hash(&mut hash);
@@ -126,20 +129,12 @@ fn code(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String> 
     if let Some(path) = kept {
         let bytes: Vec<u8> = made.iter().map(|c| c.cast_unsigned()).collect();
         // A folder that cannot be written costs the next start some seconds, nothing else.
-        let _ = keep(&path, &bytes);
+        let _ = files::replace(&path, |out| out.write_all(&bytes));
     }
     Ok(made)
 }
 
-/// Ranks of one machine may do this at the same time, so each has a name of its own until the file is whole.
-fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-    let partial = path.with_extension(std::process::id().to_string());
-    std::fs::write(&partial, bytes)?;
-    std::fs::rename(&partial, path)
-}
-
-/// The GPUs of this process, as the driver counts them; 0 where there is no driver.
+/// Returns the number of GPUs that this process may use (`cuDeviceGetCount`), 0 where there is no driver.
 pub fn gpu_count() -> usize {
     // SAFETY: looks whether the driver's library opens.
     if !unsafe { sys::is_culib_present() } || driver::init().is_err() {
@@ -148,7 +143,7 @@ pub fn gpu_count() -> usize {
     driver::device::get_count().map_or(0, |count| usize::try_from(count).unwrap_or(0))
 }
 
-/// The name of GPU `ordinal`, as "NVIDIA H200".
+/// Returns the name of GPU `ordinal` as the driver has it, e.g. "NVIDIA H200" (`cuDeviceGetName`).
 pub fn gpu_name(ordinal: usize) -> Option<String> {
     if ordinal >= gpu_count() {
         return None;
@@ -179,7 +174,7 @@ impl Loaded {
         };
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let code = code(major * 10 + minor, cache().as_deref())?;
+        let code = cubin(major * 10 + minor, cache_dir().as_deref())?;
         // SAFETY: libtorch's own context, kept for the life of the process; a whole image of machine code.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(text)?;
@@ -308,7 +303,7 @@ impl Drop for EmulatedGpu {
 /// # Errors
 /// If NVRTC is not there, or with what it says.
 pub fn compile_gpu_kernels(capability: i32) -> Result<(), TorchError> {
-    code(capability, None).map(|_| ()).map_err(TorchError)
+    cubin(capability, None).map(|_| ()).map_err(TorchError)
 }
 
 #[cfg(test)]
@@ -319,16 +314,16 @@ mod tests {
     fn machine_code_is_compiled_once() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("not/there/yet");
-        let made = code(90, Some(&cache)).unwrap();
+        let made = cubin(90, Some(&cache)).unwrap();
         let kept: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(kept.len(), 1);
         // What is there is taken as it is, if it is machine code at all.
         std::fs::write(&kept[0], b"\x7fELF of another start").unwrap();
-        assert_eq!(code(90, Some(&cache)).unwrap().len(), 21);
+        assert_eq!(cubin(90, Some(&cache)).unwrap().len(), 21);
         std::fs::write(&kept[0], b"").unwrap();
-        assert_eq!(code(90, Some(&cache)).unwrap(), made);
+        assert_eq!(cubin(90, Some(&cache)).unwrap(), made);
         assert!(std::fs::read(&kept[0]).unwrap().len() == made.len());
-        code(100, Some(&cache)).unwrap();
+        cubin(100, Some(&cache)).unwrap();
         assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 2, "each architecture has its own");
     }
 
