@@ -87,6 +87,14 @@ def compare(best, key):
     return ", ".join(words)
 
 
+def commit():
+    """The commit of this checkout, or of the one a bundle was made from."""
+    noted = ROOT / "COMMIT"
+    if noted.exists():
+        return noted.read_text(encoding="utf-8").strip()
+    return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 def write(path, runs):
     """Writes results with the date, the commit, and a description of the machine."""
     lines = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
@@ -95,11 +103,8 @@ def write(path, runs):
     features = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
     machine = {"cpu": field("model name"), "family": field("cpu family"), "model": field("model"),
                "cores": os.cpu_count(), "features": features, "system": platform.platform()}
-    noted = ROOT / "COMMIT"  # in a bundle
-    command = ["cat", noted] if noted.exists() else ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"date": date.today().isoformat(), "commit": commit.strip(), "machine": machine, "runs": runs}
+    result = {"date": date.today().isoformat(), "commit": commit(), "machine": machine, "runs": runs}
     # Whole or not at all, because a bench may be stopped while it writes.
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
