@@ -73,7 +73,7 @@ pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
             // Each rank may be shown all GPUs of the machine, or its own alone.
             let ordinal = place()?.local_rank % count;
             if let Err(e) = torch_ext::use_gpu_kernels(ordinal) {
-                eprintln!("warning: libtorch's own operations take the place of our kernels: {e}");
+                eprintln!("warning: falling back to libtorch kernels: {e}");
             }
             Ok(Device::Cuda(ordinal))
         }

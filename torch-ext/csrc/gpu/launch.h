@@ -7,7 +7,8 @@
 
 namespace xplore {
 
-// A kernel to start on a stream of the device's: pointers to its arguments, as cuLaunchKernel takes them, and `room` bytes for what went wrong.
+// A kernel to start on a stream of the device: pointers to its arguments, as cuLaunchKernel takes them, and `room` bytes for
+// what went wrong.
 struct Start {
   const char* name;
   int device;
