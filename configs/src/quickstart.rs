@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given};
 use crate::eval::{Setting, check_settings};
-use crate::judge::{ItemOrders, JudgeConfig};
+use crate::judge::JudgeConfig;
 use crate::load;
 use crate::model::{Device, Dtype, ModelShape, ModelSource, ModelStart, TokenizerConfig};
 use crate::optimizer::OptimizerConfig;
@@ -213,19 +213,13 @@ impl Default for QuickstartRl {
 pub struct QuickstartEval {
     /// The settings.
     pub settings: Vec<Setting>,
-    /// In which orders the judges read the two items. Default: both.
-    pub orders: ItemOrders,
     /// How summaries are drawn.
     pub sampling: SamplingConfig,
 }
 
 impl Default for QuickstartEval {
     fn default() -> Self {
-        Self {
-            settings: vec![Setting::Direct, Setting::Full, Setting::Streaming],
-            orders: ItemOrders::Both,
-            sampling: SamplingConfig::default(),
-        }
+        Self { settings: vec![Setting::Direct, Setting::Full, Setting::Streaming], sampling: SamplingConfig::default() }
     }
 }
 

@@ -216,7 +216,7 @@ fn measure(config: &QuickstartConfig, tuning: &RlConfig, people: &[Person], fold
     let source = |name: &str| config.source(&folder.join("models").join(name));
     let judge = |name: &str, model: &str, ask: &JudgeConfig| EvalJudge {
         name: name.into(),
-        judge: JudgeConfig { model: source(model), orders: config.eval.orders, ..ask.clone() },
+        judge: JudgeConfig { model: source(model), ..ask.clone() },
     };
     let plan = EvalConfig {
         name: config.name.clone(),
