@@ -49,6 +49,8 @@ fn every_stage_leaves_its_records() {
     assert_eq!((tokens("512"), tokens("64")), (512.0, 512.0));
     assert!(found["decode, tiny, 4 rows"]["share"].as_f64().unwrap() > 0.0);
     assert_eq!(found["decode, tiny, 4 rows"]["preemptions"], 0);
+    let named = found["seconds until a stopped rank is named"]["apart"].as_f64().unwrap();
+    assert!(named > 20.0 && found.contains_key("five steps on two ranks"), "{named}");
 }
 
 #[test]

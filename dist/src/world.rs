@@ -1,7 +1,7 @@
 //! All ranks of a job, groups of them, and what they tell each other.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use c10d::{Engine, ProcessGroup, Store, Work};
@@ -13,6 +13,9 @@ use crate::watch::{Position, Watch, told};
 
 /// The least time there is to connect to the store.
 const CONNECT: Duration = Duration::from_secs(60);
+
+/// How often a rank that waits looks whether the others are still there.
+const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// Why ranks could not work together.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -78,31 +81,66 @@ pub struct Group {
 struct Sending {
     net: Arc<Net>,
     /// Of the devices' tensors.
-    tensors: Mutex<ProcessGroup>,
+    tensors: Arc<ProcessGroup>,
     /// Of tensors on the CPU, where `tensors` sends between GPUs.
-    host: Option<Mutex<ProcessGroup>>,
+    host: Option<Arc<ProcessGroup>>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.net.watch.lost().is_some() {
+            // A group waits at its end for the collectives under way, which here may last until their time-out.
+            std::mem::forget((Arc::clone(&self.tensors), self.host.clone()));
+        }
+    }
 }
 
 /// A collective under way; its tensors are defined after [`Self::wait`].
 #[derive(Debug)]
 #[must_use = "the tensors are not to be touched before wait()"]
-pub struct Pending(Option<(Work, Arc<Net>, Position, Vec<usize>)>);
+pub struct Pending(Option<UnderWay>);
+
+#[derive(Debug)]
+struct UnderWay {
+    work: Work,
+    engine: Engine,
+    net: Arc<Net>,
+    position: Position,
+    ranks: Vec<usize>,
+}
 
 impl Pending {
-    /// Waits for the end.
+    /// Waits for the end. Between GPUs only the current stream does: what fails there is told by a later collective.
     ///
     /// # Errors
     /// [`DistError::Collective`], naming who is gone.
     pub fn wait(self) -> Result<(), DistError> {
-        let Some((work, net, position, ranks)) = self.0 else { return Ok(()) };
-        work.wait().map_err(|error| net.failed(&position, &ranks, &error))
+        let Some(UnderWay { work, engine, net, position, ranks }) = self.0 else { return Ok(()) };
+        let failed = |error| net.failed(&position, &ranks, &error);
+        match engine {
+            Engine::Nccl => work.wait().map_err(failed),
+            Engine::Gloo => {
+                while !work.wait_for(LOOK_UP).map_err(failed)? {
+                    net.alive(&position)?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 
 impl Net {
     fn failed(&self, position: &Position, ranks: &[usize], error: &TorchError) -> DistError {
         let reason = self.watch.explain(ranks).unwrap_or_else(|| error.to_string());
+        self.watch.lose(&reason);
         DistError::Collective { rank: self.watch.rank(), place: told(position), reason }
+    }
+
+    /// Fails if a rank is gone.
+    fn alive(&self, position: &Position) -> Result<(), DistError> {
+        self.watch.lost().map_or(Ok(()), |reason| {
+            Err(DistError::Collective { rank: self.watch.rank(), place: told(position), reason: reason.into() })
+        })
     }
 }
 
@@ -137,7 +175,7 @@ impl World {
         let serves = place.rank == 0 && !master.served;
         // However short a collective may take: connecting, which is tried again by the second, has its time.
         let store = Store::open(&master.host, master.port, serves, timeout.max(CONNECT)).map_err(failed)?;
-        let watch = Watch::begin(&store, place.rank).map_err(failed)?;
+        let watch = Watch::begin(&store, (place.rank, place.world_size), timeout).map_err(failed)?;
         let engine = if device.is_cuda() { Engine::Nccl } else { Engine::Gloo };
         let net = Arc::new(Net { store, watch, timeout, engine });
         let everyone = Group::open(&net, "everyone", (0..place.world_size).collect(), place.rank).map_err(failed)?;
@@ -232,7 +270,9 @@ impl Group {
             return Ok(Self { ranks, rank, sending: None });
         }
         let open = |name: &str, engine| {
-            ProcessGroup::open(&net.store, name, (rank, ranks.len()), net.timeout, engine).map(Mutex::new)
+            let group = ProcessGroup::open(&net.store, name, (rank, ranks.len()), net.timeout, engine).map(Arc::new)?;
+            net.watch.guards(&group);
+            Ok::<_, TorchError>(group)
         };
         let tensors = open(&format!("{name}/tensors"), net.engine)?;
         let host = match net.engine {
@@ -262,10 +302,12 @@ impl Group {
         let Some(sending) = &self.sending else { return Ok(Pending(None)) };
         let net = &sending.net;
         let position = net.watch.enters(what);
+        net.alive(&position)?;
         let group = sending.host.as_ref().filter(|_| on_host).unwrap_or(&sending.tensors);
-        let group = group.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = call(&group).map_err(|error| net.failed(&position, &self.ranks, &error))?;
-        Ok(Pending(Some((work, Arc::clone(net), position, self.ranks.clone()))))
+        let work = sending.tensors.check().and_then(|()| call(group));
+        let work = work.map_err(|error| net.failed(&position, &self.ranks, &error))?;
+        let (net, ranks) = (Arc::clone(net), self.ranks.clone());
+        Ok(Pending(Some(UnderWay { work, engine: group.engine(), net, position, ranks })))
     }
 
     /// `tensor` becomes the sum over all ranks.

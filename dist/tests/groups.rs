@@ -151,3 +151,48 @@ fn last_words_reach_the_others() {
     let said = found[0].as_ref().unwrap().to_string();
     assert!(said.contains("rank 1 failed: rows.jsonl, line 7: not JSON"), "{said}");
 }
+
+/// Rank 1 is a process of its own that stops in the middle. Rank 0 waits for nothing, as a host does whose collectives run on a
+/// GPU: it must learn of it all the same, well before the time-out of 20 s would be up for a collective.
+#[test]
+fn a_rank_that_falls_silent_fails_the_next_collective_of_the_others() {
+    const PORT: &str = "XPLORE_TEST_PORT";
+    let join = |rank: usize, port: u16| {
+        let master = Some(Master { host: "127.0.0.1".into(), port, served: true });
+        let place = Place { rank, world_size: 2, local_rank: rank, local_world_size: 2, master };
+        World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap()
+    };
+    if let Ok(port) = std::env::var(PORT) {
+        let world = join(1, port.parse().unwrap());
+        world.everyone().barrier("begin").unwrap();
+        // By now the last sign of life tells of the barrier.
+        std::thread::sleep(Duration::from_secs(2));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP).unwrap();
+        // Another of its threads may take the signal, a moment later.
+        std::thread::sleep(Duration::from_secs(600));
+    }
+    let store = Store::open("127.0.0.1", 0, true, Duration::from_secs(20)).unwrap();
+    let mut other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_rank_that_falls_silent_fails_the_next_collective_of_the_others"])
+        .env(PORT, store.port().to_string())
+        .spawn()
+        .unwrap();
+    let world = join(0, store.port());
+    world.everyone().barrier("begin").unwrap();
+    let pending = world.everyone().sum("sum the gradients", &numbers(0.0, 4)).unwrap();
+    let said = (0..600)
+        .find_map(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            world.everyone().sum("gather the weights", &numbers(0.0, 4)).err()
+        })
+        .map(|error| error.to_string());
+    let waited = pending.wait().map_err(|error| error.to_string());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let reason =
+        "rank 1 is gone or stopped (its last sign of life was in `begin`, its collective 1), silent for 10.0 s";
+    let said = said.expect("a minute later there is an error");
+    assert!(said.contains("gives up in `gather the weights`, its collective") && said.contains(reason), "{said}");
+    let waited = waited.expect_err("rank 1 never came to it");
+    assert!(waited.contains("gives up in `sum the gradients`") && waited.contains(reason), "{waited}");
+}

@@ -119,6 +119,23 @@ int xt_group_open(StorePointer* store, const char* prefix, int rank, int size, i
 
 void xt_group_free(Group* group) { delete group; }
 
+// Ends all collectives under way: their kernels return, and whoever waits for them on the host goes on. Gloo has nothing of the kind.
+int xt_group_abort(Group* group) {
+  return guarded([&] { (*group)->abort(); });
+}
+
+// Fails if a collective of the group has failed since it was opened. For groups of NCCL, where no wait tells.
+int xt_group_check(Group* group) {
+  return guarded([&] {
+    switch ((*group)->getError()) {
+      case c10d::ErrorType::SUCCESS: return;
+      case c10d::ErrorType::TIMEOUT: TORCH_CHECK(false, "timed out");
+      case c10d::ErrorType::COMM_ERROR: TORCH_CHECK(false, "the communicator reports an error");
+      case c10d::ErrorType::REMOTE_ERROR: TORCH_CHECK(false, "another rank reports an error");
+    }
+  });
+}
+
 int xt_all_reduce(Group* group, Tensor* tensor, int largest, WorkPointer** result) {
   return begun(result, [&] {
     std::vector<Tensor> tensors{*tensor};
@@ -147,6 +164,20 @@ int xt_broadcast(Group* group, Tensor* tensor, int from, WorkPointer** result) {
 
 int xt_work_wait(WorkPointer* work) {
   return guarded([&] { TORCH_CHECK((*work)->wait(), "given up"); });
+}
+
+// Waits for at most so long. Not for NCCL, where a wait with a limit blocks the host.
+int xt_work_wait_for(WorkPointer* work, int64_t ms, int* done) {
+  return guarded([&] {
+    try {
+      (*work)->wait(milliseconds(ms));
+    } catch (...) {
+      if (!(*done = (*work)->isCompleted())) return;
+    }
+    // It has ended, with the wait or right after its time was up; this returns at once, or tells why it failed.
+    *done = 1;
+    TORCH_CHECK((*work)->wait(), "given up");
+  });
 }
 
 void xt_work_free(WorkPointer* work) { delete work; }

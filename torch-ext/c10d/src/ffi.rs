@@ -33,6 +33,8 @@ unsafe extern "C" {
         result: *mut *mut c_void,
     ) -> c_int;
     pub(crate) fn xt_group_free(group: *mut c_void);
+    pub(crate) fn xt_group_abort(group: *mut c_void) -> c_int;
+    pub(crate) fn xt_group_check(group: *mut c_void) -> c_int;
     pub(crate) fn xt_all_reduce(
         group: *mut c_void,
         tensor: *mut C_tensor,
@@ -58,5 +60,6 @@ unsafe extern "C" {
         result: *mut *mut c_void,
     ) -> c_int;
     pub(crate) fn xt_work_wait(work: *mut c_void) -> c_int;
+    pub(crate) fn xt_work_wait_for(work: *mut c_void, ms: i64, done: *mut c_int) -> c_int;
     pub(crate) fn xt_work_free(work: *mut c_void);
 }

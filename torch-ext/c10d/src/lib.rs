@@ -117,10 +117,15 @@ impl Drop for Store {
 
 /// Ranks that send to each other. All of them must make the same calls in the same order.
 #[derive(Debug)]
-pub struct ProcessGroup(NonNull<c_void>);
+pub struct ProcessGroup {
+    group: NonNull<c_void>,
+    engine: Engine,
+}
 
 // SAFETY: process groups lock each of their calls.
 unsafe impl Send for ProcessGroup {}
+// SAFETY: collectives begin one at a time (`begun` in process_group.cpp); `abort` and `check` lock, and are made for other threads.
+unsafe impl Sync for ProcessGroup {}
 
 impl ProcessGroup {
     /// Joins a group as `rank` of `size`. `name` tells groups that meet at one store apart. Calls fail after `timeout`.
@@ -139,7 +144,34 @@ impl ProcessGroup {
         // SAFETY: a live store and a C string.
         let group =
             made(|out| unsafe { ffi::xt_group_open(store.0.as_ptr(), name.as_ptr(), rank, size, ms, nccl, out) })?;
-        Ok(Self(group))
+        Ok(Self { group, engine })
+    }
+
+    /// Which engine sends.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Ends all collectives under way, for good: on a GPU their kernels return and leave undefined results, so that a thread
+    /// that waits for the GPU goes on. Gloo cannot do that; see [`Work::wait_for`]. Another thread may be in a collective.
+    ///
+    /// # Errors
+    /// If NCCL refuses.
+    pub fn abort(&self) -> Result<(), TorchError> {
+        // SAFETY: a live group.
+        check(unsafe { ffi::xt_group_abort(self.group.as_ptr()) })
+    }
+
+    /// Whether all of NCCL's collectives went well so far. Gloo's fail in their `wait` and pass here.
+    ///
+    /// # Errors
+    /// If one failed or timed out.
+    pub fn check(&self) -> Result<(), TorchError> {
+        match self.engine {
+            Engine::Gloo => Ok(()),
+            // SAFETY: a live group.
+            Engine::Nccl => check(unsafe { ffi::xt_group_check(self.group.as_ptr()) }),
+        }
     }
 
     fn begun(
@@ -151,7 +183,7 @@ impl ProcessGroup {
         if !contiguous {
             return Err(TorchError("collectives take contiguous tensors".into()));
         }
-        let work = made(|out| call(self.0.as_ptr(), out))?;
+        let work = made(|out| call(self.group.as_ptr(), out))?;
         Ok(Work { work, _tensors: tensors.iter().map(|t| t.shallow_clone()).collect() })
     }
 
@@ -195,7 +227,7 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         // SAFETY: made by `open`, freed once.
-        unsafe { ffi::xt_group_free(self.0.as_ptr()) }
+        unsafe { ffi::xt_group_free(self.group.as_ptr()) }
     }
 }
 
@@ -218,6 +250,17 @@ impl Work {
     pub fn wait(self) -> Result<(), TorchError> {
         // SAFETY: a live work.
         check(unsafe { ffi::xt_work_wait(self.work.as_ptr()) })
+    }
+
+    /// Waits for the end, at most `limit`; whether it has come. For Gloo: with NCCL a limit makes the host wait.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_for(&self, limit: Duration) -> Result<bool, TorchError> {
+        let mut done = 0;
+        // SAFETY: a live work.
+        check(unsafe { ffi::xt_work_wait_for(self.work.as_ptr(), milliseconds(limit), &raw mut done) })?;
+        Ok(done != 0)
     }
 }
 
