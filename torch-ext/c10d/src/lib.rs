@@ -120,6 +120,8 @@ impl Drop for Store {
 pub struct ProcessGroup {
     group: NonNull<c_void>,
     engine: Engine,
+    rank: usize,
+    size: usize,
 }
 
 // SAFETY: process groups lock each of their calls.
@@ -140,11 +142,11 @@ impl ProcessGroup {
         engine: Engine,
     ) -> Result<Self, TorchError> {
         let (name, ms, nccl) = (text(name)?, milliseconds(timeout), c_int::from(engine == Engine::Nccl));
-        let (rank, size) = (rank as c_int, size as c_int);
+        let (own, all) = (rank as c_int, size as c_int);
         // SAFETY: a live store and a C string.
         let group =
-            made(|out| unsafe { ffi::xt_group_open(store.0.as_ptr(), name.as_ptr(), rank, size, ms, nccl, out) })?;
-        Ok(Self { group, engine })
+            made(|out| unsafe { ffi::xt_group_open(store.0.as_ptr(), name.as_ptr(), own, all, ms, nccl, out) })?;
+        Ok(Self { group, engine, rank, size })
     }
 
     /// Which engine sends.
@@ -184,7 +186,7 @@ impl ProcessGroup {
             return Err(TorchError("collectives take contiguous tensors".into()));
         }
         let work = made(|out| call(self.group.as_ptr(), out))?;
-        Ok(Work { work, _tensors: tensors.iter().map(|t| t.shallow_clone()).collect() })
+        Ok(Work { work, _tensors: tensors.iter().map(|t| t.shallow_clone()).collect(), copies: None })
     }
 
     /// Every rank's `tensor` becomes the sum of all, or the largest of each number.
@@ -201,6 +203,22 @@ impl ProcessGroup {
     /// # Errors
     /// If the call cannot begin.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor) -> Result<Work, TorchError> {
+        if self.engine == Engine::Gloo {
+            // c10d does the same, in a work that cannot be waited for with a limit.
+            if output.dim() != 1 || input.size() != [output.numel() as i64 * self.size as i64] {
+                return Err(TorchError(format!(
+                    "{} ranks share {:?} elements in {:?}",
+                    self.size,
+                    input.size(),
+                    output.size()
+                )));
+            }
+            let sum = input.copy();
+            let share = sum.narrow(0, self.rank as i64 * output.size()[0], output.size()[0]);
+            let mut work = self.all_reduce(&sum, false)?;
+            work.copies = Some((output.shallow_clone(), share));
+            return Ok(work);
+        }
         // SAFETY: a live group and tensors, which the work keeps.
         self.begun(&[output, input], |g, out| unsafe { ffi::xt_reduce_scatter(g, raw(output), raw(input), out) })
     }
@@ -237,6 +255,8 @@ impl Drop for ProcessGroup {
 pub struct Work {
     work: NonNull<c_void>,
     _tensors: Vec<Tensor>,
+    /// What is copied at the end, and from where.
+    copies: Option<(Tensor, Tensor)>,
 }
 
 // SAFETY: c10d's works are counted and locked for use by several threads.
@@ -249,7 +269,8 @@ impl Work {
     /// If a rank is gone or the time is up.
     pub fn wait(self) -> Result<(), TorchError> {
         // SAFETY: a live work.
-        check(unsafe { ffi::xt_work_wait(self.work.as_ptr()) })
+        check(unsafe { ffi::xt_work_wait(self.work.as_ptr()) })?;
+        self.finish()
     }
 
     /// Waits for the end, at most `limit`; whether it has come. For Gloo: with NCCL a limit makes the host wait.
@@ -260,7 +281,16 @@ impl Work {
         let mut done = 0;
         // SAFETY: a live work.
         check(unsafe { ffi::xt_work_wait_for(self.work.as_ptr(), milliseconds(limit), &raw mut done) })?;
+        if done != 0 {
+            self.finish()?;
+        }
         Ok(done != 0)
+    }
+
+    fn finish(&self) -> Result<(), TorchError> {
+        let Some((into, from)) = &self.copies else { return Ok(()) };
+        let copied = tch::no_grad(|| into.shallow_clone().f_copy_(from).map(drop));
+        copied.map_err(|error| TorchError(error.to_string()))
     }
 }
 
