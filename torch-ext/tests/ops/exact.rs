@@ -69,6 +69,24 @@ fn products_are_chains_of_fused_multiply_adds() {
     }
 }
 
+/// Over more outputs than 4096 an input's gradient is the sum of chains of equal length, first to last.
+#[test]
+fn input_gradients_over_many_outputs_are_sums_of_chains() {
+    for (n, parts) in [(4096, vec![4096]), (4097, vec![2048, 2049]), (10_000, vec![3333, 3333, 3334])] {
+        let (m, k) = (3, 5);
+        let (dy, w) = (normal(1, &[m as i64, n as i64]), normal(2, &[n as i64, k as i64]));
+        let (ds, ws) = (floats(&dy), floats(&w));
+        let mut from = 0;
+        let sums = parts.iter().map(|length| {
+            from += length;
+            let at = |s: usize| s + from - length;
+            chains([m, k, *length], None, |i, s| ds[i * n + at(s)], |s, j| ws[at(s) * k + j])
+        });
+        let expected = sums.reduce(|sum, chain| sum + chain).unwrap();
+        same_bits(&format!("{n} outputs"), &torch_ext::input_gradient(&dy, &w).unwrap(), &expected);
+    }
+}
+
 /// Holds for the instructions for pairs of bf16 values too: against float64, and each row alone against all rows.
 #[test]
 fn a_row_of_a_product_does_not_depend_on_the_others() {
