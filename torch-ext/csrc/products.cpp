@@ -42,8 +42,9 @@ void each_part(int64_t rows, int64_t panels, int64_t k, const F& f) {
   if (rows == 0 || panels == 0) return;
   const ProductKernels& kernels = product_kernels();
   const int64_t work = rows * panels * kernels.panel * k / kGrain, threads = at::get_num_threads();
-  // Parts of rows, whose copies are made once; of columns too where rows are few.
-  const int64_t blocks = std::max((rows + kBlockRows - 1) / kBlockRows, std::min(2 * threads, rows / (kBlockRows / 2)));
+  // Parts of rows, whose copies are made once; of columns too where rows are few. As many for each thread, or one would wait.
+  const int64_t needed = std::max((rows + kBlockRows - 1) / kBlockRows, std::min(2 * threads, rows / (kBlockRows / 2)));
+  const int64_t blocks = needed > threads ? (needed + threads - 1) / threads * threads : needed;
   const int64_t wanted = std::min(work, blocks > 2 ? 2 * threads : 4 * threads);
   const int64_t groups = std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, panels);
   each_item(blocks * groups, work, [&](int64_t i) {

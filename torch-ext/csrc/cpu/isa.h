@@ -21,6 +21,8 @@ using Vec = __m512;
 constexpr int kLanes = 16;
 // Rows of a product's tile. With two vectors of columns: 24 sums, 2 weights and an activation in 32 registers.
 constexpr int kTileRows = 12;
+// Of the parts of panels that are used at once (products_impl.h): 64 KiB each, of a second-level cache of 1 MiB and more.
+constexpr int64_t kDepth = 512, kGroup = 8;
 FORCE_INLINE Vec zero() { return _mm512_setzero_ps(); }
 FORCE_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
 FORCE_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
@@ -43,6 +45,8 @@ using Vec = __m256;
 constexpr int kLanes = 8;
 // With two vectors of columns: 12 sums, 2 weights and an activation in 16 registers.
 constexpr int kTileRows = 6;
+// 32 KiB each, where the second-level cache may hold but 256.
+constexpr int64_t kDepth = 512, kGroup = 1;
 FORCE_INLINE Vec zero() { return _mm256_setzero_ps(); }
 FORCE_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
 FORCE_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
@@ -65,6 +69,7 @@ struct Vec {
 };
 constexpr int kLanes = 8;
 constexpr int kTileRows = 4;
+constexpr int64_t kDepth = 512, kGroup = 1;
 FORCE_INLINE Vec broadcast(float x) {
   Vec v;
   for (float& each : v.x) each = x;

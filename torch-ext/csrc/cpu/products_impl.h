@@ -8,9 +8,10 @@
 namespace xplore {
 namespace {
 
-// Depth of the part of a panel (32 KiB in fp32) that stays in the first-level cache, or near it, while a block of rows passes
-// over it, and the bytes of such a block, which stay in the second. Deeper parts spare y a trip to memory.
-constexpr int64_t kDepth = 8192 / kPanel, kBlockBytes = 160 << 10;
+// The bytes of a block of rows, and of the parts of panels, kDepth deep and kGroup in number, that it passes over: they stay in the
+// second-level cache. A single panel (32 KiB in fp32) stays in the first, or near it; of a group it is the tile of rows that does.
+// Deeper parts spare y a trip to memory, groups let a tile write it line after line.
+constexpr int64_t kBlockBytes = 160 << 10;
 
 FORCE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 FORCE_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -144,8 +145,8 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
   const auto* w = static_cast<const typename How::W*>(panels);
   const int64_t padded = (k + How::kStep - 1) / How::kStep * How::kStep, next = kPanel * padded;
   const Tiles tiles(m);
-  // A single tile of rows goes over all panels; several take turns on one while it is in the first-level cache.
-  const int64_t columns = tiles.count == 1 ? count : kPanel;
+  // A single tile of rows goes over all panels; several take turns on a group of them.
+  const int64_t columns = tiles.count == 1 ? count : kGroup * kPanel;
   // Rows that do not lie along k are copied so that a tile reads them from front to back; so are rows a multiple of a page
   // apart, of which a cache holds few at once, where that pays.
   const bool collide = left.row * static_cast<int64_t>(sizeof(X)) % 4096 == 0 && tiles.count > 1 && count >= 256;
