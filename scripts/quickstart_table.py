@@ -2,6 +2,7 @@
 
     quickstart_table.py rounding N          prints the options of `xplore quickstart`, one a line; none for 0
     quickstart_table.py table RUN...        prints docs/quickstart-results.md
+    quickstart_table.py readme RUN LOG      fills README.md, docs/quickstart.md and docs/images with a run and what it printed
 """
 
 import datetime
@@ -9,7 +10,9 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 CONFIG = Path("configs/quickstart.toml")
@@ -139,6 +142,36 @@ def table(folders):
         details(run)
 
 
+def between(file, mark, text):
+    """Replaces what stands between two marks of a page."""
+    page, begin, end = Path(file).read_text(), f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, rest = page.split(begin)
+    Path(file).write_text(before + begin + text + end + rest.split(end)[1])
+
+
+def readme(folder, log):
+    run = Run(folder)
+    reached = {model: percent(run.accuracy[model, "full", "in_domain", "training"]["accuracy"]) for model in ("sft", "rl", "oracle")}
+    lines = [f"Accuracy of a judge that predicts held-out choices of 200 users from a summary, in percent with 95 % intervals over "
+             f"users; 50 is chance. One run of `scripts/quickstart` (seed 0, {datetime.date.today()}): {run.seconds} s on "
+             f"{os.cpu_count()} cores of {cpu()}, from random weights. SFT reaches {reached['sft']} %, RL {reached['rl']} %; "
+             f"an oracle that knows the user reaches {reached['oracle']} %. The second judge is of another family and never gave "
+             "reward."]
+    lines = textwrap.wrap(lines[0], 128) + [""]
+    lines += ["| summary by | setting | in-domain | transferred | in-domain, second judge | transferred, second judge |",
+              "|---|---|---|---|---|---|"]
+    for model, setting in dict.fromkeys(key[:2] for key in run.accuracy):
+        cells = (interval(run.accuracy[model, setting, *column], "accuracy") for column in COLUMNS)
+        lines.append(f"| {model} | {setting} | {' | '.join(cells)} |")
+    for setting in dict.fromkeys(key[0] for key in run.gain):
+        cells = (interval(run.gain[setting, *column], "gain") for column in COLUMNS)
+        lines.append(f"| **RL − SFT** | {setting} | {' | '.join(cells)} |")
+    between("README.md", "quickstart", "\n".join(lines) + "\n")
+    said = "".join(f"    {line}\n" if line.strip() else "\n" for line in Path(log).read_text().splitlines(keepends=False))
+    between("docs/quickstart.md", "log", f"\n    $ scripts/quickstart\n\n{said}\n")
+    shutil.copy(Path(folder) / "figure.svg", "docs/images/quickstart.svg")
+
+
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    rounding(int(arguments[0])) if what == "rounding" else table(arguments)
+    {"rounding": lambda number: rounding(int(number)), "table": lambda *runs: table(runs), "readme": readme}[what](*arguments)
