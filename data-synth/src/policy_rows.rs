@@ -16,7 +16,9 @@ use crate::world::{Population, WorldConfig, interaction};
 
 /// Most interactions of a row.
 const MOST_INTERACTIONS: f64 = 6.0;
-/// Least share of what is known that a summary names.
+/// Share of summaries that name all that is known.
+const COMPLETE: f64 = 0.4;
+/// Least share of what is known that the other summaries name.
 const LEAST_COMPLETENESS: f64 = 0.1;
 /// Share of rows with a past summary.
 const WITH_PAST: f64 = 0.45;
@@ -57,9 +59,9 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
     })
 }
 
-/// Each entry with one probability, itself drawn evenly from few to all.
+/// All entries, or each with one probability, itself drawn evenly from few to all.
 fn some_of(known: &Summary, rng: &mut ChaCha8Rng) -> Summary {
-    let completeness = rng.random_range(LEAST_COMPLETENESS..=1.0);
+    let completeness = if rng.random_bool(COMPLETE) { 1.0 } else { rng.random_range(LEAST_COMPLETENESS..=1.0) };
     Summary::of_signs(known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>())
 }
 
@@ -79,7 +81,7 @@ mod tests {
     fn the_reasoning_is_the_tally_of_the_prompt() {
         let world = WorldConfig::default();
         let rows = reading_rows(&world, Population::Reading, &testing::compact(), 400, &Curriculum::default()).unwrap();
-        let mut lengths = Vec::new();
+        let (mut lengths, mut complete) = (Vec::new(), 0);
         for row in &rows {
             let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();
             let parts = reasoning::split(&row.completion[0].content).unwrap();
@@ -87,6 +89,7 @@ mod tests {
             let (supported, named) = (tally.supported(1), Summary::read(parts.summary));
             let wrong = named.entries().filter(|&(v, sign)| supported.sign(v) != sign).count();
             assert_eq!(wrong, 0, "{row:?}");
+            complete += usize::from(named.entries().count() == supported.entries().count());
             lengths.push(tally.choices.len());
         }
         let mean = |part: &[usize]| part.iter().sum::<usize>() as f64 / part.len() as f64;
@@ -94,5 +97,7 @@ mod tests {
             mean(&lengths[..20]) < 2.0 && mean(&lengths[300..]) > 2.5 && lengths[300..].contains(&6),
             "{lengths:?}"
         );
+        // Four in ten name everything, and of the others those few that happen to; five standard errors of 400 draws are 49.
+        assert!((160 - 49..=160 + 110).contains(&complete), "{complete}");
     }
 }

@@ -25,7 +25,8 @@ pub struct TeacherConfig {
     pub name_supported: f64,
     /// The same for a preference that the later choice is about.
     pub name_relevant: f64,
-    /// Probability that a preference of the candidates is named in their merge.
+    /// Mean probability that a preference of the candidates is named in their merge. Each merge draws its own from the widest
+    /// uniform distribution with this mean, so that some merges are terser than others.
     pub name_merged: f64,
     /// Probability that one unsupported preference is named.
     pub name_unsupported: f64,
@@ -33,7 +34,7 @@ pub struct TeacherConfig {
 
 impl Default for TeacherConfig {
     fn default() -> Self {
-        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.25, name_unsupported: 0.3 }
+        Self { name_supported: 0.25, name_relevant: 0.9, name_merged: 0.2, name_unsupported: 0.1 }
     }
 }
 
@@ -74,7 +75,9 @@ impl Teacher {
     fn answer(&self, prompt: &str, rng: &mut ChaCha8Rng) -> Result<String, String> {
         if prompt.starts_with(MERGE) {
             let (reasoning, union) = read_candidates(prompt)?;
-            let summary = self.terse(&union, |_| self.config.name_merged, rng).text(rng.random_range(0..WORDING_COUNT));
+            let mean = self.config.name_merged;
+            let completeness = rng.random_range((2.0 * mean - 1.0).max(0.0)..=(2.0 * mean).min(1.0));
+            let summary = self.terse(&union, |_| completeness, rng).text(rng.random_range(0..WORDING_COUNT));
             return Ok(format!("{reasoning} {PREFERENCE_SEPARATOR} {summary}"));
         }
         let (tally, relevant) = read_choices(prompt)?;
@@ -213,6 +216,33 @@ mod tests {
         let (reasoning, summary) = text.split_once(PREFERENCE_SEPARATOR).unwrap();
         assert_eq!(reasoning.trim(), "+ funny ;");
         assert_eq!(Summary::read(summary), Summary::read("They like short. They avoid data."));
+    }
+
+    #[test]
+    fn merges_are_terser_and_fuller_than_one_probability_would_make_them() {
+        let names = "They like science, funny, warm, short, detailed, story. They avoid health, long, data, luxury.";
+        let candidates = [Candidate { reasoning: "+ funny ;".into(), preference: names.into() }];
+        let messages = testing::compact().merge(None, &candidates).unwrap();
+        let named = |name_merged: f64| -> Vec<f64> {
+            let config = TeacherConfig { name_merged, ..TALKATIVE };
+            let count = |seed| {
+                let text = ask(config.clone(), messages.clone(), seed).unwrap();
+                Summary::read(text.split_once(PREFERENCE_SEPARATOR).unwrap().1).entries().count() as f64
+            };
+            (0..1000).map(count).collect()
+        };
+        for (probability, half_width) in [(0.4, 0.4), (0.7, 0.3)] {
+            let counts = named(probability);
+            let mean = counts.iter().sum::<f64>() / 1000.0;
+            let variance = counts.iter().map(|n| (n - mean) * (n - mean)).sum::<f64>() / 999.0;
+            // Of ten names: 10 p in the mean; in the variance 10 E[q (1 - q)] + 100 Var[q] with q uniform around p, against
+            // 10 p (1 - p) = 2.4 and 2.1 at one probability. Bounds at five standard errors (of the variance: at most 0.4).
+            let spread = half_width * half_width / 3.0;
+            let expected = 10.0 * (probability * (1.0 - probability) - spread) + 100.0 * spread;
+            assert!((mean - 10.0 * probability).abs() < 5.0 * (expected / 1000.0_f64).sqrt(), "{mean}");
+            assert!((variance - expected).abs() < 2.0, "{variance}, expected {expected}");
+        }
+        assert!(named(1.0).iter().all(|&n| n == 10.0));
     }
 
     #[test]
