@@ -1,4 +1,4 @@
-//! Benches and tests of this crate link libtorch and must find it by themselves.
+//! Sets the rpath of benches and tests, which link libtorch, so that they find it without LD_LIBRARY_PATH.
 
 fn main() {
     if let Ok(lib) = std::env::var("DEP_TORCH_EXT_LIBTORCH_LIB") {

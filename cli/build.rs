@@ -1,4 +1,4 @@
-//! The program and its tests link libtorch and must find it by themselves.
+//! Sets the rpath of the program and its tests, which link libtorch, so that they find it without LD_LIBRARY_PATH.
 
 fn main() {
     if let Ok(lib) = std::env::var("DEP_TORCH_EXT_LIBTORCH_LIB") {

@@ -1,4 +1,4 @@
-//! Lists the prompt templates under `prompts/<set>/*.j2`, so that the binary carries them.
+//! Lists the prompt templates under `prompts/<set>/*.j2` so that the binary embeds them.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn main() -> io::Result<()> {
     fs::write(out.join("built_in_prompts.rs"), list)
 }
 
-/// The folder's entries by name, so that the list does not depend on the file system's order.
+/// Returns the folder's entries sorted by name, so that the list does not depend on the file system's order.
 fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();

@@ -1,4 +1,4 @@
-//! Tests of this crate link libtorch and must find it by themselves.
+//! Sets the rpath of this crate's tests, which link libtorch and must find it at run time.
 
 fn main() {
     if let Ok(lib) = std::env::var("DEP_TORCH_EXT_LIBTORCH_LIB") {

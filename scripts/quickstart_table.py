@@ -52,8 +52,8 @@ class Run:
         self.metrics = lines("metrics.jsonl")
         self.accuracy = {(r["model"], r["setting"], r["targets"], r["judge"]): r for r in read("eval.json")}
         self.gain = {(r["setting"], r["targets"], r["judge"]): r for r in read("eval-gains.json")}
-        people = lines("eval-people.jsonl")
-        self.silent = sum(p["malformed"] for p in people) / sum(p["targets_judged"] for p in people)
+        users = lines("eval-users.jsonl")
+        self.silent = sum(p["malformed"] for p in users) / sum(p["targets_judged"] for p in users)
 
     def last(self, phase, key):
         """The mean of a metric over the last tenth of a phase's steps."""
@@ -135,7 +135,7 @@ def table(folders):
     runs = [Run(folder) for folder in folders]
     print("# The quickstart over several seeds\n")
     print(f"Made by `scripts/quickstart-results` on {datetime.date.today()}, {os.cpu_count()} cores of {cpu()}. Accuracies in "
-          "percent and gains in points, with 95 % intervals over held-out people, gains paired by person.")
+          "percent and gains in points, with 95 % intervals over held-out users, gains paired by user.")
     phases(runs)
     gains(runs)
     for run in runs:

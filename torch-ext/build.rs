@@ -1,4 +1,4 @@
-//! Compiles the shim against the headers beside libtorch's libraries.
+//! Compiles the C shim against the headers that ship with libtorch.
 
 #[path = "build/torch.rs"]
 mod torch;
@@ -14,7 +14,8 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
     println!("cargo::rerun-if-changed=csrc");
 
-    // As one unit, because libtorch's headers take ten times as long as one of these files.
+    // The shim is one translation unit: libtorch's headers take ten times as long to parse as one of these files to
+    // compile.
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
     let one = out.join("libtorch.cpp");
     let files = [
@@ -44,8 +45,8 @@ fn main() {
         .file("csrc/gpu/emulated.cpp")
         .compile("xplore_emulated");
 
-    // No contraction and no reassociation: a fused multiply-add stands where it is meant, so every CPU computes the same bits. Errno
-    // and traps of floating point are nobody's here, and keep loops from becoming vectors.
+    // Contraction and reassociation are off, so a fused multiply-add occurs only where the source writes one and every
+    // CPU computes the same bits. Nothing reads errno or floating-point traps, and both would prevent vectorization.
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -54,9 +55,9 @@ fn main() {
         .flag("-ffp-contract=off")
         .flag("-fno-math-errno")
         .flag("-fno-trapping-math")
-        // Vectors of 64 bytes in functions of this crate alone.
+        // 64-byte vectors cross function boundaries only within this crate, so the ABI warning does not apply.
         .flag("-Wno-psabi")
-        // A known false alarm inside GCC 12's own headers.
+        // A known false positive in GCC 12's own headers.
         .flag("-Wno-maybe-uninitialized")
         .file("csrc/kernels.cpp")
         .file("csrc/layer_kernels.cpp")
@@ -66,7 +67,7 @@ fn main() {
         .file("csrc/cpu/avx512.cpp")
         .file("csrc/cpu/pairs.cpp")
         .compile("xplore_kernels");
-    // Under the name that libtorch links too, so that both use one pool of threads.
+    // Links the same libgomp soname as libtorch, so that both share one thread pool.
     println!("cargo::rustc-link-lib=dylib=gomp");
     println!("cargo::rustc-link-lib=dylib=dl");
 }

@@ -1,4 +1,4 @@
-//! Tests of this crate link libtorch and must find it by themselves.
+//! Adds libtorch to the rpath: the tests of this crate link it and must find it at run time.
 
 fn main() {
     if let Ok(lib) = std::env::var("DEP_TORCH_EXT_LIBTORCH_LIB") {

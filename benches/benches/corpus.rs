@@ -1,4 +1,4 @@
-//! Rows to packed token sequences: `cargo bench -p benches --bench corpus`.
+//! Benchmarks the conversion of rows to packed token sequences: `cargo bench -p benches --bench corpus`.
 
 #![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 
@@ -11,7 +11,7 @@ use configs::sft::SftData;
 use corpus::{Rules, pack, tokenize};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// Sentences of words that are drawn as in language: few often, many seldom.
+/// Returns sentences of words whose frequencies resemble those of natural language: few words are frequent, many are rare.
 fn sentences(count: usize, draw: Draw) -> String {
     let mut text = String::new();
     for s in 0..count {
@@ -19,7 +19,7 @@ fn sentences(count: usize, draw: Draw) -> String {
         let words = 4 + draw.below(12);
         for w in 0..words {
             let draw = draw.with(w as u64);
-            // The product of three uniform draws falls off as word frequencies do.
+            // The product of three uniform random numbers decays like word frequencies.
             let rank = [1, 2, 3].iter().fold(8000, |n, &k| draw.with(k).below(n + 1));
             let gap = if w == 0 { "" } else { " " };
             let _ = write!(text, "{gap}{}", word(rank));
@@ -29,7 +29,7 @@ fn sentences(count: usize, draw: Draw) -> String {
     text
 }
 
-/// A word of syllables, the same for the same rank.
+/// Returns a word of syllables that depends on `rank` only.
 fn word(rank: usize) -> String {
     const SYLLABLES: [&str; 20] = [
         "re", "la", "tion", "in", "ter", "est", "co", "mo", "vi", "ne", "st", "or", "y", "pre", "fer", "ence", "sp",

@@ -1,4 +1,4 @@
-//! One training pass and one generation call at the quickstart's size: `cargo bench -p benches`.
+//! Benchmarks one training pass and one generation call at the size of the quickstart: `cargo bench -p benches`.
 
 #![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 
@@ -9,7 +9,7 @@ use chat::Sampling;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lm::generate::{Generator, Limits, Request};
 use lm::head::{Targets, score_and_backward};
-use lm::{Packed, Params, Recompute, Trained};
+use lm::{ActivationCheckpointing, Packed, Params, Trained};
 use tch::{Kind, Tensor};
 
 fn training_pass(c: &mut Criterion) {
@@ -20,7 +20,7 @@ fn training_pass(c: &mut Criterion) {
     let all = || Tensor::arange(batch.tokens(), (Kind::Int64, model.device()));
     let mut group = c.benchmark_group("training pass");
     group.throughput(Throughput::Elements(batch.tokens() as u64)).sample_size(20);
-    for recompute in [Recompute::Nothing, Recompute::EveryKth(1)] {
+    for recompute in [ActivationCheckpointing::Nothing, ActivationCheckpointing::EveryKth(1)] {
         group.bench_function(format!("{recompute:?}"), |b| {
             b.iter(|| {
                 let (hidden, tape) =

@@ -1,22 +1,22 @@
-//! One training pass on groups of samples, their prompts packed once or with every sample:
-//! `cargo bench -p benches --bench shared_prefixes`.
+//! Benchmarks one training pass on groups of samples, with prompts packed once per group or once per sample: `cargo bench -p
+//! benches --bench shared_prefixes`.
 
 #![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lm::head::{Targets, score_and_backward};
-use lm::{Biases, Decoder, Family, ModelSpec, Packed, Params, Recompute, Rope, SharedPrefix, Trained};
+use lm::{ActivationCheckpointing, Biases, Decoder, Family, ModelConfig, Packed, Params, Rope, SharedPrefix, Trained};
 use tch::{Device, Kind, Tensor};
 
 const GROUPS: usize = 4;
 const SAMPLES: usize = 4;
-/// Tokens of a prompt, and of a response.
+/// Number of tokens of a prompt, and of a response.
 const LENGTH: usize = 128;
 const VOCAB: i64 = 16_384;
 
-/// About 36 million weights in fp32.
+/// Returns a model of about 36 million fp32 parameters.
 fn model() -> Decoder {
-    let spec = ModelSpec {
+    let spec = ModelConfig {
         family: Family::Qwen3,
         vocab_size: VOCAB,
         hidden_size: 512,
@@ -36,16 +36,17 @@ fn model() -> Decoder {
     Decoder::new(Params::random(&spec, 0.02, 0, Device::Cpu).unwrap())
 }
 
-/// Forward, loss on all responses and way back.
+/// Runs the forward pass, the loss on all responses and the backward pass.
 fn pass(model: &Decoder, grads: &Params, batch: &Packed, (rows, targets): &(Vec<i64>, Vec<i64>)) {
-    let (hidden, tape) = model.forward_train(batch, Recompute::Nothing, Trained::Weights { grads }).unwrap();
+    let (hidden, tape) =
+        model.forward_train(batch, ActivationCheckpointing::Nothing, Trained::Weights { grads }).unwrap();
     let at = Targets { rows: Tensor::from_slice(rows), targets: Tensor::from_slice(targets) };
     let (dh, _) =
         score_and_backward(model, &hidden, &at, 1.0, Some(grads), |_, s| s.logprobs.full_like(-1e-4).into()).unwrap();
     model.backward(tape, dh).unwrap();
 }
 
-/// Where responses are predicted, and what they are, in a batch whose branches begin with `skipped` prompt tokens.
+/// Returns the rows that predict response tokens, and their targets, in a batch whose branches begin with `skipped` prompt tokens.
 fn responses(batch: &Packed, samples: &[&[u32]], skipped: i64) -> (Vec<i64>, Vec<i64>) {
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
     for (branch, sample) in batch.branches().iter().zip(samples) {
@@ -58,7 +59,7 @@ fn responses(batch: &Packed, samples: &[&[u32]], skipped: i64) -> (Vec<i64>, Vec
 }
 
 fn training_pass(c: &mut Criterion) {
-    // As training does.
+    // Training uses the same allocator setting.
     torch_ext::keep_memory();
     let model = model();
     let grads = Params::zeros(model.spec(), Kind::Float, model.device()).unwrap();

@@ -1,6 +1,6 @@
 """A model folder as GGUF, by llama.cpp's own converter: to_gguf.py LLAMA_CPP_SOURCE FOLDER fp32|bf16
 
-Writes FOLDER/model-DTYPE.gguf. The converter tells tokenizers apart by a hash and knows none of ours; it is told that they
+Writes FOLDER/model-DTYPE.gguf. The converter tells tokenizers apart by a hash and knows none of ours; it is made to accept that they
 split text as Qwen2's does, which does not matter where ids come in and ids go out.
 """
 

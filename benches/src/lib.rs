@@ -1,14 +1,14 @@
-//! What the benches share: a model of the quickstart's size with random weights, and a ragged batch for it.
+//! Common fixtures of the benches: a model of the quickstart's size with random weights, and a ragged batch for it.
 
-use lm::{Biases, Decoder, Family, LmError, ModelSpec, Params, Rope};
+use lm::{Biases, Decoder, Family, LmError, ModelConfig, Params, Rope};
 use tch::Device;
 
-/// A Qwen3 model of the quickstart policy's shape.
+/// Returns a Qwen3 model with the shape of the quickstart's policy.
 ///
 /// # Errors
-/// If memory does not suffice.
+/// Returns an error if memory cannot be allocated.
 pub fn small_model() -> Result<Decoder, LmError> {
-    let spec = ModelSpec {
+    let spec = ModelConfig {
         family: Family::Qwen3,
         vocab_size: 896,
         hidden_size: 128,
@@ -28,7 +28,7 @@ pub fn small_model() -> Result<Decoder, LmError> {
     Ok(Decoder::new(Params::random(&spec, 0.06, 0, Device::Cpu)?))
 }
 
-/// `count` sequences of 100 to 300 tokens, the same in every run.
+/// Returns `count` sequences of 100 to 300 tokens, the same in every run.
 pub fn ragged(count: u32) -> Vec<Vec<u32>> {
     (0..count).map(|i| (0..100 + i * 37 % 200).map(|t| (t * 7 + i * 13) % 850).collect()).collect()
 }

@@ -1,23 +1,25 @@
-//! The border between a prompt and what follows it, in tokens.
+//! The boundary between a prompt and its continuation, in tokens.
 //!
-//! The rule is TRL's: the tokens of the prompt alone must begin the tokens of the whole. Taken literally it tokenizes
-//! the prompt twice. Mostly it need not: an added token, such as `<|im_start|>`, cuts the text into parts that a
-//! tokenizer of the usual make tokenizes one by one, so all up to the prompt's last added token is tokenized once, and
-//! only the few characters behind it twice.
+//! The rule is TRL's: the tokens of the prompt alone must be a prefix of the tokens of the whole text. A literal implementation
+//! tokenizes the prompt twice. This is usually unnecessary: an added token, such as `<|im_start|>`, splits the text into parts that
+//! common tokenizers process independently. The text up to the prompt's last added token is therefore tokenized once, and only the
+//! few characters after it twice.
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 use crate::tokenizer::{TokenizedRow, Tokenizer, TokenizerError};
 
-/// How far from the prompt's end an added token is looked for, in bytes: a template's opening of a turn is shorter.
+/// Maximum distance in bytes between the prompt's end and the added token to search for. The text that opens a turn in a template
+/// is shorter.
 const NEAR: usize = 256;
 
-/// Added tokens at which a text may be cut, with their ids. None for a tokenizer of another make.
+/// Added tokens at which a text may be split, with their ids. Empty for tokenizers that do not process the parts independently.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Anchors(Vec<(String, u32)>);
 
 impl Anchors {
-    /// Those of `inner` that no other added token contains, which could take their place in a longer text.
+    /// Returns the added tokens of `inner` that no other added token contains. A token that contains one could replace it in a
+    /// longer text.
     pub(crate) fn of(inner: &Inner) -> Self {
         let added = inner.get_added_tokens_decoder();
         let reaches_out = added.values().any(|t| t.lstrip || t.rstrip || t.single_word);
@@ -29,7 +31,7 @@ impl Anchors {
         Self(raw.iter().filter(|(_, t)| alone(&t.content)).map(|(id, t)| (t.content.clone(), **id)).collect())
     }
 
-    /// The end of the last one in `text`, if it is near the text's end.
+    /// Returns the end and the id of the last anchor in `text`, if it is near the end of the text.
     fn last(&self, text: &str) -> Option<(usize, u32)> {
         let ends = (text.len().saturating_sub(NEAR)..=text.len()).rev().filter(|&end| text.is_char_boundary(end));
         ends.into_iter().find_map(|end| {
@@ -39,8 +41,8 @@ impl Anchors {
     }
 }
 
-/// Whether the parts between added tokens are normalized and split each by itself, wherever they stand: so do
-/// byte-level tokenizers, while those that mark the beginning of the text do not.
+/// Returns whether the tokenizer normalizes and splits the parts between added tokens independently of each other and of their
+/// position. Byte-level tokenizers do; tokenizers that mark the beginning of the text do not.
 fn part_by_part(inner: &Inner) -> bool {
     let normalizer = matches!(inner.get_normalizer(), None | Some(NormalizerWrapper::NFC(_)));
     let splits = |p: &PreTokenizerWrapper| {
@@ -55,16 +57,16 @@ fn part_by_part(inner: &Inner) -> bool {
 }
 
 impl Tokenizer {
-    /// Token ids of `whole`, which `prompt` begins, and how many of them are the prompt's.
+    /// Returns the token ids of `whole`, which starts with `prompt`, and the number of ids that belong to the prompt.
     ///
     /// # Errors
-    /// [`TokenizerError::NoPrefix`] if the tokens of `prompt` are no beginning of those of `whole`.
+    /// [`TokenizerError::NoPrefix`] if the tokens of `prompt` are not a prefix of the tokens of `whole`.
     pub fn encode_after(&self, prompt: &str, whole: &str) -> Result<TokenizedRow, TokenizerError> {
         if whole.starts_with(prompt)
             && let Some((cut, anchor)) = self.anchors().last(prompt)
         {
             let mut ids = self.encode(&whole[..cut])?;
-            // Only if it was taken for a token here is it one in the whole.
+            // The anchor is a token of the whole text only if it is tokenized as one here.
             if ids.last() == Some(&anchor) {
                 let (opening, rest) = (self.encode(&prompt[cut..])?, self.encode(&whole[cut..])?);
                 let prompt_len = ids.len() + opening.len();
@@ -79,11 +81,11 @@ impl Tokenizer {
         prefixed(&self.encode(prompt)?, self.encode(whole)?)
     }
 
-    /// As [`Self::encode_after`] for texts without a chat template: the tokenizer adds the tokens it adds to plain
-    /// text, such as one for its beginning.
+    /// Tokenizes texts without a chat template, otherwise like [`Self::encode_after`]. The tokenizer adds the tokens that it adds
+    /// to plain text, such as a beginning-of-sequence token.
     ///
     /// # Errors
-    /// As [`Self::encode_after`].
+    /// Same as [`Self::encode_after`].
     pub fn encode_text_after(&self, prompt: &str, whole: &str) -> Result<TokenizedRow, TokenizerError> {
         prefixed(&self.encode_text(prompt)?, self.encode_text(whole)?)
     }
@@ -105,7 +107,7 @@ mod tests {
         Tokenizer::train([text.as_str()].into_iter(), 400).unwrap()
     }
 
-    /// The rule, taken literally.
+    /// Applies the rule literally.
     fn twice(t: &Tokenizer, prompt: &str, whole: &str) -> Option<TokenizedRow> {
         prefixed(&t.encode(prompt).unwrap(), t.encode(whole).unwrap()).ok()
     }

@@ -1,41 +1,42 @@
-//! The hinge of the framework: a batch of chats in, texts with token log-probabilities out.
+//! The central interface of the framework: a batch of chats in, texts with token log-probabilities out.
 //!
-//! Teacher, judge and downstream model are all a [`Completer`]. The local one lives in `lm`, so that whoever only asks
-//! (synthesis, rewards, evals) builds and tests without libtorch.
+//! Teacher, judge, and downstream model all implement [`Completer`]. The local implementation is in `lm`, so crates that only query
+//! a model (synthesis, rewards, evals) build and test without libtorch.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Message;
 
-/// How the next token is drawn. The names and meanings are those of Hugging Face's `GenerationConfig` and of vLLM.
+/// Sampling parameters. Names and meanings are those of Hugging Face's `GenerationConfig` and of vLLM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// Divides the logits; 0 is greedy decoding.
+    /// Sampling temperature, by which the logits are divided; 0 is greedy decoding.
     pub temperature: f64,
-    /// Keep the `top_k` likeliest tokens; 0 keeps all.
+    /// Number of most likely tokens to sample from; 0 keeps all.
     pub top_k: usize,
-    /// Keep the smallest set of tokens whose probabilities reach `top_p`; 1 keeps all.
+    /// Nucleus sampling: keep the smallest set of tokens whose probabilities sum to at least `top_p`; 1 keeps all.
     pub top_p: f64,
-    /// Keep tokens at least this share as likely as the likeliest; 0 keeps all.
+    /// Minimum probability of a token, relative to the most likely token; 0 keeps all.
     pub min_p: f64,
-    /// Divides positive and multiplies negative logits of tokens that occurred before; 1 changes nothing.
+    /// Repetition penalty for tokens that occurred before: positive logits are divided by it, negative ones multiplied. 1 disables
+    /// the penalty.
     pub repetition_penalty: f64,
-    /// At most so many new tokens.
+    /// Maximum number of new tokens.
     pub max_tokens: usize,
-    /// Whether the model's end-of-turn tokens are drawn like any other and end nothing.
+    /// Whether end-of-turn tokens are sampled like any other token and do not end the generation.
     pub ignore_eos: bool,
 }
 
 impl Sampling {
-    /// Greedy decoding of at most `max_tokens` tokens.
+    /// Returns parameters for greedy decoding of at most `max_tokens` tokens.
     pub fn greedy(max_tokens: usize) -> Self {
         Self { temperature: 0.0, ..Self::all(max_tokens) }
     }
 
-    /// Says which value is out of range, if one is.
+    /// Checks that every value is in range.
     ///
     /// # Errors
-    /// The field, its value and what was expected.
+    /// A message with the field, its value, and the expected range.
     pub fn check(&self) -> Result<(), String> {
         let ensure = |holds: bool, field: &str, value: f64, expected: &str| {
             if holds { Ok(()) } else { Err(format!("`{field}` is {value}; expected {expected}")) }
@@ -47,7 +48,7 @@ impl Sampling {
         ensure(r > 0.0 && r.is_finite(), "repetition_penalty", r, "above 0 (1 changes nothing)")
     }
 
-    /// Draws from the whole distribution, as the model gives it.
+    /// Returns parameters that sample from the model's full distribution.
     pub fn all(max_tokens: usize) -> Self {
         Self {
             temperature: 1.0,
@@ -61,27 +62,28 @@ impl Sampling {
     }
 }
 
-/// One chat to be continued.
+/// A request to continue one chat.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRequest {
-    /// The conversation so far. If its last turn is the assistant's, that turn is continued (a forced answer prefix);
-    /// otherwise a new assistant turn is opened.
+    /// The conversation so far. If the last turn is the assistant's, it is continued (a forced answer prefix); otherwise a new
+    /// assistant turn is opened.
     pub messages: Vec<Message>,
-    /// How tokens are drawn.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// How many alternatives to report per generated token (0: none). They are the model's own log-probabilities,
-    /// before temperature and truncation.
+    /// Number of alternatives to return per generated token (0: none). Their log-probabilities are the model's own, before
+    /// temperature and truncation.
     pub top_logprobs: usize,
-    /// Stop after any of these strings has appeared; the text ends with the string.
+    /// Strings after which generation stops; the text ends with the string.
     pub stop: Vec<String>,
-    /// The request's own random stream: equal requests with equal seeds get equal draws, whatever else is in the batch.
+    /// Seed of the request's random stream. Equal requests with equal seeds produce equal samples, regardless of the rest of the
+    /// batch.
     pub seed: u64,
-    /// Value of the chat template's `enable_thinking`, where it has one.
+    /// Value of the chat template's `enable_thinking`, if the template has one.
     pub thinking: Option<bool>,
 }
 
 impl CompletionRequest {
-    /// A request with no alternatives, no stop strings, seed 0 and the template's own default for thinking.
+    /// Creates a request with no alternatives, no stop strings, seed 0, and the template's own default for thinking.
     pub fn new(messages: Vec<Message>, sampling: Sampling) -> Self {
         Self { messages, sampling, top_logprobs: 0, stop: Vec::new(), seed: 0, thinking: None }
     }
@@ -90,43 +92,43 @@ impl CompletionRequest {
 /// A generated token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
-    /// The token's text.
+    /// Text of the token.
     pub text: String,
-    /// Natural log of the model's own probability of this token (before temperature and truncation).
+    /// Natural logarithm of the model's own probability of the token (before temperature and truncation).
     pub logprob: f32,
-    /// The likeliest alternatives, best first (the token itself among them if it is one).
+    /// The most likely alternatives, in descending order (including the token itself if it is one of them).
     pub top: Vec<(String, f32)>,
 }
 
-/// Why generation ended.
+/// The reason why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// End-of-turn token or a stop string.
+    /// An end-of-turn token or a stop string.
     Stop,
-    /// `max_tokens` reached, or the model's context is full.
+    /// `max_tokens` was reached, or the model's context is full.
     Length,
 }
 
-/// What a model said.
+/// The response of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
     /// The new text, without special tokens.
     pub text: String,
-    /// The generated tokens, the end-of-turn token left out. Empty unless `top_logprobs` > 0.
+    /// The generated tokens, without the end-of-turn token. Empty unless `top_logprobs` > 0.
     pub tokens: Vec<TokenLogprob>,
-    /// Why it ended.
+    /// The reason why generation ended.
     pub finish: FinishReason,
 }
 
-/// Why a model could not answer.
+/// An error that prevents a completion.
 #[derive(Debug, thiserror::Error)]
 pub enum CompleterError {
-    /// The conversation does not fit, or the template rejects it.
+    /// The conversation does not fit into the context, or the template rejects it.
     #[error("request {index}: {message}")]
     Request {
-        /// Which request of the batch, from 0.
+        /// Index of the request in the batch, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// What is wrong with the request.
         message: String,
     },
     /// The model itself failed.
@@ -134,26 +136,27 @@ pub enum CompleterError {
     Model(String),
 }
 
-/// Anything that continues chats.
+/// A model or program that continues chats.
 pub trait Completer {
-    /// Answers every request, in order.
+    /// Completes every request, in order.
     ///
     /// # Errors
-    /// [`CompleterError`] if any request cannot be answered; nothing partial is returned.
+    /// [`CompleterError`] if any request fails; no partial result is returned.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError>;
 
-    /// A name for logs and tables.
+    /// Returns a name for logs and tables.
     fn name(&self) -> &str;
 }
 
-/// A completer that answers with a function of the request: for tests, and for programs that are no language model.
+/// A completer that computes each response with a function of the request: for tests, and for programs that are not language
+/// models.
 pub struct Scripted<F> {
     name: String,
     answer: F,
 }
 
 impl<F: Fn(&CompletionRequest) -> Completion> Scripted<F> {
-    /// Answers each request with `answer(request)`.
+    /// Creates a completer that answers each request with `answer(request)`.
     pub fn new(name: impl Into<String>, answer: F) -> Self {
         Self { name: name.into(), answer }
     }

@@ -1,13 +1,13 @@
-//! Counter-based random draws: a draw is a hash of what it is for, so it does not depend on what was drawn before it, on
-//! how work was batched, or on how many processes share it.
+//! Counter-based random draws. A draw is a hash of its purpose, so it does not depend on previous draws, on batching, or on the
+//! number of processes.
 //!
-//! The hash chains the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-//! OOPSLA 2014). It is not cryptographic.
+//! The hash chains the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
+//! 2014). It is not cryptographic.
 
-/// The golden ratio in 64 bits: SplitMix64's increment.
+/// The increment of SplitMix64: the golden ratio in 64 bits.
 const INCREMENT: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A random draw, named by everything it may depend on.
+/// A random draw, identified by everything that it may depend on.
 ///
 /// ```
 /// use chat::Draw;
@@ -19,18 +19,18 @@ const INCREMENT: u64 = 0x9E37_79B9_7F4A_7C15;
 pub struct Draw(u64);
 
 impl Draw {
-    /// The root of all draws of a run with this seed.
+    /// Returns the root of all draws of a run with this seed.
     pub fn new(seed: u64) -> Self {
         Self(mix(seed))
     }
 
-    /// Narrows the draw by a number: a step, a stage, an index.
+    /// Derives a draw from a number: a step, a stage, an index.
     #[must_use]
     pub fn with(self, value: u64) -> Self {
         Self(mix(self.0 ^ value))
     }
 
-    /// Narrows the draw by a text: a purpose, a person. The length counts, so `("ab", "c")` and `("a", "bc")` differ.
+    /// Derives a draw from a text: a purpose, a user. The length is hashed too, so `("ab", "c")` and `("a", "bc")` differ.
     #[must_use]
     pub fn text(self, text: &str) -> Self {
         let words = text.as_bytes().chunks(8).map(|chunk| {
@@ -38,18 +38,18 @@ impl Draw {
             word[..chunk.len()].copy_from_slice(chunk);
             u64::from_le_bytes(word)
         });
-        // The complement keeps a text apart from numbers, which are small as a rule.
+        // The complement distinguishes a text from numbers, which are usually small.
         words.fold(self.with(!(text.len() as u64)), Self::with)
     }
 
-    /// 64 uniform bits: a seed for another generator.
+    /// Returns 64 uniform bits, for example as a seed for another generator.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// A uniform whole number below `n` (0 if `n` is 0), by multiplication; the bias is below `n` / 2⁶⁴.
+    /// Returns a uniform integer below `n` (0 if `n` is 0), by multiplication; the bias is below `n` / 2⁶⁴.
     pub fn below(self, n: usize) -> usize {
-        // The product of two 64-bit numbers, shifted by 64, is below `n` and so fits.
+        // The product of two 64-bit numbers, shifted by 64, is below `n` and therefore fits.
         ((u128::from(self.0) * n as u128) >> 64) as usize
     }
 }
@@ -101,8 +101,8 @@ mod tests {
         // 12,000 draws over 6 cells; chi-square with 5 degrees of freedom exceeds 35.9 once in a million.
         let mut counts = [0usize; 6];
         for step in 0..200 {
-            for person in 0..60 {
-                counts[Draw::new(0).with(step).text(&format!("uid-{person}")).below(6)] += 1;
+            for user in 0..60 {
+                counts[Draw::new(0).with(step).text(&format!("uid-{user}")).below(6)] += 1;
             }
         }
         let chi: f64 = counts.iter().map(|&c| (c as f64 - 2000.0).powi(2) / 2000.0).sum();

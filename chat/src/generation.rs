@@ -1,30 +1,30 @@
-//! `{% generation %}` blocks: transformers' way for a chat template to say which of its text the model writes.
-//! MiniJinja has no such tag, so a template's source is rewritten before it is compiled: the tags become blocks that
-//! print nothing, or, to find the text between them, marks.
+//! `{% generation %}` blocks, with which a chat template in transformers marks the text that the model writes. MiniJinja does not
+//! have this tag, so the template's source is rewritten before it is compiled. The tags become blocks that print nothing, or, to
+//! locate the text between them, markers.
 
 use std::ops::Range;
 
 use crate::Message;
 
-// Noncharacters of Unicode, kept for use inside a program: no text should have them.
+// Unicode noncharacters, which are reserved for internal use, so no text should contain them.
 pub(crate) const BEGIN: char = '\u{FDD0}';
 pub(crate) const END: char = '\u{FDD1}';
 
 /// A rendered conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marked {
-    /// Its text.
+    /// The rendered text.
     pub text: String,
-    /// The bytes of it that the template marks as the model's, block by block.
+    /// The byte ranges of the text that the template marks as the model's, one per block.
     pub turns: Vec<Range<usize>>,
 }
 
-/// Whether the template has such blocks.
+/// Returns whether the template has generation blocks.
 pub(crate) fn has_blocks(source: &str) -> bool {
     next_tag(source).is_some()
 }
 
-/// The source without generation tags. With `marked`, [`BEGIN`] and [`END`] are printed in their places.
+/// Returns the source without generation tags. With `marked`, the tags print [`BEGIN`] and [`END`] instead.
 pub(crate) fn rewrite(source: &str, marked: bool) -> String {
     let (mut out, mut rest) = (String::with_capacity(source.len()), source);
     while let Some(tag) = next_tag(rest) {
@@ -33,8 +33,7 @@ pub(crate) fn rewrite(source: &str, marked: bool) -> String {
             (true, true) => BEGIN.to_string(),
             (true, false) => END.to_string(),
         };
-        // A block in place of a block, so that the signs of the tag and trim_blocks strip what they would have
-        // stripped.
+        // A block replaces the tag, so that the whitespace control of the tag and trim_blocks strip the same text as before.
         let (left, right) = (tag.left, tag.right);
         out.push_str(&rest[..tag.at.start]);
         out.push_str(&format!("{{%{left} if true %}}{mark}{{% endif {right}%}}"));
@@ -46,12 +45,12 @@ pub(crate) fn rewrite(source: &str, marked: bool) -> String {
 struct Tag<'a> {
     at: Range<usize>,
     begins: bool,
-    /// Whitespace control: `-`, `+` or nothing.
+    /// Whitespace control: `-`, `+`, or empty.
     left: &'a str,
     right: &'a str,
 }
 
-/// The first `{% generation %}` or `{% endgeneration %}`.
+/// Returns the first `{% generation %}` or `{% endgeneration %}`.
 fn next_tag(source: &str) -> Option<Tag<'_>> {
     let mut from = 0;
     while let Some(found) = source[from..].find("{%") {
@@ -76,12 +75,12 @@ fn sign(text: &str) -> (&str, &str) {
     text.split_at(n)
 }
 
-/// Whether a message holds one of the marks, which could then not be told from the template's.
+/// Returns whether a message contains a marker, which could not be distinguished from the template's.
 pub(crate) fn in_the_way(messages: &[Message]) -> bool {
     messages.iter().any(|m| m.content.contains([BEGIN, END]))
 }
 
-/// The text without its marks, and the bytes between them.
+/// Returns the text without its markers, and the byte ranges between them.
 pub(crate) fn strip(marked: &str) -> Marked {
     let (mut text, mut turns, mut begin) = (String::with_capacity(marked.len()), Vec::new(), 0);
     for piece in marked.split_inclusive([BEGIN, END]) {

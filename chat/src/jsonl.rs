@@ -1,4 +1,4 @@
-//! JSON lines in and out. A bad line is named by file, line and field, with what to do about it.
+//! Reading and writing of JSON Lines. An error reports the file, line, and field of a bad row, and the fix.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -9,33 +9,33 @@ use serde::de::DeserializeOwned;
 
 use crate::records::Checked;
 
-/// Why rows could not be read or written.
+/// An error of reading or writing rows.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonlError {
-    /// The file itself.
+    /// An I/O error of the file.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// "read" or "write".
         action: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The underlying I/O error.
         source: std::io::Error,
     },
     /// A line that is not the expected object.
     #[error("{}:{line}: {message}; mend that line or remove it", path.display())]
     Line {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong with it: the field, and what was expected.
+        /// What is wrong with the line: the field, and what was expected.
         message: String,
     },
-    /// No rows at all.
+    /// The file has no rows.
     #[error("{} has no rows; expected one JSON object a line", path.display())]
     Empty {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }
@@ -43,8 +43,7 @@ pub enum JsonlError {
 /// Reads every row; blank lines are skipped.
 ///
 /// # Errors
-/// [`JsonlError`] for an unreadable file, for the first line that does not parse or has a defect, and for a file
-/// without rows.
+/// [`JsonlError`] for an unreadable file, for the first line that does not parse or has a defect, and for a file without rows.
 pub fn read<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, JsonlError> {
     let io = |source| JsonlError::Io { action: "read", path: path.into(), source };
     let mut rows = Vec::new();
@@ -63,14 +62,14 @@ pub fn read<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, JsonlE
     if rows.is_empty() { Err(JsonlError::Empty { path: path.into() }) } else { Ok(rows) }
 }
 
-/// serde_json's message, with its line number (always 1 here) reduced to the column.
+/// Returns serde_json's message, with its position (the line is always 1 here) reduced to the column.
 fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
     format!("{cause} (column {})", error.column())
 }
 
-/// Writes one object a line, replacing the file in one step ([`files::replace`]).
+/// Writes one object per line and replaces the file atomically ([`files::replace`]).
 ///
 /// # Errors
 /// [`JsonlError::Io`] if the folder cannot be written.

@@ -1,18 +1,19 @@
-//! What every model call is made of.
+//! The building blocks of every model call.
 //!
 //! - [`message`]: one turn of a conversation.
-//! - [`records`]: the rows that travel through the pipeline (histories, SFT rows, RL rows).
-//! - [`jsonl`]: reading and writing those rows, with errors that name file, line and field.
-//! - [`prompts`]: the wording of every question asked of a model.
-//! - [`reasoning`]: the `<think>…</think>` convention and what counts as a well-formed summary.
-//! - [`tokenizer`], [`template`]: text to token ids and back, conversations to text.
-//! - [`completer`]: the contract between everything that asks a model and everything that answers.
-//! - [`draw`]: random choices that depend on what is drawn and not on when or where, so that a run resumed or split over
-//!   more processes repeats itself.
+//! - [`records`]: the rows of the pipeline (histories, SFT rows, RL rows).
+//! - [`jsonl`]: reading and writing of these rows, with errors that report file, line, and field.
+//! - [`prompts`]: the wording of every prompt.
+//! - [`reasoning`]: the `<think>…</think>` convention, and the definition of a well-formed summary.
+//! - [`tokenizer`], [`chat_template`]: tokenization and rendering of conversations.
+//! - [`completer`]: the interface between the code that queries a model and the implementations that answer.
+//! - [`draw`]: random choices that depend on their purpose and not on time or place, so that a run that resumes, or is split over
+//!   more processes, reproduces its choices.
 //!
-//! Nothing here knows libtorch: synthesis, rewards and evals build on this crate alone.
+//! This crate does not depend on libtorch: synthesis, rewards, and evals build on it alone.
 
 mod border;
+pub mod chat_template;
 pub mod completer;
 pub mod draw;
 mod generation;
@@ -21,7 +22,6 @@ pub mod message;
 pub mod prompts;
 pub mod reasoning;
 pub mod records;
-pub mod template;
 pub mod text_stream;
 pub mod tokenizer;
 

@@ -1,40 +1,40 @@
-//! One turn of a conversation.
+//! A turn of a conversation.
 
 use serde::{Deserialize, Serialize};
 
-/// Who speaks.
+/// The role of a turn's author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Standing instructions.
+    /// The system prompt.
     System,
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
 }
 
-/// One turn, in the shape that Hugging Face chat templates expect.
+/// A turn, in the format that Hugging Face chat templates expect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks.
+    /// The role of the author.
     pub role: Role,
-    /// What is said.
+    /// The text of the turn.
     pub content: String,
 }
 
 impl Message {
-    /// A system turn.
+    /// Creates a system turn.
     pub fn system(content: impl Into<String>) -> Self {
         Self { role: Role::System, content: content.into() }
     }
 
-    /// A user turn.
+    /// Creates a user turn.
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: Role::User, content: content.into() }
     }
 
-    /// An assistant turn.
+    /// Creates an assistant turn.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self { role: Role::Assistant, content: content.into() }
     }

@@ -1,7 +1,7 @@
-//! The wording of every question the framework asks a model: MiniJinja templates, by task.
+//! The wording of every prompt of the framework: MiniJinja templates, one per task.
 //!
-//! The texts come from `configs/prompts/<set>/<task>.j2` (and optionally `<task>.system.j2` for a system turn) or from a
-//! folder of the user's. What a task's template may use is the fields that the method here of the same name passes.
+//! The texts come from `configs/prompts/<set>/<task>.j2` (and optionally `<task>.system.j2` for a system turn) or from a user
+//! folder. A task's template may use the fields that the method of the same name passes.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use serde::Serialize;
 
 use crate::{Interaction, Message};
 
-/// What stands in the place of the past summary when there is none (wording of the published data).
+/// The text that replaces the past summary if there is none (wording of the published data).
 pub const NO_PAST: &str = "Not Provided.";
 
-/// A prompt that cannot be made.
+/// An error of compiling or rendering a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// The set lacks a task's template.
+    /// The set has no template for a task.
     #[error("prompt set `{set}` has no template `{task}.j2`")]
     Missing {
-        /// The set's name.
+        /// Name of the set.
         set: String,
         /// The task.
         task: &'static str,
@@ -27,11 +27,11 @@ pub enum PromptError {
     /// The template does not compile or render.
     #[error("prompt set `{set}`, template `{template}`: {message}")]
     Template {
-        /// The set's name.
+        /// Name of the set.
         set: String,
-        /// The template's file name.
+        /// File name of the template.
         template: String,
-        /// MiniJinja's message, with the line.
+        /// Message of MiniJinja, with the line.
         message: String,
     },
 }
@@ -43,17 +43,17 @@ pub struct PromptSet {
     templates: Environment<'static>,
 }
 
-/// One verified candidate that a merge puts together with others.
+/// A verified candidate summary that the teacher merges with others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Candidate {
-    /// The reasoning of the candidate.
+    /// Reasoning of the candidate.
     pub reasoning: String,
-    /// Its summary.
+    /// Summary of the candidate.
     pub preference: String,
 }
 
 impl PromptSet {
-    /// Compiles the templates of a set: file name (`summarize.j2`, `judge.system.j2`) to text.
+    /// Compiles the templates of a set, given as a map from file name (`summarize.j2`, `judge.system.j2`) to text.
     ///
     /// # Errors
     /// [`PromptError::Template`] for a template with a syntax error.
@@ -73,12 +73,13 @@ impl PromptSet {
         Ok(Self { name: name.into(), templates })
     }
 
-    /// The set's name.
+    /// Returns the name of the set.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Asks for a summary of `interactions`, given the past summary (`None`: "Not Provided.").
+    /// Renders the prompt for a summary of `interactions`, given the past summary (`None`: "Not Provided.").
+    ///
     /// Template fields: `past`, `interactions[]` (`query`, `chosen`, `rejected`, `domain`, `task`).
     ///
     /// # Errors
@@ -87,11 +88,12 @@ impl PromptSet {
         self.messages("summarize", context! { past => past.unwrap_or(NO_PAST), interactions })
     }
 
-    /// Asks which of two items the person described by `preference` would take.
+    /// Renders the question which of two items the user described by `preference` would choose.
+    ///
     /// Template fields: `query`, `preference`, `item_a`, `item_b`.
     ///
     /// # Errors
-    /// As [`Self::summarize`].
+    /// Same as [`Self::summarize`].
     pub fn judge(
         &self,
         query: Option<&str>,
@@ -102,11 +104,12 @@ impl PromptSet {
         self.messages("judge", context! { query => query.unwrap_or_default(), preference, item_a, item_b })
     }
 
-    /// Asks the teacher for a summary of `interactions` that will help with a later, unlabelled choice.
+    /// Renders the teacher's prompt for a summary of `interactions` that helps to predict a later, unlabeled choice.
+    ///
     /// Template fields: those of `summarize`, and `query`, `item_a`, `item_b` of the later choice.
     ///
     /// # Errors
-    /// As [`Self::summarize`].
+    /// Same as [`Self::summarize`].
     pub fn teach(
         &self,
         past: Option<&str>,
@@ -119,20 +122,22 @@ impl PromptSet {
         self.messages("teach", context! { past, interactions, query => query.unwrap_or_default(), item_a, item_b })
     }
 
-    /// Asks the teacher to put verified candidates together. Template fields: `past`, `candidates[]` (`reasoning`,
-    /// `preference`).
+    /// Renders the teacher's prompt to merge verified candidates.
+    ///
+    /// Template fields: `past`, `candidates[]` (`reasoning`, `preference`).
     ///
     /// # Errors
-    /// As [`Self::summarize`].
+    /// Same as [`Self::summarize`].
     pub fn merge(&self, past: Option<&str>, candidates: &[Candidate]) -> Result<Vec<Message>, PromptError> {
         self.messages("merge", context! { past => past.unwrap_or(NO_PAST), candidates })
     }
 
-    /// The raw history as text, for the setting that shows the judge interactions instead of a summary.
+    /// Renders the raw history as text, for the setting in which the judge reads interactions instead of a summary.
+    ///
     /// Template fields: `interactions[]`.
     ///
     /// # Errors
-    /// As [`Self::summarize`].
+    /// Same as [`Self::summarize`].
     pub fn history(&self, interactions: &[Interaction]) -> Result<String, PromptError> {
         self.render("history.j2", "history", context! { interactions })
     }

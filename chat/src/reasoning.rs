@@ -1,22 +1,22 @@
 //! The `<think>…</think>` convention: reasoning first, then the summary.
 
-/// Opens the reasoning.
+/// The tag that opens the reasoning.
 pub const OPEN: &str = "<think>";
-/// Closes the reasoning.
+/// The tag that closes the reasoning.
 pub const CLOSE: &str = "</think>";
 
-/// A response in two parts.
+/// A response, split into reasoning and summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reasoned<'a> {
-    /// Between the tags, trimmed.
+    /// The text between the tags, trimmed.
     pub reasoning: &'a str,
-    /// After the closing tag, trimmed; never empty.
+    /// The text after the closing tag, trimmed; never empty.
     pub summary: &'a str,
 }
 
-/// Splits a response that has exactly one `<think>…</think>` followed by text; `None` for anything else.
+/// Splits a response that consists of exactly one `<think>…</think>` and text after it; returns `None` for anything else.
 ///
-/// This is the format gate of AlignXplore+'s reward: what it rejects scores 0.
+/// This is the format gate of AlignXplore+'s reward: a response that it rejects scores 0.
 pub fn split(response: &str) -> Option<Reasoned<'_>> {
     let (before, rest) = response.split_once(OPEN)?;
     let (reasoning, summary) = rest.split_once(CLOSE)?;
@@ -26,13 +26,13 @@ pub fn split(response: &str) -> Option<Reasoned<'_>> {
         .then_some(Reasoned { reasoning, summary })
 }
 
-/// The summary as the published evaluators read it: everything after the last `</think>`, or the whole response if
-/// there is none. Trimmed.
+/// Returns the summary as the published evaluators read it: everything after the last `</think>`, or the whole response if there is
+/// none. The text is trimmed.
 pub fn summary_leniently(response: &str) -> &str {
     response.rsplit_once(CLOSE).map_or(response, |(_, after)| after).trim()
 }
 
-/// Puts reasoning and summary together as the published SFT rows do.
+/// Joins reasoning and summary in the format of the published SFT rows.
 pub fn join(reasoning: &str, summary: &str) -> String {
     format!("{OPEN}\n{reasoning}\n{CLOSE}\n\n{summary}")
 }

@@ -1,40 +1,40 @@
-//! The rows that travel through the pipeline, in the file formats of AlignXplore+ where it has one.
+//! The rows of the pipeline, in the file formats of AlignXplore+ where it defines one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Message;
 
-/// One choice a person made.
+/// One choice of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Interaction {
-    /// What was asked for; some sources have none.
+    /// The query; some sources have none.
     #[serde(default)]
     pub query: Option<String>,
-    /// The item the person took.
+    /// The item that the user chose.
     pub chosen: String,
-    /// The item passed over; positive-only sources have none.
+    /// The item that the user rejected; positive-only sources have none.
     #[serde(default)]
     pub rejected: Option<String>,
-    /// Where it happened (news, products, …), where known.
+    /// Domain of the interaction (news, products, …), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// Kind of task (recommendation, response selection, …), where known.
+    /// Kind of task (recommendation, response selection, …), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
 }
 
-/// A person's interactions, oldest first.
+/// The interactions of a user, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// The person.
+    /// Id of the user.
     #[serde(alias = "userid")]
     pub uid: String,
-    /// What they did, oldest first.
+    /// The user's interactions, oldest first.
     #[serde(alias = "history")]
     pub interactions: Vec<Interaction>,
 }
 
-/// A row of the SFT set: loss on `completion` only.
+/// A row of the SFT set; only `completion` contributes to the loss.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SftRow {
     /// The conversation before the model's turn.
@@ -43,24 +43,24 @@ pub struct SftRow {
     pub completion: Vec<Message>,
 }
 
-/// How decidable a target is, as the pruning stage recorded it.
+/// How predictable a target is, as recorded by the pruning stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SignalRecord {
-    /// Log-probability of the person's choice by the informed scorer (≤ 0).
+    /// Log-probability of the user's choice under the informed scorer (≤ 0).
     #[serde(default)]
     pub logprob1: f64,
-    /// The same by the uninformed scorer (≤ 0).
+    /// Log-probability of the user's choice under the uninformed scorer (≤ 0).
     #[serde(default)]
     pub logprob2: f64,
-    /// What knowing the person is worth: `logprob1 - logprob2`.
+    /// The value of knowing the user: `logprob1 - logprob2`.
     #[serde(default)]
     pub signal: f64,
 }
 
-/// A row of the RL set: `history[mid_position]` is the first stage's target, the last interaction the second's.
+/// A row of the RL set. `history[mid_position]` is the target of the first stage, and the last interaction is that of the second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RlRow {
-    /// The person.
+    /// Id of the user.
     pub uid: String,
     /// Interactions up to *and including* the last target, oldest first.
     pub history: Vec<Interaction>,
@@ -78,23 +78,23 @@ pub struct RlRow {
     /// `history.len() - 1 - mid_position`.
     #[serde(default)]
     pub distance_to_end: usize,
-    /// Further choices of the person, which no stage reads: summaries can be judged by them beside the stages' own targets.
+    /// Further choices of the user, which no stage reads. They can judge summaries in addition to the stages' own targets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Interaction>,
 }
 
-/// What makes a row unusable, found before training starts.
+/// A defect that makes a row unusable, found before training starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defect {
-    /// The field at fault.
+    /// The invalid field.
     pub field: &'static str,
-    /// What is wrong and what was expected.
+    /// What is wrong, and what was expected.
     pub message: String,
 }
 
-/// Rows that can be checked beyond their types.
+/// A row that can be validated beyond its types.
 pub trait Checked {
-    /// The first defect, if any.
+    /// Returns the first defect, if any.
     fn defect(&self) -> Option<Defect>;
 }
 
@@ -135,15 +135,15 @@ impl Checked for RlRow {
     }
 }
 
-/// What a judge is asked: would the person described by `preference` take `chosen` rather than `rejected`?
+/// A question to a judge: would the user described by `preference` choose `chosen` over `rejected`?
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Question {
-    /// The situation, if the source has one.
+    /// The query, if the source has one.
     pub query: Option<String>,
-    /// The summary (or whatever stands in its place: nothing, a raw history).
+    /// The summary (or its replacement: nothing, or a raw history).
     pub preference: String,
-    /// What the person took.
+    /// The item that the user chose.
     pub chosen: String,
-    /// What they passed over.
+    /// The item that the user rejected.
     pub rejected: String,
 }

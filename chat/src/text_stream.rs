@@ -1,4 +1,4 @@
-//! Text of a sequence while its tokens still come.
+//! Incremental detokenization.
 
 use tokenizers::{
     DecodeStream, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
@@ -9,11 +9,11 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 type Stream<'a> =
     DecodeStream<'a, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// Turns tokens into text one by one. What is not a whole character yet is held back.
+/// A decoder that converts tokens to text one by one. Incomplete characters are buffered.
 pub struct TextStream<'a> {
     stream: Stream<'a>,
     tokenizer: &'a Tokenizer,
-    /// Tokens whose text is held back.
+    /// Tokens whose text is buffered.
     held: Vec<u32>,
 }
 
@@ -24,12 +24,12 @@ impl std::fmt::Debug for TextStream<'_> {
 }
 
 impl<'a> TextStream<'a> {
-    /// The beginning of a sequence; special tokens are left out.
+    /// Creates a stream at the beginning of a sequence; special tokens are skipped.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
         Self { stream: tokenizer.library().decode_stream(true), tokenizer, held: Vec::new() }
     }
 
-    /// The text that the next token completes; often a word, sometimes nothing.
+    /// Adds a token and returns the text that it completes: often a word, sometimes nothing.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -43,7 +43,7 @@ impl<'a> TextStream<'a> {
         Ok(piece)
     }
 
-    /// What is held back when no more tokens come: usually nothing, else the beginning of a character (shown as �).
+    /// Returns the buffered text after the last token: usually nothing, otherwise an incomplete character (shown as �).
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -52,27 +52,27 @@ impl<'a> TextStream<'a> {
     }
 }
 
-/// Watches a sequence for strings that end it, also across the borders of tokens.
+/// A detector of stop strings in a sequence, including strings that span several tokens.
 #[derive(Debug)]
 pub struct StopText<'a> {
     text: TextStream<'a>,
     stops: &'a [String],
-    /// The end of the text so far, as long as a stop string might have begun in it.
+    /// The end of the text so far, in which a stop string may have begun.
     tail: String,
 }
 
 impl<'a> StopText<'a> {
-    /// Watches for any of `stops`.
+    /// Creates a detector of the strings in `stops`.
     pub fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Self {
         Self { text: TextStream::new(tokenizer), stops, tail: String::new() }
     }
 
-    /// Whether a stop string has appeared with this token.
+    /// Adds a token and returns whether a stop string has appeared.
     pub fn push(&mut self, id: u32) -> bool {
         if self.stops.is_empty() {
             return false;
         }
-        // A token that does not decode has no text to stop at.
+        // A token that does not decode has no text that could contain a stop string.
         self.tail.push_str(&self.text.push(id).unwrap_or_default());
         let seen = self.stops.iter().any(|stop| self.tail.contains(stop.as_str()));
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);

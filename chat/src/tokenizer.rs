@@ -1,4 +1,4 @@
-//! Text to token ids and back, with the special tokens and the chat template of a Hugging Face model folder.
+//! The tokenizer of a Hugging Face model folder, with its special tokens and chat template.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 use crate::border::Anchors;
-use crate::template::{ChatTemplate, TemplateError};
+use crate::chat_template::{ChatTemplate, TemplateError};
 use crate::{Message, Sampling, SftRow};
 
-/// Ends a turn in the models we train ourselves.
+/// The token that ends a turn in models that Xplore trains from scratch.
 const END_OF_TURN: &str = "<|im_end|>";
 const START_OF_TURN: &str = "<|im_start|>";
-/// Fills nothing here (batches are packed), but transformers wants one.
+/// The padding token. Batches are packed and do not use it, but transformers requires one.
 const PADDING: &str = "<|endoftext|>";
-/// ChatML, the layout of Qwen's templates, without their tools and system defaults.
+/// ChatML, the format of Qwen's templates, without tools and default system prompts.
 const CHATML: &str = "{%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
 {%- endfor %}
@@ -27,24 +27,24 @@ const CHATML: &str = "{%- for message in messages %}
 {%- endif %}
 ";
 
-/// Why a tokenizer could not be had or used.
+/// An error of loading or using a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// A file of the folder is missing or not what it should be.
+    /// A file of the folder is missing or invalid.
     #[error("{}: {message}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// What is wrong, and the fix.
         message: String,
     },
-    /// The tokenizers library failed.
+    /// An error of the tokenizers library.
     #[error("tokenizer: {0}")]
     Library(String),
-    /// The chat template.
+    /// An error of the chat template.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// A prompt whose tokens do not begin those of prompt and completion.
+    /// The tokens of a prompt are not a prefix of the tokens of prompt and completion.
     #[error(
         "the tokens of the prompt are no prefix of those of prompt + completion, so there is no clear border between \
          what is read and what is trained; the chat template must render the prompt alone as the beginning of the whole"
@@ -52,12 +52,12 @@ pub enum TokenizerError {
     NoPrefix,
 }
 
-/// Token ids of a training row: the first `prompt_len` are read, the rest are trained.
+/// Token ids of a training row. The first `prompt_len` ids are context; the loss is computed on the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizedRow {
-    /// Prompt and completion.
+    /// Token ids of prompt and completion.
     pub ids: Vec<u32>,
-    /// Where the completion begins.
+    /// Number of prompt tokens, and thus the index at which the completion begins.
     pub prompt_len: usize,
 }
 
@@ -77,11 +77,11 @@ fn library(error: impl std::fmt::Display) -> TokenizerError {
 }
 
 impl Tokenizer {
-    /// Reads tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json from a model folder.
-    /// The last two are optional (the template may stand in tokenizer_config.json).
+    /// Loads tokenizer.json, tokenizer_config.json, chat_template.jinja, and generation_config.json from a model folder. The last
+    /// two are optional (tokenizer_config.json may contain the template).
     ///
     /// # Errors
-    /// [`TokenizerError::File`] naming the file at fault.
+    /// [`TokenizerError::File`] with the path of the invalid file.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let at = |name: &str, message: String| TokenizerError::File { path: folder.join(name), message };
         let path = folder.join("tokenizer.json");
@@ -106,7 +106,7 @@ impl Tokenizer {
     }
 
     fn assemble(mut inner: Inner, template: &str, config: Json, generation: Json) -> Result<Self, TokenizerError> {
-        // A file may carry the cutting and padding of whoever saved it; transformers drops both as well.
+        // The file may contain the truncation and padding settings of whoever saved it; transformers drops both as well.
         inner.with_truncation(None).map_err(library)?;
         inner.with_padding(None);
         let template = ChatTemplate::new(template, named_tokens(&config))?;
@@ -121,7 +121,7 @@ impl Tokenizer {
         Ok(Self { inner, template, config, generation, stop_ids, anchors })
     }
 
-    /// Trains a byte-level BPE tokenizer on `texts`, with the ChatML template. Equal texts give an equal tokenizer.
+    /// Trains a byte-level BPE tokenizer on `texts`, with the ChatML template. Equal texts produce equal tokenizers.
     ///
     /// # Errors
     /// [`TokenizerError::Library`] if training fails.
@@ -138,9 +138,9 @@ impl Tokenizer {
             .special_tokens(special[..3].iter().map(|t| AddedToken::from(*t, true)).collect())
             .build()
             .into();
-        // Owned chunks: the library wants items it may send between threads.
+        // The library requires items that are `Send`, so the chunks are owned.
         inner.train(&mut trainer, texts.map(str::to_owned)).map_err(library)?;
-        // The reasoning tags are ordinary text to a reader of the output, so they are added but not special.
+        // The reasoning tags must be visible in decoded text, so they are added tokens but not special ones.
         inner.add_tokens(&special[3..].iter().map(|t| AddedToken::from(*t, false)).collect::<Vec<_>>());
         let config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -163,23 +163,23 @@ impl Tokenizer {
                 .map_err(|e| TokenizerError::File { path: folder.join(name), message: e.to_string() })
         };
         write("tokenizer.json", self.inner.to_string(true).map_err(library)?)?;
-        // The template is written into the config whichever way it came in, so that one file says it.
+        // The config always receives the template, whichever file it was loaded from, so that there is one copy.
         let mut config = self.config.clone();
         config["chat_template"] = Json::from(self.template.source());
         write("tokenizer_config.json", format!("{config:#}\n"))
     }
 
-    /// The library's tokenizer behind this one.
+    /// Returns the underlying tokenizer of the library.
     pub(crate) fn library(&self) -> &Inner {
         &self.inner
     }
 
-    /// Where texts may be cut.
+    /// Returns the tokens at which texts may be split.
     pub(crate) fn anchors(&self) -> &Anchors {
         &self.anchors
     }
 
-    /// tokenizer.json: equal texts stand for equal tokenizers.
+    /// Returns the content of tokenizer.json. Equal texts mean equal tokenizers.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -187,27 +187,27 @@ impl Tokenizer {
         self.inner.to_string(false).map_err(library)
     }
 
-    /// The text that ends a sequence (`eos_token`), if the tokenizer names one.
+    /// Returns the end-of-sequence token (`eos_token`), if the tokenizer defines one.
     pub fn eos_token(&self) -> Option<String> {
         token_text(&self.config["eos_token"])
     }
 
-    /// Size of the vocabulary, added tokens included.
+    /// Returns the size of the vocabulary, including added tokens.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// Tokens that end the model's turn.
+    /// Returns the ids of the tokens that end the model's turn.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
     }
 
-    /// The id of the padding token, if the tokenizer names one.
+    /// Returns the id of the padding token, if the tokenizer defines one.
     pub fn pad_id(&self) -> Option<u32> {
         token_text(&self.config["pad_token"]).and_then(|text| self.inner.token_to_id(&text))
     }
 
-    /// generation_config.json: what was read, with our stop and padding tokens.
+    /// Returns the content of generation_config.json as loaded, with the stop and padding tokens of this tokenizer.
     pub fn generation_config(&self) -> Json {
         let mut json = self.generation.clone();
         if !json.is_object() {
@@ -218,8 +218,8 @@ impl Tokenizer {
         json
     }
 
-    /// How the model's makers want it sampled: the values of generation_config.json. Where it says nothing, tokens are
-    /// drawn from the whole distribution, at most 1024 of them; `do_sample: false` is greedy.
+    /// Returns the sampling parameters that the model's authors recommend: the values of generation_config.json. Missing values
+    /// default to the full distribution and at most 1024 tokens; `do_sample: false` is greedy decoding.
     pub fn generation_defaults(&self) -> Sampling {
         let json = &self.generation;
         let number = |key: &str, default: f64| json[key].as_f64().unwrap_or(default);
@@ -235,12 +235,12 @@ impl Tokenizer {
         }
     }
 
-    /// The chat template.
+    /// Returns the chat template.
     pub fn template(&self) -> &ChatTemplate {
         &self.template
     }
 
-    /// Token ids of `text`; special tokens written in it are recognised, none are added.
+    /// Returns the token ids of `text`. Special tokens in the text are recognized; none are added.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -248,7 +248,7 @@ impl Tokenizer {
         Ok(self.inner.encode_fast(text, false).map_err(library)?.get_ids().to_vec())
     }
 
-    /// Token ids of a plain text, with the tokens the tokenizer adds to it, such as one for its beginning.
+    /// Returns the token ids of a plain text, including the tokens that the tokenizer adds, such as a beginning-of-sequence token.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -256,7 +256,7 @@ impl Tokenizer {
         Ok(self.inner.encode_fast(text, true).map_err(library)?.get_ids().to_vec())
     }
 
-    /// As [`Self::encode`], with the bytes of `text` that each token stands for.
+    /// Returns token ids like [`Self::encode`], and the byte range in `text` of each token.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -266,7 +266,7 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), offsets))
     }
 
-    /// Text of `ids`, special tokens as they are written.
+    /// Returns the text of `ids`, including special tokens.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -274,7 +274,7 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(library)
     }
 
-    /// Text of `ids`, special tokens left out.
+    /// Returns the text of `ids` without special tokens.
     ///
     /// # Errors
     /// [`TokenizerError::Library`].
@@ -282,19 +282,19 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(library)
     }
 
-    /// Token ids of a conversation with the assistant's turn opened (see [`ChatTemplate::open`]).
+    /// Returns the token ids of a conversation with an opened assistant turn (see [`ChatTemplate::open`]).
     ///
     /// # Errors
-    /// If the template refuses the conversation.
+    /// [`TokenizerError`] if the template rejects the conversation.
     pub fn encode_chat(&self, messages: &[Message], thinking: Option<bool>) -> Result<Vec<u32>, TokenizerError> {
         self.encode(&self.template.open(messages, thinking)?)
     }
 
-    /// Token ids of a training row, as TRL makes them: prompt with the assistant's turn opened, and the whole
-    /// conversation, of which the former must be the beginning.
+    /// Returns the token ids of a training row, like TRL: those of the prompt with an opened assistant turn must be a prefix of
+    /// those of the whole conversation.
     ///
     /// # Errors
-    /// [`TokenizerError::NoPrefix`] if it is not; template errors.
+    /// [`TokenizerError::NoPrefix`] if they are not; template errors.
     pub fn encode_row(&self, row: &SftRow) -> Result<TokenizedRow, TokenizerError> {
         let whole: Vec<Message> = row.prompt.iter().chain(&row.completion).cloned().collect();
         let (prompt, whole) =
@@ -312,7 +312,7 @@ fn read_json(path: &Path) -> Result<Option<Json>, TokenizerError> {
     }
 }
 
-/// `chat_template` as a string, or the one named "default" of a list.
+/// Returns `chat_template`: a string, or the entry named "default" of a list.
 fn template_in(config: &Json) -> Option<String> {
     match &config["chat_template"] {
         Json::String(text) => Some(text.clone()),
@@ -323,7 +323,7 @@ fn template_in(config: &Json) -> Option<String> {
     }
 }
 
-/// A special token is written as its text, or as an object with `content`.
+/// Returns the text of a special token, which is a string or an object with `content`.
 fn token_text(token: &Json) -> Option<String> {
     token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
 }
@@ -336,97 +336,4 @@ fn named_tokens(config: &Json) -> Vec<(String, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tiny() -> Tokenizer {
-        let text = "likes warm stories about space and avoids long dry reports about finance ".repeat(20);
-        Tokenizer::train([text.as_str()].into_iter(), 400).unwrap()
-    }
-
-    #[test]
-    fn text_survives_the_round_trip() {
-        let t = tiny();
-        for text in ["likes space", "ünseen wörds & 日本", "<think>\nwarm\n</think>\n\nlikes"] {
-            assert_eq!(t.decode(&t.encode(text).unwrap()).unwrap(), text);
-        }
-        assert_eq!(t.encode(" space").unwrap().len(), 1, "a frequent word is one token");
-    }
-
-    #[test]
-    fn a_saved_tokenizer_is_the_same_tokenizer() {
-        let (t, folder) = (tiny(), tempfile::tempdir().unwrap());
-        t.save(folder.path()).unwrap();
-        let again = Tokenizer::load(folder.path()).unwrap();
-        let chat = [Message::user("likes space?")];
-        assert_eq!(t.encode_chat(&chat, None).unwrap(), again.encode_chat(&chat, None).unwrap());
-        assert_eq!(t.stop_ids(), again.stop_ids());
-        assert_eq!(t.stop_ids().len(), 1);
-    }
-
-    #[test]
-    fn generation_defaults_are_those_of_the_file_and_survive_a_save() {
-        let (t, folder) = (tiny(), tempfile::tempdir().unwrap());
-        assert_eq!(t.generation_defaults(), Sampling::all(1024));
-        t.save(folder.path()).unwrap();
-        let path = folder.path().join("generation_config.json");
-        let file = json!({"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.1,
-            "max_new_tokens": 7, "do_sample": true, "eos_token_id": [2, 5]});
-        std::fs::write(&path, file.to_string()).unwrap();
-        let read = Tokenizer::load(folder.path()).unwrap();
-        let expected = Sampling {
-            temperature: 0.6,
-            top_k: 20,
-            top_p: 0.95,
-            min_p: 0.1,
-            repetition_penalty: 1.1,
-            ..Sampling::all(7)
-        };
-        assert_eq!(read.generation_defaults(), expected);
-        assert_eq!(read.stop_ids(), [2, 5]);
-        assert_eq!(read.generation_config()["top_k"], 20);
-        std::fs::write(&path, r#"{"do_sample": false, "temperature": 0.6}"#).unwrap();
-        assert_eq!(Tokenizer::load(folder.path()).unwrap().generation_defaults().temperature, 0.0);
-    }
-
-    #[test]
-    fn a_row_is_split_where_the_completion_begins() {
-        let t = tiny();
-        let row = SftRow { prompt: vec![Message::user("space?")], completion: vec![Message::assistant("likes space")] };
-        let tokens = t.encode_row(&row).unwrap();
-        assert_eq!(t.decode(&tokens.ids[tokens.prompt_len..]).unwrap(), "likes space\n");
-        assert!(tokens.ids[tokens.prompt_len..].contains(&t.stop_ids()[0]));
-    }
-
-    #[test]
-    fn offsets_are_bytes_and_special_tokens_are_written() {
-        let t = tiny();
-        let text = "日 space<|im_end|>";
-        let (ids, offsets) = t.encode_with_offsets(text).unwrap();
-        assert_eq!(ids, t.encode(text).unwrap());
-        assert_eq!(&text[offsets.last().unwrap().clone()], "<|im_end|>");
-        assert_eq!(t.decode_all(&ids).unwrap(), text);
-        assert_eq!(t.eos_token().as_deref(), Some("<|im_end|>"));
-    }
-
-    #[test]
-    fn a_file_with_truncation_cuts_nothing() {
-        let (t, folder) = (tiny(), tempfile::tempdir().unwrap());
-        t.save(folder.path()).unwrap();
-        let path = folder.path().join("tokenizer.json");
-        let mut json: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
-        std::fs::write(&path, json.to_string()).unwrap();
-        let text = "likes warm stories about space";
-        let again = Tokenizer::load(folder.path()).unwrap();
-        assert_eq!(again.encode(text).unwrap(), t.encode(text).unwrap());
-        assert!(t.encode(text).unwrap().len() > 2);
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("tokenizer.json"), "{error}");
-    }
-}
+mod tests;

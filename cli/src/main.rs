@@ -1,18 +1,18 @@
-//! The `xplore` program: arguments in, words and progress out. What it does is done by the other crates.
+//! The `xplore` program: parses arguments and prints results and progress. The other crates do the work.
 
 mod commands;
-mod failure;
 mod progress;
-mod wiring;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use failure::Failure;
+use xplore::Error;
+use xplore::generate::Summarize;
 
-/// Trains preference reasoning models: language models that read what a person chose and write down what they prefer.
+/// Trains preference reasoning models: language models that read a user's interactions and write a summary of the user's
+/// preferences.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -20,43 +20,43 @@ struct Arguments {
     command: Command,
 }
 
-/// A configuration file and changes to it.
+/// A configuration file and overrides of its values.
 #[derive(clap::Args)]
 struct Config {
-    /// The TOML file.
+    /// TOML configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Changes one value of it, e.g. optimizer.lr=1e-5; may be given several times.
+    /// Override a value of the configuration, e.g. optimizer.lr=1e-5; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// The whole pipeline on the built-in world, on a CPU, in minutes: judges, synthesis, SFT, GRPO, evaluation, report.
+    /// Runs the full pipeline on the built-in world, on a CPU, in minutes: judges, synthesis, SFT, GRPO, evaluation, report.
     Quickstart {
-        /// The run's folder. Default: runs/quickstart, or runs/quickstart-tiny.
+        /// Folder of the run. Default: runs/quickstart, or runs/quickstart-tiny.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// The same phases at toy size in less than a minute, to prove an installation; what the models reach says nothing.
+        /// Run the same phases at toy size in less than a minute, to verify an installation; the models' results are meaningless.
         #[arg(long)]
         tiny: bool,
-        /// Seed of the world and of everything after.
+        /// Seed of the world and of all later phases.
         #[arg(long)]
         seed: Option<u64>,
-        /// Changes one value of the built-in configuration (configs/quickstart.toml, and configs/quickstart-tiny.toml over
-        /// it); may be given several times.
+        /// Override a value of the built-in configuration (configs/quickstart.toml, overridden by configs/quickstart-tiny.toml with
+        /// --tiny); may be repeated.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
-    /// Supervised fine-tuning.
+    /// Fine-tunes a model (SFT).
     Sft {
         #[command(flatten)]
         config: Config,
         #[command(flatten)]
         options: commands::sft::Options,
     },
-    /// Reinforcement learning: GRPO over streaming stages.
+    /// Trains a model with reinforcement learning: GRPO over streaming stages.
     Rl {
         #[command(flatten)]
         config: Config,
@@ -65,73 +65,73 @@ enum Command {
     },
     /// Starts several ranks of a command on this machine: xplore launch --nproc 4 -- sft --config FILE.
     Launch(commands::launch::Launch),
-    /// Works out rewards, advantages and loss of a recorded step of `rl` again, without a rollout.
+    /// Recomputes the rewards, advantages and loss of a recorded step of `rl`, without a rollout.
     Replay(commands::replay::Replay),
-    /// Evaluates models on held-out people, by several judges.
+    /// Evaluates models on held-out users with several judges.
     Eval(Config),
-    /// Writes summaries of people's histories, one JSON object a line.
+    /// Writes summaries of users' histories, one JSON object per line.
     Summarize {
-        /// A model folder.
+        /// Model folder.
         #[arg(long, value_name = "DIR")]
         model: PathBuf,
-        /// JSON lines of {uid, interactions}.
+        /// File of JSON lines {uid, interactions}.
         #[arg(long, value_name = "FILE")]
         history: PathBuf,
-        /// Read each history in two halves, the first summary carried into the second prompt.
+        /// Read each history in two halves, with the first summary in the second prompt.
         #[arg(long)]
         streaming: bool,
-        /// The prompt set, built in (compact, plain) or a folder.
+        /// Prompt set: built in (compact, plain) or a folder.
         #[arg(long, default_value = "plain")]
         prompts: String,
-        /// Sampling temperature; 0 is greedy.
+        /// Sampling temperature; 0 is greedy decoding.
         #[arg(long, default_value_t = 0.6)]
         temperature: f64,
-        /// Most tokens of a response.
+        /// Maximum number of tokens of a response.
         #[arg(long, default_value_t = 4096)]
         max_new_tokens: usize,
-        /// Seed of the draws.
+        /// Seed for sampling.
         #[arg(long, default_value_t = 42)]
         seed: u64,
-        /// Where to write; standard output if absent.
+        /// File to write to; standard output if absent.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Continues prompts: tokens, text and log-probabilities as JSON lines.
+    /// Generates continuations of prompts: tokens, text and log-probabilities as JSON lines.
     Generate {
         #[command(flatten)]
         asked: commands::questions::Questions,
         #[command(flatten)]
         how: commands::generate::Drawing,
     },
-    /// Log-probabilities of given texts, token by token, or of given answers (`candidates`), as JSON lines.
+    /// Computes log-probabilities of given texts, token by token, or of given answers (`candidates`), as JSON lines.
     Score {
         #[command(flatten)]
         asked: commands::questions::Questions,
     },
-    /// Writes a model folder: an adapter merged into its model, or a model in another number format.
+    /// Writes a model folder: an adapter merged into its base model, or a model in another dtype.
     Export(commands::export::Export),
     /// Serves a model to OpenAI clients: chat completions, streaming, log-probabilities.
-    Serve(commands::serve::Place),
-    /// Shows or checks a configuration.
+    Serve(commands::serve::ServeArgs),
+    /// Prints or checks a configuration.
     Config {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// Writes report.html from the folders of one or several runs.
+    /// Writes report.html from the folders of one or more runs.
     Report {
-        /// Run folders.
+        /// Folders of the runs.
         #[arg(required = true)]
         runs: Vec<PathBuf>,
-        /// The file to write. Default: report.html in the first run's folder.
+        /// File to write. Default: report.html in the first run's folder.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Also write the picture of bars and reward curve (SVG) here.
+        /// Also write the figure with bars and reward curve (SVG) to this file.
         #[arg(long, value_name = "FILE")]
         figure: Option<PathBuf>,
     },
 }
 
-/// What a configuration file is for.
+/// The kind of a configuration file.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Kind {
     Sft,
@@ -142,13 +142,13 @@ enum Kind {
 
 #[derive(Subcommand)]
 enum ConfigAction {
-    /// Prints the configuration with every default written out.
+    /// Prints the configuration with all defaults.
     Show(CheckedFile),
-    /// Says whether the configuration is good, and what is wrong if not.
+    /// Checks whether the configuration is valid, and reports what is wrong if not.
     Check {
         #[command(flatten)]
         file: CheckedFile,
-        /// Plan the memory for so many ranks.
+        /// Number of ranks for the memory plan.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         ranks: u32,
     },
@@ -156,12 +156,12 @@ enum ConfigAction {
 
 #[derive(clap::Args)]
 struct CheckedFile {
-    /// The TOML file.
+    /// TOML configuration file.
     file: PathBuf,
-    /// What it configures.
+    /// Kind of the configuration.
     #[arg(long, value_enum)]
     kind: Kind,
-    /// Changes one value of it.
+    /// Override a value of the configuration.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -170,27 +170,27 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let launches = matches!(arguments.command, Command::Launch(_));
     let _ = ctrlc::set_handler(move || {
-        // A launcher passes them on to its ranks.
+        // The launcher forwards interrupts to its ranks.
         if launches {
             commands::launch::INTERRUPTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return;
         }
-        // The first asks the training loops to finish the step and write a checkpoint; the second leaves at once.
-        if trainer::run::STOP.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        // The first interrupt requests training loops to finish the step and write a checkpoint; the second exits at once.
+        if xplore::runtime::request_stop() {
             std::process::exit(130);
         }
         eprintln!("stopping after this step; once more to stop at once");
     });
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::from(failure.code)
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.kind.exit_code())
         }
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Quickstart { out, tiny, seed, set } => commands::quickstart::run(out, tiny, seed, set),
         Command::Sft { config, options } => commands::sft::run(&config.config, &config.set, &options),
@@ -199,7 +199,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Replay(asked) => commands::replay::run(&asked),
         Command::Eval(c) => commands::eval::run(&c.config, &c.set),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {
-            let how = commands::summarize::How { streaming, temperature, max_new_tokens, seed };
+            let how = Summarize { streaming, temperature, max_new_tokens, seed };
             commands::summarize::run(&model, &history, &prompts, how, out.as_deref())
         }
         Command::Generate { asked, how } => commands::generate::generate(&asked, &how),

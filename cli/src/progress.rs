@@ -1,19 +1,37 @@
-//! Progress of long work: a bar on a terminal, plain lines elsewhere.
+//! Progress of long-running work on the terminal: a bar, or plain lines if standard error is not a terminal.
 
 use std::io::IsTerminal;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use xplore::{Reporter, Task};
 
-/// Lines come at most this often where there is no terminal.
+/// Minimum interval between plain lines.
 const QUIET: Duration = Duration::from_secs(20);
 
-/// All bars, which share the terminal: work may be done in parallel.
+/// All progress bars. They share the terminal because tasks may run in parallel.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// The progress of one piece of work.
-pub struct Progress {
+/// A reporter that writes to standard error.
+pub struct Terminal;
+
+impl Reporter for Terminal {
+    fn task(&self, label: &str) -> Box<dyn Task> {
+        Box::new(Progress::new(label))
+    }
+
+    fn heading(&self, text: &str) {
+        BARS.suspend(|| eprintln!("\n{text}"));
+    }
+
+    fn warn(&self, message: &str) {
+        BARS.suspend(|| eprintln!("{message}"));
+    }
+}
+
+/// The progress of one task.
+struct Progress {
     label: String,
     begin: Instant,
     display: Display,
@@ -25,9 +43,8 @@ enum Display {
 }
 
 impl Progress {
-    /// Begins to show a piece of work.
-    pub fn new(label: impl Into<String>) -> Self {
-        let label = label.into();
+    fn new(label: &str) -> Self {
+        let label = label.to_owned();
         let display = if std::io::stderr().is_terminal() {
             let bar = BARS.add(ProgressBar::new(0));
             let style = ProgressStyle::with_template("{prefix:18} {bar:28} {pos}/{len} {elapsed}<{eta} {msg}");
@@ -39,9 +56,10 @@ impl Progress {
         };
         Self { label, begin: Instant::now(), display }
     }
+}
 
-    /// `done` of `total`, and a few words.
-    pub fn at(&mut self, done: u64, total: u64, words: &str) {
+impl Task for Progress {
+    fn at(&mut self, done: u64, total: u64, words: &str) {
         match &mut self.display {
             Display::Bar(bar) => {
                 bar.set_length(total);
@@ -56,8 +74,7 @@ impl Progress {
         }
     }
 
-    /// Ends it with a line that stays.
-    pub fn done(self, words: &str) {
+    fn done(self: Box<Self>, words: &str) {
         if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }

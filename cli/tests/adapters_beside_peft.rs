@@ -1,9 +1,9 @@
-//! Adapters of `xplore sft` in PEFT and PEFT's adapters here: the same files, the same predictions.
+//! Adapters of `xplore sft` loaded in PEFT, and PEFT's adapters loaded here: the same files, the same predictions.
 
-mod fitting;
-mod predicted;
-#[path = "../../scripts/witness/ask.rs"]
-mod witness;
+mod harness;
+mod predictions;
+#[path = "../../scripts/reference/ask.rs"]
+mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,24 +12,24 @@ use assert_cmd::Command;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
-use crate::fitting::fit;
-use crate::predicted::{logits, numbers, predictions};
-use crate::witness::ask;
+use crate::harness::fit;
+use crate::predictions::{logits, numbers, predictions};
+use crate::reference::ask;
 
-/// What is allowed between logits or log-probabilities of ours and theirs.
+/// Maximum absolute difference between our logits or log-probabilities and those of the reference.
 const MOST: f64 = 1e-4;
 
 /// `(family, kind)` of the adapters that PEFT writes.
 const KINDS: [(&str, &str); 3] = [("qwen3", "lora"), ("qwen3", "dora"), ("llama", "lora")];
 
-/// An adapter and the model it stands on.
+/// An adapter and its base model.
 struct Adapter {
     name: String,
     base: PathBuf,
     folder: PathBuf,
 }
 
-/// Models, rows and PEFT's adapters, in a folder.
+/// Creates a folder with models, rows and PEFT's adapters.
 fn world() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let case = |(family, kind): (&str, &str)| {
@@ -53,7 +53,7 @@ fn xplore(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Log-probabilities of each prompt's tokens but the first, by `xplore score`.
+/// Returns the log-probabilities of each prompt's tokens except the first, computed by `xplore score`.
 fn scored(model: &Path, place: &Path) -> Vec<f64> {
     let input = place.join("prompts.jsonl");
     fs::write(&input, prompts().iter().map(|ids| json!({ "ids": ids }).to_string() + "\n").collect::<String>())
@@ -65,7 +65,7 @@ fn scored(model: &Path, place: &Path) -> Vec<f64> {
     lines.flat_map(|line| numbers(&json!(line["logprobs"].as_array().unwrap()[1..]))).collect()
 }
 
-/// The same from a witness's logits.
+/// Same as [`scored`], computed from reference logits.
 fn logprobs(answer: &Json) -> Vec<f64> {
     let mut rows = logits(answer).into_iter();
     let mut found = Vec::new();
@@ -83,8 +83,8 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     largest(a.iter().zip(b).map(|(a, b)| (a - b).abs()))
 }
 
-/// PEFT loads each adapter without a word on its keys, predicts what `xplore score` says of its folder, and what
-/// transformers says of the folder into which `xplore export --merge` writes it.
+/// Asserts that PEFT loads each adapter without a warning about its keys, and that its predictions equal those of `xplore score` on
+/// the adapter folder and those of transformers on the folder that `xplore export --merge` writes.
 fn are_the_same_everywhere(adapters: &[Adapter], place: &Path) {
     let mut models = Vec::new();
     for Adapter { name, base, folder } in adapters {
@@ -111,7 +111,7 @@ fn are_the_same_everywhere(adapters: &[Adapter], place: &Path) {
     }
 }
 
-/// A new adapter, trained a little.
+/// Trains a new adapter for a few steps.
 fn trained(place: &Path, name: &str, family: &str, lora: &str) -> Adapter {
     let base = place.join(format!("model-{family}"));
     let config = format!(

@@ -1,4 +1,4 @@
-//! What a user may get wrong: one paragraph that names file, line or field and the mend, and the right exit code.
+//! Invalid inputs: each results in one paragraph that states the file, line or field and the fix, and in the right exit code.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use tempfile::TempDir;
 
-/// A folder with the configs and data of a small run, all good.
+/// A folder with the valid configs and data of a small run.
 struct Bench {
     folder: TempDir,
 }
@@ -45,7 +45,7 @@ impl Bench {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// A model folder, made by the program itself.
+    /// Returns a model folder that the program itself wrote.
     fn model(&self) -> PathBuf {
         let out = self.xplore(&["sft", "--config", "sft.toml"]);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -58,7 +58,7 @@ impl Bench {
         Command::cargo_bin("xplore").unwrap().current_dir(self.folder.path()).args(arguments).output().unwrap()
     }
 
-    /// Runs, expects the code, and returns what was said.
+    /// Runs the program, asserts the exit code, and returns its standard error.
     fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.xplore(arguments);
         let said = String::from_utf8(output.stderr).unwrap();
@@ -136,7 +136,7 @@ fn a_truncated_safetensors_file_is_named() {
 #[test]
 fn an_unwritable_run_folder_is_named() {
     let bench = Bench::new();
-    // A file where the folder should be: also root cannot write there.
+    // A file in place of the folder: not even root can write there.
     bench.write("runs", "in the way");
     says(&bench.fails(4, &["sft", "--config", "sft.toml"]), &["runs/sft", "choose another folder"]);
 }
@@ -145,7 +145,7 @@ fn an_unwritable_run_folder_is_named() {
 fn a_full_disk_is_named() {
     let bench = Bench::new();
     fs::create_dir_all(bench.path("runs/sft")).unwrap();
-    // /dev/full takes no byte: "No space left on device".
+    // /dev/full rejects every write: "No space left on device".
     symlink(Path::new("/dev/full"), bench.path("runs/sft/metrics.jsonl")).unwrap();
     let said = bench.fails(4, &["sft", "--config", "sft.toml"]);
     says(&said, &["metrics.jsonl", "No space left", "free space"]);

@@ -13,7 +13,7 @@ use tolerance::assert_within;
 
 use crate::tiny::folder;
 
-/// Standard output, standard error and exit code.
+/// Runs the program and returns standard output, standard error and exit code.
 fn xplore(arguments: &[&str]) -> (String, String, i32) {
     let output = Command::cargo_bin("xplore").unwrap().args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -24,7 +24,7 @@ fn lines(text: &str) -> Vec<Json> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Runs a command on rows and returns its lines and what it said beside.
+/// Runs a command on rows, and returns its output lines and its standard error.
 fn run(command: &str, folder: &Path, rows: &[Json], more: &[&str]) -> (Vec<Json>, String) {
     let input = folder.join("../input.jsonl");
     fs::write(&input, rows.iter().map(|r| format!("{r}\n")).collect::<String>()).unwrap();
@@ -35,7 +35,7 @@ fn run(command: &str, folder: &Path, rows: &[Json], more: &[&str]) -> (Vec<Json>
     (lines(&out), said)
 }
 
-/// Log-probabilities of the next token after each of `ids`, [tokens, vocab].
+/// Returns the log-probabilities of the next token after each of `ids`, shape `[tokens, vocab]`.
 fn logits(model: &LocalModel, ids: &[u32]) -> Tensor {
     let batch = Packed::new(&[ids], 256, Device::Cpu).unwrap();
     tch::no_grad(|| model.decoder.logits(&batch)).unwrap().log_softmax(-1, Kind::Float)
@@ -67,7 +67,7 @@ fn every_kind_of_row_is_scored_token_by_token() {
         }
     }
     assert_eq!(scored.len(), 3);
-    // Half precision is another number, a little.
+    // Half precision gives slightly different values.
     let (half, _) = run("score", &folder, &rows, &["--dtype", "bf16"]);
     let first = |lines: &[Json]| lines[0]["logprobs"][1].as_f64().unwrap();
     let difference = (first(&half) - first(&scored)).abs();
@@ -139,7 +139,10 @@ fn options_of_generation_do_what_they_say() {
     let several = texts(&["--samples", "3", "--seed", "1"]);
     assert_eq!(several.len(), 6);
     assert_ne!(several[0], several[1]);
-    assert_eq!(several, texts(&["--samples", "3", "--seed", "1", "--max-rows", "1", "--step-tokens", "2"]));
+    assert_eq!(
+        several,
+        texts(&["--samples", "3", "--seed", "1", "--max-num-seqs", "1", "--max-num-batched-tokens", "2"])
+    );
     assert_ne!(several, texts(&["--samples", "3", "--seed", "2"]));
     assert_eq!(texts(&["--top-k", "1"]), texts(&["--greedy"]));
     assert_eq!(texts(&["--top-p", "0.000001"]), texts(&["--greedy"]));
@@ -147,7 +150,7 @@ fn options_of_generation_do_what_they_say() {
     assert_eq!(texts(&["--temperature", "0"]), texts(&["--greedy"]));
     assert_ne!(texts(&["--greedy", "--repetition-penalty", "3"]), texts(&["--greedy"]));
     let (free, _) = generate(&["--greedy", "--max-new-tokens", "40"]);
-    // A word of the text: whole characters, whatever tokens they are cut into.
+    // A word of the text: complete characters, regardless of how they are tokenized.
     let text = free[0]["text"].as_str().unwrap();
     let word = text.split(|c: char| !c.is_ascii_alphabetic()).find(|w| w.len() > 1).unwrap();
     let (stopped, _) = generate(&["--greedy", "--max-new-tokens", "40", "--stop", word]);
@@ -199,9 +202,9 @@ fn what_is_wrong_is_named_by_file_and_row() {
     refused("score", "{\"text\": \"likes\", \"candidates\": []}\n", &[], 3, &["rows.jsonl:1", "candidates"]);
     refused("generate", &format!("{{\"ids\": {:?}}}\n", vec![1; 300]), &[], 3, &["request 0", "300 tokens"]);
     refused("generate", good, &["--top-p", "0"], 2, &["top_p"]);
-    refused("generate", good, &["--max-rows", "0"], 2, &["--max-rows"]);
-    refused("generate", good, &["--cache-gib", "0"], 2, &["--cache-gib"]);
-    refused("generate", good, &["--cache-gib", "0.00001"], 3, &["cache"]);
+    refused("generate", good, &["--max-num-seqs", "0"], 2, &["--max-num-seqs"]);
+    refused("generate", good, &["--kv-cache-gib", "0"], 2, &["--kv-cache-gib"]);
+    refused("generate", good, &["--kv-cache-gib", "0.00001"], 3, &["cache"]);
     let (_, said, code) = xplore(&["score", "--model", model, "--input", "hf://datasets/me/rows"]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("hf://datasets/owner/name/path"), "{said}");

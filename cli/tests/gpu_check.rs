@@ -1,4 +1,4 @@
-//! `scripts/gpu-check` on a CPU: every stage leaves its records, and a run that is stopped those it had.
+//! `scripts/gpu-check` on a CPU: every stage writes its records, and an interrupted run keeps the records that it wrote.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value as Json;
 
-/// By the Python that has torch and transformers.
+/// Starts the script with the Python that has torch and transformers.
 fn begun(out: &Path, more: &[&str]) -> Child {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let mut command = Command::new(python);
-    // What a stopped one leaves goes with the test's folder.
+    // Temporary files of an interrupted script are removed with the test's folder.
     command.env("TMPDIR", out.ancestors().find(|folder| folder.is_dir()).unwrap());
     command.arg(root.join("scripts/gpu-check")).args(["--device", "cpu", "--shapes", "tiny", "--new", "8"]);
-    command.args(["--people", "2", "--batches", "1,4", "--tokens", "512", "--binary"]).arg(cargo_bin("xplore"));
+    command.args(["--users", "2", "--batches", "1,4", "--tokens", "512", "--binary"]).arg(cargo_bin("xplore"));
     command.arg("--out").arg(out).args(more).spawn().unwrap()
 }
 
@@ -32,7 +32,7 @@ fn records(out: &Path) -> HashMap<String, Json> {
 fn every_stage_leaves_its_records() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("results/gpu.json");
-    // In two calls, as the minutes of a borrowed machine may want it.
+    // In two calls, for machines with limited time per call.
     for more in
         [["--only", "agreement,decode", "--deadline", "300"], ["--only", "sft,grpo,profile", "--deadline", "300"]]
     {
@@ -44,7 +44,7 @@ fn every_stage_leaves_its_records() {
     for stage in ["agreement", "sft, tiny", "decode, tiny", "grpo, tiny", "profile, tiny"] {
         assert!(found.contains_key(&format!("stage {stage}")), "{stage}: {:?}", found.keys());
     }
-    // As many tokens whether they stand in one row or in eight.
+    // The number of tokens is the same in one row and in eight rows.
     let tokens = |rows: &str| found[&format!("sft, tiny, rows of {rows}")]["tokens"].as_f64().unwrap();
     assert_eq!((tokens("512"), tokens("64")), (512.0, 512.0));
     assert!(found["decode, tiny, 4 rows"]["share"].as_f64().unwrap() > 0.0);

@@ -1,4 +1,4 @@
-//! The whole pipeline at a small size: it runs, leaves what it says, loads in its own commands, and is reproducible.
+//! The full pipeline at a small size: it runs, writes the documented files, loads in its own commands, and is reproducible.
 
 mod serving;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::serving::serve;
 
-/// The variable that holds the token of the served judge.
+/// Environment variable with the API key of the served judge.
 const KEY: &str = "XPLORE_TEST_KEY";
 
 fn xplore(arguments: &[&str]) -> String {
@@ -33,19 +33,20 @@ fn metrics(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let untimed = |line: &str| {
         let mut object: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
-        // What the machine did differs from run to run.
+        // Measurements of the machine differ from run to run.
         let of_machine =
             ["time/", "memory/", "mfu", "tflops_per_second", "tokens_per_second/", "judgements_per_second"];
         object.retain(|key, _| !of_machine.iter().any(|begin| key.starts_with(begin)));
         Value::Object(object)
     };
     let mut lines: Vec<Value> = text.lines().map(untimed).collect();
-    // Judges and base model are trained at once, and each appends its own.
+    // Judges and base model train concurrently, and each appends its own lines.
     lines.sort_by_key(|line| line["phase"].to_string());
     lines
 }
 
-/// A library that, preloaded, makes every call of MKL's vector math as wrong as a call that loses the race for the first one.
+/// Builds a library that, when preloaded, makes every call of MKL's vector math as wrong as a call that loses the race for the
+/// first one.
 fn wrong_vector_math(folder: &Path) -> PathBuf {
     let library = folder.join("wrong_cpu.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vector_math/wrong_cpu.c");
@@ -89,7 +90,7 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
         }
     }
     let judged = |targets: &str| rows.iter().find(|r| r["targets"] == targets).unwrap()["targets_judged"].as_u64();
-    // Four people: three choices in their own domain, one in each of the two others.
+    // Four users: three choices in their own domain, one choice in each of the two other domains.
     assert_eq!((judged("in_domain"), judged("transfer")), (Some(12), Some(8)));
     let orders = |config: &str, orders: &str| {
         let text = fs::read_to_string(first.join("configs").join(config)).unwrap();
@@ -109,14 +110,14 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
     commands_run_on_what_the_quickstart_left(&first);
 }
 
-/// What `rl` can do beside training: a look beforehand, adapters, going on, replaying.
+/// Checks the other functions of `rl`: dry run, adapters, resuming, replaying.
 fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
     let shown = xplore(&["rl", "--config", rl, "--dry-run", "--set", "rollout.max_new_tokens=16"]);
     for words in ["stage 1", "stage 2", "a step", "mini-batches", "memory", "prompt of", "response (", "reward"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     let out = format!("out={}", run.join("adapted").display());
-    // The quickstart's Muon needs whole matrices.
+    // The quickstart's Muon requires full matrices, not adapters.
     let lora = ["optimizer.kind=adamw", "lora.rank=2", "lora.alpha=4", "checkpoint.every=1"];
     let mut arguments = vec!["rl", "--config", rl, "--set", &out, "--set", "train.steps=1"];
     arguments.extend(lora.iter().flat_map(|value| ["--set", value]));
@@ -126,10 +127,10 @@ fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
     let events = |name: &str| name.starts_with("events.out.tfevents");
     let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(names.into_iter().any(|name| events(&name)));
-    // A run of the same name would mix its checkpoints with these.
+    // A new run of the same name would mix its checkpoints with the existing ones.
     let again = Command::cargo_bin("xplore").unwrap().args(&arguments).output().unwrap();
     assert_eq!(again.status.code(), Some(2));
-    assert!(String::from_utf8(again.stderr).unwrap().contains("is of an earlier run; go on from it with --resume"));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("belongs to an earlier run; resume it with --resume"));
     arguments[6] = "train.steps=2";
     arguments.push("--resume");
     xplore(&arguments);
@@ -150,7 +151,7 @@ fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
     assert_ne!(other["updates"][0]["loss"], same["updates"][0]["loss"]);
     assert!(xplore(&["replay", "--run", &at, "--step", "2"]).contains("recorded loss"));
     for (set, words) in
-        [("rollout.samples=9", "other samples or updates"), ("algorithm.kl.coefficient=1.0", "no reference")]
+        [("rollout.num_generations=9", "other samples or updates"), ("algorithm.kl.coefficient=1.0", "no reference")]
     {
         let refused =
             Command::cargo_bin("xplore").unwrap().args(["replay", "--run", &at, "--step", "2", "--set", set]).output();
@@ -167,12 +168,12 @@ fn commands_run_on_what_the_quickstart_left(run: &Path) {
     assert!(run.join("later/rl/checkpoints/step-000001/model.safetensors").exists());
     xplore(&["sft", "--config", &at("configs/sft.toml"), "--set", &out, "--set", "train.max_steps=1"]);
     assert!(run.join("later/sft/checkpoints/step-000001/config.json").exists());
-    xplore(&["eval", "--config", &at("configs/eval.toml"), "--set", &out, "--set", "max_people=2"]);
+    xplore(&["eval", "--config", &at("configs/eval.toml"), "--set", &out, "--set", "max_users=2"]);
     assert!(run.join("later").read_dir().unwrap().count() >= 3);
     assert!(xplore(&["config", "check", &rl, "--kind", "rl"]).contains("mini-batches"));
     rl_shows_goes_on_and_replays(run, &rl);
-    let shown = xplore(&["config", "show", &rl, "--kind", "rl", "--set", "rollout.samples=3"]);
-    assert!(shown.contains("samples = 3"), "{shown}");
+    let shown = xplore(&["config", "show", &rl, "--kind", "rl", "--set", "rollout.num_generations=3"]);
+    assert!(shown.contains("num_generations = 3"), "{shown}");
     xplore(&["report", run.to_str().unwrap(), "--out", &at("again.html")]);
 
     a_judge_may_be_elsewhere(run);
@@ -185,21 +186,19 @@ fn commands_run_on_what_the_quickstart_left(run: &Path) {
         arguments.extend(["--model", &model, "--history", histories.to_str().unwrap()]);
         arguments.extend(mode);
         let lines = xplore(&arguments);
-        let people = fs::read_to_string(&histories).unwrap().lines().count();
-        assert_eq!(lines.lines().count(), people);
+        let users = fs::read_to_string(&histories).unwrap().lines().count();
+        assert_eq!(lines.lines().count(), users);
         assert!(lines.lines().all(|l| serde_json::from_str::<Value>(l).unwrap()["uid"].is_string()));
     }
 }
 
-/// The same judge in this process and behind an endpoint: the same verdicts; and a journal from which they come again when
-/// nobody serves any more.
+/// Asserts that a judge in this process and the same judge behind an endpoint return the same verdicts, and that the journal
+/// returns them again when the server has stopped.
 fn a_judge_may_be_elsewhere(run: &Path) {
     let at = |name: &str| run.join(name).display().to_string();
     let config = |judge: &str| {
-        let head = format!(
-            "people = '{}'\nmax_people = 2\nsettings = ['full']\nprompts = 'compact'\n",
-            at("data/people.jsonl")
-        );
+        let head =
+            format!("users = '{}'\nmax_users = 2\nsettings = ['full']\nprompts = 'compact'\n", at("data/users.jsonl"));
         let model = format!("[[models]]\nname = 'rl'\nmodel.path = '{}'\nmodel.dtype = 'fp32'\n", at("models/rl"));
         format!(
             "{head}sampling.max_new_tokens = 24\n{model}[[judges]]\nname = 'judge'\njudge.prompts = 'compact'\n\

@@ -1,4 +1,4 @@
-//! `xplore serve`, asked by the official OpenAI client and by our own remote model.
+//! `xplore serve`, queried by the official OpenAI client and by our own remote model.
 
 mod serving;
 mod tiny;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chat::{Completer, CompletionRequest, Message, Sampling};
 use lm::LocalModel;
-use remote::{RemoteModel, Settings};
+use remote::{ClientSettings, RemoteModel};
 use serde_json::Value as Json;
 use tch::{Device, Kind};
 use tolerance::assert_within;
@@ -32,7 +32,7 @@ fn the_official_client_is_served() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let run = Command::new(&python)
-        .arg(root.join("scripts/witness/openai_client.py"))
+        .arg(root.join("scripts/reference/openai_client.py"))
         .args([&server.url, "tiny", "secret"])
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
@@ -69,7 +69,7 @@ fn a_remote_model_answers_as_the_local_one() {
     let local = LocalModel::load(&folder, Kind::Float, Device::Cpu).unwrap();
     let journal = place.path().join("journal/answers.jsonl");
     let url = server.url.clone();
-    let settings = || Settings { retries: 0, ..Settings::new(&url, "teacher") };
+    let settings = || ClientSettings { retries: 0, ..ClientSettings::new(&url, "teacher") };
     let remote = RemoteModel::new(settings()).with_journal(&journal).unwrap();
     let mut requests: Vec<CompletionRequest> =
         (0..20).map(|seed| asked("likes space", seed, 6 + seed as usize)).collect();
@@ -90,7 +90,7 @@ fn a_remote_model_answers_as_the_local_one() {
         }
     }
     drop(server);
-    // Everything is in the journal: nobody needs to be asked. A line that was cut off is dropped and asked again.
+    // The journal contains all answers, so no server is needed. A truncated line is dropped and requested again.
     let again = RemoteModel::new(settings()).with_journal(&journal).unwrap();
     assert_eq!(again.complete(&requests).unwrap(), there);
     let text = std::fs::read_to_string(&journal).unwrap();
@@ -103,12 +103,12 @@ fn a_remote_model_answers_as_the_local_one() {
 #[test]
 fn past_the_bound_requests_are_turned_away_and_a_patient_client_gets_through() {
     let (_place, folder) = folder();
-    let server = serve(&folder, &["--max-rows", "1", "--max-queue", "1"]);
-    let settings = |retries| Settings {
+    let server = serve(&folder, &["--max-num-seqs", "1", "--max-queue", "1"]);
+    let settings = |retries| ClientSettings {
         retries,
         concurrency: 6,
         first_pause: Duration::from_millis(20),
-        ..Settings::new(&server.url, "tiny")
+        ..ClientSettings::new(&server.url, "tiny")
     };
     let requests: Vec<CompletionRequest> = (0..6)
         .map(|seed| {
@@ -123,12 +123,12 @@ fn past_the_bound_requests_are_turned_away_and_a_patient_client_gets_through() {
     assert_eq!(answers.len(), 6);
 }
 
-/// A client that leaves makes room: with one row and no queue, the next request is answered while the first would still
-/// be at work.
+/// A client that disconnects frees its slot: with one sequence and no queue, the next request is answered while the first would
+/// still be running.
 #[test]
 fn a_client_that_leaves_makes_room() {
     let (_place, folder) = folder();
-    let server = serve(&folder, &["--max-rows", "1", "--max-queue", "0"]);
+    let server = serve(&folder, &["--max-num-seqs", "1", "--max-queue", "0"]);
     let address = server.url.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
     let body = r#"{"model":"tiny","messages":[{"role":"user","content":"x"}],"ignore_eos":true,"stream":true}"#;
     let mut stream = TcpStream::connect(&address).unwrap();
@@ -142,8 +142,11 @@ fn a_client_that_leaves_makes_room() {
     stream.read_exact(&mut some).unwrap();
     assert!(some.starts_with(b"HTTP/1.1 200"));
     drop(stream);
-    let patient =
-        Settings { retries: 50, first_pause: Duration::from_millis(20), ..Settings::new(&server.url, "tiny") };
+    let patient = ClientSettings {
+        retries: 50,
+        first_pause: Duration::from_millis(20),
+        ..ClientSettings::new(&server.url, "tiny")
+    };
     assert_eq!(RemoteModel::new(patient).complete(&[asked("likes", 1, 3)]).unwrap().len(), 1);
 }
 
@@ -152,7 +155,7 @@ fn a_client_that_leaves_makes_room() {
 fn told_to_stop_it_answers_what_is_open_and_ends() {
     let (_place, folder) = folder();
     let mut server = serve(&folder, &[]);
-    let settings = Settings { retries: 0, ..Settings::new(&server.url, "tiny") };
+    let settings = ClientSettings { retries: 0, ..ClientSettings::new(&server.url, "tiny") };
     let (sender, answer) = channel();
     thread::spawn(move || {
         let mut request = asked("likes space", 1, 200);
@@ -163,7 +166,7 @@ fn told_to_stop_it_answers_what_is_open_and_ends() {
     let told = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status().unwrap();
     assert!(told.success());
     let answers = answer.recv_timeout(Duration::from_secs(60)).unwrap();
-    // It may have been told before the request arrived; an open one is answered whole.
+    // The signal may precede the request; a request in progress is answered completely.
     if let Ok(answers) = answers {
         assert_eq!(answers[0].finish, chat::FinishReason::Length);
     }

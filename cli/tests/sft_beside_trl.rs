@@ -1,23 +1,23 @@
-//! `xplore sft` beside TRL's SFTTrainer: the same losses, gradients, rates and weights, step after step.
+//! `xplore sft` compared with TRL's SFTTrainer: the same losses, gradient norms, learning rates and weights at every step.
 
-mod fitting;
-mod predicted;
-#[path = "../../scripts/witness/ask.rs"]
-mod witness;
+mod harness;
+mod predictions;
+#[path = "../../scripts/reference/ask.rs"]
+mod reference;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
-use crate::fitting::{Run, fit};
-use crate::predicted::{logits, numbers, predictions};
-use crate::witness::ask;
+use crate::harness::{Run, fit};
+use crate::predictions::{logits, numbers, predictions};
+use crate::reference::ask;
 
 const STEPS: usize = 30;
 const MAX_LENGTH: usize = 96;
 
-/// One comparison. `passes`: `train.tokens_per_microbatch`, which TRL has nothing of.
+/// A comparison. `passes` is `train.micro_batch_tokens`, which has no counterpart in TRL.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     family: &'static str,
@@ -25,9 +25,9 @@ struct Case {
     accumulation: usize,
     schedule: (&'static str, &'static str),
     passes: usize,
-    /// Momentum and Newton–Schulz iterations; else AdamW.
+    /// Muon's momentum and number of Newton–Schulz iterations; AdamW if `None`.
     muon: Option<(f64, usize)>,
-    /// `optimizer.ema_decay`.
+    /// Value of `optimizer.ema_decay`.
     ema: f64,
 }
 
@@ -62,7 +62,7 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    /// Its name for TRL; cases that differ in our passes alone share it.
+    /// Returns the name of the case for TRL. Cases that differ only in our micro-batches share it.
     fn asked(&self) -> String {
         let kind = self.adapter.unwrap_or("full");
         let optimizer = if self.muon.is_some() { "muon" } else { "adamw" };
@@ -98,7 +98,7 @@ impl Case {
         });
         format!(
             "[model]\npath = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\nmax_length = {MAX_LENGTH}\n\
-             shuffle = false\n[train]\nepochs = 9\nmax_steps = {STEPS}\nbatch_size = {}\ntokens_per_microbatch = {}\n\
+             shuffle = false\n[train]\nepochs = 9\nmax_steps = {STEPS}\nbatch_size = {}\nmicro_batch_tokens = {}\n\
              [optimizer]\nlr = {}\nweight_decay = 0.01\nschedule = '{}'\nwarmup_ratio = 0.1\nema_decay = {}\n{muon}{lora}",
             model.display(),
             rows.display(),
@@ -111,7 +111,7 @@ impl Case {
     }
 }
 
-/// The largest relative deviation of a column from TRL's.
+/// Returns the maximum relative deviation of a column from TRL's.
 fn deviation(ours: &[f64], trl: &[f64]) -> f64 {
     assert_eq!((ours.len(), trl.len()), (STEPS, STEPS), "steps of ours and of TRL");
     largest(ours.iter().zip(trl).map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / b.abs() }))

@@ -1,15 +1,15 @@
-//! What a value must satisfy beyond its type.
+//! Constraints on config values beyond their types.
 
 use std::fmt::Display;
 
 use crate::error::{ConfigError, Origin};
 
-/// A key whose value makes no sense.
+/// A config key with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defect {
-    /// The key's full path.
+    /// The full path of the key.
     pub key: String,
-    /// What it is and what was expected, as a sentence that follows the key.
+    /// The value found and the value expected, as a sentence that follows the key.
     pub problem: String,
 }
 
@@ -25,7 +25,7 @@ impl Defect {
 
 pub(crate) type Verdict = Result<(), Defect>;
 
-/// Puts the keys of an inner table below that table's own key.
+/// Prefixes the keys of a nested table with the key of that table.
 pub(crate) trait Under {
     fn under(self, table: impl Display) -> Self;
 }
@@ -36,12 +36,12 @@ impl Under for Verdict {
     }
 }
 
-/// `ok`, or "is `value`; expected `expected`".
+/// Returns `Ok` if `ok`; otherwise a defect that reads "is `value`; expected `expected`".
 pub(crate) fn ensure(ok: bool, key: &str, value: impl Display, expected: &str) -> Verdict {
     if ok { Ok(()) } else { Err(Defect::new(key, format!("is {value}; expected {expected}"))) }
 }
 
-/// A required key.
+/// Checks that a required key is set.
 pub(crate) fn given(given: bool, key: &str, what: &str) -> Verdict {
     if given { Ok(()) } else { Err(Defect::new(key, format!("is not given; expected {what}"))) }
 }
@@ -58,12 +58,12 @@ pub(crate) fn not_negative(key: &str, value: f64) -> Verdict {
     ensure(value >= 0.0 && value.is_finite(), key, value, "a finite number, 0 or more")
 }
 
-/// Both ends allowed.
+/// Checks that `value` is from 0 to 1, both inclusive.
 pub(crate) fn fraction(key: &str, value: f64) -> Verdict {
     ensure((0.0..=1.0).contains(&value), key, value, "a number from 0 to 1")
 }
 
-/// 0 allowed, 1 not.
+/// Checks that `value` is from 0, inclusive, to 1, exclusive.
 pub(crate) fn below_one(key: &str, value: f64) -> Verdict {
     ensure((0.0..1.0).contains(&value), key, value, "a number from 0 to below 1")
 }

@@ -1,22 +1,22 @@
-//! When checkpoints are written.
+//! When checkpoints are written and which of them are kept.
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, at_least};
 
-/// A number by which checkpoints are compared.
+/// The metric by which checkpoints are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Best {
-    /// The least loss on validation rows.
+    /// The minimum loss on validation rows.
     #[serde(rename = "validation/loss")]
     Loss,
-    /// The highest accuracy of the judge with the model's summaries.
+    /// The maximum accuracy of the judge with the model's summaries.
     #[serde(rename = "validation/accuracy")]
     Accuracy,
 }
 
 impl Best {
-    /// Its name in metrics.jsonl.
+    /// Returns the name of the metric in metrics.jsonl.
     pub fn key(self) -> &'static str {
         match self {
             Self::Loss => "validation/loss",
@@ -25,22 +25,22 @@ impl Best {
     }
 }
 
-/// Checkpoints on the way. The last step is always written.
+/// When checkpoints are written during a run. The last step always writes one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointConfig {
-    /// Steps between checkpoints; 0 writes only the last. Default: 0 (SFT), 30 (RL, published).
+    /// Number of steps between checkpoints; 0 writes only the last. Default: 0 (SFT), 30 (RL, published).
     pub every: usize,
-    /// How many of the newest are kept; at least 1. Default: 2.
+    /// Number of most recent checkpoints to keep; at least 1. Default: 2.
     pub keep_last: usize,
-    /// Of steps that are multiples of this, checkpoints are kept for good; 0 keeps none. Default: 0.
+    /// Checkpoints of steps that are multiples of this value are kept permanently; 0 keeps none. Default: 0.
     pub keep_every: usize,
-    /// The checkpoint with the best of this number is kept too, and `checkpoints/best` leads to it; one is written
-    /// wherever the number improves. Absent (the default): none.
+    /// The metric whose best checkpoint is kept too. `checkpoints/best` points to that checkpoint, and one is written whenever the
+    /// metric improves. Absent (the default): none.
     pub best: Option<Best>,
-    /// Whether the last step leaves a checkpoint; without, a run that is only to be measured writes no weights. Default: true.
+    /// Whether the last step writes a checkpoint. If false, a run that is only measured writes no weights. Default: true.
     pub at_end: bool,
-    /// Whether checkpoints hold what `--resume` needs beside the weights: the optimizer's state. Default: true.
+    /// Whether checkpoints hold the optimizer state, which `--resume` needs in addition to the weights. Default: true.
     pub state: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A model that somebody else serves.
+//! A model served by another process.
 
 use std::path::PathBuf;
 
@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, at_least, ensure, given};
 
-/// An OpenAI-compatible endpoint: `xplore serve` on another node, vLLM, a hosted service.
+/// An OpenAI-compatible endpoint: `xplore serve` on another node, vLLM, or a hosted service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Base address with the version, such as `http://node7:8000/v1`. Empty (the default): the model is in this process.
+    /// Base URL including the API version, such as `http://node7:8000/v1`. Empty (the default): the model runs in this process.
     pub url: String,
-    /// The model's name there. Required with `url`.
+    /// Name of the model at the endpoint. Required with `url`.
     pub model: String,
-    /// The environment variable that holds the bearer token. Empty (the default): none is sent.
+    /// Name of the environment variable that holds the bearer token. Empty (the default): no token is sent.
     pub api_key_env: String,
-    /// Requests in flight at once. Default: 32.
+    /// Maximum number of concurrent requests. Default: 32.
     pub concurrency: usize,
-    /// Seconds after which a request has failed. Default: 600.
+    /// Timeout of a request in seconds. Default: 600.
     pub timeout_seconds: f64,
-    /// Tries after the first, with growing pauses. Default: 6.
+    /// Number of retries after the first attempt, with increasing backoff. Default: 6.
     pub retries: usize,
-    /// File in which every answer is kept, so that a run that was stopped asks only what it had not asked. Empty (the
+    /// File that stores every response, so that an interrupted run sends only the requests that have no response yet. Empty (the
     /// default): none.
     pub journal: PathBuf,
 }
@@ -42,7 +42,7 @@ impl Default for EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// Whether one is given.
+    /// Returns whether an endpoint is configured.
     pub fn is_given(&self) -> bool {
         !self.url.is_empty()
     }

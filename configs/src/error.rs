@@ -1,21 +1,21 @@
-//! What can be wrong with a configuration, said so that it can be mended without reading code.
+//! Configuration errors. Each says enough to fix the config without reading code.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a key got its value.
+/// The source of a key's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A config file.
     File {
-        /// The file, as it was named.
+        /// Path of the file, as the user gave it.
         path: PathBuf,
-        /// The line of the key, from 1; `None` if the file does not mention the key.
+        /// Line of the key, from 1; `None` if the file does not contain the key.
         line: Option<usize>,
     },
     /// An override on the command line, `a.b.c=value`.
     Override(String),
-    /// A value built in code rather than loaded.
+    /// A value that was built in code and not loaded.
     Code,
 }
 
@@ -30,43 +30,43 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why a configuration cannot be used. Every variant is the user's to mend (exit code 2 of the program).
+/// An error in a configuration. The user can fix every variant (exit code 2 of the program).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the config {}{}: {source}; name a text file that you can read", path.display(), named_by(origin))]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where an `extends` names it; `None` for the file the user named.
+        /// The `extends` that names the file; `None` if the user named it.
         origin: Option<Origin>,
-        /// What the system said.
+        /// The underlying I/O error.
         source: std::io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not valid TOML.
     #[error("{}:{line}:{column}: not valid TOML: {message}; mend that line", path.display())]
     Syntax {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line of the error, from 1.
         line: usize,
-        /// The column, from 1.
+        /// Column of the error, from 1.
         column: usize,
-        /// What the parser said.
+        /// Message of the parser.
         message: String,
     },
-    /// Files extend one another in a circle.
+    /// A cycle of files that extend one another.
     #[error("{origin}: `extends` goes in a circle ({}); remove one of them", join(chain))]
     Cycle {
-        /// The `extends` that closes the circle.
+        /// The `extends` that closes the cycle.
         origin: Origin,
-        /// The files, each extending the next.
+        /// The files of the cycle, each extending the next.
         chain: Vec<PathBuf>,
     },
     /// An override that cannot be applied.
     #[error("--set {text}: {problem}")]
     Override {
-        /// The override as given.
+        /// The override, as the user gave it.
         text: String,
         /// What is wrong, and what to write instead.
         problem: String,
@@ -74,25 +74,25 @@ pub enum ConfigError {
     /// A key that does not exist.
     #[error("{origin}: unknown key `{key}`; {}", suggest(nearest, known))]
     UnknownKey {
-        /// Where it stands.
+        /// Location of the key.
         origin: Origin,
-        /// The key's full path.
+        /// The full path of the key.
         key: String,
-        /// The key that was probably meant (full path).
+        /// The key that the user probably meant (full path).
         nearest: Option<String>,
-        /// The keys that exist at that place.
+        /// The keys that exist in that table.
         known: Vec<String>,
     },
-    /// A key with a value that it cannot take: wrong type, or out of range.
+    /// A key whose value is invalid: wrong type, or out of range.
     #[error("{origin}: `{key}` {problem}{}", example_text(example))]
     Value {
-        /// Where it stands.
+        /// Location of the key.
         origin: Origin,
-        /// The key's full path.
+        /// The full path of the key.
         key: String,
-        /// What was found and what was expected.
+        /// The value found and the value expected.
         problem: String,
-        /// What would be right in its place: the default, where there is one.
+        /// A valid setting: the default, if the key has one.
         example: Option<String>,
     },
     /// A prompt set that is neither built in nor a folder of templates.
@@ -101,14 +101,14 @@ pub enum ConfigError {
         list(known)
     )]
     Prompts {
-        /// The set as named.
+        /// The set, as the user named it.
         set: String,
-        /// What is wrong with it.
+        /// What is wrong with the set.
         problem: String,
-        /// The built-in sets.
+        /// Names of the built-in sets.
         known: Vec<String>,
     },
-    /// A value that TOML cannot hold (an integer above 2⁶³ − 1).
+    /// A value that TOML cannot represent (an integer above 2⁶³ − 1).
     #[error("this config cannot be written as TOML: {0}; use integers below 2^63")]
     Unwritable(#[from] toml::ser::Error),
 }
@@ -121,7 +121,7 @@ fn join(chain: &[PathBuf]) -> String {
     chain.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" → ")
 }
 
-/// `a`, `b` and `c`, in backquotes.
+/// Formats names as `a`, `b` and `c`, in backticks.
 pub(crate) fn list(names: &[String]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     match quoted.as_slice() {

@@ -1,4 +1,4 @@
-//! Evaluation: how well other models predict a person's choices from the summaries.
+//! Evaluation: how well other models predict a user's choices from the summaries.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,41 +11,41 @@ use crate::model::ModelSource;
 use crate::run::{RunConfig, check_name};
 use crate::sampling::SamplingConfig;
 
-/// What stands in the place of the person's preferences.
+/// The input that describes the user's preferences to the judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Setting {
-    /// The raw history, no summary.
+    /// The raw history, without a summary.
     Direct,
-    /// A summary of the whole history, read at once.
+    /// A summary of the whole history, read in one prompt.
     Full,
-    /// A summary of the later part of the history, built on a summary of the earlier part.
+    /// A summary of the later part of the history, conditioned on a summary of the earlier part.
     Streaming,
 }
 
-/// An evaluation: every model's summaries, in every setting, judged by every judge.
+/// Configuration of an evaluation: every judge scores every model's summaries in every setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
-    /// The run's name and the name of its folder. Default: eval.
+    /// Name of the run and of its folder. Default: eval.
     pub name: String,
-    /// The folder that holds runs. Default: runs.
+    /// Folder that contains the runs. Default: runs.
     pub out: PathBuf,
     /// Seed of sampling and item orders. Default: 42.
     pub seed: u64,
-    /// CPU threads; 0 takes all cores. Default: 0.
+    /// Number of CPU threads; 0 uses all cores. Default: 0.
     pub threads: usize,
-    /// Prompt set of the summarising models, built in or a folder. Default: plain.
+    /// Prompt set of the summarizing models: a built-in name or a folder. Default: plain.
     pub prompts: String,
-    /// JSON lines of the people, with their histories and held-out targets. Required.
-    pub people: PathBuf,
-    /// Evaluate only the first so many people; 0 takes all. Default: 0.
-    pub max_people: usize,
-    /// The settings. Default: all three.
+    /// JSON Lines file of the users, with their histories and held-out targets. Required.
+    pub users: PathBuf,
+    /// Maximum number of users to evaluate, from the start of the file; 0 evaluates all. Default: 0.
+    pub max_users: usize,
+    /// The settings to evaluate. Default: all three.
     pub settings: Vec<Setting>,
-    /// How summaries are drawn. Defaults: temperature 0.6, top_k 20, top_p 0.95.
+    /// Sampling of the summaries. Defaults: temperature 0.6, top_k 20, top_p 0.95.
     pub sampling: SamplingConfig,
-    /// The models that summarise. Required.
+    /// The models that write summaries. Required.
     pub models: Vec<EvalModel>,
     /// The judges. Required.
     pub judges: Vec<EvalJudge>,
@@ -59,8 +59,8 @@ impl Default for EvalConfig {
             seed: 42,
             threads: 0,
             prompts: crate::prompts::DEFAULT.into(),
-            people: PathBuf::new(),
-            max_people: 0,
+            users: PathBuf::new(),
+            max_users: 0,
             settings: vec![Setting::Direct, Setting::Full, Setting::Streaming],
             sampling: SamplingConfig::default(),
             models: Vec::new(),
@@ -70,7 +70,7 @@ impl Default for EvalConfig {
 }
 
 impl EvalConfig {
-    /// The run's folder.
+    /// Returns the folder of the run.
     pub fn folder(&self) -> PathBuf {
         self.out.join(&self.name)
     }
@@ -78,7 +78,7 @@ impl EvalConfig {
     fn verdict(&self) -> Verdict {
         check_name(&self.name)?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
-        given(!self.people.as_os_str().is_empty(), "people", "the path of a JSONL file of people")?;
+        given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
         check_settings(&self.settings)?;
         self.sampling.check().under("sampling")?;
         check_names("models", self.models.iter().map(|model| &model.name))?;
@@ -99,7 +99,7 @@ impl RunConfig for EvalConfig {
     }
 }
 
-/// At least one setting, none twice.
+/// Checks that there is at least one setting and no duplicate.
 pub(crate) fn check_settings(settings: &[Setting]) -> Verdict {
     let distinct: HashSet<_> = settings.iter().collect();
     if settings.is_empty() || distinct.len() < settings.len() {
@@ -109,7 +109,7 @@ pub(crate) fn check_settings(settings: &[Setting]) -> Verdict {
     Ok(())
 }
 
-/// At least one entry, each with a name of its own.
+/// Checks that there is at least one entry and that the names are unique.
 fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a String>) -> Verdict {
     let mut seen = HashSet::new();
     for (index, name) in names.enumerate() {
@@ -120,13 +120,13 @@ fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a String>) -> Verdi
     given(!seen.is_empty(), list, &format!("at least one [[{list}]] entry"))
 }
 
-/// A model that summarises.
+/// A model that writes summaries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalModel {
-    /// Its name in tables, such as sft or rl. Required.
+    /// Name of the model in tables, such as sft or rl. Required.
     pub name: String,
-    /// The model.
+    /// The model to load.
     pub model: ModelSource,
 }
 
@@ -134,8 +134,8 @@ pub struct EvalModel {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalJudge {
-    /// Its name in tables, such as training or second. Required.
+    /// Name of the judge in tables, such as training or second. Required.
     pub name: String,
-    /// The judge and how it is asked.
+    /// The judge's model and its settings.
     pub judge: JudgeConfig,
 }

@@ -1,4 +1,4 @@
-//! The judge: a frozen model that says which of two items a person would take.
+//! The judge: a frozen model that predicts which of two items a user would choose.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,59 +10,59 @@ use crate::model::ModelSource;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JudgeMode {
-    /// One forward pass: the probabilities of the two answers right after the forced `answer_prefix`.
+    /// One forward pass, which reads the probabilities of the two answers right after the forced `answer_prefix`.
     #[default]
     Forced,
-    /// The judge first writes at most `max_new_tokens` greedy tokens of evidence, up to `answer_prefix`; then as
-    /// `forced`. Where it comes to no answer, the prefix is put after what it wrote.
+    /// The judge first writes at most `max_new_tokens` tokens of evidence by greedy decoding, up to `answer_prefix`; then the
+    /// answer is read as in `forced`. If the judge writes no answer, the prefix is appended to its output.
     Reasoned,
 }
 
-/// In which order the two items are shown.
+/// The order in which the two items are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemOrders {
-    /// In both orders; the score is the mean, free of position bias.
+    /// Both orders. The score is their mean, which has no position bias.
     Both,
-    /// In one order, drawn at random from the run's seed, as published.
+    /// One order, sampled with the run's seed, as published.
     One,
 }
 
-/// Where the weights of a judge in this process are while nothing is judged.
+/// Where the weights of a judge in this process are kept while nothing is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JudgePlacement {
-    /// On its device.
+    /// On the judge's device.
     #[default]
     Resident,
-    /// In the host's memory (pinned, where the device is a GPU): they come to the device to judge.
+    /// In host memory (pinned if the device is a GPU). The weights move to the device to judge.
     Offload,
 }
 
-/// A judge and how it is asked.
+/// Configuration of a judge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// The judge's model, in this process. Published: Qwen3-8B, thinking off. Either this or `endpoint`.
+    /// The judge's model, in this process. Published: Qwen3-8B, thinking off. Set either this or `endpoint`.
     pub model: ModelSource,
-    /// The judge's model, served by somebody else. Default: not given.
+    /// The judge's model, served by another process. Default: not set.
     pub endpoint: EndpointConfig,
-    /// Where `model` is between judgements. Default: resident.
+    /// Where the weights of `model` are kept between judgments. Default: resident.
     pub placement: JudgePlacement,
     /// How the answer is read. Default: forced.
     pub mode: JudgeMode,
-    /// Longest evidence in tokens; read by `reasoned` only. Default: 64.
+    /// Maximum length of the evidence in tokens; only `reasoned` uses it. Default: 64.
     pub max_new_tokens: usize,
-    /// In which order the items are shown. Default: both. Published: one.
+    /// The order in which the items are shown. Default: both. Published: one.
     pub orders: ItemOrders,
-    /// The text right before the answer. `forced` puts it into the judge's mouth (empty: the answer is the judge's first
-    /// token); `reasoned` looks for it. Default: `{"selection": "Item `, the published answer format; the small judges
-    /// of the quickstart say `answer`.
+    /// The text right before the answer. `forced` prefills it in the judge's turn (if empty, the answer is the judge's first
+    /// token); `reasoned` searches for it. Default: `{"selection": "Item `, the published answer format; the small judges of the
+    /// quickstart use `answer`.
     pub answer_prefix: String,
-    /// The answers for the first and the second item, without spaces around them, as tokens are compared without theirs.
+    /// The answers for the first and the second item, without surrounding spaces, because tokens are compared without theirs.
     /// Default: ["A", "B"].
     pub choices: [String; 2],
-    /// Prompt set, built in or a folder. Default: plain.
+    /// Prompt set: a built-in name or a folder. Default: plain.
     pub prompts: String,
 }
 
@@ -95,7 +95,7 @@ impl JudgeConfig {
         self.check_question()
     }
 
-    /// Everything but the model, which some runs train themselves.
+    /// Checks everything but the model, which some runs train themselves.
     pub(crate) fn check_question(&self) -> Verdict {
         if self.mode == JudgeMode::Reasoned {
             at_least("max_new_tokens", self.max_new_tokens, 1)?;

@@ -1,4 +1,4 @@
-//! Key paths (`reward.terms[0].name`), which keys exist, and what a refused one was meant to be.
+//! Key paths (`reward.terms[0].name`), the set of known keys, and suggestions for unknown ones.
 
 use serde_path_to_error::{Path, Segment};
 use toml::{Table, Value};
@@ -6,10 +6,10 @@ use toml::{Table, Value};
 use crate::error::{ConfigError, Origin, list};
 use crate::merge::Layers;
 
-/// The one key that the loader itself reads.
+/// The only key that the loader itself reads.
 pub(crate) const EXTENDS: &str = "extends";
 
-/// Names that other trainers (TRL, verl, Hugging Face) give to our keys.
+/// Names that other trainers (TRL, verl, Hugging Face) give to the keys of this crate.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("adam_epsilon", "eps"),
     ("clip_ratio_c", "dual_clip"),
@@ -34,16 +34,16 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("max_prompt_length", "max_prompt_tokens"),
     ("max_response_length", "max_new_tokens"),
     ("max_seq_length", "max_length"),
-    ("num_generations", "samples"),
-    ("num_iterations", "epochs_per_step"),
+    ("n", "num_generations"),
     ("num_train_epochs", "epochs"),
     ("per_device_train_batch_size", "batch_size"),
-    ("ppo_epochs", "epochs_per_step"),
-    ("ppo_max_token_len_per_gpu", "tokens_per_microbatch"),
+    ("ppo_epochs", "num_iterations"),
+    ("ppo_mini_batch_size", "num_minibatches"),
+    ("ppo_max_token_len_per_gpu", "micro_batch_tokens"),
     ("save_freq", "every"),
     ("save_steps", "every"),
     ("scale_rewards", "advantage"),
-    ("train_batch_size", "people_per_step"),
+    ("train_batch_size", "users_per_step"),
     ("lora_alpha", "alpha"),
     ("lora_dropout", "dropout"),
     ("lora_rank", "rank"),
@@ -52,17 +52,17 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("truncation_mode", "truncation"),
 ];
 
-/// The path of `key` in the table at `prefix`.
+/// Returns the path of `key` in the table at `prefix`.
 pub(crate) fn child(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
 }
 
-/// The path of a list's element.
+/// Returns the path of a list element.
 pub(crate) fn element(prefix: &str, index: usize) -> String {
     format!("{prefix}[{index}]")
 }
 
-/// A value as an error shows it.
+/// Formats a value for an error message.
 pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Table(_) => "a table".into(),
@@ -71,7 +71,7 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// The value at a path.
+/// Returns the value at a path.
 pub(crate) fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
     let mut segments = path.split(['.', '[']);
     let mut at = table.get(segments.next()?)?;
@@ -84,7 +84,8 @@ pub(crate) fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
     Some(at)
 }
 
-/// The key's default, written as the key was set. Keys that have none (required ones are empty by default) give nothing.
+/// Returns the key's default, written in the way in which the key was set; `None` if the key has no default (required keys are
+/// empty by default).
 pub(crate) fn example(defaults: &Table, key: &str, origin: &Origin) -> Option<String> {
     let value = lookup(defaults, key)?;
     let name = key.rsplit('.').next()?;
@@ -99,7 +100,7 @@ pub(crate) fn example(defaults: &Table, key: &str, origin: &Origin) -> Option<St
     }
 }
 
-/// What serde refused, in our words.
+/// Translates an error of serde into a [`ConfigError`].
 pub(crate) fn explain(
     refused: &serde_path_to_error::Error<toml::de::Error>,
     layers: &Layers,
@@ -138,7 +139,7 @@ fn unknown_key(path: &str, known: &[String], layers: &Layers, defaults: &Table) 
     ConfigError::UnknownKey { origin: layers.origin(path), key: path.into(), nearest, known }
 }
 
-/// Every key path of a table, tables before what is in them.
+/// Collects every key path of a table; a table precedes its entries.
 fn paths(table: &Table, prefix: &str, out: &mut Vec<String>) {
     for (key, value) in table {
         let path = child(prefix, key);
@@ -149,7 +150,7 @@ fn paths(table: &Table, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The known name that differs least, if it differs in no more than a third of its letters.
+/// Returns the known name with the minimum edit distance, if at most a third of its letters differ.
 pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
     let far = |other: &str| strsim::damerau_levenshtein(name, other);
     known
@@ -175,7 +176,7 @@ fn problem(message: &str, names: &[String], value: Option<&Value>) -> String {
     }
 }
 
-/// serde's names of types in plain English.
+/// Translates serde's type names into plain English.
 fn plain(expected: &str) -> String {
     match expected {
         "f64" | "f32" => "a number".into(),
@@ -195,7 +196,7 @@ fn plain(expected: &str) -> String {
     }
 }
 
-/// The names that serde puts in backquotes: the refused one first, then those it knows.
+/// Returns the names that serde puts in backticks: the rejected name first, then the known ones.
 fn quoted(message: &str) -> Vec<String> {
     message.split('`').skip(1).step_by(2).map(str::to_string).collect()
 }

@@ -1,19 +1,19 @@
 //! The typed run configuration and the prompt templates.
 //!
-//! A run is described by one TOML file and by overrides on the command line. From the weakest to the strongest:
+//! One TOML file and command-line overrides describe a run. The sources, in increasing order of precedence:
 //!
-//! 1. the defaults of the type ([`SftConfig`], [`RlConfig`], [`EvalConfig`], [`QuickstartConfig`]), which are the
-//!    published AlignXplore+ recipe wherever it says something;
-//! 2. the file named by `extends = "other.toml"` (relative to the file that says so; chains are allowed);
+//! 1. the defaults of the type ([`SftConfig`], [`RlConfig`], [`EvalConfig`], [`QuickstartConfig`]), which follow the published
+//!    AlignXplore+ recipe wherever it gives a value;
+//! 2. the file named by `extends = "other.toml"` (relative to the file that contains the key; chains are allowed);
 //! 3. the file itself;
 //! 4. `--set a.b.c=value`, in order.
 //!
-//! Tables are merged key by key, everything else is replaced. Unknown keys are refused everywhere. [`load`] reads and
-//! checks; [`RunConfig::resolved`] writes the result with every default, as a file that loads to an equal value.
-//! Paths in a config are relative to the folder the program is started in.
+//! Tables are merged key by key; all other values are replaced. Unknown keys are always an error. [`load`] reads and validates a
+//! config. [`RunConfig::resolved`] writes the result with every default, as a file that loads to an equal value. Paths in a config
+//! are relative to the current working directory.
 //!
-//! Every failure is a [`ConfigError`]: it says where (file and line, or the override), which key, what was expected and
-//! what to do.
+//! Every failure is a [`ConfigError`]. It reports the location (file and line, or the override), the key, what was expected, and
+//! the fix.
 //!
 //! ```
 //! let config: configs::SftConfig = configs::parse(
@@ -49,6 +49,7 @@ pub mod sampling;
 pub mod sft;
 mod source;
 pub mod validation;
+pub mod world;
 
 pub use check::Defect;
 pub use checkpoint::{Best, CheckpointConfig};
@@ -61,9 +62,7 @@ pub use metrics::MetricsConfig;
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 pub use optimizer::{MuonConfig, OptimizerConfig, OptimizerKind, ParameterKind, Schedule, StateDtype};
 pub use parallel::{ParallelConfig, Sharding};
-pub use quickstart::{
-    EMBEDDED as QUICKSTART, PruningConfig, QuickstartConfig, SynthesisConfig, TINY as QUICKSTART_TINY, WorldConfig,
-};
+pub use quickstart::{EMBEDDED as QUICKSTART, QuickstartConfig, TINY as QUICKSTART_TINY};
 pub use rl::{
     AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig,
 };
@@ -71,3 +70,4 @@ pub use run::RunConfig;
 pub use sampling::SamplingConfig;
 pub use sft::{LossOn, SftConfig, SftData, SftSet, SftTrain, Truncation, Unusable};
 pub use validation::{SummaryValidation, ValidationConfig};
+pub use world::{PruningConfig, SynthesisConfig, WorldConfig};

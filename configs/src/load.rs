@@ -1,4 +1,4 @@
-//! From files and overrides to a checked value.
+//! Loading of files and overrides into a validated config.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,33 +13,34 @@ use crate::presets::{self, PRESETS};
 use crate::run::RunConfig;
 use crate::source::Source;
 
-/// Loads the config in `path`, with what it extends, then the overrides `a.b.c=value` in order, and checks it.
+/// Loads the config at `path` with the files that it extends, applies the overrides `a.b.c=value` in order, and validates the
+/// result.
 ///
 /// # Errors
-/// [`ConfigError`] for the first thing that is wrong.
+/// [`ConfigError`] for the first problem found.
 pub fn load<T: RunConfig>(path: &Path, overrides: &[String]) -> Result<T, ConfigError> {
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), origin: None, source })?;
     parse(path, &text, overrides)
 }
 
-/// As [`load`], with the text of the file at hand; `path` names it in errors and is where `extends` starts from.
+/// Parses a config from `text`, otherwise like [`load`]. Errors report `path`, and `extends` is relative to it.
 ///
 /// # Errors
-/// [`ConfigError`] for the first thing that is wrong.
+/// [`ConfigError`] for the first problem found.
 pub fn parse<T: RunConfig>(path: impl AsRef<Path>, text: &str, overrides: &[String]) -> Result<T, ConfigError> {
     parse_over(&T::default(), path.as_ref(), text, overrides)
 }
 
-/// As [`parse`], with defaults other than the type's own.
+/// Parses a config like [`parse`], with the given defaults in place of the type's own.
 pub(crate) fn parse_over<T: RunConfig>(
     defaults: &T,
     path: &Path,
     text: &str,
     overrides: &[String],
 ) -> Result<T, ConfigError> {
-    // Defaults are a layer of their own because a nested table's defaults depend on the config it stands in: the
-    // learning rate of SFT is not that of RL.
+    // Defaults are a separate layer because the defaults of a nested table depend on the config that contains it: the learning rate
+    // of SFT is not that of RL.
     let defaults = Table::try_from(defaults)?;
     let mut layers = Layers::new(defaults.clone());
     for source in chain(path, text)?.iter().rev() {
@@ -54,14 +55,14 @@ pub(crate) fn parse_over<T: RunConfig>(
         None => Ok(config),
         Some(defect) => {
             let origin = layers.origin(&defect.key);
-            // A default repeated as advice would be no advice.
+            // Suggesting the default is useless if the default itself is invalid.
             let example = keys::example(&defaults, &defect.key, &origin).filter(|_| layers.mentions(&defect.key));
             Err(defect.into_error(origin, example))
         }
     }
 }
 
-/// The file and what it extends, the file first.
+/// Returns the file and the files that it extends, the file first.
 fn chain(path: &Path, text: &str) -> Result<Vec<Source>, ConfigError> {
     let mut sources = vec![Source::parse(path, text)?];
     let mut seen = vec![same_file(path)];
@@ -101,7 +102,7 @@ fn not_read(path: &Path, origin: Origin, source: std::io::Error) -> ConfigError 
     ConfigError::Read { path: path.into(), origin: Some(origin), source }
 }
 
-/// One name for a file, however it is reached. A file that does not exist keeps its own.
+/// Returns a canonical path, so that one file has one name. A path that does not exist is returned unchanged.
 fn same_file(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.into())
 }

@@ -1,4 +1,4 @@
-//! Low-rank adapters.
+//! Low-rank adapters (LoRA and DoRA).
 
 use std::path::PathBuf;
 
@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, at_least, below_one, ensure, positive};
 
-/// A projection that can have an adapter, by its name in checkpoints.
+/// A projection that can have an adapter, identified by its name in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Projection {
-    /// Queries.
+    /// Query projection.
     QProj,
-    /// Keys.
+    /// Key projection.
     KProj,
-    /// Values.
+    /// Value projection.
     VProj,
-    /// Attention's output.
+    /// Output projection of attention.
     OProj,
-    /// The MLP's gate.
+    /// Gate projection of the MLP.
     GateProj,
-    /// The MLP's widening.
+    /// Up projection of the MLP.
     UpProj,
-    /// The MLP's output.
+    /// Down projection of the MLP.
     DownProj,
 }
 
 impl Projection {
-    /// All of them, in the order of a layer.
+    /// All projections, in the order of a layer.
     pub const ALL: [Self; 7] =
         [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
 
-    /// Its name in checkpoints.
+    /// Returns the name of the projection in checkpoints.
     pub fn name(self) -> &'static str {
         match self {
             Self::QProj => "q_proj",
@@ -45,24 +45,24 @@ impl Projection {
     }
 }
 
-/// LoRA (Hu et al. 2021, arXiv 2106.09685): `W·x + alpha/rank · B·A·x`, of which A and B are trained and W is not. Written
-/// and read in the format of the PEFT library.
+/// LoRA (Hu et al. 2021, arXiv 2106.09685): `W·x + alpha/rank · B·A·x`, where A and B are trained and W is frozen. Adapters are
+/// read and written in PEFT format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
     /// Rank of each update. Default: 16.
     pub rank: usize,
-    /// Scale: updates count `alpha / rank` times. Default: 32.
+    /// Scaling numerator: updates are scaled by `alpha / rank`. Default: 32.
     pub alpha: f64,
-    /// Probability that a number which enters A is left out in training. Default: 0.
+    /// Dropout probability of the elements of A's input during training. Default: 0.
     pub dropout: f64,
     /// The projections that have adapters. Default: all seven.
     pub targets: Vec<Projection>,
-    /// DoRA (Liu et al. 2024, arXiv 2402.09353): the rows' lengths are trained apart from their directions.
-    /// Default: false.
+    /// Whether to use DoRA (Liu et al. 2024, arXiv 2402.09353), which trains the magnitudes of the rows separately from their
+    /// directions. Default: false.
     pub dora: bool,
-    /// Folder of an adapter in PEFT's format to go on from; its rank, alpha, targets and kind must be those above. Empty
-    /// (the default): a new one, with A random and B zero.
+    /// Folder of an adapter in PEFT format to start from. Its rank, alpha, targets, and kind must match the values above. Empty
+    /// (the default): a new adapter, with A random and B zero.
     pub start: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Layers of configuration, merged, with the origin of every key kept.
+//! Merging of configuration layers, with the origin of every key.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use crate::error::Origin;
 use crate::keys;
 use crate::source::Source;
 
-/// The merged values and where each came from.
+/// The merged values and the origin of each.
 pub(crate) struct Layers {
-    /// The values.
+    /// The merged values.
     pub table: Table,
     origins: BTreeMap<String, Origin>,
     file: Option<PathBuf>,
 }
 
 impl Layers {
-    /// Starts from the defaults of a type, which have no origin.
+    /// Returns layers that hold only the defaults of a type, which have no origin.
     pub fn new(defaults: Table) -> Self {
         Self { table: defaults, origins: BTreeMap::new(), file: None }
     }
 
-    /// Puts a file on top. Tables are merged key by key; any other value replaces what was there.
+    /// Merges a file on top. Tables are merged key by key; any other value replaces the previous one.
     pub fn overlay(&mut self, source: &Source) {
         let mut replaced = Vec::new();
         merge(&mut self.table, &source.table, "", &mut replaced);
@@ -34,14 +34,14 @@ impl Layers {
         self.file = Some(source.path.clone());
     }
 
-    /// Notes that the override `text` has set `key`.
+    /// Records that the override `text` set `key`.
     pub fn overridden(&mut self, key: &str, text: &str) {
         self.forget(key);
         self.origins.insert(key.into(), Origin::Override(text.into()));
     }
 
-    /// Where `key` got its value. A key that nothing mentions belongs to its nearest table that is mentioned, or else
-    /// to the last file.
+    /// Returns the origin of the value of `key`. A key that no source contains has the origin of its nearest enclosing table that a
+    /// source contains, or else of the last file.
     pub fn origin(&self, key: &str) -> Origin {
         let mut at = key;
         loop {
@@ -56,12 +56,12 @@ impl Layers {
         self.file.clone().map_or(Origin::Code, |path| Origin::File { path, line: None })
     }
 
-    /// Whether a file or an override mentions `key`.
+    /// Returns whether a file or an override contains `key`.
     pub fn mentions(&self, key: &str) -> bool {
         self.origins.contains_key(key)
     }
 
-    /// Drops the origins of `key` and of everything below it.
+    /// Removes the origins of `key` and of everything below it.
     fn forget(&mut self, key: &str) {
         self.origins.retain(|path, _| match path.strip_prefix(key) {
             Some(rest) => !(rest.is_empty() || rest.starts_with(['.', '['])),

@@ -1,17 +1,17 @@
-//! What is written down of each step.
+//! Metrics that are logged at each step.
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, not_negative};
 
-/// Numbers of each step, beside metrics.jsonl, which is always written.
+/// Metrics of each step, in addition to metrics.jsonl, which is always written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsConfig {
-    /// Whether the same numbers are written for TensorBoard. Default: true.
+    /// Whether the same metrics are written for TensorBoard. Default: true.
     pub tensorboard: bool,
-    /// What the device could do at best, TFLOP/s, against which the model FLOP utilisation (MFU) counts. 0 (the default):
-    /// the maker's figure of a GPU that is known, on a CPU what a large product reaches at the run's start.
+    /// Peak throughput of the device in TFLOP/s, the denominator of the model FLOPs utilization (MFU). 0 (the default): the
+    /// manufacturer's figure for a known GPU; on a CPU, the throughput of a large matrix product, measured at the start of the run.
     pub peak_tflops: f64,
 }
 

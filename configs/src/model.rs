@@ -1,4 +1,4 @@
-//! Which model, where it computes, and what a new one looks like.
+//! The model to load or to create, and the device on which it runs.
 
 use std::path::PathBuf;
 
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 use crate::check::{Under, Verdict, at_least, ensure, given, positive};
 use crate::run::empty_is_none;
 
-/// Where tensors live.
+/// Device of the tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
-    /// CUDA if there is a usable device, else the CPU.
+    /// CUDA if a usable device exists, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// CUDA; an error if there is none.
+    /// CUDA; an error if no device exists.
     Cuda,
 }
 
-/// The number format of weights and activations.
+/// Dtype of weights and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
-    /// 32-bit floats: for CPUs and for small models.
+    /// 32-bit floating point, for CPUs and for small models.
     Fp32,
     /// bfloat16, as published.
     #[default]
@@ -37,18 +37,18 @@ pub enum Dtype {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSource {
-    /// A folder in Hugging Face's layout, or a hub id such as `Qwen/Qwen3-8B`. Required; empty means not given.
+    /// Folder in Hugging Face format, or a hub id such as `Qwen/Qwen3-8B`. Required; empty means not set.
     pub path: String,
-    /// Number format. Default: bf16.
+    /// Dtype of the weights. Default: bf16.
     pub dtype: Dtype,
-    /// Where it computes. Default: auto.
+    /// Device of the model. Default: auto.
     pub device: Device,
-    /// Memory for the keys and values of what it generates or scores at once, GiB. Default: 4.
-    pub cache_gib: f64,
-    /// Sequences it generates at once, if their keys and values fit. Default: 512.
-    pub max_rows: usize,
-    /// Tokens of one forward pass while it generates or scores; longer prompts are read in parts. Default: 8192.
-    pub step_tokens: usize,
+    /// Size of the KV cache for generation and scoring, in GiB. Default: 4.
+    pub kv_cache_gib: f64,
+    /// Maximum number of sequences generated concurrently, if the KV cache holds them. Default: 512.
+    pub max_num_seqs: usize,
+    /// Maximum number of tokens in a forward pass of generation or scoring; longer prompts are prefilled in chunks. Default: 8192.
+    pub max_num_batched_tokens: usize,
 }
 
 impl Default for ModelSource {
@@ -57,9 +57,9 @@ impl Default for ModelSource {
             path: String::new(),
             dtype: Dtype::default(),
             device: Device::default(),
-            cache_gib: 4.0,
-            max_rows: 512,
-            step_tokens: 8192,
+            kv_cache_gib: 4.0,
+            max_num_seqs: 512,
+            max_num_batched_tokens: 8192,
         }
     }
 }
@@ -67,51 +67,51 @@ impl Default for ModelSource {
 impl ModelSource {
     pub(crate) fn check(&self) -> Verdict {
         given(!self.path.is_empty(), "path", "a model folder or a hub id")?;
-        positive("cache_gib", self.cache_gib)?;
-        at_least("max_rows", self.max_rows, 1)?;
-        at_least("step_tokens", self.step_tokens, 1)
+        positive("kv_cache_gib", self.kv_cache_gib)?;
+        at_least("max_num_seqs", self.max_num_seqs, 1)?;
+        at_least("max_num_batched_tokens", self.max_num_batched_tokens, 1)
     }
 }
 
-/// The model that training starts from: an existing one (`path`), or a new one with random weights (`shape` and
-/// `tokenizer`). Exactly one of the two.
+/// The model that training starts from: an existing one (`path`) or a new one with random weights (`shape` and `tokenizer`).
+/// Exactly one of the two must be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelStart {
-    /// A folder in Hugging Face's layout, or a hub id. Empty (the default): start from random weights.
+    /// Folder in Hugging Face format, or a hub id. Empty (the default): start from random weights.
     #[serde(with = "empty_is_none")]
     pub path: Option<String>,
-    /// Number format. Default: bf16.
+    /// Dtype of the weights. Default: bf16.
     pub dtype: Dtype,
-    /// Where it computes. Default: auto.
+    /// Device of the model. Default: auto.
     pub device: Device,
-    /// Shape of the new model. Default: not given.
+    /// Shape of the new model. Default: not set.
     pub shape: Option<ModelShape>,
-    /// Tokenizer of the new model. Default: not given, which means one trained on the training data.
+    /// Tokenizer of the new model. Default: not set, which trains one on the training data.
     pub tokenizer: Option<TokenizerConfig>,
 }
 
-/// What [`ModelStart`] says.
+/// The resolved form of [`ModelStart`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {
-    /// Load this model.
+    /// Load an existing model.
     Existing(ModelSource),
-    /// Make a new model.
+    /// Create a new model with random weights.
     Random {
-        /// Its shape.
+        /// Shape of the model.
         shape: ModelShape,
-        /// Its tokenizer.
+        /// Tokenizer of the model.
         tokenizer: TokenizerConfig,
-        /// Its number format.
+        /// Dtype of the model.
         dtype: Dtype,
-        /// Where it computes.
+        /// Device of the model.
         device: Device,
     },
 }
 
 impl ModelStart {
-    /// Which of the two kinds of start this is. Unless both `path` and `shape` are given, which a check refuses,
-    /// nothing is left out; without either, the new model has the default shape.
+    /// Returns the resolved start. If both `path` and `shape` are set, which validation rejects, the shape is ignored. If neither
+    /// is set, the new model has the default shape.
     pub fn start(&self) -> Start {
         match &self.path {
             Some(path) => {
@@ -140,14 +140,14 @@ impl ModelStart {
     }
 }
 
-/// The architecture, over one decoder.
+/// Architecture of the model; all share one decoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// Qwen3: queries and keys normalised per head.
+    /// Qwen3: queries and keys are normalized per head.
     #[default]
     Qwen3,
-    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    /// Qwen2 and Qwen2.5: queries, keys, and values have biases.
     Qwen2,
     /// Llama.
     Llama,
@@ -155,32 +155,32 @@ pub enum Family {
     Mistral,
 }
 
-/// The shape of a new model. The defaults are a model of 0.6 million parameters beside its embeddings, which trains on
-/// a CPU in minutes.
+/// Shape of a new model. The defaults describe a model of 0.6 million parameters without its embeddings, which trains on a CPU in
+/// minutes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelShape {
-    /// Architecture. Default: qwen3.
+    /// Architecture of the model. Default: qwen3.
     pub family: Family,
-    /// Width of the residual stream. Default: 128.
+    /// Dimension of the residual stream. Default: 128.
     pub hidden_size: usize,
-    /// Width inside the MLP. Default: 384.
+    /// Dimension of the MLP. Default: 384.
     pub intermediate_size: usize,
-    /// Decoder layers. Default: 3.
+    /// Number of decoder layers. Default: 3.
     pub layers: usize,
-    /// Query heads. Default: 4.
+    /// Number of query heads. Default: 4.
     pub heads: usize,
-    /// Key and value heads; divides `heads`. Default: 2.
+    /// Number of key and value heads; must divide `heads`. Default: 2.
     pub kv_heads: usize,
-    /// Width of a head; even, for the rotary embedding. Default: 32.
+    /// Dimension of each head; must be even for the rotary embedding. Default: 32.
     pub head_dim: usize,
-    /// Longest sequence in tokens. Default: 2048.
+    /// Maximum sequence length in tokens. Default: 2048.
     pub max_position_embeddings: usize,
-    /// Base of the rotary frequencies. Default: 1e6, as Qwen3.
+    /// Base of the rotary frequencies. Default: 1e6, as in Qwen3.
     pub rope_theta: f64,
-    /// Added to the mean square in RMSNorm. Default: 1e-6, as Qwen3.
+    /// Epsilon added to the mean square in RMSNorm. Default: 1e-6, as in Qwen3.
     pub rms_norm_eps: f64,
-    /// Whether the output layer is the embedding. Default: true.
+    /// Whether the output layer shares the weights of the embedding. Default: true.
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial weights. Default: 0.02.
     pub init_std: f64,
@@ -226,10 +226,11 @@ impl ModelShape {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenizerConfig {
-    /// Folder with an existing `tokenizer.json`. Empty (the default): train a byte-level BPE on the training data.
+    /// Folder that contains an existing `tokenizer.json`. Empty (the default): train a byte-level BPE tokenizer on the training
+    /// data.
     #[serde(with = "empty_is_none")]
     pub path: Option<PathBuf>,
-    /// Tokens in the vocabulary when one is trained, special tokens and the 256 bytes included. Default: 2048.
+    /// Vocabulary size of a trained tokenizer, including special tokens and the 256 bytes. Default: 2048.
     pub vocab_size: usize,
 }
 
@@ -241,7 +242,7 @@ impl Default for TokenizerConfig {
 
 impl TokenizerConfig {
     pub(crate) fn check(&self) -> Verdict {
-        // 256 bytes, and room for the special tokens of a chat.
+        // 256 bytes, and room for the special tokens of a chat template.
         at_least("vocab_size", self.vocab_size, 272)
     }
 }

@@ -1,30 +1,29 @@
-//! The optimizer and the schedule of its learning rate.
+//! The optimizer and its learning rate schedule.
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Under, Verdict, at_least, below_one, ensure, fraction, not_negative, positive};
 use crate::parallel::Sharding;
 
-/// Which rule updates the weights.
+/// The update rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// AdamW (Loshchilov & Hutter 2019) for all weights.
     #[default]
     AdamW,
-    /// Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for embedding, output projection, norms and biases.
-    /// An update of Muon has the root mean square of a typical one of AdamW (Liu et al. 2025), so that `lr` and
-    /// `weight_decay` serve both.
+    /// Muon (Jordan et al. 2024) for the matrices of the layers; AdamW for the embedding, output projection, norms, and biases. A
+    /// Muon update has the root mean square of a typical AdamW update (Liu et al. 2025), so `lr` and `weight_decay` apply to both.
     Muon,
 }
 
-/// What Muon has beside the learning rate and weight decay.
+/// Options of Muon other than the learning rate and weight decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MuonConfig {
     /// Decay rate of the (Nesterov) momentum. Default: 0.95.
     pub momentum: f64,
-    /// Newton–Schulz iterations that orthogonalize an update. Default: 5.
+    /// Number of Newton–Schulz iterations that orthogonalize an update. Default: 5.
     pub ns_steps: usize,
 }
 
@@ -41,33 +40,33 @@ impl MuonConfig {
     }
 }
 
-/// How the learning rate moves after the warm-up.
+/// The learning rate schedule after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Stays at `lr`.
+    /// Constant at `lr`.
     Constant,
-    /// Falls in a straight line to `lr · min_lr_ratio`.
+    /// Linear decay to `lr · min_lr_ratio`.
     Linear,
-    /// Falls as half a cosine to `lr · min_lr_ratio`.
+    /// Cosine decay to `lr · min_lr_ratio`, over half a period.
     Cosine,
-    /// Warm-up, stable, decay: stays at `lr`, then falls in a straight line to `lr · min_lr_ratio` over the last
-    /// `decay_ratio` of the updates.
+    /// Warmup-stable-decay: constant at `lr`, then linear decay to `lr · min_lr_ratio` over the last `decay_ratio` of the updates.
     Wsd,
 }
 
-/// In which number format the optimizer keeps weights and moments.
+/// Dtype in which the optimizer keeps weights and moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateDtype {
-    /// Moments, gradients and, beside weights of a lower format, master weights in fp32: small updates are not lost.
+    /// Moments, gradients, and, if the weights have lower precision, master weights in fp32. Small updates are not lost.
     #[default]
     Fp32,
-    /// As the model's weights, as AlignXplore+ was trained: in bf16 8 bytes a parameter in all, against 18.
+    /// The dtype of the model's weights, as AlignXplore+ was trained. In bf16, this takes 8 bytes per parameter in total, compared
+    /// to 18.
     Model,
 }
 
-/// Parameters of a kind.
+/// A kind of parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ParameterKind {
@@ -79,46 +78,47 @@ pub enum ParameterKind {
     Embedding,
 }
 
-/// The optimizer (decoupled weight decay), with gradient clipping and a schedule.
+/// The optimizer (decoupled weight decay), with gradient clipping and a learning rate schedule.
 ///
-/// The defaults are those of published SFT; RL has its own ([`OptimizerConfig::published_rl`]), and a config file that
-/// leaves keys out gets those of its kind.
+/// The defaults are those of published SFT. RL has its own ([`OptimizerConfig::published_rl`]). Keys that a config file omits take
+/// the defaults of its kind of run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Which rule updates the weights. `muon` needs whole matrices: no adapter, no sharding. Default: adamw.
+    /// The update rule. `muon` needs whole matrices: no adapter, no sharding. Default: adamw.
     pub kind: OptimizerKind,
     /// Peak learning rate. Default: 2e-5 (SFT), 1e-6 (RL).
     pub lr: f64,
-    /// Decay rates of the first and second moment. Default: [0.9, 0.999].
+    /// Decay rates of the first and second moments. Default: [0.9, 0.999].
     pub betas: [f64; 2],
-    /// Added to the root of the second moment. Default: 1e-8.
+    /// Epsilon added to the square root of the second moment. Default: 1e-8.
     pub eps: f64,
-    /// Weight decay, multiplied by the learning rate at each update. Default: 0 (SFT), 0.01 (RL).
+    /// Weight decay coefficient; each update multiplies it by the learning rate. Default: 0 (SFT), 0.01 (RL).
     pub weight_decay: f64,
-    /// Parameters without weight decay. Default: ["norm", "bias"], as transformers' Trainer has it.
+    /// Kinds of parameters without weight decay. Default: ["norm", "bias"], as in transformers' Trainer.
     pub no_decay: Vec<ParameterKind>,
-    /// Number format of moments and master weights. Default: fp32.
+    /// Dtype of moments and master weights. Default: fp32.
     pub state: StateDtype,
-    /// Largest global L2 norm of the gradient; 0 does not clip. Default: 1.
+    /// Maximum global L2 norm of the gradient; 0 disables clipping. Default: 1.
     pub grad_clip: f64,
-    /// How the rate moves after the warm-up. Default: cosine (SFT), constant (RL).
+    /// The learning rate schedule after warm-up. Default: cosine (SFT), constant (RL).
     pub schedule: Schedule,
-    /// Share of all updates in which the rate rises from 0 to `lr` in a straight line, rounded up; the first update has
-    /// rate 0, as in transformers. Default: 0.1 (SFT), 0 (RL).
+    /// Fraction of all updates, rounded up, in which the learning rate increases linearly from 0 to `lr`. The first update has
+    /// learning rate 0, as in transformers. Default: 0.1 (SFT), 0 (RL).
     pub warmup_ratio: f64,
-    /// The same in updates; above 0 it takes the place of `warmup_ratio`. Default: 0.
+    /// Number of warm-up updates; if above 0, it overrides `warmup_ratio`. Default: 0.
     pub warmup_steps: usize,
-    /// Share of all updates in which `wsd` falls. Default: 0.1.
+    /// Fraction of all updates in which `wsd` decays. Default: 0.1.
     pub decay_ratio: f64,
-    /// Where `linear`, `cosine` and `wsd` end, as a share of `lr`. Default: 0.
+    /// Final learning rate of `linear`, `cosine`, and `wsd`, as a fraction of `lr`. Default: 0.
     pub min_lr_ratio: f64,
-    /// Decay rate of an exponential moving average of the weights over the updates. The run ends with the average in place of
-    /// the last update's weights; 0 keeps those. Default: 0.
+    /// Decay rate of an exponential moving average of the weights over the updates. The run ends with the average in place of the
+    /// weights of the last update; 0 keeps the latter. Default: 0.
     pub ema_decay: f64,
-    /// An update whose gradient is not finite is left out and counted; so many in a row end the run. Default: 10.
-    pub most_skips: usize,
-    /// What `muon` has of its own.
+    /// Maximum number of consecutive skipped updates, after which the run ends. An update whose gradient is not finite is skipped
+    /// and counted. Default: 10.
+    pub max_skipped_steps: usize,
+    /// Options of `muon`.
     pub muon: MuonConfig,
 }
 
@@ -139,19 +139,19 @@ impl Default for OptimizerConfig {
             decay_ratio: 0.1,
             min_lr_ratio: 0.0,
             ema_decay: 0.0,
-            most_skips: 10,
+            max_skipped_steps: 10,
             muon: MuonConfig::default(),
         }
     }
 }
 
 impl OptimizerConfig {
-    /// The published settings of RL.
+    /// Returns the published settings of RL.
     pub fn published_rl() -> Self {
         Self { lr: 1e-6, weight_decay: 0.01, schedule: Schedule::Constant, warmup_ratio: 0.0, ..Self::default() }
     }
 
-    /// Muon computes with whole matrices.
+    /// Checks the kind of optimizer against LoRA and sharding, because Muon needs whole matrices.
     pub(crate) fn check_beside(&self, lora: bool, sharding: Sharding) -> Verdict {
         let whole = !lora && sharding == Sharding::Replicate;
         let expected =
@@ -170,7 +170,7 @@ impl OptimizerConfig {
         fraction("decay_ratio", self.decay_ratio)?;
         fraction("min_lr_ratio", self.min_lr_ratio)?;
         below_one("ema_decay", self.ema_decay)?;
-        at_least("most_skips", self.most_skips, 1)?;
+        at_least("max_skipped_steps", self.max_skipped_steps, 1)?;
         self.muon.check().under("muon")
     }
 }

@@ -1,4 +1,4 @@
-//! Overrides from the command line: `a.b.c=value`.
+//! Command-line overrides: `a.b.c=value`.
 
 use toml::{Table, Value};
 
@@ -6,8 +6,8 @@ use crate::error::ConfigError;
 use crate::keys;
 use crate::merge::Layers;
 
-/// Applies one override. The value is read as TOML (`3`, `1e-5`, `true`, `[0.9, 0.95]`, `"text"`), and as plain text
-/// if it is no TOML. A number between dots is the index of a list's element.
+/// Applies one override. The value is parsed as TOML (`3`, `1e-5`, `true`, `[0.9, 0.95]`, `"text"`), or taken as plain text if it
+/// is not valid TOML. A number between dots is the index of a list element.
 pub(crate) fn apply(layers: &mut Layers, text: &str) -> Result<(), ConfigError> {
     let wrong = |problem: String| ConfigError::Override { text: text.into(), problem };
     let Some((key, value)) = text.split_once('=') else {
@@ -33,7 +33,7 @@ fn parse_value(text: &str) -> Value {
     }
 }
 
-/// Puts `value` at the path and returns the path as errors write it.
+/// Sets `value` at the path and returns the path in the form that errors use.
 fn set(table: &mut Table, segments: &[&str], value: Value) -> Result<String, String> {
     let [first, rest @ ..] = segments else { return Err("has no key".into()) };
     let path = (*first).to_string();

@@ -1,15 +1,15 @@
-//! Parts of configurations that are built into the program, for `extends = "preset:…"`.
+//! Built-in configuration presets, for `extends = "preset:…"`.
 
-/// What stands before a preset's name.
+/// The prefix of a preset's name.
 pub(crate) const PREFIX: &str = "preset:";
 
-/// Name and text of each.
+/// Name and text of each preset.
 pub const PRESETS: &[(&str, &str)] = &[
     ("streaming-published", include_str!("../presets/streaming-published.toml")),
     ("streaming-unbiased", include_str!("../presets/streaming-unbiased.toml")),
 ];
 
-/// The text of a preset.
+/// Returns the text of a preset.
 pub fn preset(name: &str) -> Option<&'static str> {
     PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }

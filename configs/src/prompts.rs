@@ -1,4 +1,4 @@
-//! The prompt templates: sets built into the program, and sets in folders of the user's.
+//! Prompt templates: built-in sets, and sets in user folders.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,26 +7,27 @@ use std::path::Path;
 use crate::error::ConfigError;
 use crate::keys;
 
-/// The set that real models are asked with.
+/// The prompt set for pretrained models.
 pub const DEFAULT: &str = "plain";
 
-/// What a `prompts` key takes, for errors.
+/// The expected value of a `prompts` key, for errors.
 pub(crate) const EXPECTED: &str = "the name of a built-in prompt set or a folder of <task>.j2 files";
 
-/// Set, file name, text; ordered by set and file.
+/// Set, file name, and text of each template, ordered by set and file.
 const BUILT_IN: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/built_in_prompts.rs"));
 
-/// The names of the built-in sets.
+/// Returns the names of the built-in sets.
 pub fn built_in() -> Vec<String> {
     let mut names: Vec<String> = BUILT_IN.iter().map(|(set, _, _)| (*set).to_string()).collect();
     names.dedup();
     names
 }
 
-/// The templates of a set, file name (`summarize.j2`) to text: a built-in set by its name, else a folder's `*.j2` files.
+/// Returns the templates of a set, as a map from file name (`summarize.j2`) to text: a built-in set by its name, otherwise the
+/// `*.j2` files of a folder.
 ///
 /// # Errors
-/// [`ConfigError::Prompts`] if `set` is neither, or if the folder has no templates or cannot be read.
+/// [`ConfigError::Prompts`] if `set` is neither, or if the folder contains no templates or cannot be read.
 pub fn sources(set: &str) -> Result<BTreeMap<String, String>, ConfigError> {
     let built_in: BTreeMap<_, _> = BUILT_IN
         .iter()
@@ -58,7 +59,7 @@ fn from_folder(set: &str) -> Result<BTreeMap<String, String>, ConfigError> {
 mod tests {
     use super::*;
 
-    /// What the program asks models for.
+    /// The tasks for which the program prompts models.
     const TASKS: [&str; 5] = ["summarize", "judge", "teach", "merge", "history"];
 
     #[test]

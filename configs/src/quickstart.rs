@@ -1,10 +1,11 @@
-//! The whole pipeline on the built-in world. Paths that the run makes itself are not given here, and refused.
+//! The whole pipeline on the built-in world. Paths that the run creates itself are not part of this config; setting them is an
+//! error.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given};
+use crate::check::{Defect, Under, Verdict, ensure, given};
 use crate::eval::{Setting, check_settings};
 use crate::judge::JudgeConfig;
 use crate::load;
@@ -16,187 +17,101 @@ use crate::rl::{
 use crate::run::{RunConfig, check_name};
 use crate::sampling::SamplingConfig;
 use crate::sft::{SftConfig, SftData, SftTrain};
+use crate::world::{PruningConfig, SynthesisConfig, WorldConfig};
 
 /// The text of `configs/quickstart.toml`, which holds the defaults.
 pub const EMBEDDED: &str = include_str!("../quickstart.toml");
 /// The text of `configs/quickstart-tiny.toml`: the same phases at toy size.
 pub const TINY: &str = include_str!("../quickstart-tiny.toml");
 
-/// The quickstart. The defaults are those of `configs/quickstart.toml`, which is built into the program.
-// No `serde(default)`: it would ask for the default while the default is being read.
+/// Configuration of the quickstart. The defaults are those of `configs/quickstart.toml`, which is embedded in the program.
+// No `serde(default)`: deserializing the default would request the default recursively.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuickstartConfig {
-    /// The run's name and the name of its folder.
+    /// Name of the run and of its folder.
     pub name: String,
-    /// The folder that holds runs.
+    /// Folder that contains the runs.
     pub out: PathBuf,
-    /// Seed of the world and, through it, of everything after.
+    /// Seed of the world, from which all later phases derive theirs.
     pub seed: u64,
-    /// CPU threads; 0 takes all cores.
+    /// Number of CPU threads; 0 uses all cores.
     pub threads: usize,
-    /// Number format of all models.
+    /// Dtype of all models.
     pub dtype: Dtype,
-    /// Where all models compute.
+    /// Device of all models.
     pub device: Device,
-    /// Prompt set of the policy, built in or a folder.
+    /// Prompt set of the policy: a built-in name or a folder.
     pub prompts: String,
-    /// How much of the world is made.
+    /// Sizes of the world's data sets.
     pub world: WorldConfig,
-    /// The synthesis of the fine-tuning rows.
+    /// Synthesis of the fine-tuning rows.
     pub synthesis: SynthesisConfig,
-    /// The pruning of the RL rows.
+    /// Pruning of the RL rows.
     pub pruning: PruningConfig,
-    /// The one tokenizer of all models, trained on the world's text.
+    /// The tokenizer that all models share, trained on the world's text.
     pub tokenizer: TokenizerConfig,
-    /// The judge that gives reward.
+    /// The judge that computes the reward.
     pub judge: QuickstartJudge,
-    /// The judge that only evaluates.
+    /// The judge that is only used for evaluation.
     pub second_judge: QuickstartJudge,
-    /// The shape of the policy.
+    /// Shape of the policy.
     pub policy: ModelShape,
-    /// The base model's training: it stands where a pretrained model stands in real runs.
+    /// Training of the base model, which takes the role of a pretrained model in real runs.
     pub reading: QuickstartSft,
-    /// The policy's fine-tuning, from the base model.
+    /// Fine-tuning of the policy, from the base model.
     pub sft: QuickstartSft,
-    /// The policy's reinforcement learning.
+    /// Reinforcement learning of the policy.
     pub rl: QuickstartRl,
     /// The evaluation.
     pub eval: QuickstartEval,
 }
 
-/// Sizes of the built-in world's data sets. Every set has people of its own.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WorldConfig {
-    /// Judge rows per judge.
-    pub judge_rows: usize,
-    /// Rows from which the policy's base model learns to read and count, before the synthesized rows.
-    pub reading_rows: usize,
-    /// People whose histories the teacher summarises for fine-tuning.
-    pub synthesis_people: usize,
-    /// People whose histories become rows for reinforcement learning, before pruning.
-    pub rl_people: usize,
-    /// Further choices of each of them, for `rl.reward.targets_per_stage`.
-    pub rl_targets: usize,
-    /// Held-out people that are evaluated.
-    pub eval_people: usize,
-    /// Targets judged per evaluated person in their own domain.
-    pub eval_targets: usize,
-    /// Targets judged per evaluated person in each of the two other domains.
-    pub eval_transfer_targets: usize,
-}
-
-/// The teacher's synthesis: generate, verify by the judge, merge, re-test. The defaults are the published thresholds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SynthesisConfig {
-    /// A choice is a target if the informed judge gives it more than this probability. Default: 0.9.
-    pub target_probability: f64,
-    /// Most targets of a stage. Default: 5.
-    pub most_targets: usize,
-    /// Fewest targets of a stage. Default: 4.
-    pub least_targets: usize,
-    /// Fewest candidate summaries that must predict their target. Default: 3.
-    pub least_correct: usize,
-    /// Fraction of the predicted targets that the merged summary must predict too. Default: 0.8.
-    pub retest: f64,
-}
-
-impl Default for SynthesisConfig {
-    fn default() -> Self {
-        Self { target_probability: 0.9, most_targets: 5, least_targets: 4, least_correct: 3, retest: 0.8 }
-    }
-}
-
-impl SynthesisConfig {
-    fn check(&self) -> Verdict {
-        fraction("target_probability", self.target_probability)?;
-        at_least("least_targets", self.least_targets, 1)?;
-        let expected = format!("at least least_targets ({})", self.least_targets);
-        ensure(self.most_targets >= self.least_targets, "most_targets", self.most_targets, &expected)?;
-        at_least("least_correct", self.least_correct, 1)?;
-        fraction("retest", self.retest)
-    }
-}
-
-/// Curriculum pruning of the RL rows: which choices become targets. See the published rule in docs/architecture.md.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PruningConfig {
-    /// Share of all choices kept, by descending signal (a). Default: 0.8.
-    pub most_signal: f64,
-    /// Least probability that the informed judge gives the choice (b). Default: 0.5.
-    pub least_probability: f64,
-    /// End of the band of descending probability that is kept (c). Default: 1.
-    pub band_end: f64,
-    /// Width of that band; published: 0.1. Default: 1, since in a small world every person counts.
-    pub band_width: f64,
-    /// Fewest interactions that each of the two stages reads. Default: 4, as in the published rows from AlignX.
-    pub least_window: usize,
-}
-
-impl Default for PruningConfig {
-    fn default() -> Self {
-        Self { most_signal: 0.8, least_probability: 0.5, band_end: 1.0, band_width: 1.0, least_window: 4 }
-    }
-}
-
-impl PruningConfig {
-    fn check(&self) -> Verdict {
-        fraction("most_signal", self.most_signal)?;
-        fraction("least_probability", self.least_probability)?;
-        fraction("band_end", self.band_end)?;
-        fraction("band_width", self.band_width)?;
-        at_least("least_window", self.least_window, 1)
-    }
-}
-
-/// A judge trained by the run, and how it is asked.
+/// A judge that the run trains, and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuickstartJudge {
-    /// Shape of its model.
+    /// Shape of the judge's model.
     pub shape: ModelShape,
-    /// How its rows are read; the file is the run's own.
+    /// How its rows are read; the run sets the file.
     pub data: SftData,
-    /// Length and batches.
+    /// Length and batches of the training.
     pub train: SftTrain,
-    /// Optimizer.
+    /// Optimizer of the training.
     pub optimizer: OptimizerConfig,
-    /// How it is asked; the model is the run's own.
+    /// Settings of the judge; the run sets the model.
     pub ask: JudgeConfig,
 }
 
-/// The policy's fine-tuning.
+/// Fine-tuning of the policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuickstartSft {
-    /// How the rows are read; the file is the run's own.
+    /// How the rows are read; the run sets the file.
     pub data: SftData,
-    /// Length and batches.
+    /// Length and batches of the training.
     pub train: SftTrain,
-    /// Optimizer.
+    /// Optimizer of the training.
     pub optimizer: OptimizerConfig,
 }
 
-/// The policy's reinforcement learning.
+/// Reinforcement learning of the policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuickstartRl {
-    /// In which order people come.
+    /// The order of users.
     pub curriculum: CurriculumConfig,
-    /// How summaries are drawn.
+    /// Sampling of summaries.
     pub rollout: RolloutConfig,
-    /// What a summary is worth.
+    /// Reward of a summary.
     pub reward: RewardConfig,
     /// The policy update.
     pub algorithm: AlgorithmConfig,
-    /// How long.
+    /// Length of the training.
     pub train: RlTrain,
-    /// Optimizer.
+    /// Optimizer of the training.
     pub optimizer: OptimizerConfig,
-    /// What is written down of the rollouts.
+    /// Logging of rollouts.
     pub log: LogConfig,
 }
 
@@ -211,9 +126,9 @@ impl Default for QuickstartRl {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuickstartEval {
-    /// The settings.
+    /// The settings to evaluate.
     pub settings: Vec<Setting>,
-    /// How summaries are drawn.
+    /// Sampling of summaries.
     pub sampling: SamplingConfig,
 }
 
@@ -231,7 +146,7 @@ impl Default for QuickstartConfig {
 }
 
 impl QuickstartConfig {
-    /// The defaults of the parts, below those of the embedded file.
+    /// Returns the defaults of the parts, which the embedded file overrides.
     fn bare() -> Self {
         Self {
             name: "quickstart".into(),
@@ -255,12 +170,12 @@ impl QuickstartConfig {
         }
     }
 
-    /// The run's folder.
+    /// Returns the folder of the run.
     pub fn folder(&self) -> PathBuf {
         self.out.join(&self.name)
     }
 
-    /// A model of the run, in the run's number format and place.
+    /// Returns a model of the run, with the run's dtype and device.
     pub fn source(&self, path: &Path) -> ModelSource {
         ModelSource {
             path: path.display().to_string(),
@@ -270,7 +185,7 @@ impl QuickstartConfig {
         }
     }
 
-    /// The training of a judge, from random weights, on the rows in `rows`, with the tokenizer in the folder
+    /// Returns the config that trains a judge from random weights on the rows in `rows`, with the tokenizer in the folder
     /// `tokenizer`.
     pub fn judge_training(&self, judge: &QuickstartJudge, rows: &Path, tokenizer: &Path) -> SftConfig {
         let QuickstartJudge { shape, data, train, optimizer, .. } = judge;
@@ -278,13 +193,13 @@ impl QuickstartConfig {
             .with_files(rows, tokenizer)
     }
 
-    /// The base model's training, from random weights, on the rows in `rows`, with the tokenizer in the folder
+    /// Returns the config that trains the base model from random weights on the rows in `rows`, with the tokenizer in the folder
     /// `tokenizer`.
     pub fn base_training(&self, rows: &Path, tokenizer: &Path) -> SftConfig {
         self.training(&self.policy, &self.reading).with_files(rows, tokenizer)
     }
 
-    /// The policy's fine-tuning, from the model in `base`, on the rows in `rows`.
+    /// Returns the config that fine-tunes the policy from the model in `base` on the rows in `rows`.
     pub fn policy_training(&self, rows: &Path, base: &Path) -> SftConfig {
         let source = self.source(base);
         SftConfig {
@@ -300,7 +215,8 @@ impl QuickstartConfig {
         }
     }
 
-    /// The policy's reinforcement learning, from the model in `policy`, judged by the one in `judge`.
+    /// Returns the config that trains the model in `policy` with reinforcement learning on the rows in `rows`, judged by the model
+    /// in `judge`.
     pub fn rl_training(&self, rows: &Path, policy: &Path, judge: &Path) -> RlConfig {
         let QuickstartRl { curriculum, rollout, reward, algorithm, train, optimizer, log } = self.rl.clone();
         RlConfig {
@@ -371,7 +287,7 @@ impl RunConfig for QuickstartConfig {
 }
 
 impl SftConfig {
-    /// The same training on other rows, with a tokenizer that exists.
+    /// Returns the same training on other rows, with an existing tokenizer.
     fn with_files(mut self, rows: &Path, tokenizer: &Path) -> Self {
         self.data.train = rows.into();
         if let Some(config) = &mut self.model.tokenizer {
@@ -381,19 +297,7 @@ impl SftConfig {
     }
 }
 
-impl WorldConfig {
-    fn check(&self) -> Verdict {
-        at_least("judge_rows", self.judge_rows, 1)?;
-        at_least("reading_rows", self.reading_rows, 1)?;
-        at_least("synthesis_people", self.synthesis_people, 1)?;
-        at_least("rl_people", self.rl_people, 1)?;
-        at_least("eval_people", self.eval_people, 2)?;
-        at_least("eval_targets", self.eval_targets, 1)?;
-        at_least("eval_transfer_targets", self.eval_transfer_targets, 1)
-    }
-}
-
-/// A path that the run makes itself.
+/// Checks that a path that the run creates itself is not set.
 fn not_given(empty: bool, key: &str) -> Verdict {
     if empty { Ok(()) } else { Err(Defect::new(key, "is given; the quickstart makes it itself, so remove the key")) }
 }
@@ -405,7 +309,7 @@ impl QuickstartJudge {
         self.data.check_reading().under("data")?;
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")?;
-        // Number format and place are the run's, so nothing of a model can be said here.
+        // The run sets dtype and device, so no key of a model can be set here.
         not_given(self.ask.model == ModelSource::default(), "ask.model")?;
         self.ask.check_question().under("ask")
     }

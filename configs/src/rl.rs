@@ -24,49 +24,49 @@ use crate::parallel::ParallelConfig;
 use crate::run::{RunConfig, check_name};
 use crate::validation::ValidationConfig;
 
-/// A run of GRPO. The defaults are the published recipe.
+/// Configuration of a GRPO run. The defaults are the published recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RlConfig {
-    /// The run's name and the name of its folder. Default: rl.
+    /// Name of the run and of its folder. Default: rl.
     pub name: String,
-    /// The folder that holds runs. Default: runs.
+    /// Folder that contains the runs. Default: runs.
     pub out: PathBuf,
-    /// Seed of data order, rollouts, item orders and the choice of carried summaries. Default: 42.
+    /// Seed of data order, rollouts, item orders, and the choice of carried summaries. Default: 42.
     pub seed: u64,
-    /// CPU threads; 0 takes all cores. Default: 0.
+    /// Number of CPU threads; 0 uses all cores. Default: 0.
     pub threads: usize,
-    /// Prompt set of the policy, built in or a folder. Default: plain.
+    /// Prompt set of the policy: a built-in name or a folder. Default: plain.
     pub prompts: String,
     /// The policy that training starts from. Required.
     pub model: ModelSource,
-    /// Adapters in place of the model's own weights. Default: none, so that all weights are trained.
+    /// LoRA adapters to train in place of the model's own weights. Default: none, which trains all weights.
     pub lora: Option<LoraConfig>,
-    /// Who judges the summaries.
+    /// The judge of the summaries.
     pub judge: JudgeConfig,
-    /// The rows.
+    /// The training rows.
     pub data: RlData,
-    /// In which order people come.
+    /// The order of users.
     pub curriculum: CurriculumConfig,
-    /// How summaries are drawn.
+    /// Sampling of summaries.
     pub rollout: RolloutConfig,
-    /// What a summary is worth.
+    /// Reward of a summary.
     pub reward: RewardConfig,
     /// The policy update.
     pub algorithm: AlgorithmConfig,
-    /// How long.
+    /// Length of the training.
     pub train: RlTrain,
     /// Optimizer. Defaults: lr 1e-6, constant, weight decay 0.01.
     pub optimizer: OptimizerConfig,
-    /// What is measured on held-out people while training. Default: nothing.
+    /// Validation on held-out users during training. Default: none.
     pub validation: ValidationConfig,
     /// Checkpoints. Default: every 30 steps, the last 2 kept.
     pub checkpoint: CheckpointConfig,
-    /// What is written down of each step.
+    /// Metrics that are logged at each step.
     pub metrics: MetricsConfig,
-    /// Several processes. Default: each holds everything.
+    /// Distributed training. Default: each process holds the full state.
     pub parallel: ParallelConfig,
-    /// What is written down of the rollouts.
+    /// Logging of rollouts.
     pub log: LogConfig,
 }
 
@@ -98,7 +98,7 @@ impl Default for RlConfig {
 }
 
 impl RlConfig {
-    /// The run's folder.
+    /// Returns the folder of the run.
     pub fn folder(&self) -> PathBuf {
         self.out.join(&self.name)
     }
@@ -126,10 +126,10 @@ impl RlConfig {
     fn check_measuring(&self) -> Verdict {
         self.validation.check().under("validation")?;
         let measured = self.validation.every > 0 && self.validation.summaries.is_some();
-        let expected = "0, or people to measure on: [validation.summaries]";
+        let expected = "0, or users to measure on: [validation.summaries]";
         ensure(self.validation.every == 0 || measured, "validation.every", self.validation.every, expected)?;
         let v = &self.validation;
-        let expected = "false, or people to measure on: [validation.summaries]";
+        let expected = "false, or users to measure on: [validation.summaries]";
         ensure(!v.at_start || v.summaries.is_some(), "validation.at_start", true, expected)?;
         let asked = v.summaries.is_none() || v.every > 0 || v.at_start;
         let expected = "1 or more, or at_start = true: else [validation.summaries] is never asked";
@@ -151,12 +151,12 @@ impl RunConfig for RlConfig {
     }
 }
 
-/// What a table says that only makes sense beside another.
+/// Checks keys of one table that are only valid with a setting of another.
 pub(crate) fn fit_together(rollout: &RolloutConfig, reward: &RewardConfig, algorithm: &AlgorithmConfig) -> Verdict {
-    let groups = rollout.people_per_step.saturating_mul(rollout.groups_per_person());
-    let updates = algorithm.updates_per_step;
-    let expected = format!("at most the {groups} groups of a step (people_per_step · groups of each)");
-    ensure(updates <= groups, "algorithm.updates_per_step", updates, &expected)?;
+    let groups = rollout.users_per_step.saturating_mul(rollout.groups_per_user());
+    let updates = algorithm.num_minibatches;
+    let expected = format!("at most the {groups} groups of a step (users_per_step · groups of each)");
+    ensure(updates <= groups, "algorithm.num_minibatches", updates, &expected)?;
     let weights = reward.stage_weights.len();
     let expected = format!("no weight, or {} of them (rollout.stages)", rollout.stages);
     ensure(weights == 0 || weights == rollout.stages, "reward.stage_weights", format!("{weights} weights"), &expected)?;
@@ -165,32 +165,32 @@ pub(crate) fn fit_together(rollout: &RolloutConfig, reward: &RewardConfig, algor
     ensure(band <= rollout.max_new_tokens, "reward.overlong_band", band, &expected)
 }
 
-/// The rows of GRPO.
+/// The training rows of GRPO.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RlData {
-    /// `{uid, history, mid_position, …}` or rows as published for verl: a file of JSON lines, a JSON array or Parquet, a
-    /// folder of them, or `hf://datasets/owner/name`. Required.
+    /// Rows of `{uid, history, mid_position, …}`, or rows as published for verl: a JSON Lines file, a JSON array, or Parquet; a
+    /// folder of such files; or `hf://datasets/owner/name`. Required.
     pub train: PathBuf,
 }
 
-/// Length of GRPO.
+/// Length of GRPO training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RlTrain {
-    /// Stop after so many steps; 0 sets no limit, so that `epochs` decides. Default: 0.
+    /// Maximum number of steps; 0 sets no limit, so that `epochs` decides. Default: 0.
     pub steps: usize,
-    /// Passes over the people. With zero_variance = "refill" a step may take more of them, and the run goes on for as many
-    /// steps. Default: 1.
+    /// Number of passes over the users. With zero_variance = "refill", a step may use additional users; the number of steps does
+    /// not change. Default: 1.
     pub epochs: usize,
-    /// Activation recomputation: 0 keeps what every layer computed, 1 runs every layer again on the way back, k every
+    /// Activation checkpointing: 0 keeps the activations of every layer, 1 recomputes every layer in the backward pass, k every
     /// k-th. Changes memory and speed, not the result. Default: 0.
-    pub recompute_every: usize,
+    pub activation_checkpointing_every: usize,
 }
 
 impl Default for RlTrain {
     fn default() -> Self {
-        Self { steps: 0, epochs: 1, recompute_every: 0 }
+        Self { steps: 0, epochs: 1, activation_checkpointing_every: 0 }
     }
 }
 
@@ -200,15 +200,15 @@ impl RlTrain {
     }
 }
 
-/// What is written down of the rollouts.
+/// Logging of rollouts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// Steps between files of rollouts; 0 writes none. Default: 10.
+    /// Number of steps between rollout files; 0 writes none. Default: 10.
     pub rollouts_every: usize,
-    /// Most rows in such a file. Default: 64.
+    /// Maximum number of rows in a rollout file. Default: 64.
     pub rollouts_max: usize,
-    /// Whether all of a step that `xplore replay` needs is written beside it. Default: true.
+    /// Whether to also write everything of a step that `xplore replay` needs. Default: true.
     pub replay: bool,
 }
 

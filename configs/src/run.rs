@@ -1,4 +1,4 @@
-//! What all run configurations can do, and the keys that all have.
+//! The interface of all run configurations, and the keys that they share.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -6,12 +6,12 @@ use serde::de::DeserializeOwned;
 use crate::check::{Defect, Verdict, ensure};
 use crate::error::{ConfigError, Origin};
 
-/// A configuration that can be loaded from TOML, checked, and written out in full.
+/// A configuration that can be loaded from TOML, validated, and written out in full.
 pub trait RunConfig: Clone + Default + DeserializeOwned + Serialize {
-    /// The first value that makes no sense, beyond what the types refuse. Whether paths exist is not looked at.
+    /// Returns the first invalid value, beyond what the types reject. Does not check whether paths exist.
     fn defect(&self) -> Option<Defect>;
 
-    /// Checks a value built or changed in code. Loaded values are checked already.
+    /// Validates a config that was built or changed in code. Loaded configs are already validated.
     ///
     /// # Errors
     /// [`ConfigError::Value`] for the first defect.
@@ -19,7 +19,7 @@ pub trait RunConfig: Clone + Default + DeserializeOwned + Serialize {
         self.defect().map_or(Ok(()), |defect| Err(defect.into_error(Origin::Code, None)))
     }
 
-    /// The configuration as TOML with every default written out; it loads to an equal value.
+    /// Returns the configuration as TOML with every default written out; it loads to an equal value.
     ///
     /// # Errors
     /// [`ConfigError::Unwritable`] if an integer is above 2⁶³ − 1.
@@ -28,14 +28,14 @@ pub trait RunConfig: Clone + Default + DeserializeOwned + Serialize {
     }
 }
 
-/// A run's name is one folder's name.
+/// Checks that a run's name is the name of a single folder.
 pub(crate) fn check_name(name: &str) -> Verdict {
     let one_folder = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\']);
     ensure(one_folder, "name", format!("\"{name}\""), "a folder's name: not empty, no `/`")
 }
 
-/// `None` written as the empty string, so that a file can take back what the file it extends has given, and so that the
-/// resolved config shows the key.
+/// Serializes `None` as the empty string, so that a file can unset a value of the file that it extends, and so that the resolved
+/// config shows the key.
 pub(crate) mod empty_is_none {
     use serde::{Deserialize, Deserializer, Serializer};
 

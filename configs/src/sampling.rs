@@ -1,20 +1,21 @@
-//! How a model's text is drawn.
+//! Sampling of a model's responses.
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, at_least, ensure, not_negative};
 
-/// Sampling of one response. The defaults are those of the published evaluation.
+/// Sampling parameters of a response. The defaults are those of the published evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingConfig {
-    /// Divides the logits; 0 is greedy. Default: 0.6.
+    /// Sampling temperature, by which the logits are divided; 0 is greedy decoding. Default: 0.6.
     pub temperature: f64,
-    /// Keep the likeliest `top_k` tokens; 0 keeps all. Default: 20.
+    /// Number of most likely tokens to sample from; 0 keeps all. Default: 20.
     pub top_k: usize,
-    /// Keep the smallest set of tokens whose probabilities reach this; 1 keeps all. Default: 0.95.
+    /// Nucleus sampling: keep the smallest set of tokens whose probabilities sum to at least this value; 1 keeps all.
+    /// Default: 0.95.
     pub top_p: f64,
-    /// Longest response in tokens. Default: 4096.
+    /// Maximum response length in tokens. Default: 4096.
     pub max_new_tokens: usize,
 }
 

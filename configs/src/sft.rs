@@ -14,35 +14,35 @@ use crate::parallel::ParallelConfig;
 use crate::run::{RunConfig, check_name};
 use crate::validation::ValidationConfig;
 
-/// A run of supervised fine-tuning. The defaults are the published recipe.
+/// Configuration of a supervised fine-tuning run. The defaults are the published recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftConfig {
-    /// The run's name and the name of its folder. Default: sft.
+    /// Name of the run and of its folder. Default: sft.
     pub name: String,
-    /// The folder that holds runs. Default: runs.
+    /// Folder that contains the runs. Default: runs.
     pub out: PathBuf,
     /// Seed of initial weights and data order. Default: 42.
     pub seed: u64,
-    /// CPU threads; 0 takes all cores. Default: 0.
+    /// Number of CPU threads; 0 uses all cores. Default: 0.
     pub threads: usize,
-    /// What training starts from. Required.
+    /// The model that training starts from. Required.
     pub model: ModelStart,
-    /// Adapters in place of the model's own weights. Default: none, so that all weights are trained.
+    /// LoRA adapters to train in place of the model's own weights. Default: none, which trains all weights.
     pub lora: Option<LoraConfig>,
-    /// The rows.
+    /// The training rows.
     pub data: SftData,
-    /// How long and in what batches.
+    /// Length and batches of the training.
     pub train: SftTrain,
     /// Optimizer. Defaults: lr 2e-5, cosine, 10 % warm-up, no weight decay.
     pub optimizer: OptimizerConfig,
-    /// What is measured on held-out rows and people while training. Default: nothing.
+    /// Validation on held-out rows and users during training. Default: none.
     pub validation: ValidationConfig,
     /// Checkpoints. Default: only the last.
     pub checkpoint: CheckpointConfig,
-    /// What is written down of each step.
+    /// Metrics that are logged at each step.
     pub metrics: MetricsConfig,
-    /// Several processes. Default: each holds everything.
+    /// Distributed training. Default: each process holds the full state.
     pub parallel: ParallelConfig,
 }
 
@@ -67,12 +67,12 @@ impl Default for SftConfig {
 }
 
 impl SftConfig {
-    /// The run's folder.
+    /// Returns the folder of the run.
     pub fn folder(&self) -> PathBuf {
         self.out.join(&self.name)
     }
 
-    /// The folder of tokenized rows.
+    /// Returns the cache folder of tokenized rows.
     pub fn cache(&self) -> PathBuf {
         if self.data.cache.as_os_str().is_empty() { self.out.join(".cache") } else { self.data.cache.clone() }
     }
@@ -98,7 +98,7 @@ impl SftConfig {
             Some(Best::Loss) => self.data.validates() && self.validation.every > 0,
             Some(Best::Accuracy) => self.validation.summaries.is_some() && self.validation.every > 0,
         };
-        let expected = "a number that [validation] measures: set validation.every and give it the rows or people";
+        let expected = "a number that [validation] measures: set validation.every and give it the rows or users";
         ensure(measured, "checkpoint.best", self.checkpoint.best.map_or("", Best::key), expected)?;
         self.parallel.check().under("parallel")?;
         self.metrics.check().under("metrics")
@@ -111,54 +111,54 @@ impl RunConfig for SftConfig {
     }
 }
 
-/// Which tokens are trained.
+/// The tokens that the loss is computed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossOn {
     /// The completion of a prompt/completion row; the last assistant turn of a conversation; all of a plain text.
     #[default]
     Completion,
-    /// Every assistant turn, also those in prompts. Plain texts have none.
+    /// Every assistant turn, including those in prompts. Plain texts have none.
     Assistant,
-    /// Every token but the first, which nothing predicts.
+    /// Every token but the first, which has no context to predict it.
     All,
 }
 
-/// What is done with a row longer than `max_length`.
+/// Handling of a row longer than `max_length`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncation {
-    /// Its first tokens are kept.
+    /// Keep its first tokens.
     #[default]
     KeepStart,
-    /// Its last tokens are kept.
+    /// Keep its last tokens.
     KeepEnd,
-    /// It is left out and counted.
+    /// Skip and count it.
     Skip,
-    /// It ends the run before training starts.
+    /// End the run with an error before training starts.
     Error,
 }
 
-/// What is done with a row that cannot be trained on: none of its tokens is trained, or the tokens of its prompt are no
-/// prefix of those of prompt and completion.
+/// Handling of a row that cannot be trained on: it has no tokens to compute the loss on, or the tokens of its prompt are not a
+/// prefix of the tokens of prompt and completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unusable {
-    /// It ends the run before training starts, with its place in the file.
+    /// End the run before training starts, with an error that reports the row's location in the file.
     #[default]
     Error,
-    /// It is left out and counted.
+    /// Skip and count it.
     Skip,
 }
 
-/// One of several sets that are mixed.
+/// One data set of a mix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftSet {
-    /// Its file or data set, as in `data.train`. Required.
+    /// File or data set, as in `data.train`. Required.
     pub path: PathBuf,
-    /// Its share of the rows trained on, relative to the other sets' weights; 0 stands for its number of rows, so that
-    /// sets without weights are simply put together. Default: 0.
+    /// Share of this data set in the training rows, relative to the weights of the other sets. 0 stands for its number of rows, so
+    /// data sets without weights are concatenated. Default: 0.
     pub weight: f64,
 }
 
@@ -168,34 +168,32 @@ impl Default for SftSet {
     }
 }
 
-/// The rows of supervised fine-tuning: JSON lines, a JSON array, or Parquet, of prompt and completion, of messages, of
-/// text, or of text and indices (docs/training.md).
+/// The rows of supervised fine-tuning: JSON Lines, a JSON array, or Parquet, with prompt and completion, messages, text, or text
+/// and indices (docs/training.md).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftData {
-    /// The rows: a file, or `hf://datasets/owner/name`, with `/path/of/file` for one file of it. Required, unless `mix`
-    /// is given.
+    /// The rows: a file, or `hf://datasets/owner/name`, with `/path/of/file` for one file of it. Required unless `mix` is set.
     pub train: PathBuf,
-    /// Several sets in place of `train`. An epoch has as many rows as all sets together; a set smaller than its share
-    /// comes again, a larger one goes on in the next epoch. Default: none.
+    /// Several data sets in place of `train`. An epoch has as many rows as all sets together. A set smaller than its share is
+    /// repeated; a larger one continues in the next epoch. Default: none.
     pub mix: Vec<SftSet>,
-    /// Rows for validation, as `train`. Empty (the default): none, or those of `validation_share`.
+    /// Validation rows, in the format of `train`. Empty (the default): none, or those of `validation_share`.
     pub validation: PathBuf,
-    /// Share of the training rows that is held out for validation, drawn by seed. Default: 0.
+    /// Fraction of the training rows to hold out for validation, sampled with the seed. Default: 0.
     pub validation_share: f64,
-    /// Longest sequence in tokens, prompt and completion. Default: 16384.
+    /// Maximum sequence length in tokens, prompt and completion. Default: 16384.
     pub max_length: usize,
-    /// What is done with longer rows. Default: keep_start.
+    /// Handling of longer rows. Default: keep_start.
     pub truncation: Truncation,
-    /// Which tokens are trained. Rows of text and indices say so themselves. Default: completion.
+    /// The tokens that the loss is computed on. Rows of text and indices specify them themselves. Default: completion.
     pub loss_on: LossOn,
-    /// What is done with rows that cannot be trained on. Default: error.
+    /// Handling of rows that cannot be trained on. Default: error.
     pub unusable: Unusable,
-    /// Whether each epoch has its own random order; without, the file's order is kept, as a curriculum needs.
-    /// Default: true.
+    /// Whether to shuffle the rows in each epoch. If false, the order of the file is kept, as a curriculum needs. Default: true.
     pub shuffle: bool,
-    /// Folder of tokenized rows, found again by the content of file, tokenizer and settings. Empty (the default):
-    /// `.cache` in the folder that holds runs.
+    /// Cache folder of tokenized rows. Its entries are keyed by the content of file, tokenizer, and settings. Empty (the default):
+    /// `.cache` in the folder that contains the runs.
     pub cache: PathBuf,
 }
 
@@ -224,7 +222,7 @@ impl SftData {
         self.check_reading()
     }
 
-    /// Everything but the file, which some runs write themselves.
+    /// Checks everything but the file, which some runs write themselves.
     pub(crate) fn check_reading(&self) -> Verdict {
         for (i, set) in self.mix.iter().enumerate() {
             given(!set.path.as_os_str().is_empty(), "path", "the path of a file of SFT rows")
@@ -245,7 +243,7 @@ impl SftData {
         at_least("max_length", self.max_length, 2)
     }
 
-    /// Whether there are rows for validation.
+    /// Returns whether there are validation rows.
     pub fn validates(&self) -> bool {
         !self.validation.as_os_str().is_empty() || self.validation_share > 0.0
     }
@@ -255,20 +253,21 @@ impl SftData {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftTrain {
-    /// Passes over the rows. Default: 4.
+    /// Number of passes over the rows. Default: 4.
     pub epochs: usize,
-    /// Stop after so many updates; 0 sets no limit. Default: 0.
+    /// Maximum number of updates; 0 sets no limit. Default: 0.
     pub max_steps: usize,
-    /// Sequences per update (the global batch, all accumulation included); 0 if `batch_tokens` is given. Default: 16.
+    /// Number of sequences per update (the global batch size, including gradient accumulation); 0 if `batch_tokens` is set.
+    /// Default: 16.
     pub batch_size: usize,
-    /// Tokens per update, in place of `batch_size`: rows are taken in order as long as they fit. Default: 0.
+    /// Number of tokens per update, in place of `batch_size`: rows are added in order as long as they fit. Default: 0.
     pub batch_tokens: usize,
-    /// Most tokens in one packed forward pass; a longer sequence goes alone. Changes memory and speed, not the result.
-    /// Default: 16384.
-    pub tokens_per_microbatch: usize,
-    /// Activation recomputation: 0 keeps what every layer computed, 1 runs every layer again on the way back, k every
+    /// Maximum number of tokens in one packed forward pass; a longer sequence is processed alone. Changes memory and speed, not the
+    /// result. Default: 16384.
+    pub micro_batch_tokens: usize,
+    /// Activation checkpointing: 0 keeps the activations of every layer, 1 recomputes every layer in the backward pass, k every
     /// k-th. Changes memory and speed, not the result. Default: 0.
-    pub recompute_every: usize,
+    pub activation_checkpointing_every: usize,
 }
 
 impl Default for SftTrain {
@@ -278,8 +277,8 @@ impl Default for SftTrain {
             max_steps: 0,
             batch_size: 16,
             batch_tokens: 0,
-            tokens_per_microbatch: 16384,
-            recompute_every: 0,
+            micro_batch_tokens: 16384,
+            activation_checkpointing_every: 0,
         }
     }
 }
@@ -292,6 +291,6 @@ impl SftTrain {
             at_least("batch_size", self.batch_size, 1)?;
         }
         ensure(one, "batch_tokens", self.batch_tokens, "0 beside batch_size, or batch_size = 0")?;
-        at_least("tokens_per_microbatch", self.tokens_per_microbatch, 1)
+        at_least("micro_batch_tokens", self.micro_batch_tokens, 1)
     }
 }

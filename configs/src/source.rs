@@ -1,4 +1,4 @@
-//! One TOML file: its values, and the line on which each key stands.
+//! A TOML file: its values, and the line of each key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::keys;
 
 /// A parsed file.
 pub(crate) struct Source {
-    /// The file, as it was named.
+    /// Path of the file, as the user gave it.
     pub path: PathBuf,
-    /// Its values, `extends` taken out.
+    /// Values of the file, without `extends`.
     pub table: Table,
-    /// Line (from 1) of every key path and list element in it.
+    /// Line (from 1) of every key path and list element in the file.
     pub lines: BTreeMap<String, usize>,
-    /// The file it builds on, as written.
+    /// The file that this one extends, as written.
     pub extends: Option<PathBuf>,
 }
 
@@ -47,7 +47,7 @@ impl Source {
         Ok(Self { path: path.into(), table, lines, extends })
     }
 
-    /// Where the key stands in this file.
+    /// Returns the location of the key in this file.
     pub fn origin(&self, key: &str) -> Origin {
         Origin::File { path: self.path.clone(), line: self.lines.get(key).copied() }
     }
@@ -75,7 +75,7 @@ fn note_value(value: &DeValue<'_>, path: &str, text: &str, lines: &mut BTreeMap<
     }
 }
 
-/// Line and column, both from 1, of a byte offset.
+/// Returns the line and column, both from 1, of a byte offset.
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count());

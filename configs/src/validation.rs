@@ -1,4 +1,4 @@
-//! What is measured while training.
+//! Validation during training.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use crate::eval::{Setting, check_settings};
 use crate::judge::JudgeConfig;
 use crate::sampling::SamplingConfig;
 
-/// Measurements on held-out rows and people while training.
+/// Validation on held-out rows and users during training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidationConfig {
-    /// Steps between measurements; the last step is measured too. 0 (the default): none.
+    /// Number of steps between validations; the last step is validated too. 0 (the default): no validation.
     pub every: usize,
-    /// Whether the model is measured before its first step. Default: false.
+    /// Whether to validate before the first step. Default: false.
     pub at_start: bool,
-    /// Summaries of held-out people, judged. Default: none, so that only the loss on validation rows is measured.
+    /// Validation of judged summaries of held-out users. Default: none, which computes only the loss on validation rows.
     pub summaries: Option<SummaryValidation>,
 }
 
@@ -27,19 +27,19 @@ impl ValidationConfig {
     }
 }
 
-/// How well a judge predicts held-out people's choices from summaries that the model in training writes.
+/// How well a judge predicts held-out users' choices from summaries by the model in training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SummaryValidation {
-    /// JSON lines of the people, as `xplore eval` reads them. Required.
-    pub people: PathBuf,
-    /// Only the first so many people; 0 takes all. Default: 64.
-    pub max_people: usize,
-    /// Prompt set of the summaries, built in or a folder. Default: plain.
+    /// JSON Lines file of the users, in the format of `xplore eval`. Required.
+    pub users: PathBuf,
+    /// Maximum number of users, from the start of the file; 0 uses all. Default: 64.
+    pub max_users: usize,
+    /// Prompt set of the summaries: a built-in name or a folder. Default: plain.
     pub prompts: String,
-    /// What is read of the histories. Default: full.
+    /// Which part of the histories the model reads. Default: full.
     pub settings: Vec<Setting>,
-    /// How summaries are drawn. Defaults: temperature 0.6, top_k 20, top_p 0.95.
+    /// Sampling of the summaries. Defaults: temperature 0.6, top_k 20, top_p 0.95.
     pub sampling: SamplingConfig,
     /// The judge. Required.
     pub judge: JudgeConfig,
@@ -48,8 +48,8 @@ pub struct SummaryValidation {
 impl Default for SummaryValidation {
     fn default() -> Self {
         Self {
-            people: PathBuf::new(),
-            max_people: 64,
+            users: PathBuf::new(),
+            max_users: 64,
             prompts: crate::prompts::DEFAULT.into(),
             settings: vec![Setting::Full],
             sampling: SamplingConfig::default(),
@@ -60,7 +60,7 @@ impl Default for SummaryValidation {
 
 impl SummaryValidation {
     fn check(&self) -> Verdict {
-        given(!self.people.as_os_str().is_empty(), "people", "the path of a JSONL file of people")?;
+        given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         check_settings(&self.settings)?;
         self.sampling.check().under("sampling")?;

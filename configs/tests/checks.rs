@@ -1,13 +1,13 @@
-//! Each value that makes no sense is refused by name; the border that still makes sense is accepted.
+//! Every invalid value is rejected with its key; the boundary value that is still valid is accepted.
 
 use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 const SFT: &str = "[model]\npath='p'\n[data]\ntrain='r'\n";
 const NEW: &str = "[model.shape]\nlayers=1\n[model.tokenizer]\nvocab_size=300\n[data]\ntrain='r'\n";
 const RL: &str = "[model]\npath='p'\n[judge.model]\npath='j'\n[data]\ntrain='r'\n";
-const EVAL: &str = "people='p'\n[[models]]\nname='a'\nmodel.path='m'\n[[judges]]\nname='b'\njudge.model.path='j'\n";
+const EVAL: &str = "users='p'\n[[models]]\nname='a'\nmodel.path='m'\n[[judges]]\nname='b'\njudge.model.path='j'\n";
 
-/// `refused` must be refused at `key` by an error that says `expected`; `accepted` must load.
+/// Asserts that `refused` fails at `key` with an error that contains `expected`, and that `accepted` loads.
 #[track_caller]
 fn check<T: RunConfig>(text: &str, key: &str, expected: &str, refused: &str, accepted: &str) {
     let load = |value: &str| configs::parse::<T>("my.toml", text, &[value.to_string()]);
@@ -29,7 +29,7 @@ fn sft() {
         ("data.validation_share", "below 1", "1", "0.5"),
         ("train.batch_size", "at least 1", "0", "1"),
         ("train.batch_tokens", "0 beside batch_size", "100", "0"),
-        ("train.tokens_per_microbatch", "at least 1", "0", "1"),
+        ("train.micro_batch_tokens", "at least 1", "0", "1"),
         ("optimizer.lr", "finite number above 0", "0", "1e-9"),
         ("optimizer.lr", "finite number above 0", "inf", "1"),
         ("optimizer.lr", "finite number above 0", "nan", "1"),
@@ -40,14 +40,14 @@ fn sft() {
         ("optimizer.min_lr_ratio", "from 0 to 1", "-0.1", "0"),
         ("optimizer.decay_ratio", "from 0 to 1", "2", "1"),
         ("optimizer.ema_decay", "to below 1", "1", "0.999"),
-        ("optimizer.most_skips", "at least 1", "0", "1"),
+        ("optimizer.max_skipped_steps", "at least 1", "0", "1"),
         ("optimizer.muon.momentum", "below 1", "1", "0"),
         ("optimizer.muon.ns_steps", "at least 1", "0", "1"),
         ("metrics.peak_tflops", "0 or more", "-1", "0"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
         ("parallel.timeout_seconds", "at most 86400", "1e300", "86400"),
         ("parallel.timeout_seconds", "more than 0", "0", "0.5"),
-        ("parallel.shard_within", "sharding = \"full\"", "2", "0"),
+        ("parallel.hsdp_shard_size", "sharding = \"full\"", "2", "0"),
     ] {
         check::<SftConfig>(SFT, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }
@@ -97,9 +97,9 @@ fn sft() {
 #[test]
 fn models_that_generate_and_judges_elsewhere() {
     for (key, expected, refused, accepted) in [
-        ("model.cache_gib", "finite number above 0", "0", "0.5"),
-        ("model.max_rows", "at least 1", "0", "1"),
-        ("judge.model.step_tokens", "at least 1", "0", "1"),
+        ("model.kv_cache_gib", "finite number above 0", "0", "0.5"),
+        ("model.max_num_seqs", "at least 1", "0", "1"),
+        ("judge.model.max_num_batched_tokens", "at least 1", "0", "1"),
     ] {
         check::<RlConfig>(RL, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }
@@ -156,12 +156,12 @@ fn rl() {
         ("judge.prompts", "prompt set", "''", "plain"),
         ("data.train", "JSONL", "''", "r"),
         ("rollout.stages", "at least 1", "0", "1"),
-        ("rollout.samples", "at least 2", "1", "2"),
-        ("rollout.people_per_step", "at least 1", "0", "2"),
+        ("rollout.num_generations", "at least 2", "1", "2"),
+        ("rollout.users_per_step", "at least 1", "0", "2"),
         ("rollout.cut_at", "1 of them (stages − 1)", "[0.2, 0.4]", "[0.2]"),
         ("rollout.cut_at", "between 0 and 1", "[1.0]", "[0.9]"),
-        ("rollout.samples_by_stage", "none, or 2 numbers", "[4]", "[4, 2]"),
-        ("rollout.samples_by_stage", "at least 2", "[4, 1]", "[2, 2]"),
+        ("rollout.num_generations_by_stage", "none, or 2 numbers", "[4]", "[4, 2]"),
+        ("rollout.num_generations_by_stage", "at least 2", "[4, 1]", "[2, 2]"),
         ("rollout.temperature", "above 0", "0", "0.1"),
         ("rollout.top_p", "above 0, at most 1", "0", "1"),
         ("rollout.top_p", "above 0, at most 1", "1.1", "0.1"),
@@ -186,12 +186,12 @@ fn rl() {
         ("algorithm.entropy_coefficient", "0 or more", "-1", "0"),
         ("algorithm.rollout_correction", "recompute", "token", "none"),
         ("algorithm.rollout_correction_cap", "above 0", "0", "1"),
-        ("algorithm.epochs_per_step", "at least 1", "0", "1"),
-        ("validation.every", "people to measure on", "5", "0"),
+        ("algorithm.num_iterations", "at least 1", "0", "1"),
+        ("validation.every", "users to measure on", "5", "0"),
         ("algorithm.advantage_eps", "0 or more", "-1e-6", "0"),
-        ("algorithm.updates_per_step", "at least 1", "0", "1"),
-        ("algorithm.updates_per_step", "at most the 2048 groups", "2049", "2048"),
-        ("algorithm.tokens_per_microbatch", "at least 1", "0", "1"),
+        ("algorithm.num_minibatches", "at least 1", "0", "1"),
+        ("algorithm.num_minibatches", "at most the 2048 groups", "2049", "2048"),
+        ("algorithm.micro_batch_tokens", "at least 1", "0", "1"),
         ("train.epochs", "at least 1", "0", "1"),
         ("optimizer.lr", "above 0", "-1", "1"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
@@ -203,7 +203,7 @@ fn rl() {
     check::<RlConfig>(RL, "reward.terms[1].name", "each term once", &one, &two);
     check::<RlConfig>(RL, "reward.terms[0].weight", "finite", &terms("{weight=inf}"), &terms("{weight=0}"));
     check::<RlConfig>(RL, "reward.terms[0].name", "not given", &terms("{name=''}"), &two);
-    let measured = format!("{RL}[validation]\nevery=1\n[validation.summaries]\npeople='p'\njudge.model.path='j'\n");
+    let measured = format!("{RL}[validation]\nevery=1\n[validation.summaries]\nusers='p'\njudge.model.path='j'\n");
     let best = "checkpoint.best=validation/loss";
     check::<RlConfig>(&measured, "checkpoint.best", "validation/accuracy", best, "checkpoint.best=validation/accuracy");
     let (negative, zero) = ("reward.stage_weights=[1.0, -1.0]", "reward.stage_weights=[1.0, 0.0]");
@@ -224,7 +224,7 @@ fn eval() {
     let list = |names: [&str; 2]| format!("models=[{}, {}]", model(names[0]), model(names[1]));
     for (key, expected, refused, accepted) in [
         ("prompts", "prompt set", "prompts=", "prompts=plain"),
-        ("people", "JSONL", "people=", "people=p"),
+        ("users", "JSONL", "users=", "users=p"),
         ("settings", "expected some of", "settings=[]", "settings=['full']"),
         ("settings", "expected some of", "settings=['full', 'full']", "settings=['full', 'direct']"),
         ("sampling.temperature", "0 or more", "sampling.temperature=-1", "sampling.temperature=0"),
@@ -246,10 +246,10 @@ fn quickstart() {
     for (key, expected, refused, accepted) in [
         ("world.judge_rows", "at least 1", "world.judge_rows=0", "world.judge_rows=1"),
         ("world.reading_rows", "at least 1", "world.reading_rows=0", "world.reading_rows=1"),
-        ("world.synthesis_people", "at least 1", "world.synthesis_people=0", "world.synthesis_people=1"),
-        ("world.rl_people", "at least 1", "world.rl_people=0", "world.rl_people=1"),
+        ("world.synthesis_users", "at least 1", "world.synthesis_users=0", "world.synthesis_users=1"),
+        ("world.rl_users", "at least 1", "world.rl_users=0", "world.rl_users=1"),
         ("world.rl_targets", "at least 1 (rl.reward", "world.rl_targets=0", "world.rl_targets=1"),
-        ("world.eval_people", "at least 2", "world.eval_people=1", "world.eval_people=2"),
+        ("world.eval_users", "at least 2", "world.eval_users=1", "world.eval_users=2"),
         ("world.eval_targets", "at least 1", "world.eval_targets=0", "world.eval_targets=1"),
         ("world.eval_transfer_targets", "at least 1", "world.eval_transfer_targets=0", "world.eval_transfer_targets=1"),
         (
@@ -274,13 +274,8 @@ fn quickstart() {
         ("policy.heads", "at least 1", "policy.heads=0", "policy.heads=8"),
         ("sft.data.train", "remove the key", "sft.data.train=x", "sft.data.train="),
         ("sft.train.batch_size", "at least 1", "sft.train.batch_size=0", "sft.train.batch_size=1"),
-        ("rl.rollout.samples", "at least 2", "rl.rollout.samples=1", "rl.rollout.samples=2"),
-        (
-            "rl.algorithm.updates_per_step",
-            "groups of a step",
-            "rl.algorithm.updates_per_step=99999",
-            "rl.train.steps=1",
-        ),
+        ("rl.rollout.num_generations", "at least 2", "rl.rollout.num_generations=1", "rl.rollout.num_generations=2"),
+        ("rl.algorithm.num_minibatches", "groups of a step", "rl.algorithm.num_minibatches=99999", "rl.train.steps=1"),
         ("rl.optimizer.lr", "above 0", "rl.optimizer.lr=0", "rl.optimizer.lr=1"),
         ("eval.settings", "expected some of", "eval.settings=[]", "eval.settings=['full']"),
         ("eval.sampling.top_p", "above 0", "eval.sampling.top_p=2", "eval.sampling.top_p=1"),

@@ -1,4 +1,4 @@
-//! The TOML files of this folder load, and every config survives being written out.
+//! The TOML files of this folder load, and every config survives a round trip.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn every_file_loads_and_survives_being_written_out() {
     assert_eq!(count, 8);
 }
 
-/// The published figures, once in the defaults and once spelt out in the files.
+/// The published values are both in the defaults and spelled out in the files.
 #[test]
 fn the_recipe_files_say_what_the_defaults_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -49,8 +49,8 @@ fn the_recipe_files_say_what_the_defaults_say() {
     let rl: RlConfig = configs::load(&folder.join("rl.toml"), &[]).unwrap();
     let judge = JudgeConfig { model: rl.judge.model.clone(), ..JudgeConfig::default() };
     assert_eq!(rl, RlConfig { model: rl.model.clone(), judge, data: rl.data.clone(), ..RlConfig::default() });
-    let rows = rl.rollout.people_per_step * rl.rollout.samples * rl.rollout.stages;
-    assert_eq!(rows / rl.algorithm.updates_per_step, 512 * 4);
+    let rows = rl.rollout.users_per_step * rl.rollout.num_generations * rl.rollout.stages;
+    assert_eq!(rows / rl.algorithm.num_minibatches, 512 * 4);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_new_model_and_an_evaluation_survive_being_written_out() {
     round_trip(&sft);
     let model = ModelSource { path: "p".into(), ..ModelSource::default() };
     round_trip(&EvalConfig {
-        people: "people.jsonl".into(),
+        users: "users.jsonl".into(),
         models: vec![EvalModel { name: "rl".into(), model: model.clone() }],
         judges: vec![EvalJudge { name: "second".into(), judge: JudgeConfig { model, ..JudgeConfig::default() } }],
         ..EvalConfig::default()

@@ -1,4 +1,4 @@
-//! Files, `extends`, overrides and their errors, as a user meets them.
+//! Files, `extends`, overrides, and their errors, from the user's point of view.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn owned(overrides: &[&str]) -> Vec<String> {
     overrides.iter().map(ToString::to_string).collect()
 }
 
-/// The error's text, which must hold all of `parts`.
+/// Returns the error's text, which must contain all of `parts`.
 #[track_caller]
 fn refused<T>(result: Result<T, ConfigError>, parts: &[&str]) -> String {
     let Err(error) = result else { panic!("was accepted") };
@@ -52,7 +52,7 @@ fn a_misspelt_key_is_named_with_file_line_and_the_nearest_key() {
     refused(sft(&text, &[]), &["my.toml:8: unknown key `optimizer.weigth_decay`", "mean `optimizer.weight_decay`?"]);
     refused(sft(&format!("{SFT}[optimzer]\nlr = 1\n"), &[]), &["my.toml:5:", "`optimzer`", "mean `optimizer`?"]);
     refused(sft(&format!("extend = 'x'\n{SFT}"), &[]), &["my.toml:1:", "`extend`", "mean `extends`?"]);
-    // Nothing near: the known keys are listed instead.
+    // No similar key exists: the known keys are listed instead.
     refused(
         sft(&format!("{SFT}[checkpoint]\nzzz = 1\n"), &[]),
         &["my.toml:6:", "use one of `every`, `keep_last`, `keep_every`, `best`, `at_end` and `state`"],
@@ -173,9 +173,9 @@ fn overrides_are_read_as_toml_and_else_as_text() {
     assert_eq!((config.optimizer.betas, config.seed), ([0.9, 0.95], 7));
     assert_eq!(sft(SFT, &["name='7'"]).unwrap().name, "7");
     assert_eq!(sft(SFT, &["name=a=b"]).unwrap().name, "a=b");
-    // The last of two wins, and a list's element is reached by its index.
+    // The last of two overrides wins, and an index selects a list element.
     assert_eq!(sft(SFT, &["seed=1", "seed=2", "optimizer.betas.0=0.5"]).unwrap().optimizer.betas, [0.5, 0.999]);
-    // A table that no default holds.
+    // A table that the defaults do not contain.
     let config = sft("[data]\ntrain='r'", &["model.shape.layers=2"]).unwrap();
     let Start::Random { shape, .. } = config.model.start() else { panic!("{:?}", config.model) };
     assert_eq!((shape.layers, shape.heads), (2, 4));
@@ -236,7 +236,7 @@ fn presets_are_extended_by_name_and_the_published_one_is_nearly_the_default() {
     published.algorithm.old_logprobs = configs::rl::algorithm::OldLogprobs::Recompute;
     assert_eq!(with("streaming-published").unwrap(), published);
     let each = with("streaming-unbiased").unwrap();
-    assert_eq!((each.rollout.carry, each.rollout.samples_per_person()), (configs::rl::rollout::Carry::Each, 12));
+    assert_eq!((each.rollout.carry, each.rollout.generations_per_user()), (configs::rl::rollout::Carry::Each, 12));
     let refusal = with("streaming-publised").unwrap_err().to_string();
     assert!(refusal.contains("my.toml:1") && refusal.contains("did you mean `streaming-published`"), "{refusal}");
 }

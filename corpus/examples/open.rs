@@ -1,7 +1,7 @@
-//! Opens a file of rows with a model's tokenizer, goes through the first epoch, and says what it took:
+//! Opens a data file with a model's tokenizer, iterates over the first epoch, and reports time and memory.
 //!
-//! `open ROWS MODEL_FOLDER CACHE_FOLDER`; `open train TEXT MODEL_FOLDER` makes a tokenizer of 8192 tokens from a text
-//! first.
+//! `open ROWS MODEL_FOLDER CACHE_FOLDER`; `open train TEXT MODEL_FOLDER` first trains a tokenizer of 8192 tokens on a
+//! text.
 
 use std::error::Error;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn open(rows: &Path, model: &Path, cache: &Path) -> Result<(), Box<dyn Error>> {
     let mut plan = corpus::plan(&corpus.train, &train);
     let (begin, mut tokens) = (Instant::now(), 0);
     for step in 0..plan.steps() {
-        // There is a batch at every step below the plan's number of them.
+        // The plan has a batch for every step below `steps()`.
         for id in plan.batch(step).unwrap_or_default().rows {
             tokens += corpus.train.read(id)?.ids.len();
         }
@@ -45,7 +45,7 @@ fn open(rows: &Path, model: &Path, cache: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The process's largest resident memory so far, in bytes.
+/// Returns the peak resident memory of the process, in bytes.
 fn peak() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;

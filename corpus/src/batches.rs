@@ -1,4 +1,4 @@
-//! Which rows make up each update, and how the sequences of an update are put into passes.
+//! Which rows make up each update, and how the sequences of an update are packed into micro-batches.
 
 use std::collections::BTreeSet;
 
@@ -6,21 +6,21 @@ use configs::sft::SftTrain;
 
 use crate::{Mixture, RowId};
 
-/// The rows of one update.
+/// The rows of one update (a batch).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The epoch, from 0.
+    /// The epoch, starting at 0.
     pub epoch: u64,
-    /// Its rows.
+    /// The rows of the batch.
     pub rows: Vec<RowId>,
 }
 
-/// The updates of a run: how many, and the rows of each. Holds the order of one epoch at a time.
+/// The updates of a run: their number, and the rows of each. Holds the order of one epoch at a time.
 #[derive(Debug)]
 pub struct Plan<'a> {
     mixture: &'a Mixture,
     train: SftTrain,
-    /// The updates before the end of each epoch.
+    /// The cumulative number of updates at the end of each epoch.
     ends: Vec<u64>,
     steps: u64,
     epoch: Option<Epoch>,
@@ -30,12 +30,12 @@ pub struct Plan<'a> {
 struct Epoch {
     number: u64,
     rows: Vec<RowId>,
-    /// Where each batch ends.
+    /// The end of each batch, as an index into `rows`.
     ends: Vec<usize>,
 }
 
-/// Plans the updates of `train` over the epochs of `mixture`. With `batch_tokens`, shuffling gives epochs batches that
-/// differ in number; they are counted here, so that the number of updates is exact.
+/// Plans the updates of `train` over the epochs of `mixture`. With `batch_tokens` and shuffling, the number of batches
+/// differs between epochs; they are counted here, so the number of updates is exact.
 pub fn plan<'a>(mixture: &'a Mixture, train: &SftTrain) -> Plan<'a> {
     let mut plan = Plan { mixture, train: train.clone(), ends: Vec::new(), steps: 0, epoch: None };
     let limit = if train.max_steps == 0 { u64::MAX } else { train.max_steps as u64 };
@@ -51,17 +51,17 @@ pub fn plan<'a>(mixture: &'a Mixture, train: &SftTrain) -> Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Updates in all.
+    /// Returns the total number of updates.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Epochs that are begun.
+    /// Returns the number of epochs that the run starts.
     pub fn epochs(&self) -> u64 {
         self.ends.len() as u64
     }
 
-    /// How many epochs are over, in fractions, after `done` updates.
+    /// Returns the number of completed epochs, as a fraction, after `done` updates.
     pub fn epochs_after(&self, done: u64) -> f64 {
         let number = self.ends.partition_point(|&end| end <= done);
         let begin = if number == 0 { 0 } else { self.ends[number - 1] };
@@ -69,7 +69,7 @@ impl Plan<'_> {
         number as f64 + within
     }
 
-    /// The rows of update `step` (from 0); `None` behind the last.
+    /// Returns the rows of update `step` (starting at 0), or `None` past the last update.
     pub fn batch(&mut self, step: u64) -> Option<Batch> {
         if step >= self.steps {
             return None;
@@ -105,13 +105,13 @@ impl Plan<'_> {
     }
 }
 
-/// Ends of batches of `size` rows; the last may have fewer.
+/// Returns the ends of batches of `size` rows; the last batch may have fewer.
 fn by_rows(rows: usize, size: usize) -> Vec<usize> {
     let size = size.max(1);
     (1..=rows.div_ceil(size)).map(|batch| (batch * size).min(rows)).collect()
 }
 
-/// Ends of batches that take rows in order as long as they have at most `budget` tokens; one row at least.
+/// Returns the ends of batches filled in order, with at most `budget` tokens and at least one row each.
 fn by_tokens(lengths: impl Iterator<Item = usize>, budget: usize) -> Vec<usize> {
     let (mut ends, mut tokens, mut count) = (Vec::new(), 0, 0);
     for (i, length) in lengths.enumerate() {
@@ -126,9 +126,9 @@ fn by_tokens(lengths: impl Iterator<Item = usize>, budget: usize) -> Vec<usize> 
     ends
 }
 
-/// Puts sequences into bins of at most `budget` tokens: the longest first, each where the least room is left over
-/// (best-fit decreasing); a longer one has a bin of its own. Bins hold indices into `lengths`. Of equals the first
-/// comes first. O(n log n).
+/// Packs sequences into bins of at most `budget` tokens with best-fit decreasing: the longest sequence first, each into
+/// the bin with the least room left. A sequence longer than `budget` gets its own bin. Bins hold indices into
+/// `lengths`. Ties keep the input order. Complexity: O(n log n).
 pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
     longest_first.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
@@ -184,7 +184,7 @@ mod tests {
             assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
             let sum = |bin: &Vec<usize>| bin.iter().map(|&i| lengths[i]).sum::<usize>();
             assert!(bins.iter().all(|bin| bin.len() == 1 || sum(bin) <= budget));
-            // Best fit never leaves two bins that would go into one.
+            // Best fit never leaves two bins that would fit into one.
             assert!(bins.iter().filter(|bin| sum(bin) * 2 < budget).count() <= 1);
         }
     }

@@ -1,84 +1,84 @@
-//! What can be wrong with a corpus.
+//! Errors of loading a corpus.
 
 use std::path::PathBuf;
 
 use crate::mask::Unfit;
-use crate::raw::Place;
+use crate::raw::RowLocation;
 
-/// Why there is no corpus.
+/// The error of loading a corpus.
 #[derive(Debug, thiserror::Error)]
 pub enum CorpusError {
-    /// A data set that is not to be had.
+    /// A dataset that is not available.
     #[error(transparent)]
     Source(#[from] hub::HubError),
-    /// A file of data of an unknown kind.
+    /// A data file of an unknown format.
     #[error("{}: expected a file of rows: .jsonl, .ndjson, .json or .parquet", path.display())]
     Kind {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A file or folder.
+    /// A file or folder that cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// "read" or "write".
         action: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A row that is not one of the known forms.
+    /// A row in none of the known formats.
     #[error("{}, {place}: {message}; mend that row or remove it", path.display())]
     Row {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The row.
-        place: Place,
-        /// The field, what is wrong with it and what was expected.
+        /// The location of the row.
+        place: RowLocation,
+        /// The field, what is wrong with it, and what was expected.
         message: String,
     },
     /// A row that cannot be trained on.
     #[error("{}, {place}: {unfit}", path.display())]
     Unusable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The row.
-        place: Place,
-        /// Why, and what to do.
+        /// The location of the row.
+        place: RowLocation,
+        /// The reason, and the fix.
         unfit: Unfit,
     },
-    /// A row that the tokenizer or the chat template refuses.
+    /// A row that the tokenizer or the chat template rejects.
     #[error("{}, {place}: {source}", path.display())]
     Tokenizer {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The row.
-        place: Place,
-        /// What it said.
+        /// The location of the row.
+        place: RowLocation,
+        /// The error of the tokenizer.
         source: chat::tokenizer::TokenizerError,
     },
-    /// The tokenizer as a whole.
+    /// An error of the tokenizer that no single row causes.
     #[error(transparent)]
     Library(#[from] chat::tokenizer::TokenizerError),
     /// Files without a row to train on.
     #[error("{name} has no rows to train on ({read} read); look at them with a preview, or name other files")]
     Empty {
-        /// The set, as it was named.
+        /// The dataset, as the configuration names it.
         name: String,
-        /// Rows read, all of which were left out.
+        /// The number of rows read, all of which were skipped.
         read: u64,
     },
-    /// A share of validation rows that leaves one of the two parts empty.
+    /// A share of validation rows that leaves the training split, one of its sets, or the validation split empty.
     #[error(
         "data.validation_share = {share} holds {held_out} of {rows} rows out; expected at least one held out and one \
          left: change the share, or name a file in data.validation"
     )]
     Share {
-        /// The share.
+        /// The configured share.
         share: f64,
-        /// Rows held out.
+        /// The number of rows held out.
         held_out: u64,
-        /// All rows.
+        /// The total number of rows.
         rows: u64,
     },
 }

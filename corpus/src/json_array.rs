@@ -1,24 +1,24 @@
-//! The elements of one big JSON array, cut out one by one without parsing them.
+//! Splits one large JSON array into its elements, one at a time, without parsing them.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
-use crate::raw::{Place, RawRow, text, unread};
+use crate::raw::{RawRow, RowLocation, text, unread};
 
-/// What follows the array's opening bracket.
+/// The elements of an array, read from behind its opening bracket.
 pub(crate) struct Elements<R> {
     reader: R,
     path: PathBuf,
     row: u64,
     read: u64,
-    /// The array's end is read.
+    /// Whether the end of the array was read.
     ended: bool,
-    /// Nothing more is said.
+    /// Whether the iterator is exhausted.
     over: bool,
 }
 
-/// What a run of bytes came to.
+/// The result of reading up to the next separator.
 enum Cut {
     Element(Vec<u8>),
     ArrayEnds,
@@ -53,7 +53,7 @@ impl<R: BufRead> Elements<R> {
         }
     }
 
-    /// Whether nothing but space is left.
+    /// Returns whether only whitespace is left.
     fn rest_is_blank(&mut self) -> std::io::Result<bool> {
         loop {
             let buffer = self.reader.fill_buf()?;
@@ -69,7 +69,7 @@ impl<R: BufRead> Elements<R> {
     }
 
     fn wrong(&self, message: &str) -> CorpusError {
-        CorpusError::Row { path: self.path.clone(), place: Place::Row(self.row), message: message.into() }
+        CorpusError::Row { path: self.path.clone(), place: RowLocation::Row(self.row), message: message.into() }
     }
 
     fn end(&mut self) -> Option<Result<RawRow, CorpusError>> {
@@ -96,7 +96,7 @@ impl<R: BufRead> Iterator for Elements<R> {
         }
         self.row += 1;
         match self.cut() {
-            Ok(Cut::Element(bytes)) => Some(text(bytes, &self.path, Place::Row(self.row), self.read)),
+            Ok(Cut::Element(bytes)) => Some(text(bytes, &self.path, RowLocation::Row(self.row), self.read)),
             Ok(Cut::ArrayEnds) => self.end(),
             Ok(Cut::FileEnds) => {
                 self.over = true;
@@ -110,7 +110,7 @@ impl<R: BufRead> Iterator for Elements<R> {
     }
 }
 
-/// Where in an element a byte stands.
+/// The position of a byte within an element.
 #[derive(Default)]
 struct State {
     depth: usize,
@@ -119,7 +119,7 @@ struct State {
 }
 
 impl State {
-    /// Takes the next byte; whether it ends the element: a comma or bracket of the array itself.
+    /// Consumes the next byte and returns whether it ends the element: a comma or closing bracket of the array itself.
     fn ends(&mut self, byte: u8) -> bool {
         if self.in_string {
             (self.escaped, self.in_string) = match byte {

@@ -1,59 +1,59 @@
-//! A row to its tokens, and which of them are trained.
+//! The tokens of a row, and which of them are trained.
 
 use std::fmt;
 use std::ops::Range;
 
-use chat::template::Marked;
+use chat::chat_template::Marked;
 use chat::tokenizer::{TokenizedRow, Tokenizer, TokenizerError};
 use chat::{Message, Role};
 use configs::sft::LossOn;
 
 use crate::Row;
 
-/// Tokens, and which of them are trained: each of those is predicted by the tokens before it.
+/// Tokens with a loss mask. Each trained token is predicted from the tokens before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
-    /// The tokens.
+    /// The token ids.
     pub ids: Vec<u32>,
-    /// For each token whether it is trained; never the first, which nothing predicts.
+    /// The loss mask: whether each token is trained. Never true for the first token, which nothing predicts.
     pub trained: Vec<bool>,
 }
 
 impl Sequence {
-    /// How many tokens are trained.
+    /// Returns the number of trained tokens.
     pub fn trained_tokens(&self) -> usize {
         self.trained.iter().filter(|&&t| t).count()
     }
 }
 
-/// Why a row cannot be trained on.
+/// The reason why a row cannot be trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is longer than `max_length`.
+    /// The sequence is longer than `max_length`.
     TooLong {
-        /// Tokens.
+        /// The number of tokens.
         length: usize,
-        /// The limit.
+        /// The maximum number of tokens.
         max_length: usize,
     },
-    /// None of its tokens is trained.
+    /// The row has no trained token.
     NoTrainedToken,
-    /// None is left after it was cut to `max_length`.
+    /// Truncation to `max_length` leaves no trained token.
     CutAway {
-        /// Tokens before the cut.
+        /// The number of tokens before truncation.
         length: usize,
-        /// The limit.
+        /// The maximum number of tokens.
         max_length: usize,
     },
-    /// The tokens of its prompt do not begin those of prompt and completion.
+    /// The tokens of the prompt are not a prefix of the tokens of prompt and completion.
     PromptNoPrefix,
-    /// The chat template does not render its turns one after another.
+    /// The chat template changes earlier turns when it renders later ones.
     TurnsRewritten,
-    /// An index that names no trainable token.
+    /// An index does not name a trainable token.
     BadIndex {
         /// The index.
         index: usize,
-        /// Tokens of the text.
+        /// The number of tokens of the text.
         length: usize,
     },
 }
@@ -94,12 +94,12 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Why a row has no sequence.
+/// The reason why a row has no sequence.
 #[derive(Debug)]
 pub enum MaskError {
-    /// The row.
+    /// The row cannot be trained on.
     Unfit(Unfit),
-    /// Tokenizer or chat template.
+    /// The tokenizer or the chat template failed.
     Tokenizer(TokenizerError),
 }
 
@@ -112,10 +112,10 @@ impl From<TokenizerError> for MaskError {
     }
 }
 
-/// The whole of a row in tokens. Token 0 may be marked as trained here; the cut to length settles that.
+/// Tokenizes a whole row. Token 0 may be marked as trained here; the truncation step clears that mark.
 ///
 /// # Errors
-/// [`MaskError`] for a row without trained tokens or without a clear border of what is trained.
+/// Returns [`MaskError`] for a row without trained tokens, or without a clear boundary of what is trained.
 pub fn sequence(row: &Row, loss_on: LossOn, tokenizer: &Tokenizer) -> Result<Sequence, MaskError> {
     match row {
         Row::Marked { text, indices } => marked(tokenizer.encode(text)?, indices),
@@ -145,7 +145,7 @@ pub fn sequence(row: &Row, loss_on: LossOn, tokenizer: &Tokenizer) -> Result<Seq
     }
 }
 
-/// A conversation of which the first `prompt` messages come before the completion.
+/// Tokenizes a conversation whose first `prompt` messages come before the completion.
 fn conversation(
     messages: &[Message],
     prompt: usize,
@@ -168,8 +168,8 @@ fn conversation(
     }
 }
 
-/// The text of a conversation and where in it the assistant's turns are, found by rendering its beginnings: a turn
-/// stands between the messages before it with the turn opened, and these messages with it.
+/// Renders a conversation and locates the assistant's turns by rendering its prefixes. A turn spans from the end of the
+/// messages before it, rendered with the turn opened, to the end of these messages rendered with the turn.
 fn turns(messages: &[Message], tokenizer: &Tokenizer) -> Result<Marked, MaskError> {
     let template = tokenizer.template();
     let whole = template.render(messages, false, None).map_err(TokenizerError::from)?;
@@ -184,8 +184,8 @@ fn turns(messages: &[Message], tokenizer: &Tokenizer) -> Result<Marked, MaskErro
     Ok(Marked { text: whole, turns })
 }
 
-/// Trained are the tokens of which some byte lies in a range: transformers takes those from the first to the last of
-/// them.
+/// Marks as trained every token that has a byte inside a range. This matches transformers, which takes all tokens from
+/// the first to the last of them.
 fn within(text: &str, ranges: &[Range<usize>], tokenizer: &Tokenizer) -> Result<Sequence, MaskError> {
     let (ids, offsets) = tokenizer.encode_with_offsets(text)?;
     let mut trained = vec![false; ids.len()];
@@ -218,7 +218,7 @@ fn behind(row: TokenizedRow) -> Sequence {
     sequence
 }
 
-/// The text with the token at its end that ends a sequence, as TRL puts it there.
+/// Appends the end-of-sequence token to the text unless it is already there, as TRL does.
 fn ended(text: &str, tokenizer: &Tokenizer) -> String {
     let eos = tokenizer.eos_token().filter(|eos| !text.ends_with(eos.as_str())).unwrap_or_default();
     format!("{text}{eos}")

@@ -1,8 +1,8 @@
-//! Several sets of rows as one, the order of each epoch, and rows held out for validation.
+//! Mixes several datasets, orders each epoch, and holds out rows for validation.
 //!
-//! An epoch has as many rows as all sets together. Each set gives its share of them, by weight; its rows are taken in
-//! passes, each pass a permutation of its own, and the next epoch goes on where the last one stopped. The order depends
-//! on (seed, epoch) alone.
+//! An epoch has as many rows as all sets together. Each set contributes a share of them, by weight. The rows of a set
+//! are taken in passes; each pass is a separate permutation, and the next epoch continues where the last one stopped.
+//! The order depends on (seed, epoch) only.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::{CorpusError, Sequence, TokenFile};
 /// A row of one of the sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId {
-    /// The set, in the order of the configuration.
+    /// The index of the set, in the order of the configuration.
     pub set: u32,
-    /// Its row, from 0.
+    /// The index of the row within its set, starting at 0.
     pub row: u32,
 }
 
-/// Which rows of a set belong to a mixture.
+/// The rows of a set that belong to a mixture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Members {
-    /// All of so many.
+    /// All rows; the value is their number.
     All(u32),
-    /// These, in the order of the file.
+    /// The listed rows, in the order of the file.
     Some(Vec<u32>),
 }
 
@@ -44,20 +44,21 @@ impl Members {
     }
 }
 
-/// The order of rows of several sets.
+/// The order of the rows of several sets.
 #[derive(Clone, Debug)]
 pub struct Order {
     sets: Vec<Members>,
-    /// The number of the first row of each set among all rows.
+    /// The index of the first row of each set among all rows.
     offsets: Vec<u64>,
-    /// How many rows of an epoch come from each set.
+    /// The number of rows per epoch from each set.
     shares: Vec<u64>,
     shuffle: bool,
     seed: u64,
 }
 
 impl Order {
-    /// Of `sets` with so many `rows` in all, held-out ones included. A weight of 0 for each set stands for its rows.
+    /// Creates an order over `sets`; `rows` holds the total number of rows of each set, held-out rows included. If
+    /// every weight is 0, each set is weighted by its number of rows.
     pub fn new(sets: Vec<Members>, rows: &[u64], weights: &[f64], shuffle: bool, seed: u64) -> Self {
         let sizes: Vec<u64> = sets.iter().map(Members::len).collect();
         let weighted = weights.iter().any(|&w| w > 0.0);
@@ -66,17 +67,17 @@ impl Order {
         Self { sets, offsets, shares, shuffle, seed }
     }
 
-    /// Rows of an epoch.
+    /// Returns the number of rows per epoch.
     pub fn len(&self) -> u64 {
         self.shares.iter().sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether an epoch has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The rows of an epoch (from 0), in order.
+    /// Returns the rows of an epoch (starting at 0), in order.
     pub fn epoch(&self, epoch: u64) -> Vec<RowId> {
         let taken: Vec<Vec<Taken>> = (0..self.sets.len()).map(|set| self.take(set, epoch)).collect();
         if !self.shuffle {
@@ -86,13 +87,13 @@ impl Order {
         let mut all: Vec<Taken> = taken.into_iter().flatten().collect();
         all.sort_by_cached_key(|taken| {
             let draw = draw.with(self.offsets[taken.id.set as usize] + u64::from(taken.id.row));
-            // A row that comes again in the same epoch has a place of its own.
+            // A row that repeats within an epoch gets an independent position.
             if taken.again == 0 { draw.bits() } else { draw.with(u64::from(taken.again)).bits() }
         });
         all.into_iter().map(|taken| taken.id).collect()
     }
 
-    /// The rows that a set gives to an epoch.
+    /// Returns the rows that a set contributes to an epoch.
     fn take(&self, set: usize, epoch: u64) -> Vec<Taken> {
         let (size, share) = (self.sets[set].len(), self.shares[set]);
         if size == 0 {
@@ -110,10 +111,10 @@ impl Order {
         taken
     }
 
-    /// All rows of a set, in the order of one pass over it.
+    /// Returns all rows of a set, in the order of one pass over it.
     fn pass(&self, set: usize, pass: u64) -> Vec<u32> {
         let mut rows = self.sets[set].rows();
-        // A whole pass is put in order by the epoch.
+        // When an epoch is exactly one pass, the order of the epoch already shuffles it.
         if self.shuffle && self.shares[set] != self.sets[set].len() {
             let draw = Draw::new(self.seed).text("pass order").with(set as u64).with(pass);
             rows.sort_by_cached_key(|&row| draw.with(u64::from(row)).bits());
@@ -122,14 +123,14 @@ impl Order {
     }
 }
 
-/// A row taken for an epoch, and how many passes over its set began in this epoch before.
+/// A row taken for an epoch, and the number of passes over its set that this epoch started before.
 #[derive(Clone, Copy)]
 struct Taken {
     id: RowId,
     again: u32,
 }
 
-/// `total` divided by weight: exact by largest remainders, the first of equal ones.
+/// Splits `total` by weight with the largest-remainder method; ties go to the earlier set.
 fn shares(total: u64, weights: &[f64]) -> Vec<u64> {
     let sum: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights.iter().map(|w| w / sum * total as f64).collect();
@@ -143,16 +144,17 @@ fn shares(total: u64, weights: &[f64]) -> Vec<u64> {
     shares
 }
 
-/// The rows of each set in their order, evenly spread: next comes the set that is furthest behind its share.
+/// Interleaves the sets evenly, keeping the order within each: the next row comes from the set furthest behind its
+/// share.
 fn interleave(sets: &[Vec<Taken>]) -> Vec<RowId> {
     let total: usize = sets.iter().map(Vec::len).sum();
     let mut next = vec![0usize; sets.len()];
     let mut order = Vec::with_capacity(total);
     for slot in 1..=total {
-        // In units of 1 / total, so that nothing is rounded.
+        // Integers in units of 1 / total avoid rounding.
         let behind = |&set: &usize| (sets[set].len() as i128 * slot as i128) - next[set] as i128 * total as i128;
         let open = (0..sets.len()).filter(|&set| next[set] < sets[set].len());
-        // There is an open set as long as rows are missing; the first of equal ones.
+        // A set with rows left exists while rows are missing. `rev` makes the first set win ties.
         let Some(set) = open.rev().max_by_key(behind) else { break };
         order.push(sets[set][next[set]].id);
         next[set] += 1;
@@ -160,7 +162,7 @@ fn interleave(sets: &[Vec<Taken>]) -> Vec<RowId> {
     order
 }
 
-/// Rows of one or several sets.
+/// The rows of one or several sets.
 #[derive(Clone, Debug)]
 pub struct Mixture {
     files: Vec<Arc<TokenFile>>,
@@ -168,7 +170,7 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// All rows of `files`, in shares by `weights`.
+    /// Creates a mixture of all rows of `files`, with shares given by `weights`.
     pub fn new(files: Vec<Arc<TokenFile>>, weights: &[f64], shuffle: bool, seed: u64) -> Self {
         let all = files.iter().map(|file| Members::All(file.len() as u32)).collect();
         Self::of(files, all, weights, shuffle, seed)
@@ -179,12 +181,12 @@ impl Mixture {
         Self { order: Order::new(members, &rows, weights, shuffle, seed), files }
     }
 
-    /// Splits the rows in those to train on and those held out for validation: each row is held out if its own draw, by
-    /// seed, set and row, falls below `share`. So a row stays on its side when others come after it. The rows for
-    /// validation keep the order of the files.
+    /// Splits the rows into a training set and a validation set. Each row is held out if its own random number, derived
+    /// from seed, set and row, falls below `share`; appending rows therefore never moves a row to the other split. The
+    /// validation rows keep the order of the files.
     ///
     /// # Errors
-    /// [`CorpusError::Share`] if one of the two has no rows.
+    /// Returns [`CorpusError::Share`] if either split has no rows, or a set has no training rows left.
     pub fn split(
         files: &[Arc<TokenFile>],
         share: f64,
@@ -206,35 +208,35 @@ impl Mixture {
         Ok((train, validation))
     }
 
-    /// Rows of an epoch.
+    /// Returns the number of rows per epoch.
     pub fn len(&self) -> usize {
         self.order.len() as usize
     }
 
-    /// Whether there are none.
+    /// Returns whether an epoch has no rows.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// The rows of an epoch (from 0), in order: 8 bytes each.
+    /// Returns the rows of an epoch (starting at 0), in order; 8 bytes each.
     pub fn epoch(&self, epoch: u64) -> Vec<RowId> {
         self.order.epoch(epoch)
     }
 
-    /// Tokens of a row of this mixture.
+    /// Returns the number of tokens of a row of this mixture.
     pub fn length(&self, id: RowId) -> usize {
         self.files[id.set as usize].length(id.row as usize)
     }
 
-    /// Trained tokens of a row of this mixture.
+    /// Returns the number of trained tokens of a row of this mixture.
     pub fn trained(&self, id: RowId) -> usize {
         self.files[id.set as usize].trained(id.row as usize)
     }
 
-    /// A row of this mixture, from disk.
+    /// Reads a row of this mixture from disk.
     ///
     /// # Errors
-    /// As [`TokenFile::read`].
+    /// Returns the errors of [`TokenFile::read`].
     pub fn read(&self, id: RowId) -> Result<Sequence, CorpusError> {
         self.files[id.set as usize].read(id.row as usize)
     }

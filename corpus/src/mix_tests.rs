@@ -42,7 +42,7 @@ fn without_weights_an_epoch_is_all_rows_once() {
 
 #[test]
 fn weights_are_shares_and_passes_go_on() {
-    // 12 rows an epoch: 9 of the small set, three times over and on; 3 of the large one.
+    // 12 rows per epoch: 9 of the small set, which wraps around; 3 of the large one.
     let mixed = order(&[4, 8], &[3.0, 1.0], true, 7);
     let mut counts: HashMap<RowId, usize> = HashMap::new();
     for epoch in 0..8 {
@@ -51,7 +51,7 @@ fn weights_are_shares_and_passes_go_on() {
         assert_eq!(rows.iter().filter(|id| id.set == 0).count(), 9);
         rows.into_iter().for_each(|id| *counts.entry(id).or_default() += 1);
     }
-    // 72 of 4 rows are 18 passes, 24 of 8 rows are 3.
+    // 72 rows of a set of 4 are 18 passes; 24 rows of a set of 8 are 3.
     assert_eq!(counts.len(), 12);
     assert!(counts.iter().all(|(id, &n)| n == if id.set == 0 { 18 } else { 3 }), "{counts:?}");
 }
@@ -61,7 +61,7 @@ fn rows_that_come_again_are_spread() {
     let mixed = order(&[40, 400], &[1.0, 0.1], true, 3);
     let rows = mixed.epoch(0);
     let twins = rows.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    // 400 of 440 slots go to 40 rows, ten times each: by chance about one neighbour in 45 is the same.
+    // 400 of 440 slots go to 40 rows, ten times each: by chance about one neighbor in 45 is the same.
     assert!(twins < 30, "{twins}");
 }
 
@@ -70,7 +70,7 @@ fn without_shuffling_sets_keep_their_order_and_are_spread_evenly() {
     let mixed = order(&[2, 4], &[1.0, 2.0], false, 1);
     let pairs: Vec<(u32, u32)> = mixed.epoch(0).into_iter().map(|id| (id.set, id.row)).collect();
     assert_eq!(pairs, [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1), (1, 3)]);
-    // Two of three go on where they stopped.
+    // Two rows of three per epoch: each epoch continues where the last one stopped.
     let part = order(&[3, 1], &[1.0, 1.0], false, 1);
     let of_first = |epoch| part.epoch(epoch).into_iter().filter(|id| id.set == 0).map(|id| id.row).collect::<Vec<_>>();
     assert_eq!([of_first(0), of_first(1), of_first(2)], [[0, 1], [2, 0], [1, 2]]);

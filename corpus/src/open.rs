@@ -1,4 +1,4 @@
-//! The configuration's rows, ready to be trained on.
+//! Loads the rows of a configuration, ready for training.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,39 +6,39 @@ use std::sync::Arc;
 use chat::tokenizer::Tokenizer;
 use configs::sft::{SftData, SftSet};
 
-use crate::cache::Stage;
+use crate::tokenized_cache::Stage;
 use crate::{CorpusError, Mixture, Report, Rules, TokenFile, source};
 
-/// Rows to train on and to validate on.
+/// Training rows and validation rows.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    /// To train on.
+    /// The training rows.
     pub train: Mixture,
-    /// To validate on, in the order of the file; none if the configuration names none.
+    /// The validation rows, in the order of the file; `None` if the configuration names none.
     pub validation: Option<Mixture>,
-    /// What became of all rows.
+    /// The counts of kept and skipped rows.
     pub report: CorpusReport,
 }
 
-/// What became of the rows of each set.
+/// The counts of kept and skipped rows of each set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorpusReport {
-    /// Each set to train on by its name, rows held out for validation included.
+    /// Each training set with its name, rows held out for validation included.
     pub sets: Vec<(String, Report)>,
-    /// The file for validation, if there is one.
+    /// The validation file, if there is one.
     pub validation: Option<(String, Report)>,
 }
 
-/// The sets to train on with their weights: those of `mix`, or the one of `train`.
+/// Returns the training sets with their weights: those of `mix`, or the single set of `train`.
 pub(crate) fn sets(data: &SftData) -> Vec<SftSet> {
     if data.mix.is_empty() { vec![SftSet { path: data.train.clone(), weight: 0.0 }] } else { data.mix.clone() }
 }
 
-/// Finds the rows of `data`, downloads them if need be, and tokenizes them into the folder `cache`, unless they are
-/// there. `progress` is told what is being done, and how many bytes of how many are.
+/// Locates the rows of `data`, downloads them if necessary, and tokenizes them into the folder `cache` unless they are
+/// cached. `progress` receives the current stage, the bytes done, and the total bytes.
 ///
 /// # Errors
-/// What is wrong with the configuration's files or one of their rows ([`CorpusError`]).
+/// Returns [`CorpusError`] if a file of the configuration, or one of its rows, is invalid.
 pub fn open(
     data: &SftData,
     tokenizer: &Tokenizer,
@@ -73,7 +73,7 @@ fn set(
     cache: &Path,
     progress: &mut dyn FnMut(&str, u64, u64),
 ) -> Result<Arc<TokenFile>, CorpusError> {
-    let files = source::files(path, &hub::Settings::from_environment())?;
+    let files = source::files(path, &hub::HubSettings::from_environment())?;
     let name = path.display();
     let (reading, tokenizing) = (format!("reading {name}"), format!("tokenizing {name}"));
     let mut tell = |stage, done, total| {

@@ -1,4 +1,4 @@
-//! Rows as the model will see them, for people.
+//! Rows as the model will see them, for display.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::{CorpusError, CorpusReport, Report, Sequence, raw, source};
 const GREEN: (&str, &str) = ("\x1b[32m", "\x1b[0m");
 const BRACKETS: (&str, &str) = ("⟦", "⟧");
 
-/// The first `rows` rows of each set to train on, with what is trained in green, or in ⟦ ⟧ without `colour`; then, with
-/// a report, what became of all rows. A row that cannot be trained on is shown with the reason.
+/// Renders the first `rows` rows of each training set, with trained text in green, or in ⟦ ⟧ without `colour`. With a
+/// report, the counts of kept and skipped rows follow. A row that cannot be trained on is shown with the reason.
 ///
 /// # Errors
-/// A set that is not to be had, or a row of no known form.
+/// Returns an error if a set is not available, or a row has none of the known formats.
 pub fn preview(
     data: &SftData,
     tokenizer: &Tokenizer,
@@ -28,7 +28,7 @@ pub fn preview(
     let mut out = String::new();
     for set in sets(data) {
         let mut left = rows;
-        for file in source::files(&set.path, &hub::Settings::from_environment())? {
+        for file in source::files(&set.path, &hub::HubSettings::from_environment())? {
             for raw in raw::open(&file)?.take(left) {
                 out += &one(&raw?, &file, data.into(), tokenizer, colour)?;
                 left -= 1;
@@ -61,8 +61,8 @@ fn one(
     })
 }
 
-/// The text, with marks around what is trained. Runs are decoded as a whole, since one token may be part of a
-/// character.
+/// Returns the text with marks around the trained runs. Each run is decoded as a whole, since one token may be part of
+/// a character.
 fn marked(sequence: &Sequence, tokenizer: &Tokenizer, marks: (&str, &str)) -> Result<String, TokenizerError> {
     let (mut text, mut begin) = (String::new(), 0);
     for run in sequence.trained.chunk_by(|a, b| a == b) {

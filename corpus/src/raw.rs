@@ -1,4 +1,4 @@
-//! Rows as they stand in a file, one by one, whatever its size.
+//! Raw rows of a data file, read one at a time regardless of the file's size.
 
 use std::fmt;
 use std::fs::File;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use crate::CorpusError;
 use crate::json_array::Elements;
 
-/// Where a row stands in its file.
+/// The location of a row in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line, from 1.
+pub enum RowLocation {
+    /// A line number, starting at 1.
     Line(u64),
-    /// A row of an array or table, from 1.
+    /// An index into an array or table, starting at 1.
     Row(u64),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RowLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(n) => write!(f, "line {n}"),
@@ -26,25 +26,26 @@ impl fmt::Display for Place {
     }
 }
 
-/// A row before it is understood.
+/// A row before its format is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRow {
-    /// Where it stands.
-    pub place: Place,
-    /// Its JSON.
+    /// The location of the row.
+    pub place: RowLocation,
+    /// The JSON of the row.
     pub json: String,
-    /// How far into the file it ends, in bytes; a guess for Parquet.
+    /// The byte offset of the end of the row in the file; an estimate for Parquet.
     pub read: u64,
 }
 
-/// Rows in the order of the file.
+/// An iterator over rows in the order of the file.
 pub type RawRows = Box<dyn Iterator<Item = Result<RawRow, CorpusError>>>;
 
-/// The rows of a file: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array (`.json`) or Parquet, by its ending.
+/// Opens a data file: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array (`.json`) or Parquet, by its extension.
 /// Blank lines are skipped.
 ///
-/// # Errors [`CorpusError::Kind`] for another ending, [`CorpusError::Io`] for a file that cannot be read; each item may
-/// be an error of its row.
+/// # Errors
+/// Returns [`CorpusError::Kind`] for another extension, and [`CorpusError::Io`] for a file that cannot be read. Each
+/// item may be an error of its row.
 pub fn open(path: &Path) -> Result<RawRows, CorpusError> {
     let reader = || {
         let file = File::open(path).map_err(|e| unread(path, e))?;
@@ -76,7 +77,7 @@ struct Skipped {
     lines: u64,
 }
 
-/// Skips to the first byte that is no space.
+/// Skips to the first byte that is not whitespace.
 fn first_sign(reader: &mut impl BufRead) -> std::io::Result<(Skipped, Option<u8>)> {
     let mut skipped = Skipped::default();
     loop {
@@ -116,14 +117,14 @@ impl<R: BufRead> Iterator for Lines<R> {
             }
             self.line += 1;
             if !bytes.trim_ascii().is_empty() {
-                return Some(text(bytes, &self.path, Place::Line(self.line), self.read));
+                return Some(text(bytes, &self.path, RowLocation::Line(self.line), self.read));
             }
         }
     }
 }
 
-/// A row from its bytes.
-pub(crate) fn text(bytes: Vec<u8>, path: &Path, place: Place, read: u64) -> Result<RawRow, CorpusError> {
+/// Creates a row from its bytes.
+pub(crate) fn text(bytes: Vec<u8>, path: &Path, place: RowLocation, read: u64) -> Result<RawRow, CorpusError> {
     match String::from_utf8(bytes) {
         Ok(json) => Ok(RawRow { place, json, read }),
         Err(e) => {
@@ -144,7 +145,7 @@ mod tests {
         open(&path).unwrap().map(|row| row.map_err(|e| e.to_string())).collect()
     }
 
-    fn texts(name: &str, content: &str) -> Vec<(Place, String)> {
+    fn texts(name: &str, content: &str) -> Vec<(RowLocation, String)> {
         rows(name, content.as_bytes())
             .into_iter()
             .map(|r| r.unwrap())
@@ -154,11 +155,11 @@ mod tests {
 
     #[test]
     fn lines_are_counted_and_blank_ones_skipped() {
-        let expected = [(Place::Line(1), "{\"a\":1}".into()), (Place::Line(4), "{}".into())];
+        let expected = [(RowLocation::Line(1), "{\"a\":1}".into()), (RowLocation::Line(4), "{}".into())];
         for name in ["x.jsonl", "x.ndjson", "x.json"] {
             assert_eq!(texts(name, "{\"a\":1}\n\n  \r\n{}"), expected, "{name}");
         }
-        assert_eq!(texts("x.json", "\n\n{}\n"), [(Place::Line(3), "{}".into())]);
+        assert_eq!(texts("x.json", "\n\n{}\n"), [(RowLocation::Line(3), "{}".into())]);
         assert_eq!(texts("x.json", " \n"), []);
         let read: Vec<u64> = rows("x.json", b"\n{}\n{}\n").into_iter().map(|r| r.unwrap().read).collect();
         assert_eq!(read, [4, 7]);
@@ -170,7 +171,7 @@ mod tests {
         let expected = ["{\"a\": \"]},\\\" \\\\\", \"b\": [{}, 2]}", "{}", "3", "\"x\""];
         let found = texts("x.json", array);
         assert_eq!(found.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), expected);
-        assert_eq!(found[1].0, Place::Row(2));
+        assert_eq!(found[1].0, RowLocation::Row(2));
         assert_eq!(texts("x.json", "[]"), []);
     }
 

@@ -1,62 +1,63 @@
-//! What a row says: the four forms of rows, recognised by their fields. Other fields are left aside, and so are fields
-//! that are null, as the empty cells of tables are.
+//! The four row formats, recognized by their fields. Other fields are ignored, and so are null fields, which stand for
+//! empty table cells.
 
 use chat::{Message, Role};
 use serde_json::{Map, Value as Json};
 
-/// The forms, for messages.
+/// The expected formats, for error messages.
 const FORMS: &str = "expected `prompt` and `completion`, `messages`, `text` and `indices`, or `text`";
 
-/// Texts or turns.
+/// The value of a field: text or turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// Plain text, without a chat template.
     Text(String),
-    /// Turns of a conversation.
+    /// The turns of a conversation.
     Turns(Vec<Message>),
 }
 
 /// A row of training data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// A conversation and how it goes on.
+    /// A conversation and its completion.
     Turns {
-        /// The turns before.
+        /// The turns of the prompt.
         prompt: Vec<Message>,
-        /// The turns to be learnt.
+        /// The turns of the completion, which are trained.
         completion: Vec<Message>,
     },
-    /// A text and how it goes on.
+    /// A text and its completion.
     Continued {
-        /// The text before.
+        /// The text of the prompt.
         prompt: String,
-        /// The text to be learnt.
+        /// The text of the completion, which is trained.
         completion: String,
     },
-    /// A conversation as a whole.
+    /// A whole conversation.
     Conversation {
-        /// Its turns.
+        /// The turns of the conversation.
         messages: Vec<Message>,
     },
-    /// A text as a whole.
+    /// A whole text.
     Text {
         /// The text.
         text: String,
     },
-    /// A text with the tokens that are trained.
+    /// A text with explicit indices of its trained tokens.
     Marked {
         /// The text.
         text: String,
-        /// Indices of its tokens, from 0: each names a token that is predicted, by the token before it.
+        /// The indices of the trained tokens, starting at 0. Each names a token that is predicted from the tokens
+        /// before it.
         indices: Vec<usize>,
     },
 }
 
 impl Row {
-    /// Reads a row's JSON.
+    /// Parses the JSON of a row.
     ///
     /// # Errors
-    /// The field at fault, what is wrong with it and what was expected.
+    /// Returns a message with the field, what is wrong with it, and what was expected.
     pub fn parse(json: &str) -> Result<Self, String> {
         let value: Json = serde_json::from_str(json).map_err(|e| in_words(&e))?;
         let Json::Object(mut fields) = value else { return Err(format!("is {}; expected an object", kind(&value))) };
@@ -113,7 +114,7 @@ fn continued(prompt: &Json, completion: &Json) -> Result<Row, String> {
     }
 }
 
-/// A field that is a text or a list of messages.
+/// Parses a field that holds a text or a list of messages.
 fn said(field: &str, value: &Json) -> Result<Said, String> {
     match value {
         Json::String(text) => Ok(Said::Text(text.clone())),
@@ -125,7 +126,7 @@ fn said(field: &str, value: &Json) -> Result<Said, String> {
     }
 }
 
-/// A turn; ShareGPT's names of its two fields and of the roles are taken as well.
+/// Parses a turn. ShareGPT's names of the two fields and of the roles are accepted as well.
 fn message(field: &str, value: &Json) -> Result<Message, String> {
     let get = |names: [&str; 2], expected: &str| {
         let found = names.iter().find_map(|name| Some((name, value.get(name)?)));
@@ -155,7 +156,7 @@ fn kind(value: &Json) -> &'static str {
     }
 }
 
-/// serde_json's message, with its line number, which counts within the row, reduced to the column.
+/// Returns serde_json's message with its position reduced to the column; the line number counts within the row.
 fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);

@@ -1,17 +1,17 @@
-//! Which files a path of the configuration stands for.
+//! Resolves a path of the configuration to files.
 
 use std::path::{Path, PathBuf};
 
-use hub::Settings;
+use hub::HubSettings;
 
 use crate::CorpusError;
 
-/// The files of `given`: a file, the files of rows in a folder by name, or a data set of the hub (see
+/// Returns the files of `given`: a file, the data files in a folder sorted by name, or a dataset of the hub (see
 /// [`hub::dataset`]).
 ///
 /// # Errors
-/// [`CorpusError::Source`] if it is not to be had.
-pub fn files(given: &Path, settings: &Settings) -> Result<Vec<PathBuf>, CorpusError> {
+/// Returns [`CorpusError::Source`] if it is not available.
+pub fn files(given: &Path, settings: &HubSettings) -> Result<Vec<PathBuf>, CorpusError> {
     if given.is_dir() { Ok(hub::files_of_rows(given)?) } else { Ok(hub::dataset(given, settings)?) }
 }
 
@@ -25,7 +25,7 @@ mod tests {
         let (a, b) = (folder.path().join("a.jsonl"), folder.path().join("b.parquet"));
         std::fs::write(&a, "").unwrap();
         std::fs::write(&b, "").unwrap();
-        let settings = Settings { offline: true, ..Settings::from_environment() };
+        let settings = HubSettings { offline: true, ..HubSettings::from_environment() };
         assert_eq!(files(&a, &settings).unwrap(), std::slice::from_ref(&a));
         assert_eq!(files(folder.path(), &settings).unwrap(), [a, b]);
         let missing = Path::new("hf://datasets/nobody/nothing-here");

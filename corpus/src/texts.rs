@@ -1,22 +1,22 @@
-//! What rows say, for the training of a tokenizer.
+//! The texts of rows, for training a tokenizer.
 
 use configs::sft::SftData;
 
 use crate::open::sets;
 use crate::{CorpusError, Row, raw, source};
 
-/// Bytes of text beyond which a tokenizer learns nothing new.
+/// The number of bytes of text beyond which a tokenizer learns nothing new.
 const ENOUGH: usize = 64 << 20;
 
-/// The texts of the rows to train on, in order, of all sets; of each set 64 MiB at most.
+/// Returns the texts of the training rows of all sets, in order; at most 64 MiB of each set.
 ///
 /// # Errors
-/// A set that is not to be had, or a row of no known form.
+/// Returns an error if a set is not available, or a row has none of the known formats.
 pub fn texts(data: &SftData) -> Result<Vec<String>, CorpusError> {
     let mut texts = Vec::new();
     for set in sets(data) {
         let mut bytes = 0;
-        for file in source::files(&set.path, &hub::Settings::from_environment())? {
+        for file in source::files(&set.path, &hub::HubSettings::from_environment())? {
             for raw in raw::open(&file)? {
                 let raw = raw?;
                 let row = Row::parse(&raw.json).map_err(|message| CorpusError::Row {

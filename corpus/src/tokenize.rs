@@ -1,4 +1,4 @@
-//! All rows of some files to sequences, in parallel and in order.
+//! Tokenizes all rows of a list of files, in parallel and in order.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +11,20 @@ use crate::mask::{MaskError, sequence};
 use crate::raw::{self, RawRow};
 use crate::{CorpusError, Row, Sequence, Unfit};
 
-/// Bytes of rows that are tokenized together: enough to keep all cores busy, and all that is held of a file.
+/// The number of bytes of rows that are tokenized together: enough to keep all cores busy, and the only part of a file
+/// held in memory.
 const CHUNK: usize = 8 << 20;
 
-/// How rows become sequences.
+/// The rules for turning rows into sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// Which tokens are trained.
     pub loss_on: LossOn,
-    /// Longest sequence, in tokens.
+    /// The maximum sequence length, in tokens.
     pub max_length: usize,
-    /// What is done with longer ones.
+    /// How longer sequences are handled.
     pub truncation: Truncation,
-    /// What is done with rows that cannot be trained on.
+    /// How rows that cannot be trained on are handled.
     pub unusable: Unusable,
 }
 
@@ -34,23 +35,23 @@ impl From<&SftData> for Rules {
     }
 }
 
-/// Rows that were left out, by reason.
+/// The numbers of skipped rows, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Longer than `max_length`.
+    /// Rows longer than `max_length`.
     pub too_long: u64,
-    /// No token to train on, or none left after the cut.
+    /// Rows without a trained token, before or after truncation.
     pub no_trained_token: u64,
-    /// The tokens of the prompt do not begin those of the whole.
+    /// Rows whose prompt tokens are not a prefix of the tokens of the whole.
     pub prompt_no_prefix: u64,
-    /// The chat template does not render the turns one after another.
+    /// Rows whose earlier turns the chat template changes when it renders later ones.
     pub turns_rewritten: u64,
-    /// An index names no trainable token.
+    /// Rows with an index that does not name a trainable token.
     pub bad_index: u64,
 }
 
 impl Skipped {
-    /// All of them.
+    /// Returns the total number of skipped rows.
     pub fn total(&self) -> u64 {
         self.too_long + self.no_trained_token + self.prompt_no_prefix + self.turns_rewritten + self.bad_index
     }
@@ -66,24 +67,24 @@ impl Skipped {
     }
 }
 
-/// What became of the rows of a set.
+/// The counts of kept and skipped rows of a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Rows read.
+    /// The number of rows read.
     pub rows: u64,
-    /// Rows that can be trained on.
+    /// The number of rows kept for training.
     pub kept: u64,
-    /// Of these, rows that were cut to `max_length`.
+    /// The number of kept rows that were truncated to `max_length`.
     pub truncated: u64,
-    /// Rows that were left out.
+    /// The numbers of skipped rows.
     pub skipped: Skipped,
-    /// Tokens of the rows kept.
+    /// The number of tokens of the kept rows.
     pub tokens: u64,
-    /// Tokens trained in one pass.
+    /// The number of trained tokens in one pass over the kept rows.
     pub trained_tokens: u64,
-    /// Tokens of the longest row kept.
+    /// The number of tokens of the longest kept row.
     pub longest: u64,
-    /// Whether all this was found in the cache.
+    /// Whether the rows were found in the cache.
     #[serde(skip)]
     pub from_cache: bool,
 }
@@ -102,16 +103,16 @@ impl Report {
 /// A row that can be trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokenized {
-    /// Its tokens.
+    /// The token sequence.
     pub sequence: Sequence,
-    /// Whether it was cut to `max_length`.
+    /// Whether the sequence was truncated to `max_length`.
     pub truncated: bool,
 }
 
-/// A row of `path`, or why it is left out whatever [`Rules::unusable`] says.
+/// Tokenizes a row of `path`, or returns why it cannot be trained on, regardless of [`Rules::unusable`].
 ///
 /// # Errors
-/// A row of no known form, or one that tokenizer or template refuse.
+/// Returns an error for a row in none of the known formats, or one that the tokenizer or the chat template rejects.
 pub fn row(
     raw: &RawRow,
     path: &Path,
@@ -153,7 +154,7 @@ fn cut(mut sequence: Sequence, rules: Rules) -> Result<Tokenized, Unfit> {
     }
 }
 
-/// Whether a row that cannot be trained on is left out, or else ends the run.
+/// Returns whether a row that cannot be trained on is skipped; otherwise it is an error.
 fn leaves_out(rules: Rules, unfit: Unfit) -> bool {
     match unfit {
         Unfit::TooLong { .. } => rules.truncation == Truncation::Skip,
@@ -161,10 +162,10 @@ fn leaves_out(rules: Rules, unfit: Unfit) -> bool {
     }
 }
 
-/// Gives the sequences of all rows of `files` to `keep`, in order. `progress` is told how many bytes are done.
+/// Passes the sequences of all rows of `files` to `keep`, in order. `progress` receives the number of bytes done.
 ///
 /// # Errors
-/// The first file or row at fault, and what `keep` says.
+/// Returns the error of the first invalid file or row, or the error of `keep`.
 pub fn files(
     files: &[PathBuf],
     rules: Rules,
@@ -198,7 +199,7 @@ pub fn files(
     Ok(report)
 }
 
-/// Rows of [`CHUNK`] bytes, or one that is longer; none at the end.
+/// Returns the next rows, up to about [`CHUNK`] bytes and at least one row; empty at the end.
 fn next_chunk(rows: &mut raw::RawRows) -> Result<Vec<RawRow>, CorpusError> {
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     while bytes < CHUNK {

@@ -1,6 +1,6 @@
-//! Writes training rows of the built-in world as JSONL, for a look or for another trainer.
+//! Writes training rows of the built-in world as JSONL, for inspection or for another trainer.
 //!
-//! `cargo run --release -p data-synth --example dump_rows -- PROMPTS (reading|judge) COUNT FILE`, PROMPTS being the
+//! `cargo run --release -p data-synth --example dump_rows -- PROMPTS (reading|judge) COUNT FILE`, where PROMPTS is the
 //! folder of a prompt set such as `configs/prompts/compact`.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
-//! What summaries of different completeness are worth in the built-in world, by the ideal judge: the figures by which
-//! the world's constants were chosen.
+//! Measures how much summaries of different completeness help the ideal judge in the built-in world. The constants of
+//! the world were chosen by these figures.
 //!
-//! `cargo run --release -p data-synth --example tune_world [people] [key=value …]`, keys being those of `WorldConfig`.
+//! `cargo run --release -p data-synth --example tune_world [users] [key=value …]`, where the keys are those of
+//! `WorldConfig`.
 
 use std::error::Error;
 
@@ -10,11 +11,11 @@ use data_synth::ideal;
 use data_synth::summary::Summary;
 use data_synth::tally::{Evidence, Tally};
 use data_synth::teacher::{Teacher, TeacherConfig};
-use data_synth::world::{LifeSpan, Population, Subject, WorldConfig, people, random_summaries};
+use data_synth::world::{LifeSpan, Population, Subject, WorldConfig, random_summaries, users};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What a reader of a history says, given what was said before.
+/// A function from the tally of a history, past summary included, to the text of a summary.
 type Reader<'a> = &'a dyn Fn(&Tally, &mut ChaCha8Rng) -> String;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,14 +28,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let world: WorldConfig = serde_json::from_value(constants)?;
-    let subjects = people(&world, Population::HeldOut, count, &LifeSpan::default());
+    let subjects = users(&world, Population::HeldOut, count, &LifeSpan::default());
     let teacher = Teacher::new(TeacherConfig::default());
     let complete = |least: i32| move |tally: &Tally, _: &mut ChaCha8Rng| tally.supported(least).text(0);
     let terse = |tally: &Tally, rng: &mut ChaCha8Rng| teacher.summarize(tally, &[], rng);
 
     println!("{:22} {:>9} {:>9} {:>8}", "summary", "in domain", "transfer", "entries");
     report("none", &subjects, &vec![String::new(); count]);
-    report("random person", &subjects, &random_summaries(&subjects));
+    report("random user", &subjects, &random_summaries(&subjects));
     let oracles: Vec<String> = subjects.iter().map(|s| s.oracle.clone()).collect();
     let readers: [(&str, Reader<'_>); 3] =
         [("terse", &terse), ("complete", &complete(1)), ("complete, 2 or more", &complete(2))];
@@ -48,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Reads a history in `stages` parts, each with the summary of the ones before.
+/// Reads a history in `stages` parts, each with the summary of the parts before it.
 fn read(subject: &Subject, number: usize, stages: usize, reader: Reader<'_>) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
     let part = subject.history.len().div_ceil(stages);

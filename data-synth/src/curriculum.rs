@@ -1,4 +1,4 @@
-//! From easy to hard: how the difficulty of generated rows grows along a file whose order is the training order.
+//! Curriculum: the difficulty of generated rows increases along a file whose order is the training order.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::world::{Population, WorldConfig, stream};
 
-/// The schedule of the level, from 0 (easy) to 1 (hard). Row `i` of `n` draws its level as
-/// `min(1, i / (ramp · n)) · u^skew` with u uniform: the ceiling grows linearly and easy rows never vanish.
+/// The schedule of the difficulty level, from 0 (easy) to 1 (hard). The level of row `i` of `n` is sampled as
+/// `min(1, i / (ramp · n)) · u^skew` with u uniform: the ceiling grows linearly, and easy rows never disappear.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Curriculum {
-    /// Fraction of the rows after which the ceiling is 1.
+    /// The fraction of the rows after which the ceiling is 1.
     pub ramp: f64,
-    /// Exponent of the draw below the ceiling; 0 keeps every row at the ceiling.
+    /// The exponent of the uniform variable below the ceiling; 0 keeps every row at the ceiling.
     pub skew: f64,
 }
 
@@ -24,10 +24,11 @@ impl Default for Curriculum {
 }
 
 impl Curriculum {
-    /// `count` rows of the people of `population`, easy ones first: `row` gets the level and the random stream of each.
+    /// Generates `count` rows of the users of `population`, easy ones first. `row` receives the level and the random
+    /// stream of each row.
     ///
     /// # Errors
-    /// The first that `row` gives.
+    /// Returns the first error of `row`.
     pub fn rows<T, E>(
         &self,
         world: &WorldConfig,
@@ -44,7 +45,7 @@ impl Curriculum {
             .collect()
     }
 
-    /// The level of row `index` of `count`.
+    /// Samples the level of row `index` of `count`.
     pub fn level(&self, index: usize, count: usize, rng: &mut ChaCha8Rng) -> f64 {
         let progress = index as f64 / (self.ramp * count as f64).max(1.0);
         progress.min(1.0) * rng.random::<f64>().powf(self.skew)
@@ -64,7 +65,7 @@ mod tests {
         let mut level = |i| curriculum.level(i, 100, &mut rng);
         assert_eq!([level(0), level(25), level(50), level(99)], [0.0, 0.5, 1.0, 1.0]);
         let easy = (0..1000).filter(|_| Curriculum::default().level(99, 100, &mut rng) < 0.5).count();
-        // P(u^0.3 < 0.5) = 0.099; six standard errors of 1000 draws.
+        // P(u^0.3 < 0.5) = 0.099; the bounds are six standard errors of 1000 samples.
         assert!((42..157).contains(&easy), "{easy}");
     }
 }

@@ -1,30 +1,30 @@
-//! The ideal judge: reads a summary and two items by the lexicon, counts matches, and says what follows. The bound for
-//! what a trained judge can do, and the stand-in for one where none is trained yet (tests, tuning the world).
+//! The ideal judge: reads a summary and two items with the lexicon, counts matches, and derives the answer. It is the
+//! upper bound for a trained judge, and replaces one where none is trained yet (tests, tuning the world).
 
 use chat::Question;
 
 use crate::lexicon::mentions;
 use crate::summary::Summary;
 
-/// Probability that a decided verdict is right, as a confident judge would put it.
+/// The probability that a decided verdict is right, as a confident judge would state it.
 const CONFIDENT: f64 = 0.97;
 
-/// Liked minus avoided values of the chosen item, minus the same of the rejected one.
+/// Returns liked minus avoided values of the chosen item, minus the same difference of the rejected item.
 pub fn margin(summary: &Summary, chosen: &str, rejected: &str) -> i32 {
     let score = |item: &str| mentions(item).into_iter().map(|v| summary.sign(v)).sum::<i32>();
     score(chosen) - score(rejected)
 }
 
-/// 1 if the summary decides for the chosen item, 0 if for the rejected one, ½ if it does not decide.
+/// Returns 1 if the summary favors the chosen item, 0 if it favors the rejected one, and ½ if it does not decide.
 pub fn accuracy(question: &Question) -> f64 {
     let margin = margin(&Summary::read(&question.preference), &question.chosen, &question.rejected);
     (f64::from(margin.signum()) + 1.0) / 2.0
 }
 
-/// Probability of the chosen item for every question, in the form in which trained judges are asked.
+/// Returns the probability of the chosen item for every question, with the signature of trained judges.
 ///
 /// # Errors
-/// Never; the type is that of the trained judges' closures.
+/// Never returns an error; the type matches the closures of trained judges.
 pub fn verify(questions: &[Question]) -> Result<Vec<f64>, String> {
     Ok(questions.iter().map(|q| 0.5 + (accuracy(q) - 0.5) * (2.0 * CONFIDENT - 1.0)).collect())
 }

@@ -1,4 +1,5 @@
-//! A user's files in: histories, SFT rows and RL rows in the published formats, checked before anything is loaded.
+//! Imports a user's files: histories, SFT rows and RL rows in the published formats, validated before anything is
+//! loaded.
 
 use std::path::Path;
 
@@ -7,19 +8,19 @@ use chat::{History, RlRow, SftRow};
 
 use crate::signal::ScoredHistory;
 
-/// Reads `histories.jsonl`: `{"uid", "interactions": [{"query", "chosen", "rejected", "domain", "task"}]}`; `userid` and
-/// `history` are understood as other names of the two fields.
+/// Reads `histories.jsonl`: `{"uid", "interactions": [{"query", "chosen", "rejected", "domain", "task"}]}`; `userid`
+/// and `history` are accepted as aliases of the two fields.
 ///
 /// # Errors
-/// [`JsonlError`] naming file, line and field.
+/// Returns [`JsonlError`], which names file, line and field.
 pub fn histories(path: &Path) -> Result<Vec<History>, JsonlError> {
     jsonl::read(path)
 }
 
-/// Reads histories with their signals, as `signal::score` leaves them.
+/// Reads histories with their signals, as `signal::score` returns them.
 ///
 /// # Errors
-/// As [`histories`].
+/// Returns the same errors as [`histories`].
 pub fn scored_histories(path: &Path) -> Result<Vec<ScoredHistory>, JsonlError> {
     jsonl::read(path)
 }
@@ -27,7 +28,7 @@ pub fn scored_histories(path: &Path) -> Result<Vec<ScoredHistory>, JsonlError> {
 /// Reads `sft.jsonl`: `{"prompt": [messages], "completion": [message]}`.
 ///
 /// # Errors
-/// As [`histories`].
+/// Returns the same errors as [`histories`].
 pub fn sft(path: &Path) -> Result<Vec<SftRow>, JsonlError> {
     jsonl::read(path)
 }
@@ -35,12 +36,12 @@ pub fn sft(path: &Path) -> Result<Vec<SftRow>, JsonlError> {
 /// Reads `rl.jsonl`: `{"uid", "history", "mid_position", …}`.
 ///
 /// # Errors
-/// As [`histories`].
+/// Returns the same errors as [`histories`].
 pub fn rl(path: &Path) -> Result<Vec<RlRow>, JsonlError> {
     jsonl::read(path)
 }
 
-/// The history of an RL row up to and including its last target, for scoring or synthesis of one's own.
+/// Returns the history of an RL row up to and including its last target, for custom scoring or synthesis.
 pub fn history_of(row: &RlRow) -> History {
     History { uid: row.uid.clone(), interactions: row.history.clone() }
 }

@@ -1,7 +1,9 @@
-//! Rows that teach a small model to judge: summary and two items in, evidence and then the answer out.
+//! Rows that teach a small model to judge: the input is a summary and two items, the output is evidence followed by the
+//! answer.
 //!
-//! A model this small does not learn the bare answer; it learns to list the matching evidence first, and the answer from
-//! that: every value of an item with what the summary says of it, `A science likes short unknown B long avoids answer A`.
+//! A model this small does not learn the bare answer. It learns to list the evidence first, and then to derive the
+//! answer from it: every value of an item with what the summary says about it,
+//! `A science likes short unknown B long avoids answer A`.
 
 use chat::prompts::{NO_PAST, PromptError, PromptSet};
 use chat::{Message, SftRow};
@@ -11,28 +13,29 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::curriculum::Curriculum;
 use crate::lexicon::{Domain, Value, mentions};
-use crate::person::Person;
 use crate::render;
 use crate::summary::{Summary, WORDING_COUNT};
+use crate::user::User;
 use crate::world::{Pair, Population, WorldConfig};
 
-/// Share of rows whose summary says nothing.
+/// The share of rows whose summary is empty.
 const UNKNOWN: f64 = 0.03;
-/// Share of rows that keep a pair the summary does not decide; the others draw again.
+/// The share of rows that keep a pair the summary does not decide; the other rows resample the pair.
 const UNDECIDED: f64 = 0.08;
-/// Share of rows whose summary has entries that are not true of the person.
+/// The share of rows whose summary has entries that are not true of the user.
 const FLAWED: f64 = 0.3;
-/// Probability that an item's value is one that the summary names.
+/// The probability that an item's value is one that the summary names.
 const FOCUS: f64 = 0.55;
-/// Most values of an item: more than the world's items show, since every one of them is a lesson.
+/// The maximum number of values of an item. It exceeds what the world's items show, since every value is a training
+/// signal.
 const MOST_VALUES: f64 = 4.0;
-/// Most entries of a summary.
+/// The maximum number of entries of a summary.
 const MOST_ENTRIES: f64 = 14.0;
 
-/// Makes `count` rows, easy ones first, from the people of `population`.
+/// Generates `count` rows, easy ones first, from the users of `population`.
 ///
 /// # Errors
-/// [`PromptError`] if the set has no usable `judge` template.
+/// Returns [`PromptError`] if the set has no usable `judge` template.
 pub fn judge_rows(
     world: &WorldConfig,
     population: Population,
@@ -44,12 +47,12 @@ pub fn judge_rows(
 }
 
 fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
-    let person = Person::draw(world, rng);
-    let (summary, text) = summary(&person, level, rng);
+    let user = User::draw(world, rng);
+    let (summary, text) = summary(&user, level, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
     let (pair, margin) = pair(&summary, domain, level, rng);
     let a_wins = match margin {
-        0 => choice(world, &person, &pair, rng),
+        0 => choice(world, &user, &pair, rng),
         m => m > 0,
     };
     let query = render::query(domain, rng);
@@ -58,9 +61,10 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
     Ok(SftRow { prompt: prompts.judge(query.as_deref(), &text, &a, &b)?, completion: vec![Message::assistant(answer)] })
 }
 
-/// The judge's turn: each value of A in canonical order with what the summary says about it, the same for B, and the
-/// answer. So small a model learns this many times faster than a list of the matches alone, since it is one look-up a
-/// value, and faster than in the item's order, for which it must find its place among words that show nothing.
+/// Returns the judge's turn: each value of A in canonical order with what the summary says about it, the same for B,
+/// and the answer. A model this small learns this format many times faster than a list of the matches only, since each
+/// value is a single lookup. It is also faster than the item's own order, which requires finding each position among
+/// words that show no value.
 fn evidence(summary: &Summary, [a, b]: [&str; 2], a_wins: bool) -> String {
     let mut words = Vec::new();
     for (name, item) in [("A", a), ("B", b)] {
@@ -80,19 +84,19 @@ fn evidence(summary: &Summary, [a, b]: [&str; 2], a_wins: bool) -> String {
     words.join(" ")
 }
 
-/// What the person themselves would take.
-fn choice(world: &WorldConfig, person: &Person, pair: &Pair, rng: &mut ChaCha8Rng) -> bool {
-    let gap = person.utility(&pair.first, 1.0) - person.utility(&pair.second, 1.0);
+/// Returns whether the user would choose the first item.
+fn choice(world: &WorldConfig, user: &User, pair: &Pair, rng: &mut ChaCha8Rng) -> bool {
+    let gap = user.utility(&pair.first, 1.0) - user.utility(&pair.second, 1.0);
     if gap == 0.0 { rng.random_bool(0.5) } else { (gap > 0.0) != rng.random_bool(world.choice_noise) }
 }
 
-/// Complete, partial, flawed or absent, in any wording.
-fn summary(person: &Person, level: f64, rng: &mut ChaCha8Rng) -> (Summary, String) {
+/// Samples a complete, partial, flawed or empty summary, in any wording.
+fn summary(user: &User, level: f64, rng: &mut ChaCha8Rng) -> (Summary, String) {
     if rng.random_bool(UNKNOWN) {
         let text = if rng.random_bool(0.5) { NO_PAST.into() } else { Summary::default().text(0) };
         return (Summary::default(), text);
     }
-    let truth = person.truth();
+    let truth = user.truth();
     let mut entries: Vec<(Value, i32)> = truth.entries().collect();
     entries.shuffle(rng);
     let most = 1 + (level * (MOST_ENTRIES - 1.0)).round() as usize;
@@ -109,14 +113,14 @@ fn summary(person: &Person, level: f64, rng: &mut ChaCha8Rng) -> (Summary, Strin
     (summary, text)
 }
 
-/// Two items about which the summary mostly says something, and its margin for the first.
+/// Samples two items that the summary usually decides between, and returns its margin for the first.
 fn pair(summary: &Summary, domain: Domain, level: f64, rng: &mut ChaCha8Rng) -> (Pair, i32) {
     let named: Vec<Value> = summary.entries().map(|(v, _)| v).collect();
     let sizes = 1..=1 + (level * (MOST_VALUES - 1.0)).round() as usize;
     let keep_undecided = summary.is_empty() || rng.random_bool(UNDECIDED);
     let score = |values: &[Value]| values.iter().map(|&v| summary.sign(v)).sum::<i32>();
     let mut pair = Pair::draw(sizes.clone(), domain, &named, FOCUS, rng);
-    // A summary may name nothing this domain shows; such a row stays undecided.
+    // A summary may name nothing that this domain shows; such a row stays undecided.
     for _ in 0..30 {
         if keep_undecided || score(&pair.first) != score(&pair.second) {
             break;
@@ -137,7 +141,7 @@ mod tests {
         judge_rows(&WorldConfig::default(), Population::TrainingJudge, &prompts, count, &Curriculum::default()).unwrap()
     }
 
-    /// The items, read back from the prompt.
+    /// Parses the items from the prompt.
     fn items(row: &SftRow) -> (String, String) {
         let lines: Vec<&str> = row.prompt[0].content.lines().collect();
         let item = |name: &str| {

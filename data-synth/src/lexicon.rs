@@ -1,23 +1,23 @@
-//! The words of the built-in world: six dimensions of taste, thirty values, and how each value is said in each domain.
+//! The lexicon of the built-in world: six dimensions of taste, thirty values, and the words for each value in each
+//! domain.
 //!
-//! A value has one canonical word, used in summaries and reasoning, and further surface words that items use: one for
-//! every domain and one that belongs to a single domain. No surface word belongs to two values, so a text can be read
-//! back exactly.
+//! A value has one canonical word, used in summaries and reasoning, and further surface words that items use: one for every
+//! domain and one for a single domain. No surface word belongs to two values, so a text can be parsed exactly.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a choice happens.
+/// The domain of a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Domain {
     /// News items.
     News,
-    /// Things to buy.
+    /// Products.
     Product,
-    /// Answers of an assistant.
+    /// Replies of an assistant.
     Reply,
 }
 
@@ -25,7 +25,7 @@ impl Domain {
     /// All domains.
     pub const ALL: [Self; 3] = [Self::News, Self::Product, Self::Reply];
 
-    /// The name that stands in [`chat::Interaction::domain`].
+    /// Returns the name used in [`chat::Interaction::domain`].
     pub fn name(self) -> &'static str {
         match self {
             Self::News => "news",
@@ -34,8 +34,8 @@ impl Domain {
         }
     }
 
-    /// The dimensions that items of this domain can show. They overlap, so that taste learnt in one domain tells
-    /// something about another.
+    /// Returns the dimensions that items of this domain can show. They overlap between domains, so that taste learned
+    /// in one domain carries information about another.
     pub fn dimensions(self) -> &'static [Dimension] {
         use Dimension::{Depth, Format, Length, Price, Tone, Topic};
         match self {
@@ -46,20 +46,20 @@ impl Domain {
     }
 }
 
-/// A side of an item that people may care about.
+/// An aspect of an item that users may care about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dimension {
-    /// What it is about.
+    /// The subject.
     Topic,
-    /// How it sounds.
+    /// The tone.
     Tone,
-    /// How long it is.
+    /// The length.
     Length,
-    /// How much it presupposes.
+    /// The prior knowledge that the item presupposes.
     Depth,
-    /// How it is laid out.
+    /// The layout.
     Format,
-    /// What it costs.
+    /// The price.
     Price,
 }
 
@@ -67,7 +67,7 @@ impl Dimension {
     /// All dimensions, in canonical order.
     pub const ALL: [Self; 6] = [Self::Topic, Self::Tone, Self::Length, Self::Depth, Self::Format, Self::Price];
 
-    /// The values of this dimension, in canonical order.
+    /// Returns the values of this dimension, in canonical order.
     pub fn values(self) -> impl Iterator<Item = Value> {
         Value::all().filter(move |v| v.dimension() == self)
     }
@@ -93,7 +93,7 @@ const fn entry(
 use Dimension::{Depth, Format, Length, Price, Tone, Topic};
 use Domain::{News, Product, Reply};
 
-/// Canonical order: by dimension, then as listed.
+/// The lexicon in canonical order: by dimension, then as listed.
 static ENTRIES: [Entry; VALUES] = [
     entry(Topic, "politics", "elections", News, "parliament"),
     entry(Topic, "science", "physics", Product, "chemistry"),
@@ -127,42 +127,42 @@ static ENTRIES: [Entry; VALUES] = [
     entry(Price, "luxury", "premium", Product, "deluxe"),
 ];
 
-/// How many values there are.
+/// The number of values.
 pub const VALUES: usize = 30;
 
-/// One value of one dimension; the order is the canonical one.
+/// One value of one dimension. The ordering is the canonical order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(usize);
 
 impl Value {
-    /// All values, in canonical order.
+    /// Returns all values, in canonical order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..VALUES).map(Self)
     }
 
-    /// Its place in the canonical order, below [`VALUES`].
+    /// Returns the index of the value in the canonical order, below [`VALUES`].
     pub fn index(self) -> usize {
         self.0
     }
 
-    /// The dimension it belongs to.
+    /// Returns the dimension of the value.
     pub fn dimension(self) -> Dimension {
         ENTRIES[self.0].dimension
     }
 
-    /// The word that summaries and reasoning use.
+    /// Returns the word that summaries and reasoning use.
     pub fn canonical(self) -> &'static str {
         ENTRIES[self.0].canonical
     }
 
-    /// The words that items of `domain` use.
+    /// Returns the words that items of `domain` use.
     pub fn surface(self, domain: Domain) -> impl Iterator<Item = &'static str> {
         let entry = &ENTRIES[self.0];
         let local = (entry.local.0 == domain).then_some(entry.local.1);
         [entry.canonical, entry.general].into_iter().chain(local)
     }
 
-    /// The value that a single lower-case word stands for, if any.
+    /// Returns the value that a single lower-case word stands for, if any.
     pub fn of_word(word: &str) -> Option<Self> {
         static WORDS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
             Value::all()
@@ -176,12 +176,12 @@ impl Value {
     }
 }
 
-/// The lower-case words of a text, without punctuation.
+/// Returns the lower-case words of a text, without punctuation.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase)
 }
 
-/// The values that a text mentions, in order of first mention.
+/// Returns the values that a text mentions, in order of first mention.
 pub fn mentions(text: &str) -> Vec<Value> {
     let mut found = Vec::new();
     for value in words(text).filter_map(|w| Value::of_word(&w)) {

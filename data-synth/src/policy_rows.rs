@@ -1,5 +1,6 @@
-//! Rows from which a small policy learns to read before it learns from verified synthesis: what pre-training gives a
-//! large model. Interactions in, a correct tally and a summary of any completeness out, short histories first.
+//! Rows that teach a small policy to read before it trains on verified synthesis, which is what pre-training gives a
+//! large model. The input is a few interactions, short histories first; the output is a correct tally and a summary of
+//! any completeness.
 
 use chat::prompts::{PromptError, PromptSet};
 use chat::{Interaction, Message, SftRow, reasoning};
@@ -9,25 +10,26 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::curriculum::Curriculum;
 use crate::lexicon::Domain;
-use crate::person::Person;
 use crate::summary::{Summary, WORDING_COUNT};
 use crate::tally::{Evidence, Tally};
+use crate::user::User;
 use crate::world::{Population, WorldConfig, interaction};
 
-/// Most interactions of a row.
+/// The maximum number of interactions of a row.
 const MOST_INTERACTIONS: f64 = 6.0;
-/// Share of summaries that name all that is known.
+/// The share of summaries that name everything known.
 const COMPLETE: f64 = 0.4;
-/// Least share of what is known that the other summaries name.
+/// The minimum share of what is known that the other summaries name.
 const LEAST_COMPLETENESS: f64 = 0.1;
-/// Share of rows with a past summary.
+/// The share of rows with a past summary.
 const WITH_PAST: f64 = 0.45;
 
-/// Makes `count` rows, short ones first, from the people of `population`. Summaries, past and present, name
-/// anything from few to all of the preferences that the choices support: a model that can read can write either, and how
-/// much to say is for the later phases to teach.
+/// Generates `count` rows, short ones first, from the users of `population`. Summaries, past and present, name anything
+/// from few to all of the preferences that the choices support. A model that can read can write either; the later
+/// phases teach how much to write.
 ///
 /// # Errors
+/// Returns [`PromptError`] if the set has no usable `summarize` template.
 /// [`PromptError`] if the set has no usable `summarize` template.
 pub fn reading_rows(
     world: &WorldConfig,
@@ -40,17 +42,17 @@ pub fn reading_rows(
 }
 
 fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
-    let person = Person::draw(world, rng);
+    let user = User::draw(world, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
     let most = 1 + (level * (MOST_INTERACTIONS - 1.0)).round() as usize;
     let past = rng.random_bool(WITH_PAST).then(|| {
         let earlier: Vec<Interaction> =
-            (0..rng.random_range(1..=most)).map(|_| interaction(world, &person, domain, 0.0, rng)).collect();
+            (0..rng.random_range(1..=most)).map(|_| interaction(world, &user, domain, 0.0, rng)).collect();
         some_of(&tally(Summary::default(), &earlier).supported(1), rng)
     });
     let past_text = past.as_ref().map(|p| p.text(rng.random_range(0..WORDING_COUNT)));
     let choices: Vec<Interaction> =
-        (0..rng.random_range(1..=most)).map(|_| interaction(world, &person, domain, 1.0, rng)).collect();
+        (0..rng.random_range(1..=most)).map(|_| interaction(world, &user, domain, 1.0, rng)).collect();
     let tally = tally(past.unwrap_or_default(), &choices);
     let summary = some_of(&tally.supported(1), rng).text(rng.random_range(0..WORDING_COUNT));
     Ok(SftRow {
@@ -59,7 +61,7 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
     })
 }
 
-/// All entries, or each with one probability, itself drawn evenly from few to all.
+/// Keeps all entries, or each with one probability, which is sampled uniformly from few to all.
 fn some_of(known: &Summary, rng: &mut ChaCha8Rng) -> Summary {
     let completeness = if rng.random_bool(COMPLETE) { 1.0 } else { rng.random_range(LEAST_COMPLETENESS..=1.0) };
     Summary::of_signs(known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>())
@@ -97,7 +99,7 @@ mod tests {
             mean(&lengths[..20]) < 2.0 && mean(&lengths[300..]) > 2.5 && lengths[300..].contains(&6),
             "{lengths:?}"
         );
-        // Four in ten name everything, and of the others those few that happen to; five standard errors of 400 draws are 49.
+        // 40 % name everything, plus the few others that do so by chance; five standard errors of 400 samples are 49.
         assert!((160 - 49..=160 + 110).contains(&complete), "{complete}");
     }
 }

@@ -1,23 +1,23 @@
-//! How well a policy reads histories of the built-in world: whether the evidence it writes down, and what it counts from it,
-//! are those of the history.
+//! How accurately a policy reads histories of the built-in world: whether the evidence it writes down, and the counts
+//! it derives from it, match the history.
 
 use chat::completer::CompleterError;
 use chat::{Completer, CompletionRequest, Sampling, SftRow, reasoning};
 use serde::Serialize;
 
-/// Shares of histories that are read without a mistake, from 0 to 1.
+/// The shares of histories that are read without a mistake, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ReadingAccuracy {
-    /// Share of histories whose evidence is written down word for word.
+    /// The share of histories whose evidence is written down word for word.
     pub evidence: f64,
-    /// Share whose net signs are too.
+    /// The share of histories whose net signs are correct as well.
     pub net: f64,
 }
 
-/// Lets `model` continue the prompts of `rows` greedily, and compares its reasoning with the rows' own.
+/// Completes the prompts of `rows` greedily with `model`, and compares its reasoning with that of the rows.
 ///
 /// # Errors
-/// What the model fails with.
+/// Returns the error of the model.
 pub fn reading_accuracy(
     model: &dyn Completer,
     rows: &[SftRow],
@@ -36,7 +36,7 @@ pub fn reading_accuracy(
     Ok(ReadingAccuracy { evidence: share(evidence), net: share(net) })
 }
 
-/// The evidence and the net signs of a response's [`crate::tally::Tally`].
+/// Returns the evidence and the net signs in a response, in the format of [`crate::tally::Tally`].
 fn parts(response: &str) -> Option<(&str, &str)> {
     let reasoning = response.split_once(reasoning::OPEN)?.1;
     let (evidence, rest) = reasoning.split_once(" net")?;
@@ -59,7 +59,7 @@ mod tests {
         };
         let model = Scripted::new("reader", |request: &CompletionRequest| {
             let text = match request.messages[0].content.as_str() {
-                // What is said in the end is for other measures.
+                // Other metrics cover the summary at the end.
                 "right" => {
                     "<think>\nfor past one warm against past two luxury net warm + luxury -\n</think>\n\nNothing."
                 }

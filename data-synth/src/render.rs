@@ -1,4 +1,4 @@
-//! Items as text: short phrases that show some values, in varied wording, sometimes with a detail nobody cares about.
+//! Items as text: short phrases that show some values, in varied wording, sometimes with an irrelevant detail.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -13,7 +13,7 @@ const CITIES: [&str; 5] = ["paris", "lagos", "lima", "oslo", "kyoto"];
 const ERRANDS: [&str; 8] =
     ["taxes", "gardening", "homework", "packing", "repairs", "lunch", "homesickness", "insurance"];
 
-/// The kinds of item in each domain.
+/// Returns the kinds of items in each domain.
 fn heads(domain: Domain) -> &'static [&'static str] {
     match domain {
         Domain::News => &["article", "report", "piece"],
@@ -22,7 +22,7 @@ fn heads(domain: Domain) -> &'static [&'static str] {
     }
 }
 
-/// What can stand behind the head to show a value: words before and after the value's own.
+/// Returns the phrases that show a value after the head noun: the words before and after the value's own word.
 fn behind(dimension: Dimension) -> &'static [(&'static str, &'static str)] {
     match dimension {
         Dimension::Topic => &[("about", ""), ("on", ""), ("covering", "")],
@@ -34,7 +34,7 @@ fn behind(dimension: Dimension) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// A detail that no person of this world cares about.
+/// Samples a detail that no user of this world cares about.
 fn distractor(rng: &mut ChaCha8Rng) -> (bool, String) {
     match rng.random_range(0..4) {
         0 => (true, pick(&COLOURS, rng).into()),
@@ -48,7 +48,7 @@ fn pick<'a>(from: &[&'a str], rng: &mut ChaCha8Rng) -> &'a str {
     from.choose(rng).expect("the word lists of this module are not empty")
 }
 
-/// The phrase for an item that shows `values`. `distraction` is the probability of an idle detail.
+/// Returns a phrase for an item that shows `values`. `distraction` is the probability of an irrelevant detail.
 pub fn item(domain: Domain, values: &[Value], distraction: f64, rng: &mut ChaCha8Rng) -> String {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for &value in values {
@@ -81,7 +81,7 @@ pub fn item(domain: Domain, values: &[Value], distraction: f64, rng: &mut ChaCha
     format!("{article} {}", words.join(" "))
 }
 
-/// What was asked for: assistants are asked something, the other domains recommend unasked.
+/// Returns the query: assistants are asked something; the other domains recommend without a query.
 pub fn query(domain: Domain, rng: &mut ChaCha8Rng) -> Option<String> {
     (domain == Domain::Reply).then(|| format!("help with {}", pick(&ERRANDS, rng)))
 }

@@ -1,6 +1,8 @@
-//! From scored histories to rows for reinforcement learning: keep what is hard but solvable, two targets a person.
+//! From scored histories to rows for reinforcement learning: keeps what is hard but solvable, with two targets per
+//! user.
 //!
-//! The rules are those of AlignXplore+'s pruning, which calls its thresholds a, b and c and publishes no values for them.
+//! The rules are those of AlignXplore+'s pruning, which calls its thresholds a, b and c and publishes no values for
+//! them.
 
 use chat::RlRow;
 use chat::records::SignalRecord;
@@ -8,61 +10,62 @@ use serde::{Deserialize, Serialize};
 
 use crate::signal::ScoredHistory;
 
-/// Which choices become targets.
+/// The rules by which choices become targets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pruning {
-    /// a: the fraction of all choices kept, those of most signal.
+    /// a: the fraction of all choices kept, those with the highest signal.
     pub most_signal: f64,
-    /// b: least probability that the informed judge gives the person's choice.
+    /// b: the minimum probability that the informed judge gives the user's choice.
     pub least_probability: f64,
-    /// c: of what is left, ordered from easy to hard, the band of targets ends at this fraction.
+    /// c: the fraction at which the band of targets ends, among the remaining choices ordered from easy to hard.
     pub band_end: f64,
-    /// Width of that band; AlignXplore+ has 0.1 throughout.
+    /// The width of that band. Published: 0.1 throughout (AlignXplore+).
     pub band_width: f64,
-    /// Fewest interactions that each of the two stages reads; AlignXplore+ has 1 before the first target and 2 between the
-    /// two, and 4 and 4 in its rows from AlignX, which it does not prune.
+    /// The minimum number of interactions that each of the two stages reads. Published (AlignXplore+): 1 before the
+    /// first target and 2 between the two; 4 and 4 in its rows from AlignX, which it does not prune.
     pub least_window: usize,
 }
 
 impl Default for Pruning {
-    /// For the built-in world, which is small: everything solvable that knowing the person helps with.
+    /// Returns the values for the built-in world, which is small: every solvable choice that knowing the user helps
+    /// with.
     fn default() -> Self {
         Self { most_signal: 0.9, least_probability: 0.5, band_end: 1.0, band_width: 1.0, least_window: 1 }
     }
 }
 
-/// How many choices and people each rule left.
+/// The numbers of choices and users left after each rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruningReport {
-    /// People looked at.
-    pub people: usize,
-    /// Their choices between two items.
+    /// The number of users.
+    pub users: usize,
+    /// The number of choices between two items.
     pub choices: usize,
-    /// Choices left by the signal rule.
+    /// The number of choices left by the signal rule.
     pub with_signal: usize,
-    /// Of those, choices that the informed judge can solve.
+    /// The number of those that the informed judge can solve.
     pub solvable: usize,
-    /// Of those, choices in the band.
+    /// The number of those inside the band.
     pub in_band: usize,
-    /// People with two usable targets: the rows.
+    /// The number of users with two usable targets, which is the number of rows.
     pub rows: usize,
 }
 
 struct Scored {
-    person: usize,
+    user: usize,
     position: usize,
     record: SignalRecord,
 }
 
-/// Chooses two targets a person where the rules allow it and cuts the history after the later one.
+/// Selects two targets per user where the rules allow it, and cuts the history after the later one.
 pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, PruningReport) {
     let mut choices: Vec<Scored> = Vec::new();
-    for (person, history) in histories.iter().enumerate() {
+    for (user, history) in histories.iter().enumerate() {
         let records = history.signals.iter().enumerate();
-        choices.extend(records.filter_map(|(position, r)| r.map(|record| Scored { person, position, record })));
+        choices.extend(records.filter_map(|(position, r)| r.map(|record| Scored { user, position, record })));
     }
-    let mut report = PruningReport { people: histories.len(), choices: choices.len(), ..PruningReport::default() };
+    let mut report = PruningReport { users: histories.len(), choices: choices.len(), ..PruningReport::default() };
     let part = |n: usize, fraction: f64| (n as f64 * fraction.clamp(0.0, 1.0)) as usize;
 
     choices.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal));
@@ -75,20 +78,20 @@ pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, P
     choices.sort_by(|a, b| b.record.logprob1.total_cmp(&a.record.logprob1));
     let end = part(choices.len(), pruning.band_end).max(1).min(choices.len());
     let start = part(choices.len(), pruning.band_end - pruning.band_width).min(end);
-    let mut of_person: Vec<Vec<Scored>> = histories.iter().map(|_| Vec::new()).collect();
+    let mut of_user: Vec<Vec<Scored>> = histories.iter().map(|_| Vec::new()).collect();
     for choice in choices.into_iter().take(end).skip(start) {
         report.in_band += 1;
-        of_person[choice.person].push(choice);
+        of_user[choice.user].push(choice);
     }
 
     let rows: Vec<RlRow> =
-        histories.iter().zip(of_person).filter_map(|(h, mine)| row(h, mine, pruning.least_window)).collect();
+        histories.iter().zip(of_user).filter_map(|(h, mine)| row(h, mine, pruning.least_window)).collect();
     report.rows = rows.len();
     (rows, report)
 }
 
-/// The first pair of candidates, best signal first, that leaves enough to read before the first target and between the
-/// two, with at least four interactions up to the later one.
+/// Returns a row with the first pair of candidates, highest signal first, that leaves enough interactions before the
+/// first target and between the two, with at least four interactions up to the later one.
 fn row(history: &ScoredHistory, mut candidates: Vec<Scored>, least_window: usize) -> Option<RlRow> {
     candidates.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal).then(a.position.cmp(&b.position)));
     let pairs = candidates.iter().enumerate().flat_map(|(i, a)| candidates[i + 1..].iter().map(move |b| (a, b)));
@@ -133,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_pair_of_most_signal_that_leaves_room_is_taken() {
-        // Best signal at 3 and 4 (adjacent, refused) then 3 and 1; 0 never.
+        // Highest signal at 3 and 4 (adjacent, rejected), then 3 and 1; never 0.
         let history = scored("p", &[(0.9, 0.5), (0.8, 0.5), (0.6, 0.5), (0.99, 0.5), (0.9, 0.46), (0.5, 0.5)]);
         let (rows, report) = rl_rows(&[history], &ALL);
         assert_eq!((rows[0].mid_position, rows[0].history.len(), rows[0].distance_to_end), (1, 4, 2));
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn both_stages_read_at_least_the_window() {
-        // Best signal at 2 and 3, then 6 and 8: with windows of 3 the first target is 3, the second 6 or 8.
+        // Highest signal at 2 and 3, then 6 and 8: with windows of 3 the first target is 3, the second 6 or 8.
         let signals = [0.5, 0.5, 0.99, 0.98, 0.5, 0.5, 0.9, 0.5, 0.8].map(|p| (p, 0.5));
         let row = |least_window| {
             let rows = rl_rows(&[scored("p", &signals)], &Pruning { least_window, ..ALL }).0;
@@ -156,14 +159,14 @@ mod tests {
 
     #[test]
     fn the_rules_cut_by_signal_then_probability_then_band() {
-        let people = [
+        let users = [
             scored("a", &[(0.9, 0.5), (0.9, 0.4), (0.2, 0.1), (0.7, 0.5), (0.7, 0.4)]),
             scored("b", &[(0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5)]),
         ];
         let pruning = Pruning { most_signal: 0.5, least_probability: 0.5, band_width: 0.5, ..ALL };
-        let (rows, report) = rl_rows(&people, &pruning);
+        let (rows, report) = rl_rows(&users, &pruning);
         assert_eq!((report.with_signal, report.solvable, report.in_band), (5, 4, 2));
-        // The band's two are the harder half: positions 3 and 4, which are adjacent.
+        // The two choices in the band are the harder half: positions 3 and 4, which are adjacent.
         assert!(rows.is_empty());
     }
 

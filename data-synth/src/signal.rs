@@ -1,21 +1,21 @@
-//! How decidable every choice is: what a judge makes of it with and without knowing the person.
+//! How decidable every choice is for a judge, with and without knowledge of the user.
 
 use chat::records::{Checked, Defect, SignalRecord};
 use chat::{History, Question};
 use serde::{Deserialize, Serialize};
 
-/// Probabilities below this count as this, so that logarithms stay finite.
+/// The floor of probabilities, which keeps logarithms finite.
 const LEAST_PROBABILITY: f64 = 1e-6;
 
-/// The judge as a function: for each question, the probability of the item the person took.
+/// The judge as a function: for each question, the probability of the item that the user chose.
 pub type Verify<'a> = &'a dyn Fn(&[Question]) -> Result<Vec<f64>, String>;
 
-/// A history with one record an interaction; `None` where there was no second item to choose from.
+/// A history with one record per interaction; `None` where there was no second item to choose from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredHistory {
-    /// The person.
+    /// The id of the user.
     pub uid: String,
-    /// What they did, oldest first.
+    /// The interactions, oldest first.
     pub interactions: Vec<chat::Interaction>,
     /// How decidable each choice is.
     pub signals: Vec<Option<SignalRecord>>,
@@ -31,7 +31,7 @@ impl Checked for ScoredHistory {
     }
 }
 
-/// Why scoring, pruning or synthesis cannot go on because of the judge.
+/// The error when the judge makes scoring, pruning or synthesis impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
     /// The judge itself failed.
@@ -40,25 +40,25 @@ pub enum JudgeError {
     /// The judge did not answer every question.
     #[error("the judge gave {answers} answers to {questions} questions")]
     Answers {
-        /// How many answers came.
+        /// The number of answers received.
         answers: usize,
-        /// How many questions were asked.
+        /// The number of questions asked.
         questions: usize,
     },
-    /// The judge's answer is no probability.
+    /// The judge's answer is not a probability.
     #[error("the judge gave {value} for question {index}; expected a probability from 0 to 1")]
     Probability {
-        /// Which question, from 0.
+        /// The index of the question, starting at 0.
         index: usize,
-        /// What came.
+        /// The value received.
         value: f64,
     },
-    /// There is not one summary for each history.
+    /// The number of summaries differs from the number of histories.
     #[error("{summaries} summaries for {histories} histories; expected one for each")]
     Summaries {
-        /// How many summaries were given.
+        /// The number of summaries.
         summaries: usize,
-        /// How many histories were given.
+        /// The number of histories.
         histories: usize,
     },
 }
@@ -78,11 +78,11 @@ pub(crate) fn ask(verify: Verify<'_>, questions: &[Question]) -> Result<Vec<f64>
     }
 }
 
-/// Scores every choice between two items: `logprob1` with `informed[i]` as person i's summary (in the built-in world the
-/// oracle's), `logprob2` with `uninformed`, and their difference, the signal. One call of the judge for all.
+/// Scores every choice between two items: `logprob1` with `informed[i]` as user i's summary (in the built-in world, the
+/// oracle's), `logprob2` with `uninformed`, and their difference, the signal. Calls the judge once for all choices.
 ///
 /// # Errors
-/// [`JudgeError`] if the judge fails or there is not one summary a person.
+/// Returns [`JudgeError`] if the judge fails, or the number of summaries differs from the number of users.
 pub fn score(
     histories: &[History],
     informed: &[String],
@@ -116,7 +116,7 @@ pub fn score(
         .collect())
 }
 
-/// The choice as a question to a judge, if there was something to choose from.
+/// Returns the choice as a question to a judge, if there was a second item to choose from.
 pub fn question(interaction: &chat::Interaction, preference: &str) -> Option<Question> {
     Some(Question {
         query: interaction.query.clone(),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signal_is_what_knowing_the_person_is_worth() {
+    fn the_signal_is_what_knowing_the_user_is_worth() {
         let scored = score(&[history()], &["They like funny.".into()], "", &ideal::verify).unwrap();
         let records = &scored[0].signals;
         let first = records[0].unwrap();

@@ -1,27 +1,27 @@
-//! A summary of a person in this world: which values they like and which they avoid; how it is worded and read back.
+//! Summaries of users in the built-in world: which values a user likes and avoids, as text and parsed from text.
 
 use crate::lexicon::{Value, words};
 
-/// The ways a summary can be worded: likes cue, avoids cue.
+/// The wordings of a summary: the cues for liked and avoided values.
 const WORDINGS: [(&str, &str); 3] = [("They like", "They avoid"), ("Prefers", "Dislikes"), ("Wants", "Rejects")];
 
-/// What is written when nothing is known.
+/// The text of an empty summary.
 pub const NOTHING_KNOWN: &str = "No clear preference.";
 
-/// How many wordings [`Summary::text`] has.
+/// The number of wordings of [`Summary::text`].
 pub const WORDING_COUNT: usize = WORDINGS.len();
 
-/// Liked and avoided values, each list in canonical order unless read from a text.
+/// Liked and avoided values. Each list is in canonical order unless parsed from a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Values that speak for an item.
+    /// The values that favor an item.
     pub likes: Vec<Value>,
-    /// Values that speak against it.
+    /// The values that count against an item.
     pub avoids: Vec<Value>,
 }
 
 impl Summary {
-    /// The summary with the given signed entries, in canonical order; entries of sign 0 are left out.
+    /// Creates a summary with the given signed entries, in canonical order; entries with sign 0 are skipped.
     pub fn of_signs(entries: impl IntoIterator<Item = (Value, i32)>) -> Self {
         let mut summary = Self::default();
         for (value, sign) in entries {
@@ -36,23 +36,23 @@ impl Summary {
         summary
     }
 
-    /// Entries with their signs, likes first.
+    /// Returns the entries with their signs, likes first.
     pub fn entries(&self) -> impl Iterator<Item = (Value, i32)> {
         let likes = self.likes.iter().map(|&v| (v, 1));
         likes.chain(self.avoids.iter().map(|&v| (v, -1)))
     }
 
-    /// The sign of a value: 1 liked, -1 avoided, 0 not named.
+    /// Returns the sign of a value: 1 if liked, -1 if avoided, 0 if not named.
     pub fn sign(&self, value: Value) -> i32 {
         i32::from(self.likes.contains(&value)) - i32::from(self.avoids.contains(&value))
     }
 
-    /// Whether nothing is named.
+    /// Returns whether no value is named.
     pub fn is_empty(&self) -> bool {
         self.likes.is_empty() && self.avoids.is_empty()
     }
 
-    /// The text in wording number `wording` (modulo [`WORDING_COUNT`]).
+    /// Returns the text in wording number `wording` (modulo [`WORDING_COUNT`]).
     pub fn text(&self, wording: usize) -> String {
         let (likes, avoids) = WORDINGS[wording % WORDING_COUNT];
         let clause = |cue: &str, values: &[Value]| {
@@ -64,7 +64,7 @@ impl Summary {
         if clauses.is_empty() { NOTHING_KNOWN.into() } else { clauses.join(" ") }
     }
 
-    /// Reads any text with cues such as "likes" and "avoids"; values before the first cue are not counted, a repeated
+    /// Parses any text with cues such as "likes" and "avoids". Values before the first cue are ignored; a repeated
     /// value keeps its first sign.
     pub fn read(text: &str) -> Self {
         let mut summary = Self::default();

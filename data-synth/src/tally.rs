@@ -1,29 +1,30 @@
-//! Counting evidence: what each choice says for and against every value, and what follows from all of them.
+//! Evidence counts: what each choice says for and against every value, and the net of all choices.
 //!
-//! The reasoning is written the way a very small model learns fast: all that speaks for values, item by item, then all that
-//! speaks against them; then what follows from both, in canonical order, the sign last (`=` where for and against are equal):
+//! The format of the reasoning is one that a very small model learns fast: first everything that counts for values,
+//! item by item, then everything that counts against them; then the net in canonical order, with the sign last (`=`
+//! where both are equal):
 //!
 //! `for past science one warm short against past luxury two science long net science = warm + short + long - luxury -`
 //!
-//! Items have the numbers that prompts of the set `compact` show, by which the model finds its place: odd ones were chosen, even
-//! ones rejected. Whether a mention counts for or against is told by which of two words stands before it, and each net sign is
-//! one look-up of the word before it among the mentions; with the sign first, the model would have to know value and sign at
-//! once, and learns the values but guesses the signs.
+//! Items have the numbers that prompts of the set `compact` show, by which the model keeps its position: odd ones were
+//! chosen, even ones rejected. One of two words before a mention shows whether it counts for or against, and each net
+//! sign is one lookup of the preceding word among the mentions. With the sign first, the model would need value and
+//! sign at once; it then learns the values but guesses the signs.
 
 use crate::lexicon::{VALUES, Value, mentions};
 use crate::summary::Summary;
 
-/// What one choice says, each list in canonical order.
+/// The evidence of one choice, each list in canonical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Values that only the chosen item shows.
+    /// The values that only the chosen item shows.
     pub plus: Vec<Value>,
-    /// Values that only the rejected item shows.
+    /// The values that only the rejected item shows.
     pub minus: Vec<Value>,
 }
 
 impl Evidence {
-    /// Reads the two items' texts.
+    /// Extracts the evidence from the texts of two items.
     pub fn of_items(chosen: &str, rejected: &str) -> Self {
         let (chosen, rejected) = (mentions(chosen), mentions(rejected));
         let only =
@@ -53,7 +54,7 @@ fn sign(n: i32) -> &'static str {
     }
 }
 
-/// How the compact prompts number items; later ones have digits.
+/// The numbers of items in the compact prompts; later items have digits.
 const NUMBERS: [&str; 20] = [
     "one",
     "two",
@@ -84,14 +85,14 @@ fn number(index: usize) -> String {
 /// The past summary and the evidence of every choice since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// What was known before.
+    /// The past summary.
     pub past: Summary,
-    /// One entry a choice, oldest first.
+    /// The evidence of each choice, oldest first.
     pub choices: Vec<Evidence>,
 }
 
 impl Tally {
-    /// The reasoning text.
+    /// Returns the text of the reasoning.
     pub fn text(&self) -> String {
         let past = Evidence::of_summary(&self.past);
         let mut words = Vec::new();
@@ -111,7 +112,8 @@ impl Tally {
         words.join(" ")
     }
 
-    /// Count of evidence for minus against, by [`Value::index`]; an entry of the past summary counts as one choice.
+    /// Returns evidence for minus evidence against, by [`Value::index`]; an entry of the past summary counts as one
+    /// choice.
     pub fn net(&self) -> [i32; VALUES] {
         let mut net = [0; VALUES];
         for (value, sign) in self.past.entries() {
@@ -124,7 +126,8 @@ impl Tally {
         net
     }
 
-    /// Everything the evidence supports: each value by the sign of its net count, where the count reaches `least`.
+    /// Returns every value that the evidence supports, with the sign of its net count, where the count is at least
+    /// `least`.
     pub fn supported(&self, least: i32) -> Summary {
         let net = self.net();
         Summary::of_signs(Value::all().map(|v| (v, net[v.index()])).filter(|(_, n)| n.abs() >= least.max(1)))

@@ -1,9 +1,9 @@
-//! The world's teacher: a program that stands where a large language model stands in real runs.
+//! The teacher of the built-in world: a program that replaces the large language model of real runs.
 //!
-//! It answers the prompts of the synthesis like any [`Completer`], and knows only what those prompts say: it finds the
-//! items in the text, reads their words, and counts. Its reasoning is correct and complete. Its summaries are right but
-//! terse: each supported preference is named with a fixed probability, whatever else is named, and now and then one that
-//! the evidence does not support. That is what reinforcement learning can improve.
+//! It answers the prompts of the synthesis like any [`Completer`], and uses only what those prompts contain: it finds
+//! the items in the text, reads their words, and counts. Its reasoning is correct and complete. Its summaries are
+//! correct but terse: each supported preference is named with a fixed probability, independently of the others, and
+//! occasionally one that the evidence does not support. Reinforcement learning can improve on that.
 
 use chat::completer::CompleterError;
 use chat::{Completer, Completion, CompletionRequest, FinishReason, Role, reasoning};
@@ -17,18 +17,18 @@ use crate::summary::{Summary, WORDING_COUNT};
 use crate::synthesis::PREFERENCE_SEPARATOR;
 use crate::tally::{Evidence, Tally};
 
-/// How terse and how sloppy the teacher is.
+/// How terse and how inaccurate the teacher is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// Probability that a supported preference is named.
+    /// The probability that a supported preference is named.
     pub name_supported: f64,
-    /// The same for a preference that the later choice is about.
+    /// The same probability for a preference that the later choice is about.
     pub name_relevant: f64,
-    /// Mean probability that a preference of the candidates is named in their merge. Each merge draws its own from the widest
-    /// uniform distribution with this mean, so that some merges are terser than others.
+    /// The mean probability that a preference of the candidates is named in their merge. Each merge samples its own
+    /// probability from the widest uniform distribution with this mean, so that some merges are terser than others.
     pub name_merged: f64,
-    /// Probability that one unsupported preference is named.
+    /// The probability that one unsupported preference is named.
     pub name_unsupported: f64,
 }
 
@@ -38,26 +38,27 @@ impl Default for TeacherConfig {
     }
 }
 
-/// The teacher.
+/// The teacher of the built-in world.
 #[derive(Clone, Debug, Default)]
 pub struct Teacher {
     config: TeacherConfig,
 }
 
 impl Teacher {
-    /// A teacher with the given habits.
+    /// Creates a teacher with the given configuration.
     pub fn new(config: TeacherConfig) -> Self {
         Self { config }
     }
 
-    /// The terse summary of a tally; `relevant` values are likelier to be named. Never empty if anything is supported.
+    /// Returns the terse summary of a tally; `relevant` values are more likely to be named. Never empty if anything is
+    /// supported.
     pub fn summarize(&self, tally: &Tally, relevant: &[Value], rng: &mut ChaCha8Rng) -> String {
         let c = &self.config;
         let named_with = |value| if relevant.contains(&value) { c.name_relevant } else { c.name_supported };
         self.terse(&tally.supported(1), named_with, rng).text(rng.random_range(0..WORDING_COUNT))
     }
 
-    /// Names each of the supported preferences with its own probability, and sometimes one that is not supported.
+    /// Names each supported preference with its own probability, and sometimes one that is not supported.
     fn terse(&self, supported: &Summary, named_with: impl Fn(Value) -> f64, rng: &mut ChaCha8Rng) -> Summary {
         let mut named: Vec<(Value, i32)> =
             supported.entries().filter(|&(value, _)| rng.random_bool(named_with(value))).collect();
@@ -89,11 +90,11 @@ const MERGE: &str = "merge:";
 const PAST: &str = "past:";
 const LATER: &str = "later:";
 
-/// Reads a prompt of the compact `summarize` or `teach` template: the evidence, and the values that the later choice
+/// Parses a prompt of the compact `summarize` or `teach` template: the evidence, and the values that the later choice
 /// shows.
 ///
 /// # Errors
-/// What the prompt lacks, if it is of another form.
+/// Returns what the prompt lacks, if it has another format.
 pub fn read_choices(prompt: &str) -> Result<(Tally, Vec<Value>), String> {
     let past = prompt.strip_prefix(PAST).ok_or("expected a prompt of the set `compact`, starting with `past:`")?;
     let (shown, later) = past.split_once(LATER).unwrap_or((past, ""));
@@ -113,8 +114,8 @@ pub fn read_choices(prompt: &str) -> Result<(Tally, Vec<Value>), String> {
     Ok((Tally { past, choices }, mentions(later)))
 }
 
-/// Reads a prompt of the compact `merge` template: the first candidate's reasoning (all count the same choices) and
-/// everything the candidates name; where they disagree, the majority's sign.
+/// Parses a prompt of the compact `merge` template: the first candidate's reasoning (all candidates count the same
+/// choices), and everything that the candidates name, with the majority's sign where they disagree.
 fn read_candidates(prompt: &str) -> Result<(String, Summary), String> {
     let after = |label: &'static str| prompt.lines().filter_map(move |l| l.strip_prefix(label)).map(str::trim);
     let reasoning = after("reasoning:").next().ok_or("no candidate in the merge prompt")?;
@@ -199,7 +200,8 @@ mod tests {
             relevant += usize::from(summary.sign(Value::of_word("funny").unwrap()) == 1);
             other += usize::from(summary.sign(Value::of_word("blunt").unwrap()) == -1);
         }
-        // Five standard errors of 1000 draws at 0.8 and 0.3; being named for want of another adds 0.01 at most.
+        // Five standard errors of 1000 samples at 0.8 and 0.3. A value named so that the summary is not empty adds at
+        // most 0.01.
         assert!((736..=874).contains(&relevant) && (228..=382).contains(&other), "{relevant} {other}");
     }
 
@@ -235,8 +237,9 @@ mod tests {
             let counts = named(probability);
             let mean = counts.iter().sum::<f64>() / 1000.0;
             let variance = counts.iter().map(|n| (n - mean) * (n - mean)).sum::<f64>() / 999.0;
-            // Of ten names: 10 p in the mean; in the variance 10 E[q (1 - q)] + 100 Var[q] with q uniform around p, against
-            // 10 p (1 - p) = 2.4 and 2.1 at one probability. Bounds at five standard errors (of the variance: at most 0.4).
+            // Of ten names, the mean is 10 p and the variance 10 E[q (1 - q)] + 100 Var[q] with q uniform around p. A
+            // single probability would give 10 p (1 - p) = 2.4 and 2.1. Bounds are five standard errors (of the
+            // variance: at most 0.4).
             let spread = half_width * half_width / 3.0;
             let expected = 10.0 * (probability * (1.0 - probability) - spread) + 100.0 * spread;
             assert!((mean - 10.0 * probability).abs() < 5.0 * (expected / 1000.0_f64).sqrt(), "{mean}");

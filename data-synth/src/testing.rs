@@ -1,11 +1,11 @@
-//! What this crate's own tests share.
+//! Helpers for this crate's own tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use chat::PromptSet;
 
-/// A committed prompt set.
+/// Loads a committed prompt set.
 pub(crate) fn prompt_set(name: &str) -> PromptSet {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/prompts").join(name);
     let sources: BTreeMap<String, String> = std::fs::read_dir(folder)
@@ -18,7 +18,7 @@ pub(crate) fn prompt_set(name: &str) -> PromptSet {
     PromptSet::new(name, &sources).unwrap()
 }
 
-/// The prompt set for tiny models.
+/// Loads the prompt set for tiny models.
 pub(crate) fn compact() -> PromptSet {
     prompt_set("compact")
 }

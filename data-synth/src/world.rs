@@ -1,7 +1,7 @@
-//! The built-in world: who lives in it, what they chose, and what would have been the right thing to say about them.
+//! The built-in world: its users, their choices, and their true preferences.
 //!
-//! Every person is drawn from an own random stream that depends on the seed, the [`Population`] and the person's
-//! number only, so populations never share people and a person does not depend on how many others were drawn.
+//! Every user is sampled from a separate random stream that depends only on the seed, the [`Population`] and the user's
+//! number. Populations therefore never share users, and a user does not depend on how many others are sampled.
 
 use chat::{History, Interaction};
 use rand::seq::IndexedRandom;
@@ -10,33 +10,33 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::lexicon::{Dimension, Domain, Value};
-use crate::person::Person;
 use crate::render;
+use crate::user::User;
 
-/// The world's constants. The defaults are tuned so that a complete reading of six choices is worth clearly more than
-/// an incomplete one and clearly less than the truth (`cargo run --example tune_world`).
+/// The constants of the world. The defaults are tuned so that a complete reading of six choices is clearly better than
+/// an incomplete one and clearly worse than the truth (`cargo run --example tune_world`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorldConfig {
-    /// Seed of everything in the world.
+    /// The seed of everything in the world.
     pub seed: u64,
-    /// Probability that a person is indifferent to a dimension.
+    /// The probability that a user is indifferent to a dimension.
     pub indifference: f64,
-    /// Half-width of the spread of a dimension's strength around 1.
+    /// The half-width of the spread of a dimension's strength around 1.
     pub strength_spread: f64,
-    /// Probability that a person's taste in one dimension changes midway.
+    /// The probability that a user's taste in one dimension changes midway.
     pub drifting: f64,
-    /// Probability that a choice contradicts the person's taste.
+    /// The probability that a choice contradicts the user's taste.
     pub choice_noise: f64,
-    /// Pairs whose utilities differ by less are not offered.
+    /// The minimum difference in utility between the two items of a pair; closer pairs are not offered.
     pub least_gap: f64,
-    /// Probability that an item's value is one the person cares about, where the dimension has any.
+    /// The probability that an item's value is one the user cares about, where the dimension has any.
     pub focus: f64,
-    /// Fewest values an item shows.
+    /// The minimum number of values that an item shows.
     pub least_values: usize,
-    /// Most values an item shows.
+    /// The maximum number of values that an item shows.
     pub most_values: usize,
-    /// Probability of an idle detail in an item.
+    /// The probability of an irrelevant detail in an item.
     pub distraction: f64,
 }
 
@@ -57,21 +57,21 @@ impl Default for WorldConfig {
     }
 }
 
-/// People that must not be mixed up.
+/// Disjoint groups of users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Population {
-    /// Those the policy learns to read from, before any verified synthesis.
+    /// The users that the policy learns to read from, before any verified synthesis.
     Reading,
-    /// Those whose histories the synthesis works on.
+    /// The users whose histories the synthesis uses.
     Synthesis,
-    /// Those whose histories reinforcement learning works on.
+    /// The users whose histories reinforcement learning uses.
     Reinforcement,
-    /// Those that only evaluations see.
+    /// The users that only evaluations see.
     HeldOut,
-    /// Those the judge that gives reward learns from.
+    /// The users that the reward judge is trained on.
     TrainingJudge,
-    /// Those the independent judge learns from.
+    /// The users that the independent judge is trained on.
     SecondJudge,
 }
 
@@ -88,65 +88,65 @@ impl Population {
     }
 }
 
-/// The random stream of person `number` of a population, for one purpose.
+/// Returns the random stream of user `number` of a population, for one purpose.
 pub(crate) fn stream(seed: u64, population: Population, number: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(((population as u64 + 1) << 48) | number as u64);
     rng
 }
 
-/// How much of a life is wanted.
+/// The numbers of interactions and targets to generate per user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LifeSpan {
-    /// Fewest interactions of the history.
+    /// The minimum number of interactions of the history.
     pub least_interactions: usize,
-    /// Most interactions of the history.
+    /// The maximum number of interactions of the history.
     pub most_interactions: usize,
-    /// Later choices in the history's own domain.
+    /// The number of later choices in the history's own domain.
     pub targets: usize,
-    /// Later choices in each of the other two domains.
+    /// The number of later choices in each of the other two domains.
     pub transfer_targets: usize,
 }
 
 impl Default for LifeSpan {
-    /// What the evaluations use: six interactions, then four choices in each domain.
+    /// Returns the values of the evaluations: six interactions, then four choices in each domain.
     fn default() -> Self {
         Self { least_interactions: 6, most_interactions: 6, targets: 4, transfer_targets: 4 }
     }
 }
 
-/// One person's record, and what only the world knows about them.
+/// The record of one user, together with the truth that only the world knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
-    /// The person's name, unique in the world.
+    /// The id of the user, unique in the world.
     pub uid: String,
-    /// Where the history happened.
+    /// The domain of the history.
     pub domain: Domain,
-    /// Past choices, oldest first.
+    /// The past choices, oldest first.
     pub history: Vec<Interaction>,
-    /// Later choices in the same domain.
+    /// The later choices in the same domain.
     pub targets: Vec<Interaction>,
-    /// Later choices in the other domains.
+    /// The later choices in the other domains.
     pub transfer: Vec<Interaction>,
-    /// The truth about the person at the end of the history, in a summary's words.
+    /// The true preferences of the user at the end of the history, as the text of a summary.
     pub oracle: String,
 }
 
 impl Subject {
-    /// The history as the pipeline's record.
+    /// Returns the history as a record of the pipeline.
     pub fn history(&self) -> History {
         History { uid: self.uid.clone(), interactions: self.history.clone() }
     }
 }
 
-/// Draws people `0..count` of a population.
-pub fn people(config: &WorldConfig, population: Population, count: usize, span: &LifeSpan) -> Vec<Subject> {
+/// Samples users `0..count` of a population.
+pub fn users(config: &WorldConfig, population: Population, count: usize, span: &LifeSpan) -> Vec<Subject> {
     (0..count).map(|number| subject(config, population, number, span)).collect()
 }
 
-/// For every person, the oracle summary of another one: the bound that shows what the style of a summary is worth.
-/// With a single person there is no other, and it is their own.
+/// Returns, for every user, the oracle summary of another user: a baseline that shows how much the style of a summary
+/// is worth. With a single user, it is the user's own.
 pub fn random_summaries(subjects: &[Subject]) -> Vec<String> {
     let n = subjects.len();
     (0..n).map(|i| subjects[(i + n / 2) % n].oracle.clone()).collect()
@@ -154,32 +154,33 @@ pub fn random_summaries(subjects: &[Subject]) -> Vec<String> {
 
 fn subject(config: &WorldConfig, population: Population, number: usize, span: &LifeSpan) -> Subject {
     let rng = &mut stream(config.seed, population, number);
-    let person = Person::draw(config, rng);
+    let user = User::draw(config, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
     let length = rng.random_range(span.least_interactions..=span.most_interactions.max(span.least_interactions));
     let moment = |i: usize| i as f64 / length.max(1) as f64;
-    let history = (0..length).map(|i| interaction(config, &person, domain, moment(i), rng)).collect();
-    let targets = (0..span.targets).map(|_| interaction(config, &person, domain, 1.0, rng)).collect();
+    let history = (0..length).map(|i| interaction(config, &user, domain, moment(i), rng)).collect();
+    let targets = (0..span.targets).map(|_| interaction(config, &user, domain, 1.0, rng)).collect();
     let mut transfer = Vec::new();
     for other in Domain::ALL.into_iter().filter(|&d| d != domain) {
-        transfer.extend((0..span.transfer_targets).map(|_| interaction(config, &person, other, 1.0, rng)));
+        transfer.extend((0..span.transfer_targets).map(|_| interaction(config, &user, other, 1.0, rng)));
     }
     let uid = format!("{}-{number:06}", population.name());
-    Subject { uid, domain, history, targets, transfer, oracle: person.truth().text(0) }
+    Subject { uid, domain, history, targets, transfer, oracle: user.truth().text(0) }
 }
 
-/// One choice of a person: a pair worth choosing between, and their pick, which now and then contradicts their taste.
+/// Samples one choice of a user: a pair that differs in utility, and the user's pick, which occasionally contradicts
+/// their taste.
 pub(crate) fn interaction(
     config: &WorldConfig,
-    person: &Person,
+    user: &User,
     domain: Domain,
     moment: f64,
     rng: &mut ChaCha8Rng,
 ) -> Interaction {
-    let cared: Vec<Value> = Value::all().filter(|v| person.weights(moment)[v.index()] != 0.0).collect();
+    let cared: Vec<Value> = Value::all().filter(|v| user.weights(moment)[v.index()] != 0.0).collect();
     let mut pair = Pair::draw(config.least_values..=config.most_values, domain, &cared, config.focus, rng);
-    let gap = |p: &Pair| person.utility(&p.first, moment) - person.utility(&p.second, moment);
-    // Some people care for nothing a domain shows: after a while any pair will do.
+    let gap = |p: &Pair| user.utility(&p.first, moment) - user.utility(&p.second, moment);
+    // Some users care for nothing that a domain shows: after 30 tries, any pair is accepted.
     for _ in 0..30 {
         if gap(&pair).abs() >= config.least_gap {
             break;
@@ -197,7 +198,7 @@ pub(crate) fn interaction(
     }
 }
 
-/// Two items as lists of values; they never show the same value, which would tell nothing.
+/// Two items as lists of values. They never share a value, which would carry no information.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub first: Vec<Value>,
@@ -205,8 +206,8 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Draws two items that show as many values as `sizes` allows; a value is one of `favoured` with probability
-    /// `focus` where its dimension has any.
+    /// Samples two items whose numbers of values are in `sizes`, limited by the domain's dimensions. A value is one of
+    /// `favoured` with probability `focus` where its dimension has any.
     pub(crate) fn draw(
         sizes: std::ops::RangeInclusive<usize>,
         domain: Domain,
@@ -238,21 +239,21 @@ mod tests {
     use crate::lexicon::mentions;
 
     #[test]
-    fn a_person_does_not_depend_on_the_others() {
+    fn a_user_does_not_depend_on_the_others() {
         let config = WorldConfig::default();
-        let few = people(&config, Population::HeldOut, 3, &LifeSpan::default());
-        let many = people(&config, Population::HeldOut, 9, &LifeSpan::default());
+        let few = users(&config, Population::HeldOut, 3, &LifeSpan::default());
+        let many = users(&config, Population::HeldOut, 9, &LifeSpan::default());
         assert_eq!(few[..], many[..3]);
-        let others = people(&config, Population::Synthesis, 3, &LifeSpan::default());
+        let others = users(&config, Population::Synthesis, 3, &LifeSpan::default());
         assert!(few.iter().zip(&others).all(|(a, b)| a.uid != b.uid && a.history != b.history));
-        let reseeded = people(&WorldConfig { seed: 1, ..config }, Population::HeldOut, 3, &LifeSpan::default());
+        let reseeded = users(&WorldConfig { seed: 1, ..config }, Population::HeldOut, 3, &LifeSpan::default());
         assert!(few.iter().zip(&reseeded).all(|(a, b)| a.history != b.history));
     }
 
     #[test]
     fn lives_have_the_asked_length_and_domains() {
         let span = LifeSpan { least_interactions: 9, most_interactions: 24, targets: 2, transfer_targets: 3 };
-        let subjects = people(&WorldConfig::default(), Population::Synthesis, 200, &span);
+        let subjects = users(&WorldConfig::default(), Population::Synthesis, 200, &span);
         assert!(subjects.iter().all(|s| (9..=24).contains(&s.history.len())));
         assert!(subjects.iter().any(|s| s.history.len() == 9) && subjects.iter().any(|s| s.history.len() == 24));
         for s in &subjects {
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_two_items_of_a_pair_share_no_value() {
-        for s in people(&WorldConfig::default(), Population::HeldOut, 100, &LifeSpan::default()) {
+        for s in users(&WorldConfig::default(), Population::HeldOut, 100, &LifeSpan::default()) {
             for i in s.history.iter().chain(&s.transfer) {
                 let other = mentions(i.rejected.as_deref().unwrap());
                 assert!(mentions(&i.chosen).iter().all(|v| !other.contains(v)), "{i:?}");
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn random_summaries_are_someone_elses() {
         for n in [2, 3, 4, 7, 50] {
-            let subjects = people(&WorldConfig::default(), Population::HeldOut, n, &LifeSpan::default());
+            let subjects = users(&WorldConfig::default(), Population::HeldOut, n, &LifeSpan::default());
             for (i, summary) in random_summaries(&subjects).iter().enumerate() {
                 let owner = subjects.iter().position(|s| &s.oracle == summary);
                 assert!(owner.is_some() && owner != Some(i), "{i} of {n}");

@@ -1,4 +1,4 @@
-//! A user's broken file is named by file, line and field.
+//! Errors for an invalid input file name file, line and field.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The committed example files are what their README says.
+//! Checks that the committed example files match their README.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 #[test]
-fn histories_and_rl_rows_are_of_the_same_people() {
+fn histories_and_rl_rows_are_of_the_same_users() {
     let histories = importer::histories(&example("histories.jsonl")).unwrap();
     let rows = importer::rl(&example("rl.jsonl")).unwrap();
     let uids: BTreeSet<&str> = histories.iter().map(|h| h.uid.as_str()).collect();

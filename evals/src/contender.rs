@@ -1,53 +1,53 @@
-//! Where summaries come from.
+//! Sources of summaries.
 
 use chat::Completer;
 
 use crate::fit::PromptLimit;
 
-/// What stands in the place of a person's preferences.
+/// The source of the text that describes a user's preferences.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
-    /// Nothing ("Not Provided."): a lower bound. In the setting `direct`, the raw history.
+    /// No summary ("Not Provided."): a lower bound. In the setting `direct`, the raw history.
     None,
-    /// The true preferences of another person, drawn at random: shows what any plausible summary is worth.
+    /// The true preferences of another user, sampled at random: shows how much any plausible summary is worth.
     Random,
-    /// The person's own true preferences: an upper bound.
+    /// The user's own true preferences: an upper bound.
     Oracle,
     /// The summaries of a model.
     Model {
         /// The model.
         model: &'a dyn Completer,
-        /// The longest prompt it takes; histories that exceed it lose their oldest interactions.
+        /// The maximum prompt length; histories that exceed it lose their oldest interactions.
         limit: Option<PromptLimit<'a>>,
     },
 }
 
-/// A source of summaries under the name it has in tables.
+/// A source of summaries with its name in tables.
 #[derive(Clone)]
 pub struct Contender<'a> {
     /// The name.
     pub name: String,
-    /// Where its summaries come from.
+    /// The source of its summaries.
     pub source: Source<'a>,
 }
 
 impl<'a> Contender<'a> {
-    /// No summary, named `none`.
+    /// Returns the contender without a summary, named `none`.
     pub fn none() -> Self {
         Self { name: "none".into(), source: Source::None }
     }
 
-    /// Another person's truth, named `random`.
+    /// Returns the contender with another user's true preferences, named `random`.
     pub fn random() -> Self {
         Self { name: "random".into(), source: Source::Random }
     }
 
-    /// The person's own truth, named `oracle`.
+    /// Returns the contender with the user's own true preferences, named `oracle`.
     pub fn oracle() -> Self {
         Self { name: "oracle".into(), source: Source::Oracle }
     }
 
-    /// A model without a limit on its prompts, named as given (`sft`, `rl`).
+    /// Returns a model without a prompt limit, under the given name (`sft`, `rl`).
     pub fn model(name: impl Into<String>, model: &'a dyn Completer) -> Self {
         Self { name: name.into(), source: Source::Model { model, limit: None } }
     }

@@ -1,50 +1,50 @@
-//! Why an evaluation cannot be made.
+//! Errors of an evaluation.
 
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
 use rewards::JudgeError;
 
-/// Why an evaluation cannot be made.
+/// The error of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// Nothing to evaluate.
+    /// There is nothing to evaluate.
     #[error("nothing to evaluate: no {0} given")]
     Nothing(&'static str),
-    /// A name that stands for two things.
+    /// A duplicate name.
     #[error("two {what} are called `{name}`; give each a name of its own")]
     Twice {
-        /// People, models or judges.
+        /// Users, models or judges.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// A person that cannot be evaluated.
-    #[error("person `{uid}`: field `{field}` {message}")]
-    Person {
-        /// The person.
+    /// A user that cannot be evaluated.
+    #[error("user `{uid}`: field `{field}` {message}")]
+    User {
+        /// The id of the user.
         uid: String,
-        /// The field at fault.
+        /// The invalid field.
         field: &'static str,
         /// What is wrong with it.
         message: String,
     },
-    /// `random` needs somebody else.
-    #[error("the summary of a random other person needs at least two people, got one")]
+    /// `random` with a single user; it needs at least two.
+    #[error("the summary of a random other user needs at least two users, got one")]
     Alone,
     /// A history that does not fit even when cut to its last interaction.
     #[error(
-        "person `{uid}`: the last interaction alone exceeds the {tokens} tokens that `{reader}` reads; raise its limit, \
-         shorten the texts or remove the person"
+        "user `{uid}`: the last interaction alone exceeds the {tokens} tokens that `{reader}` reads; raise its limit, \
+         shorten the texts or remove the user"
     )]
     TooLong {
-        /// The person.
+        /// The id of the user.
         uid: String,
         /// The model or judge.
         reader: String,
-        /// Its limit.
+        /// Its limit, in tokens.
         tokens: usize,
     },
-    /// A prompt that cannot be made.
+    /// A prompt that does not render.
     #[error("summary prompt: {0}")]
     Prompt(#[from] PromptError),
     /// A judge that fails.
@@ -53,29 +53,29 @@ pub enum EvalError {
     /// A model that fails.
     #[error("model `{model}`: {source}")]
     Model {
-        /// The model's name.
+        /// The name of the model.
         model: String,
-        /// What it said.
+        /// The error of the model.
         source: CompleterError,
     },
-    /// A model that answers a different number of requests than it was asked.
+    /// A model that returns a different number of completions than it received requests.
     #[error(
         "model `{model}` answered {answered} of {asked} requests; its completer must answer every request, in order"
     )]
     Answers {
-        /// The model's name.
+        /// The name of the model.
         model: String,
-        /// Requests sent.
+        /// The number of requests sent.
         asked: usize,
-        /// Completions received.
+        /// The number of completions received.
         answered: usize,
     },
-    /// A name that is in no result.
+    /// A name without results.
     #[error("no model called `{name}` was evaluated; there are: {known}")]
     UnknownModel {
         /// The name.
         name: String,
-        /// Those evaluated.
+        /// The names of the evaluated models.
         known: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Every contender in every setting, before every judge.
+//! Evaluates every contender in every setting with every judge.
 
 use std::collections::HashSet;
 
@@ -11,70 +11,70 @@ use crate::evaluation::{Evaluation, Summary};
 use crate::fit::PromptLimit;
 use crate::judging::{Preferences, judged};
 use crate::summarize::Summarizer;
-use crate::{Contender, EvalError, Person, Setting, Source, Split};
+use crate::{Contender, EvalError, Setting, Source, Split, User};
 
-/// Called with what is being done, how much of it is done, and how much there is.
-pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
+/// The progress callback: receives the current task, the amount done, and the total amount.
+pub type EvalProgress<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
-/// What an evaluation does.
+/// The plan of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The settings, in the order of the results.
     pub settings: Vec<Setting>,
-    /// How histories are divided.
+    /// How histories are split.
     pub split: Split,
-    /// How models draw their summaries.
+    /// The sampling parameters of the models' summaries.
     pub sampling: Sampling,
-    /// Seed of the summaries and of who is whose random other person.
+    /// The seed of the summaries, and of the assignment of random other users.
     pub seed: u64,
-    /// How many chats go to a model in one call: a trade of memory and progress reports against speed, without effect
-    /// on the results.
+    /// The number of chats per call of a model. Trades memory and frequent progress reports against speed; does not
+    /// affect the results.
     pub requests_per_call: usize,
 }
 
-/// A judge under the name it has in tables.
+/// A judge with its name in tables.
 #[derive(Clone, Copy)]
 pub struct EvalJudge<'a> {
     /// The name.
     pub name: &'a str,
     /// The judge.
     pub judge: &'a Judge<'a>,
-    /// The longest prompt it takes; in the setting `direct`, histories that exceed it lose their oldest interactions.
+    /// The maximum prompt length; in the setting `direct`, histories that exceed it lose their oldest interactions.
     pub limit: Option<PromptLimit<'a>>,
 }
 
-/// Evaluates every contender in every setting of the plan that concerns it, by every judge, on every target.
+/// Evaluates every contender in every applicable setting of the plan, with every judge, on every target.
 ///
-/// Models are evaluated in the settings `full` and `streaming`. The bounds (no summary, random person, oracle) do not
-/// read the history, so each is evaluated once and stands under `full`, whatever the plan's settings; `direct`, where
-/// planned, stands under the contender without a summary, with the raw history in its place. Direct reads the whole
-/// history, whatever the split. People without transfer targets are left out of the rows on transfer.
+/// Models are evaluated in the settings `full` and `streaming`. The bounds (no summary, random user, oracle) do not
+/// read the history, so each is evaluated once and listed under `full`, whatever the plan's settings. `direct`, if
+/// planned, is listed under the contender without a summary, with the raw history in its place. `direct` reads the
+/// whole history, whatever the split. Users without transfer targets are excluded from the rows on transfer.
 ///
 /// # Errors
-/// [`EvalError`]; what can be seen from the input alone is refused before any model is asked.
+/// Returns [`EvalError`]. Invalid input is rejected before any model is called.
 pub fn evaluate(
-    people: &[Person],
+    users: &[User],
     contenders: &[Contender<'_>],
     judges: &[EvalJudge<'_>],
     prompts: &PromptSet,
     plan: &Plan,
-    progress: Progress<'_>,
+    progress: EvalProgress<'_>,
 ) -> Result<Evaluation, EvalError> {
-    check(people, contenders, judges, plan)?;
+    check(users, contenders, judges, plan)?;
     let (mut scores, mut summaries) = (Vec::new(), Vec::new());
     for contender in contenders {
         for setting in settings_of(contender, plan) {
             let preferences = match contender.source {
                 Source::None if setting == Setting::Direct => Preferences::Histories,
-                Source::None => Preferences::Texts(vec![NO_PAST.into(); people.len()]),
-                Source::Oracle => Preferences::Texts(people.iter().map(truth).collect::<Result<_, _>>()?),
+                Source::None => Preferences::Texts(vec![NO_PAST.into(); users.len()]),
+                Source::Oracle => Preferences::Texts(users.iter().map(truth).collect::<Result<_, _>>()?),
                 Source::Random => {
-                    let others = derangement(plan.seed, people.len());
-                    Preferences::Texts(others.into_iter().map(|i| truth(&people[i])).collect::<Result<_, _>>()?)
+                    let others = derangement(plan.seed, users.len());
+                    Preferences::Texts(others.into_iter().map(|i| truth(&users[i])).collect::<Result<_, _>>()?)
                 }
                 Source::Model { model, limit } => {
                     let summarizer = Summarizer { name: &contender.name, model, limit, prompts, plan };
-                    let written = summarizer.summaries(setting, people, progress)?;
+                    let written = summarizer.summaries(setting, users, progress)?;
                     let texts = written.iter().map(|s: &Summary| s.summary.clone()).collect();
                     summaries.extend(written);
                     Preferences::Texts(texts)
@@ -82,7 +82,7 @@ pub fn evaluate(
             };
             for judge in judges {
                 let read = (contender.name.as_str(), setting);
-                scores.extend(judged(people, &preferences, judge, prompts, read, plan.requests_per_call, progress)?);
+                scores.extend(judged(users, &preferences, judge, prompts, read, plan.requests_per_call, progress)?);
             }
         }
     }
@@ -98,38 +98,33 @@ fn settings_of(contender: &Contender<'_>, plan: &Plan) -> Vec<Setting> {
     }
 }
 
-fn check(
-    people: &[Person],
-    contenders: &[Contender<'_>],
-    judges: &[EvalJudge<'_>],
-    plan: &Plan,
-) -> Result<(), EvalError> {
-    for (given, what) in [(people.len(), "people"), (contenders.len(), "models"), (judges.len(), "judges")] {
+fn check(users: &[User], contenders: &[Contender<'_>], judges: &[EvalJudge<'_>], plan: &Plan) -> Result<(), EvalError> {
+    for (given, what) in [(users.len(), "users"), (contenders.len(), "models"), (judges.len(), "judges")] {
         if given == 0 {
             return Err(EvalError::Nothing(what));
         }
     }
-    unique("people", people.iter().map(|p| p.uid.as_str()))?;
+    unique("users", users.iter().map(|p| p.uid.as_str()))?;
     unique("models", contenders.iter().map(|c| c.name.as_str()))?;
     unique("judges", judges.iter().map(|j| j.name))?;
     let summarized = contenders.iter().any(|c| matches!(c.source, Source::Model { .. }));
     let divided = summarized && (plan.settings.contains(&Setting::Streaming) || plan.split == Split::Thirds);
     let bounds = |c: &Contender<'_>| matches!(c.source, Source::Random | Source::Oracle);
-    for person in people {
-        let refuse = |field, message| Err(EvalError::Person { uid: person.uid.clone(), field, message });
-        if let Some(defect) = person.defect() {
+    for user in users {
+        let refuse = |field, message| Err(EvalError::User { uid: user.uid.clone(), field, message });
+        if let Some(defect) = user.defect() {
             return refuse(defect.field, defect.message);
         }
-        let (n, least) = (person.history.len(), plan.split.least());
+        let (n, least) = (user.history.len(), plan.split.least());
         if divided && n < least {
             let split = plan.split;
             return refuse("history", format!("has {n} interactions; dividing it ({split:?}) needs at least {least}"));
         }
         if contenders.iter().any(bounds) {
-            truth(person)?;
+            truth(user)?;
         }
     }
-    let alone = people.len() == 1 && contenders.iter().any(|c| matches!(c.source, Source::Random));
+    let alone = users.len() == 1 && contenders.iter().any(|c| matches!(c.source, Source::Random));
     if alone { Err(EvalError::Alone) } else { Ok(()) }
 }
 
@@ -143,9 +138,9 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Resul
     Ok(())
 }
 
-fn truth(person: &Person) -> Result<String, EvalError> {
-    person.truth.clone().ok_or_else(|| EvalError::Person {
-        uid: person.uid.clone(),
+fn truth(user: &User) -> Result<String, EvalError> {
+    user.truth.clone().ok_or_else(|| EvalError::User {
+        uid: user.uid.clone(),
         field: "truth",
         message:
             "is absent; the bounds `random` and `oracle` need everybody's true preferences: add them or leave these \
@@ -154,7 +149,7 @@ fn truth(person: &Person) -> Result<String, EvalError> {
     })
 }
 
-/// Somebody else for everybody: a random cyclic permutation (Sattolo's algorithm).
+/// Assigns another user to every user: a random cyclic permutation (Sattolo's algorithm).
 fn derangement(seed: u64, n: usize) -> Vec<usize> {
     let mut others: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {

@@ -7,111 +7,111 @@ use serde::{Deserialize, Serialize};
 use crate::interval::interval;
 use crate::{EvalError, Setting, Targets};
 
-/// How a person's choices were predicted by one judge from one contender's summary.
+/// The score of one user: how one judge predicted their choices from one contender's summary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PersonScore {
-    /// The contender.
+pub struct UserScore {
+    /// The name of the contender.
     pub model: String,
     /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
     pub targets: Targets,
-    /// The judge.
+    /// The name of the judge.
     pub judge: String,
-    /// The person.
+    /// The id of the user.
     pub uid: String,
-    /// Share of the person's targets for which the judge gave the person's choice more than a half; exactly a half
-    /// counts one half.
+    /// The share of the user's targets for which the judge gave the user's choice a probability above one half; exactly
+    /// one half counts as one half.
     pub accuracy: f64,
-    /// Number of targets.
+    /// The number of targets.
     pub targets_judged: usize,
-    /// Targets on which the judge gave no answer in at least one order of the items.
+    /// The number of targets for which the judge gave no answer in at least one order of the items.
     pub malformed: usize,
 }
 
-/// What a model wrote about a person.
+/// The summary that a model wrote about a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The model.
+    /// The name of the model.
     pub model: String,
     /// How the history was read.
     pub setting: Setting,
-    /// The person.
+    /// The id of the user.
     pub uid: String,
-    /// In `streaming`, the summary of the first part.
+    /// The summary of the first part, in `streaming`.
     pub past: Option<String>,
-    /// The whole response, reasoning included; in `streaming`, of the second part.
+    /// The whole response, reasoning included; in `streaming`, that of the second part.
     pub response: String,
-    /// What the judges read: the response after its last `</think>`.
+    /// The text that the judges read: the response after its last `</think>`.
     pub summary: String,
     /// Whether the response has exactly one `<think>…</think>` followed by text.
     pub well_formed: bool,
-    /// How many of the oldest interactions were left out because the prompt was too long.
+    /// The number of oldest interactions left out because the prompt was too long.
     pub dropped: usize,
 }
 
-/// One accuracy: a line of `eval.json`. Shares, 0 to 1.
+/// One accuracy: a line of `eval.json`. Shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
-    /// The contender.
+    /// The name of the contender.
     pub model: String,
     /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
     pub targets: Targets,
-    /// The judge.
+    /// The name of the judge.
     pub judge: String,
-    /// Mean over people of their accuracies.
+    /// The mean of the users' accuracies.
     pub accuracy: f64,
-    /// Lower end of the 95 % interval over people.
+    /// The lower end of the 95 % interval over users.
     pub ci_low: f64,
-    /// Upper end of the 95 % interval over people.
+    /// The upper end of the 95 % interval over users.
     pub ci_high: f64,
-    /// Number of people.
-    pub people: usize,
-    /// Number of targets, over all people.
+    /// The number of users.
+    pub users: usize,
+    /// The number of targets, over all users.
     pub targets_judged: usize,
 }
 
-/// One paired difference: a line of `eval-gains.json`. Differences of shares, −1 to 1.
+/// One paired difference: a line of `eval-gains.json`. Differences of shares are from −1 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gain {
-    /// The contender.
+    /// The name of the contender.
     pub model: String,
-    /// The contender it is compared with.
+    /// The name of the contender that it is compared with.
     pub baseline: String,
     /// How the history was read, by both.
     pub setting: Setting,
     /// Which choices were predicted.
     pub targets: Targets,
-    /// The judge.
+    /// The name of the judge.
     pub judge: String,
-    /// Mean over people of accuracy with the model's summary less accuracy with the baseline's.
+    /// The mean over users of the accuracy with the model's summary minus the accuracy with the baseline's.
     pub gain: f64,
-    /// Lower end of the 95 % interval over people.
+    /// The lower end of the 95 % interval over users.
     pub ci_low: f64,
-    /// Upper end of the 95 % interval over people.
+    /// The upper end of the 95 % interval over users.
     pub ci_high: f64,
-    /// Number of people.
-    pub people: usize,
+    /// The number of users.
+    pub users: usize,
 }
 
-/// Everything that an evaluation found.
+/// All results of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// One a person and combination, in the order of evaluation.
-    pub scores: Vec<PersonScore>,
-    /// One a model, setting and person.
+    /// One score per user and combination, in the order of evaluation.
+    pub scores: Vec<UserScore>,
+    /// One summary per model, setting and user.
     pub summaries: Vec<Summary>,
 }
 
-/// What one row of results is about.
+/// The key of one row of results: contender, setting, targets and judge.
 type Combination<'a> = (&'a str, Setting, Targets, &'a str);
 
 impl Evaluation {
-    /// One row for each combination of contender, setting, targets and judge, in the order of evaluation.
+    /// Returns one row for each combination of contender, setting, targets and judge, in the order of evaluation.
     pub fn rows(&self) -> Vec<EvalRow> {
-        let row = |((model, setting, targets, judge), scores): (Combination<'_>, Vec<&PersonScore>)| {
+        let row = |((model, setting, targets, judge), scores): (Combination<'_>, Vec<&UserScore>)| {
             let values: Vec<f64> = scores.iter().map(|s| s.accuracy).collect();
             let over = interval(&values, 0.0..=1.0)?;
             Some(EvalRow {
@@ -122,18 +122,18 @@ impl Evaluation {
                 accuracy: over.mean,
                 ci_low: over.low,
                 ci_high: over.high,
-                people: scores.len(),
+                users: scores.len(),
                 targets_judged: scores.iter().map(|s| s.targets_judged).sum(),
             })
         };
         self.combinations().into_iter().filter_map(row).collect()
     }
 
-    /// What `model` gains over `baseline`, person by person, for each combination of setting, targets and judge that
-    /// both have.
+    /// Returns the gain of `model` over `baseline`, paired by user, for each combination of setting, targets and judge
+    /// that both have.
     ///
     /// # Errors
-    /// [`EvalError::UnknownModel`] if either was not evaluated.
+    /// Returns [`EvalError::UnknownModel`] if either was not evaluated.
     pub fn gains(&self, model: &str, baseline: &str) -> Result<Vec<Gain>, EvalError> {
         let combinations = self.combinations();
         for name in [model, baseline] {
@@ -143,7 +143,7 @@ impl Evaluation {
                 return Err(EvalError::UnknownModel { name: name.into(), known: known.join(", ") });
             }
         }
-        let gain = |((name, setting, targets, judge), scores): &(Combination<'_>, Vec<&PersonScore>)| {
+        let gain = |((name, setting, targets, judge), scores): &(Combination<'_>, Vec<&UserScore>)| {
             let wanted = (baseline, *setting, *targets, *judge);
             let (_, others) = combinations.iter().find(|(c, _)| *name == model && *c == wanted)?;
             let before: HashMap<&str, f64> = others.iter().map(|s| (s.uid.as_str(), s.accuracy)).collect();
@@ -159,20 +159,20 @@ impl Evaluation {
                 gain: over.mean,
                 ci_low: over.low,
                 ci_high: over.high,
-                people: differences.len(),
+                users: differences.len(),
             })
         };
         Ok(combinations.iter().filter_map(gain).collect())
     }
 
-    /// A model's summary of a person, if there is one.
+    /// Returns a model's summary of a user, if there is one.
     pub fn summary(&self, model: &str, setting: Setting, uid: &str) -> Option<&Summary> {
         self.summaries.iter().find(|s| (s.model.as_str(), s.setting, s.uid.as_str()) == (model, setting, uid))
     }
 
-    fn combinations(&self) -> Vec<(Combination<'_>, Vec<&PersonScore>)> {
+    fn combinations(&self) -> Vec<(Combination<'_>, Vec<&UserScore>)> {
         let mut places = HashMap::new();
-        let mut combinations: Vec<(Combination<'_>, Vec<&PersonScore>)> = Vec::new();
+        let mut combinations: Vec<(Combination<'_>, Vec<&UserScore>)> = Vec::new();
         for score in &self.scores {
             let combination = (score.model.as_str(), score.setting, score.targets, score.judge.as_str());
             let place = *places.entry(combination).or_insert_with(|| {
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     fn evaluation(accuracies: &[(&str, &str, f64)]) -> Evaluation {
-        let score = |&(model, uid, accuracy): &(&str, &str, f64)| PersonScore {
+        let score = |&(model, uid, accuracy): &(&str, &str, f64)| UserScore {
             model: model.into(),
             setting: Setting::Full,
             targets: Targets::InDomain,
@@ -206,9 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn gains_are_paired_by_person() {
-        // In another order, and one person without a counterpart. Differences 0.25, 0.25, 0.5, 0: mean 0.25, s =
-        // √(0.125 / 3) = 0.204124, t with 3 degrees of freedom 3.182446, half width 3.182446 · 0.102062 = 0.324807.
+    fn gains_are_paired_by_user() {
+        // In another order, and with one user without a counterpart. Differences 0.25, 0.25, 0.5, 0: mean 0.25, s =
+        // √(0.125 / 3) = 0.204124, t with 3 degrees of freedom 3.182446, half-width 3.182446 · 0.102062 = 0.324807.
         let found = evaluation(&[
             ("sft", "a", 0.0),
             ("sft", "b", 0.5),
@@ -222,13 +222,13 @@ mod tests {
         ]);
         let gains = found.gains("rl", "sft").unwrap();
         assert_eq!(gains.len(), 1);
-        assert_eq!((gains[0].people, gains[0].gain), (4, 0.25));
+        assert_eq!((gains[0].users, gains[0].gain), (4, 0.25));
         assert_within!(gains[0].ci_low + 0.074_807, 1e-5);
         assert_within!(gains[0].ci_high - 0.574_807, 1e-5);
         let back = &found.gains("sft", "rl").unwrap()[0];
         assert_eq!((back.gain, back.ci_low), (-0.25, -gains[0].ci_high));
-        // The people differ far more from each other than the models do on the same person: unpaired, the interval of
-        // sft alone is wider than that of the gain.
+        // The users differ far more from each other than the models do on the same user: the unpaired interval of sft
+        // alone is wider than that of the gain.
         let sft = &found.rows()[0];
         assert!(sft.ci_high - sft.ci_low > gains[0].ci_high - gains[0].ci_low);
     }

@@ -1,4 +1,4 @@
-//! Results as JSON files, for programs.
+//! Writes results as JSON files, for programs.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::{EvalRow, Gain};
 
-/// Name of the file of accuracies in a run's folder.
+/// The name of the file of accuracies in a run folder.
 pub const ROWS: &str = "eval.json";
-/// Name of the file of paired differences in a run's folder.
+/// The name of the file of paired differences in a run folder.
 pub const GAINS: &str = "eval-gains.json";
 
 /// A file that cannot be written.
@@ -20,16 +20,16 @@ pub struct WriteError {
     source: std::io::Error,
 }
 
-/// Writes [`ROWS`] and [`GAINS`] into a folder, each a JSON list. Each file is replaced in one step.
+/// Writes [`ROWS`] and [`GAINS`] to a folder, each as a JSON list. Each file is replaced atomically.
 ///
 /// # Errors
-/// [`WriteError`] if the folder cannot be made or written.
+/// Returns [`WriteError`] if the folder cannot be created or written.
 pub fn write(folder: &Path, rows: &[EvalRow], gains: &[Gain]) -> Result<(), WriteError> {
     list(&folder.join(ROWS), rows)?;
     list(&folder.join(GAINS), gains)
 }
 
-/// A JSON list with one object a line, so that it can be read and compared by eye and by `diff`.
+/// Writes a JSON list with one object per line, so that it can be compared by eye and with `diff`.
 fn list<T: Serialize>(path: &Path, items: &[T]) -> Result<(), WriteError> {
     let lines = |out: &mut dyn Write| {
         for (i, item) in items.iter().enumerate() {
@@ -60,14 +60,14 @@ mod tests {
             accuracy: 0.75,
             ci_low: 0.5,
             ci_high: 1.0,
-            people: 3,
+            users: 3,
             targets_judged: 12,
         };
         let rows = vec![row.clone(), EvalRow { targets: Targets::Transfer, ..row }];
         let run = folder.path().join("runs/a");
         write(&run, &rows, &[]).unwrap();
         let text = fs::read_to_string(run.join(ROWS)).unwrap();
-        let first = r#"{"model":"rl","setting":"streaming","targets":"in_domain","judge":"second","accuracy":0.75,"ci_low":0.5,"ci_high":1.0,"people":3,"targets_judged":12}"#;
+        let first = r#"{"model":"rl","setting":"streaming","targets":"in_domain","judge":"second","accuracy":0.75,"ci_low":0.5,"ci_high":1.0,"users":3,"targets_judged":12}"#;
         assert_eq!(text, format!("[\n{first},\n{}\n]\n", first.replace("in_domain", "transfer")));
         assert_eq!(serde_json::from_str::<Vec<EvalRow>>(&text).unwrap(), rows);
         let gains: Vec<Gain> = serde_json::from_str(&fs::read_to_string(run.join(GAINS)).unwrap()).unwrap();

@@ -1,23 +1,24 @@
-//! Cutting histories that do not fit a model.
+//! Cuts histories that exceed a model's prompt limit.
 
 use chat::{Interaction, Message};
 
-/// The longest prompt a model takes.
+/// The maximum prompt length of a model.
 #[derive(Clone, Copy)]
 pub struct PromptLimit<'a> {
-    /// Most tokens of a prompt (so leave room for the response).
+    /// The maximum number of tokens of a prompt; leave room for the response.
     pub tokens: usize,
-    /// The length of a conversation in tokens, chat template included.
+    /// A function that returns the length of a conversation in tokens, chat template included.
     pub count: &'a dyn Fn(&[Message]) -> usize,
 }
 
-/// What is left of a history, and the prompt made of it.
+/// The part of a history that fits, and the prompt built from it.
 pub(crate) struct Fitted<'h> {
     pub kept: &'h [Interaction],
     pub messages: Vec<Message>,
 }
 
-/// Keeps the later half (⌊n/2⌋, as published) until the prompt fits. `None` if even a single interaction does not.
+/// Keeps the later half (⌊n/2⌋, as published) until the prompt fits. Returns `None` if not even a single interaction
+/// fits.
 pub(crate) fn fit<'h, E>(
     history: &'h [Interaction],
     limit: Option<PromptLimit<'_>>,

@@ -1,59 +1,59 @@
-//! Asking a judge about everybody's targets.
+//! Asks a judge about the targets of all users.
 
 use chat::{Interaction, PromptSet, Question};
 use rewards::judge::question;
 use rewards::{Judge, JudgeError, Verdict};
 
-use crate::evaluate::Progress;
+use crate::evaluate::EvalProgress;
 use crate::fit::fit;
-use crate::{EvalError, EvalJudge, Person, PersonScore, Setting, Targets};
+use crate::{EvalError, EvalJudge, Setting, Targets, User, UserScore};
 
-/// What the judges read about everybody.
+/// What the judges read about the users.
 pub(crate) enum Preferences {
-    /// One text a person.
+    /// One text per user.
     Texts(Vec<String>),
-    /// The raw history, as much of it as fits the judge.
+    /// The raw history, cut to what fits the judge.
     Histories,
 }
 
-/// Puts every target of everybody to a judge; one score a person and kind of targets.
+/// Scores every target of all users with a judge; returns one score per user and kind of targets.
 pub(crate) fn judged(
-    people: &[Person],
+    users: &[User],
     preferences: &Preferences,
     judge: &EvalJudge<'_>,
     prompts: &PromptSet,
     (model, setting): (&str, Setting),
     per_call: usize,
-    progress: Progress<'_>,
-) -> Result<Vec<PersonScore>, EvalError> {
+    progress: EvalProgress<'_>,
+) -> Result<Vec<UserScore>, EvalError> {
     let what = format!("judge {} reads {model}, {setting}", judge.name);
-    let asked = questions(people, preferences, judge, prompts)?;
+    let asked = questions(users, preferences, judge, prompts)?;
     let verdicts = ask(judge.judge, &asked, per_call, &what, progress)?;
-    Ok(by_person(people, &asked, &verdicts, (model, setting), judge.name))
+    Ok(by_user(users, &asked, &verdicts, (model, setting), judge.name))
 }
 
-/// A question with the person and the kind of target it is about.
+/// A question, with the user and the kind of target that it is about.
 struct Asked {
-    person: usize,
+    user: usize,
     targets: Targets,
     question: Question,
 }
 
 fn questions(
-    people: &[Person],
+    users: &[User],
     preferences: &Preferences,
     judge: &EvalJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Vec<Asked>, EvalError> {
     let mut asked = Vec::new();
-    for (index, person) in people.iter().enumerate() {
+    for (index, user) in users.iter().enumerate() {
         for targets in Targets::ALL {
-            for target in person.targets_of(targets) {
+            for target in user.targets_of(targets) {
                 let question = match preferences {
                     Preferences::Texts(texts) => about(target, &texts[index])?,
-                    Preferences::Histories => about_history(target, person, judge, prompts)?,
+                    Preferences::Histories => about_history(target, user, judge, prompts)?,
                 };
-                asked.push(Asked { person: index, targets, question });
+                asked.push(Asked { user: index, targets, question });
             }
         }
     }
@@ -61,21 +61,21 @@ fn questions(
 }
 
 fn about(target: &Interaction, preference: &str) -> Result<Question, EvalError> {
-    // People were checked to have rejected items in all targets; the index has no meaning here.
+    // Input validation ensures a rejected item in every target; the index has no meaning here.
     Ok(question(target, preference).ok_or(JudgeError::NoRejected { index: 0 })?)
 }
 
-/// The question with as much of the raw history as the judge can read beside it.
+/// Returns the question with as much of the raw history as fits the judge's prompt.
 fn about_history(
     target: &Interaction,
-    person: &Person,
+    user: &User,
     judge: &EvalJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Question, EvalError> {
     let with = |kept: &[Interaction]| about(target, &prompts.history(kept)?);
     let prompt = |kept: &[Interaction]| Ok::<_, EvalError>(judge.judge.messages(&with(kept)?, true)?);
-    let fitted = fit(&person.history, judge.limit, prompt)?.ok_or_else(|| EvalError::TooLong {
-        uid: person.uid.clone(),
+    let fitted = fit(&user.history, judge.limit, prompt)?.ok_or_else(|| EvalError::TooLong {
+        uid: user.uid.clone(),
         reader: judge.name.into(),
         tokens: judge.limit.map_or(0, |l| l.tokens),
     })?;
@@ -87,7 +87,7 @@ fn ask(
     asked: &[Asked],
     per_call: usize,
     what: &str,
-    progress: Progress<'_>,
+    progress: EvalProgress<'_>,
 ) -> Result<Vec<Verdict>, EvalError> {
     let mut verdicts = Vec::with_capacity(asked.len());
     progress(what, 0, asked.len());
@@ -99,25 +99,25 @@ fn ask(
     Ok(verdicts)
 }
 
-/// A person's targets of a kind stand together in `asked`.
-fn by_person(
-    people: &[Person],
+/// Groups verdicts by user. The targets of one user and kind are contiguous in `asked`.
+fn by_user(
+    users: &[User],
     asked: &[Asked],
     verdicts: &[Verdict],
     (model, setting): (&str, Setting),
     judge: &str,
-) -> Vec<PersonScore> {
+) -> Vec<UserScore> {
     let mut scores = Vec::new();
     let mut start = 0;
-    for group in asked.chunk_by(|a, b| (a.person, a.targets) == (b.person, b.targets)) {
+    for group in asked.chunk_by(|a, b| (a.user, a.targets) == (b.user, b.targets)) {
         let verdicts = &verdicts[start..start + group.len()];
         start += group.len();
-        scores.push(PersonScore {
+        scores.push(UserScore {
             model: model.into(),
             setting,
             targets: group[0].targets,
             judge: judge.into(),
-            uid: people[group[0].person].uid.clone(),
+            uid: users[group[0].user].uid.clone(),
             accuracy: verdicts.iter().map(correct).sum::<f64>() / verdicts.len() as f64,
             targets_judged: verdicts.len(),
             malformed: verdicts.iter().filter(|v| v.malformed).count(),
@@ -126,8 +126,8 @@ fn by_person(
     scores
 }
 
-/// 1 if the judge picks the person's choice, 0 if the other item, a half if neither. Log-probabilities come in single
-/// precision, so a judge of position alone, asked in both orders, is within 1e-6 of a half.
+/// Returns 1 if the judge picks the user's choice, 0 if it picks the other item, and ½ if neither. Log-probabilities
+/// are in single precision, so a judge that only looks at position, asked in both orders, is within 1e-6 of ½.
 fn correct(verdict: &Verdict) -> f64 {
     match verdict.p_chosen - 0.5 {
         d if d.abs() < 1e-6 => 0.5,

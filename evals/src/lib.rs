@@ -1,15 +1,15 @@
-//! How well a judge predicts what people choose once it has read a summary of them, with intervals over people.
+//! How accurately a judge predicts users' choices from summaries of their preferences, with intervals over users.
 //!
-//! - [`person`]: who is evaluated: a history, held-out choices of the same domain, and of another one (transfer).
-//! - [`setting`]: what is read of the history: all of it by the judge, all of it by the model, or piece by piece.
-//! - [`contender`]: where the summaries come from: models, and the bounds they are held against.
-//! - [`fit`]: cutting histories that do not fit a model.
-//! - [`mod@evaluate`]: every contender in every setting, before every judge.
+//! - [`user`]: the users: a history, held-out choices of the same domain, and of another one (transfer).
+//! - [`setting`]: how the history is read: all of it by the judge, all of it by the model, or in stages.
+//! - [`contender`]: the sources of summaries: models, and the bounds they are compared with.
+//! - [`fit`]: cuts histories that exceed a model's prompt limit.
+//! - [`mod@evaluate`]: evaluates every contender in every setting with every judge.
 //! - [`evaluation`]: the results: a row for each combination, paired differences between contenders, and the summaries.
-//! - [`interval`]: 95 % intervals over people.
-//! - [`table`], [`files`]: the results as text and as JSON; [`error`]: what can go wrong.
+//! - [`interval`]: 95 % intervals over users.
+//! - [`table`], [`files`]: the results as text and as JSON; [`error`]: the errors.
 //!
-//! Models and judges are [`chat::Completer`]s, so nothing here knows libtorch.
+//! Models and judges are [`chat::Completer`]s, so this crate does not depend on libtorch.
 
 pub mod contender;
 pub mod error;
@@ -19,15 +19,15 @@ pub mod files;
 pub mod fit;
 pub mod interval;
 mod judging;
-pub mod person;
 pub mod setting;
 mod summarize;
 pub mod table;
+pub mod user;
 
 pub use contender::{Contender, Source};
 pub use error::EvalError;
 pub use evaluate::{EvalJudge, Plan, evaluate};
-pub use evaluation::{EvalRow, Evaluation, Gain, PersonScore, Summary};
+pub use evaluation::{EvalRow, Evaluation, Gain, Summary, UserScore};
 pub use fit::PromptLimit;
-pub use person::Person;
 pub use setting::{Setting, Split, Targets};
+pub use user::User;

@@ -1,4 +1,4 @@
-//! What is read of a history, and which choices are predicted.
+//! How a history is read, and which choices are predicted.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ pub enum Setting {
     Direct,
     /// One summary, of the whole history.
     Full,
-    /// Two summaries: of the first part, and of the second part with the first summary as past. The judge reads the
-    /// second.
+    /// Two summaries: one of the first part, and one of the second part with the first summary as the past summary. The
+    /// judge reads the second.
     Streaming,
 }
 
@@ -32,9 +32,9 @@ impl fmt::Display for Setting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Targets {
-    /// Choices of the history's domain.
+    /// Choices in the domain of the history.
     InDomain,
-    /// Choices of other domains.
+    /// Choices in other domains.
     Transfer,
 }
 
@@ -52,20 +52,21 @@ impl fmt::Display for Targets {
     }
 }
 
-/// How a history of n interactions is divided. Both ways are AlignXplore+'s.
+/// How a history of n interactions is split. Both ways are published (AlignXplore+).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// `full` reads everything; `streaming` the first ⌊n/2⌋, then the rest. Published for all but recommendation sets.
+    /// `full` reads everything; `streaming` reads the first ⌊n/2⌋, then the rest. Published for all but recommendation
+    /// sets.
     #[default]
     Halves,
-    /// `full` reads the first 2⌊n/3⌋; `streaming` the first ⌊n/3⌋, then the next ⌊n/3⌋. The rest is not read. Published
-    /// for recommendation sets.
+    /// `full` reads the first 2⌊n/3⌋; `streaming` reads the first ⌊n/3⌋, then the next ⌊n/3⌋. The rest is not read.
+    /// Published for recommendation sets.
     Thirds,
 }
 
 impl Split {
-    /// What the setting `full` reads.
+    /// Returns the interactions that the setting `full` reads.
     pub fn full(self, history: &[Interaction]) -> &[Interaction] {
         match self {
             Split::Halves => history,
@@ -73,7 +74,7 @@ impl Split {
         }
     }
 
-    /// What the two stages of the setting `streaming` read.
+    /// Returns the interactions that the two stages of the setting `streaming` read.
     pub fn stages(self, history: &[Interaction]) -> [&[Interaction]; 2] {
         let middle = match self {
             Split::Halves => history.len() / 2,
@@ -83,7 +84,7 @@ impl Split {
         [first, second]
     }
 
-    /// The shortest history that leaves every stage something to read.
+    /// Returns the minimum length of a history that leaves every stage something to read.
     pub fn least(self) -> usize {
         match self {
             Split::Halves => 2,

@@ -1,15 +1,15 @@
-//! Asking a model for everyone's summaries.
+//! Asks a model for the summaries of all users.
 
 use chat::reasoning;
 use chat::{Completer, CompletionRequest, Interaction, PromptSet};
 use rewards::Draw;
 
-use crate::evaluate::{Plan, Progress};
+use crate::evaluate::{EvalProgress, Plan};
 use crate::evaluation::Summary;
 use crate::fit::{PromptLimit, fit};
-use crate::{EvalError, Person, Setting};
+use crate::{EvalError, Setting, User};
 
-/// A model with all that its requests depend on.
+/// A model with everything that its requests depend on.
 pub(crate) struct Summarizer<'a> {
     pub name: &'a str,
     pub model: &'a dyn Completer,
@@ -18,7 +18,7 @@ pub(crate) struct Summarizer<'a> {
     pub plan: &'a Plan,
 }
 
-/// What one person's summary is to be made of.
+/// The input of one user's summary.
 struct Input<'p> {
     uid: &'p str,
     past: Option<String>,
@@ -27,25 +27,25 @@ struct Input<'p> {
 }
 
 impl Summarizer<'_> {
-    /// One summary a person. `Direct` has none.
+    /// Returns one summary per user; none for `Direct`.
     pub fn summaries(
         &self,
         setting: Setting,
-        people: &[Person],
-        progress: Progress<'_>,
+        users: &[User],
+        progress: EvalProgress<'_>,
     ) -> Result<Vec<Summary>, EvalError> {
         let split = self.plan.split;
         let fresh = |uid, interactions| Input { uid, past: None, dropped_before: 0, interactions };
         match setting {
             Setting::Direct => Ok(Vec::new()),
             Setting::Full => {
-                let inputs = people.iter().map(|p| fresh(&p.uid, split.full(&p.history)));
+                let inputs = users.iter().map(|p| fresh(&p.uid, split.full(&p.history)));
                 self.stage(setting, 0, inputs.collect(), progress)
             }
             Setting::Streaming => {
-                let inputs = people.iter().map(|p| fresh(&p.uid, split.stages(&p.history)[0]));
+                let inputs = users.iter().map(|p| fresh(&p.uid, split.stages(&p.history)[0]));
                 let first = self.stage(setting, 0, inputs.collect(), progress)?;
-                let inputs = people.iter().zip(first).map(|(p, s)| Input {
+                let inputs = users.iter().zip(first).map(|(p, s)| Input {
                     uid: &p.uid,
                     past: Some(s.summary),
                     dropped_before: s.dropped,
@@ -61,7 +61,7 @@ impl Summarizer<'_> {
         setting: Setting,
         stage: u64,
         inputs: Vec<Input<'_>>,
-        progress: Progress<'_>,
+        progress: EvalProgress<'_>,
     ) -> Result<Vec<Summary>, EvalError> {
         let what = match (setting, stage) {
             (Setting::Streaming, stage) => format!("{} summarizes, {setting}, part {}", self.name, stage + 1),
@@ -97,7 +97,7 @@ impl Summarizer<'_> {
         Ok(summaries)
     }
 
-    /// The request, and how many interactions it leaves out because they do not fit.
+    /// Returns the request, and the number of interactions it leaves out because they do not fit.
     fn request(
         &self,
         setting: Setting,
@@ -110,7 +110,7 @@ impl Summarizer<'_> {
             reader: self.name.into(),
             tokens: self.limit.map_or(0, |l| l.tokens),
         })?;
-        // The model's name stays out of it: models that are compared draw with the same luck.
+        // The seed does not depend on the model's name, so compared models sample with the same random numbers.
         let seed = Draw::new(self.plan.seed).text("summary").text(input.uid).text(&setting.to_string()).with(stage);
         let request = CompletionRequest {
             seed: seed.bits(),

@@ -1,12 +1,12 @@
-//! Results as text tables, for people.
+//! Results as text tables, for display.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 use crate::{EvalRow, Gain};
 
-/// Accuracies in percent with their 95 % intervals: a line for each contender and setting, a column for each kind of
-/// targets and judge.
+/// Returns accuracies in percent with their 95 % intervals: one line for each contender and setting, one column for
+/// each kind of targets and judge.
 pub fn accuracies(rows: &[EvalRow]) -> String {
     let columns = distinct(rows.iter().map(|r| (r.targets, r.judge.as_str())));
     let lines = distinct(rows.iter().map(|r| (r.model.as_str(), r.setting)));
@@ -27,7 +27,7 @@ pub fn accuracies(rows: &[EvalRow]) -> String {
     finish(table, 2)
 }
 
-/// Paired differences in percentage points with their 95 % intervals.
+/// Returns paired differences in percentage points with their 95 % intervals.
 pub fn gains(gains: &[Gain]) -> String {
     let header = ["gain", "setting", "targets", "judge", "points"].map(str::to_string);
     let mut table = start(header.into());
@@ -59,7 +59,7 @@ fn start(header: Vec<String>) -> Table {
     table
 }
 
-/// Aligns the numbers, which start at column `numbers`, to the right.
+/// Right-aligns the numeric columns, which start at column `numbers`.
 fn finish(mut table: Table, numbers: usize) -> String {
     for column in table.column_iter_mut().skip(numbers) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -82,7 +82,7 @@ mod tests {
             accuracy,
             ci_low: accuracy - 0.05,
             ci_high: accuracy + 0.05,
-            people: 10,
+            users: 10,
             targets_judged: 40,
         }
     }
@@ -113,7 +113,7 @@ mod tests {
             gain: 0.0525,
             ci_low: -0.011,
             ci_high: 0.116,
-            people: 10,
+            users: 10,
         };
         let text = gains(&[gain]);
         assert!(text.contains("rl over sft") && text.contains("+5.2 [-1.1, +11.6]"), "{text}");

@@ -1,4 +1,5 @@
-//! Whole evaluations, with scripted models and judges: words are preferences, and the judge looks for the item's word.
+//! End-to-end evaluations with scripted models and judges: words are preferences, and the judge looks for the item's
+//! word.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -8,7 +9,7 @@ use chat::{
     Completer, Completion, CompletionRequest, FinishReason, Interaction, Message, PromptSet, Sampling, TokenLogprob,
 };
 use evals::{
-    Contender, EvalError, EvalJudge, Evaluation, Person, Plan, PromptLimit, Setting, Source, Split, Targets, evaluate,
+    Contender, EvalError, EvalJudge, Evaluation, Plan, PromptLimit, Setting, Source, Split, Targets, User, evaluate,
 };
 use rewards::{Judge, JudgeMode, JudgeSettings, Orders};
 
@@ -26,10 +27,11 @@ fn choice(chosen: &str, rejected: &str) -> Interaction {
     Interaction { chosen: chosen.into(), rejected: Some(rejected.into()), ..Interaction::default() }
 }
 
-/// Person `i` likes the words `wi0` to `wi3` and says so over a history of four; transfer is about `wi0` alone.
-fn person(i: usize) -> Person {
+/// Returns user `i`, who likes the words `wi0` to `wi3` and states them over a history of four; transfer is about `wi0`
+/// only.
+fn user(i: usize) -> User {
     let word = |k: usize| format!("w{i}{k}");
-    Person {
+    User {
         uid: format!("p{i}"),
         history: (0..4).map(|k| choice(&word(k), "-")).collect(),
         targets: (0..4).map(|k| choice(&word(k), "other")).collect(),
@@ -42,18 +44,18 @@ fn say(text: &str) -> Completion {
     Completion { text: text.into(), tokens: vec![], finish: FinishReason::Stop }
 }
 
-/// Names everything it is told, past and new.
+/// Writes a summary of everything it reads, past and new.
 fn attentive(request: &CompletionRequest) -> Completion {
     let (past, new) = request.messages[0].content.strip_prefix("past: ").unwrap().split_once(" new: ").unwrap();
     say(&format!("<think>I see.</think> {} {new}", if past == "Not Provided." { "" } else { past }))
 }
 
-/// Forgets the past and does not close its thoughts.
+/// Ignores the past summary and does not close its reasoning.
 fn forgetful(request: &CompletionRequest) -> Completion {
     say(request.messages[0].content.split_once(" new: ").unwrap().1)
 }
 
-/// Sure of the item whose word it read; by position (0.8 for A) where it read neither.
+/// Favors the item whose word it read; otherwise decides by position (0.8 for A).
 fn reader(request: &CompletionRequest) -> Completion {
     let parts: Vec<&str> = request.messages[0].content.split('|').collect();
     let known = |item: &str| parts[0].split_whitespace().any(|w| w == item);
@@ -79,14 +81,14 @@ fn plan(settings: &[Setting]) -> Plan {
 
 const ALL: [Setting; 3] = [Setting::Direct, Setting::Full, Setting::Streaming];
 
-/// Evaluates with the word reader as the only judge.
-fn run(people: &[Person], contenders: &[Contender<'_>], plan: &Plan) -> Result<Evaluation, EvalError> {
+/// Runs an evaluation with the word reader as the only judge.
+fn run(users: &[User], contenders: &[Contender<'_>], plan: &Plan) -> Result<Evaluation, EvalError> {
     let prompts = prompts();
     let model = Scripted::new("reader", reader);
     let settings = JudgeSettings::new(JudgeMode::Forced, Orders::Both, "answer ");
     let judge = Judge::new(&model, &prompts, settings).unwrap();
     let judges = [EvalJudge { name: "training", judge: &judge, limit: None }];
-    evaluate(people, contenders, &judges, &prompts, plan, &mut |_, _, _| {})
+    evaluate(users, contenders, &judges, &prompts, plan, &mut |_, _, _| {})
 }
 
 fn accuracy(found: &Evaluation, model: &str, setting: Setting, targets: Targets) -> f64 {
@@ -97,7 +99,7 @@ fn accuracy(found: &Evaluation, model: &str, setting: Setting, targets: Targets)
 
 #[test]
 fn every_contender_gets_what_its_summaries_are_worth() {
-    let people: Vec<_> = (0..5).map(person).collect();
+    let users: Vec<_> = (0..5).map(user).collect();
     let (good, bad) = (Scripted::new("good", attentive), Scripted::new("bad", forgetful));
     let contenders = [
         Contender::none(),
@@ -106,10 +108,10 @@ fn every_contender_gets_what_its_summaries_are_worth() {
         Contender::model("rl", &good),
         Contender::oracle(),
     ];
-    let found = run(&people, &contenders, &plan(&ALL)).unwrap();
+    let found = run(&users, &contenders, &plan(&ALL)).unwrap();
     use {Setting as S, Targets as T};
     for (model, setting, targets, want) in [
-        // Knowing nothing, the judge goes by position, which both orders cancel to exactly a half.
+        // Without knowledge, the judge decides by position, which both orders cancel to exactly a half.
         ("none", S::Full, T::InDomain, 0.5),
         ("none", S::Full, T::Transfer, 0.5),
         ("none", S::Direct, T::InDomain, 1.0),
@@ -122,7 +124,7 @@ fn every_contender_gets_what_its_summaries_are_worth() {
         ("rl", S::Streaming, T::Transfer, 1.0),
         ("sft", S::Full, T::InDomain, 1.0),
         // Without the past, the second half is known and the first is not: (2 · 1 + 2 · ½) / 4. Transfer is about the
-        // first half alone.
+        // first half only.
         ("sft", S::Streaming, T::InDomain, 0.75),
         ("sft", S::Streaming, T::Transfer, 0.5),
     ] {
@@ -135,7 +137,7 @@ fn every_contender_gets_what_its_summaries_are_worth() {
     assert_eq!(under("none"), [S::Direct, S::Full]);
     assert_eq!(under("random"), [S::Full]);
     assert_eq!(under("rl"), [S::Full, S::Streaming]);
-    assert!(rows.iter().all(|r| r.people == 5));
+    assert!(rows.iter().all(|r| r.users == 5));
     let judged = |targets| rows.iter().find(|r| r.targets == targets).unwrap().targets_judged;
     assert_eq!((judged(T::InDomain), judged(T::Transfer)), (20, 5));
     let gains = found.gains("rl", "sft").unwrap();
@@ -148,21 +150,21 @@ fn every_contender_gets_what_its_summaries_are_worth() {
 #[test]
 fn streaming_hands_the_first_summary_on_and_keeps_it() {
     let model = Scripted::new("good", attentive);
-    let found = run(&[person(0), person(1)], &[Contender::model("rl", &model)], &plan(&[Setting::Streaming])).unwrap();
+    let found = run(&[user(0), user(1)], &[Contender::model("rl", &model)], &plan(&[Setting::Streaming])).unwrap();
     let summary = found.summary("rl", Setting::Streaming, "p1").unwrap();
     assert_eq!(summary.past.as_deref(), Some("w10 w11"));
     assert_eq!(summary.summary, "w10 w11 w12 w13");
     assert!(summary.well_formed && summary.response.starts_with("<think>"));
     assert_eq!(found.summary("rl", Setting::Full, "p1"), None);
     let model = Scripted::new("bad", forgetful);
-    let found = run(&[person(0), person(1)], &[Contender::model("sft", &model)], &plan(&[Setting::Full])).unwrap();
+    let found = run(&[user(0), user(1)], &[Contender::model("sft", &model)], &plan(&[Setting::Full])).unwrap();
     assert!(!found.summary("sft", Setting::Full, "p0").unwrap().well_formed);
 }
 
 #[test]
 fn thirds_read_two_thirds_of_the_history() {
     let model = Scripted::new("good", attentive);
-    let mut one = person(0);
+    let mut one = user(0);
     one.history.push(choice("late", "-"));
     one.history.push(choice("later", "-"));
     let plan = Plan { split: Split::Thirds, ..plan(&ALL) };
@@ -173,7 +175,7 @@ fn thirds_read_two_thirds_of_the_history() {
     assert_eq!(accuracy(&found, "none", Setting::Direct, Targets::InDomain), 1.0);
 }
 
-/// Keeps the seeds it is asked with.
+/// A model that records the seeds of its requests.
 struct Seeds(RefCell<Vec<u64>>);
 
 impl Completer for Seeds {
@@ -189,30 +191,30 @@ impl Completer for Seeds {
 
 #[test]
 fn every_request_has_its_own_seed_whatever_the_batch_and_the_model() {
-    let people: Vec<_> = (0..7).map(person).collect();
-    let seeds = |people: &[Person], seed, requests_per_call| {
+    let users: Vec<_> = (0..7).map(user).collect();
+    let seeds = |users: &[User], seed, requests_per_call| {
         let (a, b) = (Seeds(RefCell::default()), Seeds(RefCell::default()));
         let plan = Plan { seed, requests_per_call, ..plan(&ALL) };
-        run(people, &[Contender::model("a", &a), Contender::model("b", &b)], &plan).unwrap();
+        run(users, &[Contender::model("a", &a), Contender::model("b", &b)], &plan).unwrap();
         assert_eq!(a.0, b.0, "compared models draw alike");
         a.0.into_inner()
     };
-    let all = seeds(&people, 1, 100);
+    let all = seeds(&users, 1, 100);
     assert_eq!(all.len(), 21, "one for full, two for streaming");
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), 21);
-    assert_eq!(all, seeds(&people, 1, 1));
-    assert_ne!(all, seeds(&people, 2, 100));
-    assert_eq!(seeds(&people[3..4], 1, 100)[0], all[3], "nor does it depend on who else is there");
+    assert_eq!(all, seeds(&users, 1, 1));
+    assert_ne!(all, seeds(&users, 2, 100));
+    assert_eq!(seeds(&users[3..4], 1, 100)[0], all[3], "nor does it depend on who else is there");
 }
 
 #[test]
 fn long_histories_lose_their_oldest_interactions() {
     let model = Scripted::new("good", attentive);
     let words = |m: &[Message]| m[0].content.split_whitespace().count();
-    // The prompt without a past has four words beside the history's.
+    // The prompt without a past has four words besides those of the history.
     let limited = |tokens| {
         let source = Source::Model { model: &model, limit: Some(PromptLimit { tokens, count: &words }) };
-        run(&[person(0)], &[Contender { name: "rl".into(), source }], &plan(&[Setting::Full]))
+        run(&[user(0)], &[Contender { name: "rl".into(), source }], &plan(&[Setting::Full]))
     };
     let found = limited(7).unwrap();
     let summary = found.summary("rl", Setting::Full, "p0").unwrap();
@@ -229,7 +231,7 @@ fn long_histories_lose_their_oldest_interactions() {
     let limit = Some(PromptLimit { tokens: 4, count: &words });
     let judges = [EvalJudge { name: "second", judge: &judge, limit }];
     let plan = plan(&[Setting::Direct]);
-    let found = evaluate(&[person(0)], &[Contender::none()], &judges, &prompts, &plan, &mut |_, _, _| {}).unwrap();
+    let found = evaluate(&[user(0)], &[Contender::none()], &judges, &prompts, &plan, &mut |_, _, _| {}).unwrap();
     assert_eq!(accuracy(&found, "none", Setting::Direct, Targets::InDomain), 0.75);
 }
 
@@ -242,9 +244,9 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
     let second = Judge::new(&silent, &prompts, settings()).unwrap();
     let judges =
         [("training", &training), ("second", &second)].map(|(name, judge)| EvalJudge { name, judge, limit: None });
-    let people = [person(0), Person { transfer: vec![], ..person(1) }];
+    let users = [user(0), User { transfer: vec![], ..user(1) }];
     let mut said = Vec::new();
-    let found = evaluate(&people, &[Contender::oracle()], &judges, &prompts, &plan(&ALL), &mut |what, done, total| {
+    let found = evaluate(&users, &[Contender::oracle()], &judges, &prompts, &plan(&ALL), &mut |what, done, total| {
         said.push(format!("{what} {done}/{total}"));
     })
     .unwrap();
@@ -255,9 +257,9 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
     assert_eq!((quiet.accuracy, quiet.ci_low, quiet.ci_high), (0.5, 0.5, 0.5));
     let malformed = |judge: &str| found.scores.iter().filter(|s| s.judge == judge).map(|s| s.malformed).sum::<usize>();
     assert_eq!((malformed("training"), malformed("second")), (0, 9));
-    // One person has no transfer targets; the interval of the other alone says that nothing is known.
+    // One user has no transfer targets; the interval of the other user alone covers the whole range.
     let transfer = row("training", Targets::Transfer);
-    assert_eq!((transfer.people, transfer.ci_low, transfer.ci_high), (1, 0.0, 1.0));
+    assert_eq!((transfer.users, transfer.ci_low, transfer.ci_high), (1, 0.0, 1.0));
     assert_eq!(said[..2], ["judge training reads oracle, full 0/9", "judge training reads oracle, full 3/9"]);
     assert_eq!(said.last().unwrap(), "judge second reads oracle, full 9/9");
 }
@@ -266,29 +268,29 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
 fn what_cannot_be_evaluated_is_refused_before_a_model_is_asked() {
     let model = Scripted::new("untouched", |_: &CompletionRequest| -> Completion { panic!("asked") });
     let rl = || Contender::model("rl", &model);
-    let refusal = |people: &[Person], contenders: &[Contender<'_>]| {
-        run(people, contenders, &plan(&ALL)).map(|_| ()).unwrap_err().to_string()
+    let refusal = |users: &[User], contenders: &[Contender<'_>]| {
+        run(users, contenders, &plan(&ALL)).map(|_| ()).unwrap_err().to_string()
     };
-    let people = [person(0), person(1)];
-    assert_eq!(refusal(&[], &[rl()]), "nothing to evaluate: no people given");
-    assert_eq!(refusal(&people, &[]), "nothing to evaluate: no models given");
-    assert_eq!(refusal(&people, &[rl(), rl()]), "two models are called `rl`; give each a name of its own");
-    assert_eq!(refusal(&[person(0), person(0)], &[rl()]), "two people are called `p0`; give each a name of its own");
-    assert!(refusal(&people[..1], &[rl(), Contender::random()]).contains("at least two people"));
-    let nameless = [person(0), Person { truth: None, ..person(1) }];
-    assert!(refusal(&nameless, &[rl(), Contender::oracle()]).starts_with("person `p1`: field `truth` is absent"));
-    let short = Person { history: vec![choice("x", "y")], ..person(1) };
-    let error = refusal(&[person(0), short], &[rl()]);
-    assert_eq!(error, "person `p1`: field `history` has 1 interactions; dividing it (Halves) needs at least 2");
+    let users = [user(0), user(1)];
+    assert_eq!(refusal(&[], &[rl()]), "nothing to evaluate: no users given");
+    assert_eq!(refusal(&users, &[]), "nothing to evaluate: no models given");
+    assert_eq!(refusal(&users, &[rl(), rl()]), "two models are called `rl`; give each a name of its own");
+    assert_eq!(refusal(&[user(0), user(0)], &[rl()]), "two users are called `p0`; give each a name of its own");
+    assert!(refusal(&users[..1], &[rl(), Contender::random()]).contains("at least two users"));
+    let nameless = [user(0), User { truth: None, ..user(1) }];
+    assert!(refusal(&nameless, &[rl(), Contender::oracle()]).starts_with("user `p1`: field `truth` is absent"));
+    let short = User { history: vec![choice("x", "y")], ..user(1) };
+    let error = refusal(&[user(0), short], &[rl()]);
+    assert_eq!(error, "user `p1`: field `history` has 1 interactions; dividing it (Halves) needs at least 2");
     let told = Scripted::new("good", attentive);
-    let one = Person { history: vec![choice("x", "y")], ..person(1) };
+    let one = User { history: vec![choice("x", "y")], ..user(1) };
     let found = run(&[one], &[Contender::model("rl", &told)], &plan(&[Setting::Full])).unwrap();
     assert_eq!(found.summaries[0].summary, "x", "one interaction is enough where nothing is divided");
-    let one_sided = Person { targets: vec![Interaction::default()], ..person(1) };
-    assert!(refusal(&[one_sided], &[rl()]).starts_with("person `p1`: field `targets` has no `rejected` item"));
+    let one_sided = User { targets: vec![Interaction::default()], ..user(1) };
+    assert!(refusal(&[one_sided], &[rl()]).starts_with("user `p1`: field `targets` has no `rejected` item"));
 }
 
-/// Fails, or answers too little.
+/// A model that fails, or returns too few completions.
 struct Broken(bool);
 
 impl Completer for Broken {
@@ -304,7 +306,7 @@ impl Completer for Broken {
 #[test]
 fn models_that_fail_are_named() {
     let message = |broken: Broken| {
-        run(&[person(0)], &[Contender::model("rl", &broken)], &plan(&ALL)).map(|_| ()).unwrap_err().to_string()
+        run(&[user(0)], &[Contender::model("rl", &broken)], &plan(&ALL)).map(|_| ()).unwrap_err().to_string()
     };
     assert_eq!(message(Broken(true)), "model `rl`: out of memory");
     assert!(message(Broken(false)).starts_with("model `rl` answered 0 of 1 requests"));

@@ -1,17 +1,16 @@
-//! Files that are written whole or not at all.
+//! Atomic file writes.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes the file at `path` through `write`, and makes its folder where there is none. The file is replaced in one
-/// step: it is there complete, or as it was before, also where several processes write it. A symbolic link stays; the file it points to is replaced.
+/// Writes the file at `path` with `write` and creates its folder if necessary. The file is replaced atomically: it is complete or
+/// unchanged, even if several processes write it. A symbolic link is kept; the file that it points to is replaced.
 ///
-/// A device or a pipe such as `/dev/null` is written to directly, because a rename would put a regular file in its
-/// place.
+/// A device or a pipe such as `/dev/null` is written directly, because a rename would replace it with a regular file.
 ///
 /// # Errors
-/// What `write` or the file system fails with; nothing partial is left.
+/// Any error of `write` or of the file system; no partial file remains.
 pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
@@ -20,7 +19,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Of its own process: ranks may write one file at the same time.
+    // The name is unique per process, because ranks may write the same file concurrently.
     let mut partial = path.clone().into_os_string();
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
@@ -28,7 +27,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>
         .and_then(|file| write_through(file, write)?.sync_all())
         .and_then(|()| fs::rename(&partial, &path))
         .inspect_err(|_| {
-            // The write has failed already; a leftover that cannot be removed adds nothing to what the user must do.
+            // The write already failed. That a leftover file cannot be removed does not change what the user must do.
             let _ = fs::remove_file(&partial);
         })
 }

@@ -1,35 +1,39 @@
-//! The files of a data set: one that is named, or those that its repository trains on.
+//! The files of a data set: a single named file, or the training files of its repository.
 
 use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::{HubError, Settings, api, network, parse};
+use crate::{HubError, HubSettings, api, network, parse};
 
-/// Files that hold rows, by their endings.
+/// Suffixes of files that contain rows.
 const ROWS: [&str; 4] = [".jsonl", ".ndjson", ".json", ".parquet"];
-/// Words in the paths of files that are not trained on.
+/// Words in the paths of files that are not used for training.
 const HELD_OUT: [&str; 7] = ["test", "validation", "valid", "val", "dev", "eval", "evaluation"];
-/// What else repositories keep in JSON.
+/// Other JSON files that repositories commonly contain.
 const ABOUT: [&str; 4] = ["dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"];
 
-/// The files of data that `given` stands for: itself unless it begins with `hf://`; with `hf://datasets/owner/name/…`
-/// that file; with `hf://datasets/owner/name` those to train on: the files of rows with the word `train` in their path
-/// or, if none has it, without `test`, `validation` and the like. Downloaded if need be, in the order of their names.
-/// Offline, the files are those that are in the cache.
+/// Returns the data files that `given` refers to, sorted by name; downloads them if necessary.
+///
+/// - A path that does not begin with `hf://` refers to itself.
+/// - `hf://datasets/owner/name/…` refers to that file.
+/// - `hf://datasets/owner/name` refers to the training files of the repository: the files of rows with the word `train` in their
+///   path or, if there are none, those without `test`, `validation`, and similar words.
+///
+/// In offline mode, only files in the cache are considered.
 ///
 /// # Errors
 /// See [`HubError`].
-pub fn dataset(given: &Path, settings: &Settings) -> Result<Vec<PathBuf>, HubError> {
+pub fn dataset(given: &Path, settings: &HubSettings) -> Result<Vec<PathBuf>, HubError> {
     let text = given.to_string_lossy();
-    // What follows a slash behind the revision is a file's path.
+    // A slash after the revision starts the path of a file.
     let whole = text.strip_prefix("hf://datasets/").and_then(parse).filter(|(_, revision)| !revision.contains('/'));
     let Some((id, revision)) = whole else {
         return Ok(vec![crate::data(given, settings)?]);
     };
     let repo = Repo::with_revision(id.into(), RepoType::Dataset, revision.into());
     if settings.offline {
-        // The empty name is the snapshot's folder.
+        // The empty name stands for the folder of the snapshot.
         let folder = Cache::new(settings.cache.clone()).repo(repo).get("");
         let not_cached = || HubError::NotCached { given: text.to_string(), cache: settings.cache.clone() };
         let folder = folder.ok_or_else(not_cached)?;
@@ -42,17 +46,17 @@ pub fn dataset(given: &Path, settings: &Settings) -> Result<Vec<PathBuf>, HubErr
     trained_on(&text, names)?.iter().map(|name| remote.get(name).map_err(&network)).collect()
 }
 
-/// The files of rows in a folder and those below it, in the order of their names.
+/// Returns the files of rows in a folder and its subfolders, sorted by name.
 ///
 /// # Errors
-/// [`HubError::NoRows`] with what is there.
+/// [`HubError::NoRows`] with the files found.
 pub fn files_of_rows(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     let names = names_in(folder);
     let rows: Vec<PathBuf> = names.iter().filter(|name| has_rows(name)).map(|name| folder.join(name)).collect();
     if rows.is_empty() { Err(no_rows(&folder.to_string_lossy(), &names)) } else { Ok(rows) }
 }
 
-/// Paths of the files below `folder`, sorted; hidden ones are left out, and what cannot be read has none.
+/// Returns the paths of the files below `folder`, sorted. Skips hidden files and folders that cannot be read.
 fn names_in(folder: &Path) -> Vec<String> {
     let (mut names, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(next) = folders.pop() {

@@ -1,7 +1,8 @@
-//! Where a model or a file of data is: a local path, or a place on Hugging Face's hub, from which it is downloaded once
-//! and then taken from their cache. A model is named as `Qwen/Qwen3-8B`, a file as
-//! `hf://datasets/owner/name/rows.jsonl`; `hf://datasets/owner/name` stands for the files of it to train on.
-//! `owner/name@revision` names a branch, tag or commit. A path that exists never touches the network.
+//! Resolution of models and data files to local paths. Files on the Hugging Face hub are downloaded once and then read from the
+//! Hugging Face cache.
+//!
+//! A model is named as `Qwen/Qwen3-8B`, a file as `hf://datasets/owner/name/rows.jsonl`. `hf://datasets/owner/name` refers to the
+//! training files of a data set. `owner/name@revision` selects a branch, tag, or commit. A path that exists never uses the network.
 
 mod dataset;
 
@@ -12,82 +13,82 @@ use hf_hub::{Cache, Repo, RepoType};
 
 pub use dataset::{dataset, files_of_rows};
 
-/// Why a model or a file is not to be had.
+/// An error of resolving a model or a file.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// Neither a folder nor an id.
+    /// The model is neither a folder nor a hub id.
     #[error("`{given}`: no such folder, and not a hub id (owner/name or owner/name@revision)")]
     NoSuchPlace {
-        /// What was given.
+        /// The model, as given.
         given: String,
     },
-    /// Not the name of a file on the hub.
+    /// The name does not refer to a file on the hub.
     #[error(
         "`{given}`: a file on the hub is named hf://datasets/owner/name/path/of/file or hf://datasets/owner/name@revision/…"
     )]
     NotAFile {
-        /// What was given.
+        /// The file, as given.
         given: String,
     },
-    /// Offline, and not downloaded before.
+    /// The model or file is not in the cache, and offline mode is on.
     #[error("`{given}` is not in the cache {}, and HF_HUB_OFFLINE is set; download it first or give a folder", cache.display())]
     NotCached {
-        /// What was given.
+        /// The model or file, as given.
         given: String,
-        /// Where it was looked for.
+        /// The cache that was searched.
         cache: PathBuf,
     },
-    /// The hub has no weights of a form that can be read.
+    /// The repository has no weights in a supported format.
     #[error(
         "`{given}` has no {missing} on the hub; take a repository with config.json, tokenizer.json and *.safetensors"
     )]
     NotAModel {
-        /// What was given.
+        /// The model, as given.
         given: String,
-        /// What is missing.
+        /// The missing file.
         missing: &'static str,
     },
-    /// No files of rows.
+    /// The data set has no files of rows.
     #[error(
         "`{given}` has no files of rows to train on (.jsonl, .ndjson, .json, .parquet); there is: {there}; name a file of \
          it, as {given}/path/of/file"
     )]
     NoRows {
-        /// What was given.
+        /// The data set, as given.
         given: String,
-        /// What is there.
+        /// The files found.
         there: String,
     },
-    /// The hub or the way to it.
+    /// The hub, or the connection to it, failed.
     #[error("`{given}` cannot be had from {endpoint}: {cause}")]
     Network {
-        /// What was given.
+        /// The model or file, as given.
         given: String,
-        /// The hub's address.
+        /// Address of the hub.
         endpoint: String,
-        /// What it said, and what to do.
+        /// Message of the failure, and the fix.
         cause: String,
     },
 }
 
-/// How the hub is reached.
+/// Settings of the access to the hub.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its address.
+pub struct HubSettings {
+    /// Address of the hub.
     pub endpoint: String,
-    /// The cache folder (`models--owner--name` folders lie in it).
+    /// Folder of the cache, which contains the `models--owner--name` folders.
     pub cache: PathBuf,
-    /// For private and gated repositories.
+    /// Access token for private and gated repositories.
     pub token: Option<String>,
-    /// Take everything from the cache.
+    /// Whether to read only from the cache.
     pub offline: bool,
-    /// Show a bar for each file.
+    /// Whether to show a progress bar for each file.
     pub progress: bool,
 }
 
-impl Settings {
-    /// As Hugging Face's own tools read the environment: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN (or the token
-    /// that `hf auth login` stored), HF_HUB_OFFLINE.
+impl HubSettings {
+    /// Returns the settings from the same environment variables that Hugging Face's tools read: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME,
+    /// HF_TOKEN (or the token that `hf auth login` stored), HF_HUB_OFFLINE.
     pub fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let cache = variable("HF_HUB_CACHE").map_or_else(Cache::from_env, |folder| Cache::new(folder.into()));
@@ -102,12 +103,12 @@ impl Settings {
     }
 }
 
-/// The folder of a model: `given` itself if it exists, else the snapshot of that id in the cache, downloaded if need
-/// be.
+/// Returns the folder of a model: `given` itself if it exists, otherwise the snapshot of that id in the cache, which is downloaded
+/// if necessary.
 ///
 /// # Errors
 /// See [`HubError`].
-pub fn model(given: &str, settings: &Settings) -> Result<PathBuf, HubError> {
+pub fn model(given: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
     if Path::new(given).exists() {
         return Ok(given.into());
     }
@@ -121,11 +122,11 @@ pub fn model(given: &str, settings: &Settings) -> Result<PathBuf, HubError> {
     download(given, &repo, settings, &["config.json", "tokenizer.json", "*.safetensors"], is_part_of_a_model)
 }
 
-/// As [`model`], but of a repository only what describes the model is downloaded: configuration and tokenizer, no weights.
+/// Returns the folder of a model like [`model`], but downloads only the configuration and the tokenizer, not the weights.
 ///
 /// # Errors
 /// See [`HubError`].
-pub fn description(given: &str, settings: &Settings) -> Result<PathBuf, HubError> {
+pub fn description(given: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
     if Path::new(given).exists() || settings.offline {
         return model(given, settings);
     }
@@ -135,7 +136,7 @@ pub fn description(given: &str, settings: &Settings) -> Result<PathBuf, HubError
     download(given, &repo, settings, &["config.json", "tokenizer.json"], wanted)
 }
 
-/// `owner/name` or `owner/name@revision`.
+/// Parses `owner/name` or `owner/name@revision` into id and revision.
 fn parse(given: &str) -> Option<(&str, &str)> {
     let (id, revision) = given.split_once('@').unwrap_or((given, "main"));
     let word = |part: &str| {
@@ -146,11 +147,12 @@ fn parse(given: &str) -> Option<(&str, &str)> {
     (word(owner) && word(name) && !revision.is_empty()).then_some((id, revision))
 }
 
-/// A file of data: `given` itself unless it begins with `hf://`, else that file in the cache, downloaded if need be.
+/// Returns the path of a data file: `given` itself unless it begins with `hf://`, otherwise that file in the cache, which is
+/// downloaded if necessary.
 ///
 /// # Errors
 /// See [`HubError`].
-pub fn data(given: &Path, settings: &Settings) -> Result<PathBuf, HubError> {
+pub fn data(given: &Path, settings: &HubSettings) -> Result<PathBuf, HubError> {
     let text = given.to_string_lossy();
     let Some(place) = text.strip_prefix("hf://") else { return Ok(given.into()) };
     let (id, revision, file) = place
@@ -166,7 +168,7 @@ pub fn data(given: &Path, settings: &Settings) -> Result<PathBuf, HubError> {
     api(settings).map_err(&network)?.repo(repo).get(file).map_err(&network)
 }
 
-/// `owner/name/path` or `owner/name@revision/path`: id, revision, path.
+/// Parses `owner/name/path` or `owner/name@revision/path` into id, revision, and path.
 fn parse_file(place: &str) -> Option<(&str, &str, &str)> {
     let (owner, rest) = place.split_once('/')?;
     let (name, file) = rest.split_once('/')?;
@@ -174,11 +176,11 @@ fn parse_file(place: &str) -> Option<(&str, &str, &str)> {
     (!file.is_empty()).then_some((id, revision, file))
 }
 
-fn network<'a>(given: &'a str, settings: &'a Settings) -> impl Fn(ApiError) -> HubError + 'a {
+fn network<'a>(given: &'a str, settings: &'a HubSettings) -> impl Fn(ApiError) -> HubError + 'a {
     |error| HubError::Network { given: given.into(), endpoint: settings.endpoint.clone(), cause: in_words(&error) }
 }
 
-fn api(settings: &Settings) -> Result<Api, ApiError> {
+fn api(settings: &HubSettings) -> Result<Api, ApiError> {
     ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
         .with_endpoint(settings.endpoint.clone())
         .with_token(settings.token.clone())
@@ -190,7 +192,7 @@ fn api(settings: &Settings) -> Result<Api, ApiError> {
 fn download(
     given: &str,
     repo: &Repo,
-    settings: &Settings,
+    settings: &HubSettings,
     needed: &[&'static str],
     wanted: impl Fn(&str) -> bool,
 ) -> Result<PathBuf, HubError> {
@@ -211,7 +213,8 @@ fn download(
     folder.ok_or_else(|| HubError::NotAModel { given: given.into(), missing: "config.json" })
 }
 
-/// Files at the top of the repository that a model folder has; weights in other forms are left where they are.
+/// Returns whether a file belongs to a model folder. Only files at the top level of the repository do; weights in other formats are
+/// skipped.
 fn is_part_of_a_model(name: &str) -> bool {
     let weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
     !name.contains('/') && (weights || name.ends_with(".json") || name.ends_with(".jinja"))
@@ -219,7 +222,7 @@ fn is_part_of_a_model(name: &str) -> bool {
 
 fn in_words(error: &ApiError) -> String {
     let text = error.to_string();
-    // The address in the text may hold such numbers too, as its port.
+    // The address in the text may contain the same digits, for example as its port.
     let status = |code: &str| text.contains(&format!("status code {code}"));
     let advice = match () {
         () if status("401") || status("403") => {

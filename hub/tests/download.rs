@@ -1,4 +1,4 @@
-//! Downloads from a small hub of our own.
+//! Downloads from a local test hub.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use hub::{HubError, Settings, data, dataset, model};
+use hub::{HubError, HubSettings, data, dataset, model};
 
 const FILES: [(&str, &str); 10] = [
     ("config.json", "{\"model_type\": \"qwen3\"}"),
@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 10] = [
     ("data/train-0.jsonl", "{\"a\": 0}\n"),
 ];
 
-/// A hub with one repository, `me/tiny`; it notes what it is asked.
+/// A hub with one repository, `me/tiny`, that records its requests.
 struct Hub {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -74,14 +74,14 @@ fn answer(mut stream: TcpStream, notes: &Mutex<Vec<String>>) {
     let _ = write!(stream, "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
 }
 
-fn settings(hub: &Hub, cache: &Path) -> Settings {
-    Settings { endpoint: hub.address.clone(), cache: cache.into(), token: None, offline: false, progress: false }
+fn settings(hub: &Hub, cache: &Path) -> HubSettings {
+    HubSettings { endpoint: hub.address.clone(), cache: cache.into(), token: None, offline: false, progress: false }
 }
 
 #[test]
 fn a_repository_is_downloaded_once_and_then_taken_from_the_cache() {
     let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
-    let online = Settings { token: Some("hf_secret".into()), ..settings(&hub, cache.path()) };
+    let online = HubSettings { token: Some("hf_secret".into()), ..settings(&hub, cache.path()) };
     let folder = model("me/tiny@v1", &online).unwrap();
     let mut names: Vec<_> =
         fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -97,7 +97,7 @@ fn a_repository_is_downloaded_once_and_then_taken_from_the_cache() {
     assert_eq!(model("me/tiny@v1", &online).unwrap(), folder);
     let again = std::mem::take(&mut *hub.asked.lock().unwrap());
     assert!(again.iter().all(|a| a.starts_with("/api/")), "files were asked for again: {again:?}");
-    assert_eq!(model("me/tiny@v1", &Settings { offline: true, ..online }).unwrap(), folder);
+    assert_eq!(model("me/tiny@v1", &HubSettings { offline: true, ..online }).unwrap(), folder);
     assert_eq!(hub.asked.lock().unwrap().len(), 0, "offline is offline");
 }
 
@@ -112,12 +112,12 @@ fn a_file_of_data_is_downloaded_once_and_then_taken_from_the_cache() {
     assert!(asked.iter().all(|a| a.starts_with("/datasets/me/tiny/resolve/v1/parts/rows.jsonl")), "{asked:?}");
 
     assert_eq!(data(name, &online).unwrap(), file);
-    let offline = Settings { offline: true, ..online.clone() };
+    let offline = HubSettings { offline: true, ..online.clone() };
     assert_eq!(data(name, &offline).unwrap(), file);
     assert_eq!(data(Path::new("not/there.jsonl"), &online).unwrap(), Path::new("not/there.jsonl"));
     assert_eq!(hub.asked.lock().unwrap().len(), 0, "what is in the cache, or local, asks nobody");
 
-    let error = |given: &str, settings: &Settings| data(Path::new(given), settings).unwrap_err();
+    let error = |given: &str, settings: &HubSettings| data(Path::new(given), settings).unwrap_err();
     assert!(matches!(error("hf://me/tiny/rows.jsonl", &online), HubError::NotAFile { .. }));
     assert!(matches!(error("hf://datasets/me/tiny", &online), HubError::NotAFile { .. }));
     assert!(matches!(error("hf://datasets/me/tiny/other.jsonl", &offline), HubError::NotCached { .. }));
@@ -135,7 +135,7 @@ fn a_data_set_is_its_files_to_train_on() {
     let asked = std::mem::take(&mut *hub.asked.lock().unwrap());
     assert!(asked.iter().any(|a| a.starts_with("/datasets/me/tiny/resolve/v1/data/train-0.jsonl")), "{asked:?}");
 
-    let offline = Settings { offline: true, ..online.clone() };
+    let offline = HubSettings { offline: true, ..online.clone() };
     assert_eq!(dataset(name, &offline).unwrap(), files);
     let one = Path::new("hf://datasets/me/tiny@v1/data/train-1.jsonl");
     assert_eq!(dataset(one, &offline).unwrap(), files[1..]);
@@ -158,12 +158,12 @@ fn a_folder_that_exists_asks_nobody() {
 fn what_is_not_there_is_said_with_what_to_do() {
     let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
     let online = settings(&hub, cache.path());
-    let offline = Settings { offline: true, ..online.clone() };
-    let error = |given: &str, settings: &Settings| model(given, settings).unwrap_err();
+    let offline = HubSettings { offline: true, ..online.clone() };
+    let error = |given: &str, settings: &HubSettings| model(given, settings).unwrap_err();
     assert!(matches!(error("no/such/folder", &online), HubError::NoSuchPlace { .. }));
     assert!(matches!(error("me/tiny", &offline), HubError::NotCached { .. }));
     let missing = error("me/other", &online).to_string();
     assert!(missing.contains("404") && missing.contains("spelling"), "{missing}");
-    let nobody = Settings { endpoint: "http://127.0.0.1:1".into(), ..online };
+    let nobody = HubSettings { endpoint: "http://127.0.0.1:1".into(), ..online };
     assert!(error("me/tiny", &nobody).to_string().contains("HF_HUB_OFFLINE"));
 }

@@ -1,4 +1,4 @@
-//! Packed batches: sequences laid end to end, with their borders. Sequences that begin alike can share those tokens.
+//! Packed batches: sequences concatenated without padding, with their boundaries. Sequences with a common prefix can share it.
 
 use std::ops::Range;
 
@@ -6,45 +6,45 @@ use tch::{Device, Tensor};
 
 use crate::LmError;
 
-/// Segments laid end to end. A segment is a sequence, or the beginning that several share, or what follows that beginning
-/// in one of them, a branch. Attention goes from a branch to itself and its beginning, else never across a border.
+/// Concatenated segments. A segment is a sequence, a prefix that several sequences share, or a branch: the rest of a sequence
+/// after its shared prefix. A branch attends to itself and to its prefix. Attention never crosses any other boundary.
 #[derive(Debug)]
 pub struct Packed {
     /// Token ids, [tokens], int64.
     pub ids: Tensor,
     /// Position of each token in its sequence, [tokens], int64.
     pub positions: Tensor,
-    /// 0, end of the first segment, …, tokens.
+    /// Cumulative lengths of the segments: 0, end of the first segment, …, tokens.
     pub cu_seqlens: Vec<i64>,
-    /// For each segment the index of the one it continues; -1 where that is none.
+    /// For each segment, the index of the prefix that it continues, or -1 if it continues none.
     pub prefix_of: Vec<i64>,
-    /// What each segment is called where draws depend on it; by default its index.
+    /// Name of each segment, from which its random numbers are derived (dropout). Default: the index of the segment.
     pub names: Vec<u64>,
 }
 
-/// Sequences that begin with the same tokens, each `prefix` followed by one of `branches`.
+/// Sequences that begin with the same tokens: each is `prefix` followed by one of `branches`.
 #[derive(Clone, Debug)]
 pub struct SharedPrefix<'a> {
-    /// What they share. Without it the branches are sequences like any other.
+    /// Tokens that the sequences share. If empty, the branches are ordinary sequences.
     pub prefix: &'a [u32],
-    /// What follows, in each of them.
+    /// Tokens of each sequence after the prefix.
     pub branches: Vec<&'a [u32]>,
 }
 
-/// Where a branch lies in a batch.
+/// Location of a branch in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Branch {
-    /// Index of its segment: its tokens are `cu_seqlens[segment]..cu_seqlens[segment + 1]`.
+    /// Index of the branch's segment, whose tokens are `cu_seqlens[segment]..cu_seqlens[segment + 1]`.
     pub segment: usize,
-    /// These tokens.
+    /// Range of the branch's tokens in the batch.
     pub tokens: Range<i64>,
-    /// The tokens of the segment that it continues.
+    /// Range of the tokens of the prefix that the branch continues.
     pub prefix: Option<Range<i64>>,
 }
 
 impl Branch {
-    /// The token of the batch that predicts the branch's token `i`. None for the first of a sequence. The prefix's last
-    /// token predicts the first of every branch.
+    /// Returns the index in the batch of the token that predicts token `i` of the branch, or `None` for the first token of a
+    /// sequence. The last token of the prefix predicts the first token of every branch.
     pub fn predictor(&self, i: i64) -> Option<i64> {
         if i > 0 { Some(self.tokens.start + i - 1) } else { self.prefix.as_ref().map(|p| p.end - 1) }
     }
@@ -54,7 +54,7 @@ impl Packed {
     /// Packs `sequences` for a model on `device`.
     ///
     /// # Errors
-    /// If there is none, or one is empty or longer than `max_positions`.
+    /// If `sequences` is empty, or if a sequence is empty or longer than `max_positions`.
     pub fn new<S: AsRef<[u32]>>(sequences: &[S], max_positions: usize, device: Device) -> Result<Self, LmError> {
         let mut packing = Packing::default();
         for (index, sequence) in sequences.iter().enumerate() {
@@ -70,13 +70,13 @@ impl Packed {
         packing.finish(device)
     }
 
-    /// Packs sequences of which groups begin alike: the tokens of each prefix once, then those of its branches. What the
-    /// model computes is what it computes for each sequence in full, except where its rotations depend on a sequence's
-    /// length ([`crate::Rope::varies_with_length`]).
+    /// Packs groups of sequences that share a prefix: the tokens of each prefix once, then those of its branches. The model
+    /// computes the same outputs as for each full sequence, except where its rotary embedding depends on the sequence length
+    /// ([`crate::Rope::varies_with_length`]).
     ///
     /// # Errors
-    /// If there is no branch, a group has none, a branch is empty, or prefix and branch together are longer than
-    /// `max_positions`.
+    /// If there is no branch, if a group has no branches, if a branch is empty, or if a prefix and its branch together are longer
+    /// than `max_positions`.
     pub fn with_shared_prefixes(
         groups: &[SharedPrefix<'_>],
         max_positions: usize,
@@ -102,25 +102,25 @@ impl Packed {
         packing.finish(device)
     }
 
-    /// Calls the segments so, so that draws depend on what is packed and not on how.
+    /// Sets the names of the segments, so that random numbers depend on what is packed and not on how it is packed.
     pub fn named(mut self, names: Vec<u64>) -> Self {
         assert_eq!(names.len(), self.names.len(), "a name for each segment");
         self.names = names;
         self
     }
 
-    /// Tokens in all.
+    /// Returns the total number of tokens.
     pub fn tokens(&self) -> i64 {
         self.cu_seqlens[self.cu_seqlens.len() - 1]
     }
 
-    /// Index of each segment's last token, [segments], int64.
+    /// Returns the index of each segment's last token, [segments], int64.
     pub fn last_tokens(&self) -> Tensor {
         let last: Vec<i64> = self.cu_seqlens[1..].iter().map(|end| end - 1).collect();
         torch_ext::upload(&last, self.ids.device())
     }
 
-    /// All sequences in the order in which they were given: each one's branch, or where it shares nothing all of it.
+    /// Returns all sequences in the order in which they were given: the branch of each, or all of a sequence without a prefix.
     pub fn branches(&self) -> Vec<Branch> {
         let tokens = |segment: usize| self.cu_seqlens[segment]..self.cu_seqlens[segment + 1];
         let branch = |(segment, &of): (usize, &i64)| Branch {
@@ -131,12 +131,12 @@ impl Packed {
         self.prefix_of.iter().enumerate().filter(|&(s, _)| !self.is_prefix(s)).map(branch).collect()
     }
 
-    /// Whether any segment continues another.
+    /// Returns whether any segment continues another.
     pub(crate) fn shares(&self) -> bool {
         self.prefix_of.iter().any(|&of| of >= 0)
     }
 
-    /// For each segment its tokens, and the length of the sequence they belong to; of a prefix, that of the longest.
+    /// Returns, for each segment, its number of tokens and the length of its sequence. For a prefix, that is the longest sequence.
     pub(crate) fn runs(&self) -> Vec<(i64, i64)> {
         let own: Vec<i64> = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]).collect();
         let mut whole = own.clone();
@@ -149,13 +149,13 @@ impl Packed {
         own.into_iter().zip(whole).collect()
     }
 
-    /// The branches of a prefix stand right behind it.
+    /// Returns whether a segment is a prefix. The branches of a prefix come right after it.
     fn is_prefix(&self, segment: usize) -> bool {
         self.prefix_of.get(segment + 1) == Some(&(segment as i64))
     }
 }
 
-/// A batch in the making.
+/// A batch under construction.
 #[derive(Default)]
 struct Packing {
     ids: Vec<i64>,
@@ -165,7 +165,7 @@ struct Packing {
 }
 
 impl Packing {
-    /// Adds a segment whose first token stands at `position`; its index.
+    /// Appends a segment whose first token has `position`, and returns the index of the segment.
     fn push(&mut self, tokens: &[u32], position: usize, prefix_of: i64) -> i64 {
         self.ids.extend(tokens.iter().map(|&id| i64::from(id)));
         self.positions.extend((position..position + tokens.len()).map(|p| p as i64));

@@ -1,4 +1,4 @@
-//! Hugging Face model folders in and out.
+//! Reads and writes Hugging Face model folders.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,15 +12,15 @@ use serde_json::Value as Json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::MappedFile;
 
-use crate::params::{Entry, Part};
-use crate::{Decoder, LmError, ModelSpec, Params};
+use crate::params::{Entry, ParamUnit};
+use crate::{Decoder, LmError, ModelConfig, Params};
 
-/// Reads a model folder: config.json, model.safetensors (or shards with an index).
+/// Loads a model folder: config.json and model.safetensors (or shards with an index).
 ///
 /// # Errors
-/// [`LmError::File`] naming the file, and the tensors that are missing, superfluous or of another shape.
+/// [`LmError::File`], which names the file and the tensors that are missing, unexpected, or of another shape.
 pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmError> {
-    let spec = ModelSpec::load(folder)?;
+    let spec = ModelConfig::load(folder)?;
     let params = Params::uninitialized(&spec, kind, device)?;
     load_some(folder, &spec, params.entries(), |entry| {
         Some((0..entry.numel() as usize, params.flat.narrow(0, entry.offset, entry.numel())))
@@ -28,14 +28,14 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
     Ok(Decoder::new(params))
 }
 
-/// Reads those numbers of a model folder that `wanted` names: of each tensor a range, and where it goes. Only these are
-/// read from disk.
+/// Loads part of the weights of a model folder. `place_of` returns the range of elements to read from each tensor and their
+/// destination, or `None` to skip the tensor. Only these elements are read from disk.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_some(
     folder: &Path,
-    spec: &ModelSpec,
+    spec: &ModelConfig,
     entries: &[Entry],
     place_of: impl Fn(&Entry) -> Option<(Range<usize>, Tensor)>,
 ) -> Result<(), LmError> {
@@ -49,7 +49,7 @@ pub fn load_some(
         })?;
         for (name, tensor) in tensors.tensors() {
             let Some(entry) = entries.iter().find(|e| e.name == name) else {
-                // A tied projection is often stored all the same.
+                // Checkpoints often store a tied projection too.
                 if !(name == "lm_head.weight" && spec.tie_word_embeddings) {
                     unexpected.push(name);
                 }
@@ -81,11 +81,11 @@ pub fn load_some(
     Ok(())
 }
 
-/// Copies `data`, a part of `file`, to `place`, a piece at a time: of the file no more is in memory than a piece.
+/// Copies `data`, a part of `file`, to `place` in pieces, so that at most one piece of the file is in memory.
 fn fill(place: &Tensor, data: &[u8], stored: Kind, file: &MappedFile) -> Result<(), LmError> {
     const PIECE: usize = 4 << 20;
     let width = stored.elt_size_in_bytes();
-    // Where the tensor begins in the file; both are slices of the same mapping.
+    // Offset of the tensor in the file: both are slices of the same mapping.
     let begin = data.as_ptr() as usize - file.as_ptr() as usize;
     for (i, piece) in data.chunks(PIECE).enumerate() {
         let count = (piece.len() / width) as i64;
@@ -130,8 +130,8 @@ pub(crate) fn stored_kind(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-/// Writes a folder that transformers loads as it is, as [`write_folder`] does. `beside` may write more files into the
-/// folder before it appears.
+/// Writes a folder that transformers loads without changes, as [`write_folder`] does. `beside` may write more files to the
+/// folder before it is renamed.
 ///
 /// # Errors
 /// [`LmError::Write`] if the folder cannot be written (permissions, full disk).
@@ -144,8 +144,8 @@ pub fn save(
     write_folder(folder, |partial| write_model(partial, model, tokenizer).and_then(|()| beside(partial)))
 }
 
-/// Writes a folder by `write`, which gets the place where it is made. It appears by rename, complete or not at all; a
-/// folder that stood there is replaced.
+/// Writes a folder so that it appears complete or not at all. `write` gets the path of a temporary folder, which is renamed to
+/// `folder` once it is complete. An existing folder is replaced.
 ///
 /// # Errors
 /// [`LmError::Write`] if the folder cannot be written (permissions, full disk).
@@ -162,17 +162,17 @@ pub fn write_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<(), LmErr
     std::fs::create_dir_all(&partial).map_err(|e| io(&partial, &e))?;
     let written = write(&partial).and_then(|()| put_in_place(&partial, folder).map_err(|e| io(folder, &e)));
     written.inspect_err(|_| {
-        // What is half written must not fill a disk that is full already.
+        // An incomplete folder must not take space on a disk that may be full.
         let _ = std::fs::remove_dir_all(&partial);
     })
 }
 
-/// Where a folder is made before it appears.
+/// Returns the path of the temporary folder in which [`write_folder`] writes `folder`.
 pub fn partial(folder: &Path) -> PathBuf {
     sibling(folder, "partial")
 }
 
-/// Renames `partial` to `folder`. A folder that stands there goes; if the renaming fails it is there still.
+/// Renames `partial` to `folder`, and replaces an existing folder. If the rename fails, the existing folder is kept.
 fn put_in_place(partial: &Path, folder: &Path) -> std::io::Result<()> {
     let old = sibling(folder, "old");
     let _ = std::fs::remove_dir_all(&old);
@@ -194,11 +194,11 @@ fn sibling(folder: &Path, suffix: &str) -> PathBuf {
     folder.with_file_name(format!(".{name}.{suffix}"))
 }
 
-/// Writes configuration, tokenizer and weights into a folder. Of a model that several processes hold together the parts
-/// come one by one; the others must call [`help_write`] meanwhile.
+/// Writes configuration, tokenizer and weights to a folder. A sharded model is unsharded one param unit at a time; the other
+/// ranks must call [`help_write`] meanwhile.
 ///
 /// # Errors
-/// [`LmError::Write`] if the folder cannot be written, [`LmError::Lost`] if another process is gone.
+/// [`LmError::Write`] if the folder cannot be written, [`LmError::Lost`] if another rank is lost.
 pub fn write_model(folder: &Path, model: &Decoder, tokenizer: &Tokenizer) -> Result<(), LmError> {
     let dtype = match model.params.flat.kind() {
         Kind::BFloat16 => "bfloat16",
@@ -240,53 +240,53 @@ fn write_weights(path: &Path, params: &Params) -> Result<(), LmError> {
     sync.map_err(|e| LmError::Write { path: path.into(), message: e.to_string() })
 }
 
-/// What the other processes do while one calls [`write_model`] on a model that they hold together.
+/// Takes part in the [`write_model`] of another rank. If the model is sharded, all ranks but the writing one must call this.
 ///
 /// # Errors
-/// [`LmError::Lost`] if another process is gone.
+/// [`LmError::Lost`] if another rank is lost.
 pub fn help_write(model: &Decoder) -> Result<(), LmError> {
-    if !model.params.is_shared() {
+    if !model.params.is_sharded() {
         return Ok(());
     }
     let parts = OneByOne { params: &model.params, here: RefCell::new(None), failed: RefCell::new(None) };
     // In the order in which safetensors writes tensors of one dtype.
     let by_name: BTreeMap<&str, &Entry> = model.params.entries().iter().map(|e| (e.name.as_str(), e)).collect();
-    by_name.into_values().try_for_each(|entry| parts.gather(entry.part))?;
+    by_name.into_values().try_for_each(|entry| parts.unshard(entry.unit))?;
     parts.done()
 }
 
-/// The parts of a model, of which one at a time is here. The tensors of a part follow each other by name, but for those of
-/// the head, around the others.
+/// The param units of a model, of which at most one is unsharded at a time. The tensors of a unit are adjacent in order of
+/// name, except for those of the head, which come before and after the other units.
 struct OneByOne<'a> {
     params: &'a Params,
-    here: RefCell<Option<Part>>,
+    here: RefCell<Option<ParamUnit>>,
     failed: RefCell<Option<LmError>>,
 }
 
 impl OneByOne<'_> {
-    fn gather(&self, part: Part) -> Result<(), LmError> {
-        if *self.here.borrow() == Some(part) {
+    fn unshard(&self, unit: ParamUnit) -> Result<(), LmError> {
+        if *self.here.borrow() == Some(unit) {
             return Ok(());
         }
         self.done()?;
-        self.params.gather(part, None)?;
-        *self.here.borrow_mut() = Some(part);
+        self.params.unshard(unit, None)?;
+        *self.here.borrow_mut() = Some(unit);
         Ok(())
     }
 
     fn done(&self) -> Result<(), LmError> {
-        self.here.take().map_or(Ok(()), |part| self.params.release(part))
+        self.here.take().map_or(Ok(()), |unit| self.params.reshard(unit))
     }
 
     fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, LmError> {
-        self.gather(entry.part)?;
-        let part = self.params.parts().iter().find(|p| p.part == entry.part).expect("every entry is of a part");
-        let numbers = self.params.place(entry.part).narrow(0, entry.offset - part.offset, entry.numel());
+        self.unshard(entry.unit)?;
+        let unit = self.params.units().iter().find(|p| p.unit == entry.unit).expect("every entry is of a part");
+        let numbers = self.params.unit_view(entry.unit).narrow(0, entry.offset - unit.offset, entry.numel());
         Ok(torch_ext::bytes(&numbers.to_device(Device::Cpu).contiguous())?.to_vec())
     }
 }
 
-/// A tensor whose numbers are looked for when they are written.
+/// A tensor whose elements are fetched when they are written.
 struct Lazy<'a> {
     entry: &'a Entry,
     shape: Vec<usize>,

@@ -1,29 +1,29 @@
-//! The decoder: forward over packed batches, and an explicit way back, layer by layer.
+//! The decoder: a forward pass over packed batches, and an explicit backward pass, layer by layer.
 //!
-//! tch has no autograd hooks, so the decoder drives the backward pass itself. Each layer is its own small autograd
-//! graph: its input is a leaf, and its vector-Jacobian product gives the input's gradient, while the products and norms
-//! in it add the gradients of their weights to the flat buffer in place. What is kept between the two passes is chosen
-//! by [`Recompute`].
+//! tch has no autograd hooks, so the decoder runs the backward pass itself. Each layer is a separate, small autograd graph whose
+//! input is a leaf. The vector-Jacobian product of the graph gives the gradient of the input, while its matrix products and
+//! norms add the gradients of their weights to the flat buffer in place. [`ActivationCheckpointing`] selects what is kept
+//! between the two passes.
 
 use tch::{Device, Kind, Tensor};
 
-use crate::adapter::{Active, Adapters, Dropout};
 use crate::layer::{self, Layer};
-use crate::params::Part;
+use crate::lora::{Active, Dropout, LoraAdapters};
+use crate::params::ParamUnit;
 use crate::rope::Rotary;
-use crate::{LmError, ModelSpec, Packed, Params};
+use crate::{LmError, ModelConfig, Packed, Params};
 
-/// What the forward pass keeps for the way back.
+/// Activations that the forward pass keeps for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recompute {
-    /// Every layer's graph: fastest.
+pub enum ActivationCheckpointing {
+    /// The graph of every layer. This is the fastest mode.
     Nothing,
-    /// Of every k-th layer its input only; that layer runs again on the way back (activation checkpointing). 1 is all.
+    /// Only the input of every k-th layer, which the backward pass recomputes. With 1, all layers are recomputed.
     EveryKth(usize),
 }
 
-impl Recompute {
-    /// As configs say it: 0 is nothing.
+impl ActivationCheckpointing {
+    /// Returns the mode for a config value: 0 selects [`Self::Nothing`].
     pub fn every(k: usize) -> Self {
         if k == 0 { Self::Nothing } else { Self::EveryKth(k) }
     }
@@ -33,43 +33,43 @@ impl Recompute {
     }
 }
 
-/// What a pass trains, and where the gradients are added.
+/// Parameters that a pass trains, with the buffers of their gradients.
 #[derive(Clone, Copy, Debug)]
 pub enum Trained<'a> {
     /// All weights.
     Weights {
-        /// Of the model's layout, in its dtype or in fp32.
+        /// Gradients in the layout of the model, in its dtype or in fp32.
         grads: &'a Params,
     },
-    /// Adapters; the weights stay.
-    Adapters {
+    /// Adapters only; the weights are frozen.
+    Lora {
         /// The adapters.
-        adapters: &'a Adapters,
-        /// Of their layout.
-        grads: &'a Adapters,
-        /// What their inputs lose.
+        adapters: &'a LoraAdapters,
+        /// Gradients in the layout of the adapters.
+        grads: &'a LoraAdapters,
+        /// Dropout of the adapters' inputs.
         dropout: Option<Dropout>,
     },
 }
 
 impl<'a> Trained<'a> {
-    /// Gradients of the weights, if those are trained.
+    /// Returns the gradients of the weights, if the weights are trained.
     pub fn weight_grads(self) -> Option<&'a Params> {
         match self {
             Self::Weights { grads } => Some(grads),
-            Self::Adapters { .. } => None,
+            Self::Lora { .. } => None,
         }
     }
 
     fn active(self, layer: usize, batch: &Packed) -> Option<Active> {
         match self {
             Self::Weights { .. } => None,
-            Self::Adapters { adapters, dropout, .. } => Some(adapters.active(layer, dropout, batch)),
+            Self::Lora { adapters, dropout, .. } => Some(adapters.active(layer, dropout, batch)),
         }
     }
 }
 
-/// A model's weights with what its forward pass needs beside them.
+/// A model: its weights and the rotary embedding of its forward pass.
 #[derive(Debug)]
 pub struct Decoder {
     /// The weights.
@@ -77,7 +77,7 @@ pub struct Decoder {
     rotary: Rotary,
 }
 
-/// A layer's output with the graph behind it.
+/// Output of a layer with its autograd graph.
 struct Graph {
     input: Tensor,
     output: Tensor,
@@ -89,7 +89,7 @@ enum LayerRecord {
     Input(Tensor),
 }
 
-/// What the forward pass kept.
+/// Activations that the forward pass kept for the backward pass.
 pub struct Tape<'a> {
     batch: &'a Packed,
     trained: Trained<'a>,
@@ -99,7 +99,7 @@ pub struct Tape<'a> {
 }
 
 impl Tape<'_> {
-    /// Below the first layer only the embedding has a use for the gradient.
+    /// Returns whether a layer's input needs a gradient. Below the first layer, only the embedding uses the gradient.
     fn wants_input(&self, layer: usize) -> bool {
         layer > 0 || self.trained.weight_grads().is_some()
     }
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Tape<'_> {
 }
 
 impl Decoder {
-    /// A model from its weights.
+    /// Creates a model from its weights.
     pub fn new(params: Params) -> Self {
         let spec = params.spec();
         let device = params.flat.device();
@@ -120,40 +120,40 @@ impl Decoder {
         Self { params, rotary }
     }
 
-    /// The model's shape.
-    pub fn spec(&self) -> &ModelSpec {
+    /// Returns the model's configuration.
+    pub fn spec(&self) -> &ModelConfig {
         self.params.spec()
     }
 
-    /// Where the weights are.
+    /// Returns the device of the weights.
     pub fn device(&self) -> Device {
         self.params.flat.device()
     }
 
-    /// The rotary embedding.
+    /// Returns the rotary embedding.
     pub(crate) fn rotary(&self) -> &Rotary {
         &self.rotary
     }
 
-    /// cos and sin of each token's angles.
+    /// Returns the cos and sin of each token's angles.
     fn rotations(&self, batch: &Packed) -> (Tensor, Tensor) {
         self.rotary.at(&batch.positions, batch.runs().into_iter())
     }
 
     /// Embeds token ids, [tokens] → [tokens, hidden].
     pub(crate) fn embed(&self, ids: &Tensor) -> Result<Tensor, LmError> {
-        self.params.gather(Part::Embedding, Some(Part::Layer(0)))?;
+        self.params.unshard(ParamUnit::Embedding, Some(ParamUnit::Layer(0)))?;
         let embedded = self.params.embedding().index_select(0, ids);
-        self.params.release(Part::Embedding)?;
+        self.params.reshard(ParamUnit::Embedding)?;
         Ok(embedded)
     }
 
-    /// What follows a layer on the way forward.
-    fn after(&self, layer: usize) -> Part {
-        if layer + 1 < self.spec().num_hidden_layers { Part::Layer(layer + 1) } else { Part::Head }
+    /// Returns the param unit that follows a layer in the forward pass.
+    fn after(&self, layer: usize) -> ParamUnit {
+        if layer + 1 < self.spec().num_hidden_layers { ParamUnit::Layer(layer + 1) } else { ParamUnit::Head }
     }
 
-    /// Packed forward without a graph: last layer's output, [tokens, hidden].
+    /// Runs the packed forward pass without a graph, and returns the output of the last layer, [tokens, hidden].
     ///
     /// # Errors
     /// If libtorch fails (memory).
@@ -161,7 +161,7 @@ impl Decoder {
         self.forward_beside(batch, None)
     }
 
-    /// The same with the adapters of `trained`, if that has any.
+    /// Runs [`Self::forward`] with the adapters of `trained`, if it has any.
     ///
     /// # Errors
     /// If libtorch fails (memory).
@@ -174,31 +174,32 @@ impl Decoder {
             let (cos, sin) = self.rotations(batch);
             let mut x = self.embed(&batch.ids)?;
             for layer in 0..self.spec().num_hidden_layers {
-                self.params.gather(Part::Layer(layer), Some(self.after(layer)))?;
+                self.params.unshard(ParamUnit::Layer(layer), Some(self.after(layer)))?;
                 let (weights, adapters) = (self.params.layer(layer), trained.and_then(|t| t.active(layer, batch)));
                 let parts = Layer { weights: &weights, grads: None, adapters: adapters.as_ref() };
                 x = layer::forward(self.spec(), parts, &x, (&cos, &sin), batch)?;
-                self.params.release(Part::Layer(layer))?;
+                self.params.reshard(ParamUnit::Layer(layer))?;
             }
             Ok(x)
         })
     }
 
-    /// Packed forward for training: last layer's output (no graph behind it), and what [`Self::backward`] needs.
+    /// Runs the packed forward pass for training. Returns the output of the last layer (detached) and the tape for
+    /// [`Self::backward`].
     ///
     /// # Errors
     /// If libtorch fails (memory).
     pub fn forward_train<'a>(
         &self,
         batch: &'a Packed,
-        recompute: Recompute,
+        recompute: ActivationCheckpointing,
         trained: Trained<'a>,
     ) -> Result<(Tensor, Tape<'a>), LmError> {
         let (cos, sin) = self.rotations(batch);
         let mut tape = Tape { batch, trained, cos, sin, layers: Vec::new() };
         let mut x = tch::no_grad(|| self.embed(&batch.ids))?;
         for layer in 0..self.spec().num_hidden_layers {
-            self.params.gather(Part::Layer(layer), Some(self.after(layer)))?;
+            self.params.unshard(ParamUnit::Layer(layer), Some(self.after(layer)))?;
             if recompute.again(layer) {
                 let y = tch::no_grad(|| self.graph(layer, &x, &tape))?.output;
                 tape.layers.push(LayerRecord::Input(x));
@@ -208,7 +209,7 @@ impl Decoder {
                 x = graph.output.detach();
                 tape.layers.push(LayerRecord::Kept(graph));
             }
-            self.params.release(Part::Layer(layer))?;
+            self.params.reshard(ParamUnit::Layer(layer))?;
         }
         Ok((x, tape))
     }
@@ -223,8 +224,8 @@ impl Decoder {
         Ok(Graph { input, output, adapters })
     }
 
-    /// The way back: given the loss's gradient with respect to [`Self::forward_train`]'s output, adds that of everything
-    /// trained below it.
+    /// Runs the backward pass: given the gradient of the loss with respect to the output of [`Self::forward_train`], adds the
+    /// gradients of all trained parameters below it.
     ///
     /// # Errors
     /// If libtorch fails (memory).
@@ -232,9 +233,9 @@ impl Decoder {
         let mut dy = grad_output;
         while let Some(record) = tape.layers.pop() {
             let layer = tape.layers.len();
-            self.params.gather(Part::Layer(layer), layer.checked_sub(1).map(Part::Layer))?;
+            self.params.unshard(ParamUnit::Layer(layer), layer.checked_sub(1).map(ParamUnit::Layer))?;
             if let Some(grads) = tape.trained.weight_grads() {
-                grads.gather(Part::Layer(layer), None)?;
+                grads.unshard(ParamUnit::Layer(layer), None)?;
             }
             let Graph { input, output, adapters } = match record {
                 LayerRecord::Kept(graph) => graph,
@@ -248,24 +249,24 @@ impl Decoder {
             if tape.wants_input(layer) {
                 dy = found.pop().expect("one gradient for each that is wanted");
             }
-            // The graph goes before its layer's memory does.
+            // The graph must be freed before the memory of its layer is released.
             drop((input, output, adapters));
-            self.params.release(Part::Layer(layer))?;
+            self.params.reshard(ParamUnit::Layer(layer))?;
             match tape.trained {
-                Trained::Weights { grads } => grads.release(Part::Layer(layer))?,
-                Trained::Adapters { grads, .. } => grads.add(layer, &found),
+                Trained::Weights { grads } => grads.reshard(ParamUnit::Layer(layer))?,
+                Trained::Lora { grads, .. } => grads.add(layer, &found),
             }
         }
         if let Some(grads) = tape.trained.weight_grads() {
-            grads.gather(Part::Embedding, None)?;
+            grads.unshard(ParamUnit::Embedding, None)?;
             torch_ext::embedding_backward(&dy, &tape.batch.ids, &grads.embedding())?;
-            grads.release(Part::Embedding)?;
+            grads.reshard(ParamUnit::Embedding)?;
         }
         Ok(())
     }
 
-    /// Logits of every token, [tokens, vocab], of a model that is whole here, with a plain autograd graph behind them if the weights ask for one.
-    /// For tests and inspection; training goes through [`crate::head`].
+    /// Returns the logits of every token, [tokens, vocab], with an ordinary autograd graph if the weights require gradients. All
+    /// parameters must be in local memory. For tests and inspection; training uses [`crate::head`].
     ///
     /// # Errors
     /// If libtorch fails (memory).
@@ -275,12 +276,12 @@ impl Decoder {
         for layer in 0..self.spec().num_hidden_layers {
             x = layer::forward(self.spec(), (&self.params.layer(layer)).into(), &x, (&cos, &sin), batch)?;
         }
-        let (norm, projection) = self.params.gather_head(None)?;
+        let (norm, projection) = self.params.unshard_head(None)?;
         Ok(torch_ext::rms_norm(&x, &norm, self.spec().rms_norm_eps)?.matmul(&projection.tr()))
     }
 }
 
-/// The kind (dtype) that a name in config.json or safetensors stands for.
+/// Returns the kind (dtype) for a name from config.json or safetensors.
 pub fn kind_named(name: &str) -> Option<Kind> {
     Some(match name {
         "float32" | "fp32" | "F32" => Kind::Float,

@@ -1,36 +1,36 @@
-//! What can go wrong with a model.
+//! Errors of models.
 
 use std::path::PathBuf;
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum LmError {
-    /// A file or folder of a model.
+    /// A file or folder of a model is invalid.
     #[error("{}: {message}", path.display())]
     File {
-        /// Where.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What is wrong, and the mend.
+        /// What is wrong, and how to fix it.
         message: String,
     },
-    /// A model folder that cannot be written.
+    /// A model folder cannot be written.
     #[error("{}: {message}", path.display())]
     Write {
-        /// Where.
+        /// Path that cannot be written.
         path: PathBuf,
-        /// What is wrong, and the mend.
+        /// What is wrong, and how to fix it.
         message: String,
     },
-    /// The tokenizer beside the weights.
+    /// The tokenizer of the model failed.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),
-    /// libtorch refused an operation: out of memory, most often.
+    /// A libtorch operation failed, usually because memory could not be allocated.
     #[error("libtorch: {0}")]
     Torch(String),
-    /// Another process that holds a part of the model is gone.
+    /// Another rank, which holds a shard of the model, is lost.
     #[error("{0}")]
     Lost(String),
-    /// A request that the model cannot serve.
+    /// A request is invalid for the model.
     #[error("{0}")]
     Request(String),
 }

@@ -1,23 +1,23 @@
-//! Generation and scoring of a list of requests, to the end: [`Engine`] for those who just want the answers.
+//! Generates for, or scores, a list of requests to completion: [`Engine`] for callers that need only the results.
 
 use std::collections::HashMap;
 
 pub use crate::engine::{Alternative, Generated, Limits, Request, RequestId, ScoreRequest, Scored};
-use crate::engine::{Counts, Drawn, Engine};
+use crate::engine::{Engine, SampledToken, Stats};
 use crate::{Decoder, LmError};
 
-/// What every request shares.
+/// Model and settings that all requests share.
 #[derive(Clone, Copy)]
 pub struct Generator<'a> {
     /// The model.
     pub model: &'a Decoder,
     /// Tokens that end a turn.
     pub stop_ids: &'a [u32],
-    /// Bounds of the engine.
+    /// Limits of the engine.
     pub limits: Limits,
 }
 
-/// Asked after each new token of (request index, sample, token): should this sample stop here?
+/// Callback after each new token, with (request index, sample, token). Returns whether the sample stops here.
 pub type StopHook<'a> = dyn FnMut(usize, usize, u32) -> bool + 'a;
 
 impl std::fmt::Debug for Generator<'_> {
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Generator<'_> {
     }
 }
 
-/// Which request of the caller's list is at fault.
+/// Adds the index of the invalid request in the caller's list to an error.
 fn at(index: usize) -> impl Fn(LmError) -> LmError {
     move |error| match error {
         LmError::Request(message) => LmError::Request(format!("request {index} of the batch: {message}")),
@@ -39,10 +39,10 @@ impl<'a> Generator<'a> {
         Engine::new(self.model, self.stop_ids, self.limits)
     }
 
-    /// Draws every sample of every request; the result has one list a request, one entry a seed.
+    /// Generates all samples of all requests. Returns one list for each request, with one entry for each seed.
     ///
     /// # Errors
-    /// If a prompt is empty or fills the model's context, or libtorch fails.
+    /// If a prompt is empty or fills the model's context, or if libtorch fails.
     pub fn generate(
         &self,
         requests: &[Request],
@@ -51,7 +51,7 @@ impl<'a> Generator<'a> {
         Ok(self.generate_counted(requests, stop)?.0)
     }
 
-    /// As [`Self::generate`], with what the engine did.
+    /// Generates as [`Self::generate`], and also returns the engine's statistics.
     ///
     /// # Errors
     /// As [`Self::generate`].
@@ -59,7 +59,7 @@ impl<'a> Generator<'a> {
         &self,
         requests: &[Request],
         mut stop: Option<&mut StopHook<'_>>,
-    ) -> Result<(Vec<Vec<Generated>>, Counts), LmError> {
+    ) -> Result<(Vec<Vec<Generated>>, Stats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
@@ -67,26 +67,26 @@ impl<'a> Generator<'a> {
         }
         let mut results: Vec<Vec<Generated>> = requests.iter().map(|_| Vec::new()).collect();
         while !engine.is_idle() {
-            let progress = engine.step()?;
+            let output = engine.step()?;
             if let Some(stop) = stop.as_mut() {
-                for Drawn { request, sample, id, finish, .. } in progress.drawn {
+                for SampledToken { request, sample, id, finish, .. } in output.sampled {
                     if stop(places[&request], sample, id) && finish.is_none() {
                         engine.stop(request, sample);
                     }
                 }
             }
-            for id in progress.done {
+            for id in output.done {
                 results[places[&id]] = engine.take(id).unwrap_or_default();
             }
         }
-        Ok((results, engine.counts()))
+        Ok((results, engine.stats()))
     }
 
-    /// Log-probabilities of given tokens, in the requests' order.
+    /// Returns the log-probabilities of given tokens, in the order of the requests, and the engine's statistics.
     ///
     /// # Errors
-    /// If a request is not valid (see [`Engine::submit_score`]), or libtorch fails.
-    pub fn score(&self, requests: &[ScoreRequest]) -> Result<(Vec<Scored>, Counts), LmError> {
+    /// If a request is invalid (see [`Engine::submit_score`]), or if libtorch fails.
+    pub fn score(&self, requests: &[ScoreRequest]) -> Result<(Vec<Scored>, Stats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
@@ -98,6 +98,6 @@ impl<'a> Generator<'a> {
                 results[places[&id]] = engine.take_scored(id).unwrap_or_default();
             }
         }
-        Ok((results, engine.counts()))
+        Ok((results, engine.stats()))
     }
 }

@@ -1,28 +1,28 @@
-//! Final norm, output projection and log-probabilities, a chunk of tokens at a time.
+//! Final norm, output projection and log-probabilities, one chunk of tokens at a time.
 //!
-//! Logits of a whole batch are never materialised (151,936 × 16,384 would be 10 GB). Per chunk the logits are made once,
-//! give log-probabilities and entropy, take the loss's coefficients, and are turned in place into their own gradient.
+//! The logits of a whole batch are never materialized (151,936 × 16,384 would take 10 GB). The logits of a chunk are computed
+//! once: they give log-probabilities and entropy, then the loss's coefficients turn them in place into their own gradient.
 
 use tch::{Kind, Tensor};
 use torch_ext::{EntropyTerm, Weight};
 
 use crate::packed::PackedModel;
-use crate::params::Part;
+use crate::params::ParamUnit;
 use crate::{Decoder, LmError, Params};
 
-/// Elements of logits that may exist at once (64 MiB in fp32).
+/// Maximum number of logits in memory at once (64 MiB in fp32).
 pub const CHUNK_ELEMENTS: i64 = 16 << 20;
 
-/// Where log-probabilities are wanted: the token at `rows[i]` of the batch predicts `targets[i]`.
+/// Tokens to score: the token at `rows[i]` of the batch predicts `targets[i]`.
 #[derive(Debug)]
 pub struct Targets {
-    /// Indices into the packed batch, [n], int64. The last token of a shared prefix may stand here once a branch.
+    /// Indices into the packed batch, [n], int64. The last token of a shared prefix may occur once for each branch.
     pub rows: Tensor,
     /// Token ids, [n], int64.
     pub targets: Tensor,
 }
 
-/// Log-probability of each target and entropy of the distribution it was drawn from, [n] each, fp32, nats.
+/// Log-probability of each target, and entropy of the distribution that predicts it, [n] each, fp32, nats.
 #[derive(Debug)]
 pub struct Scores {
     /// Log-probabilities.
@@ -31,12 +31,12 @@ pub struct Scores {
     pub entropy: Tensor,
 }
 
-/// The loss's derivatives by the [`Scores`] of some targets.
+/// Derivatives of the loss with respect to the [`Scores`] of some targets.
 #[derive(Debug)]
 pub struct Coefficients {
     /// d loss / d log-probability, [m].
     pub logprob: Tensor,
-    /// d loss / d entropy, [m]; none where the loss has no part in it.
+    /// d loss / d entropy, [m], or `None` if the loss does not depend on the entropy.
     pub entropy: Option<Tensor>,
 }
 
@@ -50,12 +50,13 @@ fn chunk_rows(vocab: i64) -> i64 {
     (CHUNK_ELEMENTS / vocab).max(1)
 }
 
-/// Where the chunks of `n` targets begin. No targets make one empty chunk, so that the results have their shapes.
+/// Returns the first target of each chunk of `n` targets. Without targets there is one empty chunk, so that results have their
+/// shapes.
 fn chunks(n: i64, step: i64) -> impl Iterator<Item = i64> {
     (0..n.max(1)).step_by(step as usize)
 }
 
-/// Logits of a chunk, fp32, by the output projection or its packed copy: the same bits.
+/// Computes the logits of a chunk, fp32, with the output projection or its packed copy. Both give the same bits.
 fn chunk_logits(
     h: &Tensor,
     projection: &Tensor,
@@ -72,7 +73,7 @@ fn chunk_logits(
     Ok(logits)
 }
 
-/// Scores without gradients. `hidden`: the decoder's output, [tokens, hidden]; logits are divided by `temperature`.
+/// Computes scores without gradients. `hidden`: output of the decoder, [tokens, hidden]. Logits are divided by `temperature`.
 ///
 /// # Errors
 /// If libtorch fails (memory).
@@ -80,7 +81,7 @@ pub fn score(model: &Decoder, hidden: &Tensor, at: &Targets, temperature: f64) -
     scores(model, None, hidden, at, temperature)
 }
 
-/// [`score`] at temperature 1 in the generation engine.
+/// Computes [`score`] at temperature 1 for the generation engine.
 pub(crate) fn score_packed(
     model: &Decoder,
     packed: Option<&PackedModel>,
@@ -98,7 +99,7 @@ fn scores(
     temperature: f64,
 ) -> Result<Scores, LmError> {
     tch::no_grad(|| {
-        let (norm, projection) = model.params.gather_head(None)?;
+        let (norm, projection) = model.params.unshard_head(None)?;
         let (mut logprobs, mut entropy) = (Vec::new(), Vec::new());
         let n = at.rows.size()[0];
         let step = chunk_rows(model.spec().vocab_size);
@@ -111,12 +112,12 @@ fn scores(
             logprobs.push(found.logprobs);
             entropy.push(found.entropy);
         }
-        model.params.release_head()?;
+        model.params.reshard_head()?;
         Ok(Scores { logprobs: Tensor::cat(&logprobs, 0), entropy: Tensor::cat(&entropy, 0) })
     })
 }
 
-/// Logits of the tokens at `rows`, [n, vocab], fp32, no gradients.
+/// Computes the logits of the tokens at `rows`, [n, vocab], fp32, without gradients.
 ///
 /// # Errors
 /// If libtorch fails (memory).
@@ -124,7 +125,7 @@ pub fn logits(model: &Decoder, hidden: &Tensor, rows: &Tensor) -> Result<Tensor,
     logits_packed(model, None, hidden, rows)
 }
 
-/// [`logits`] in the generation engine.
+/// Computes [`logits`] for the generation engine.
 pub(crate) fn logits_packed(
     model: &Decoder,
     packed: Option<&PackedModel>,
@@ -132,17 +133,17 @@ pub(crate) fn logits_packed(
     rows: &Tensor,
 ) -> Result<Tensor, LmError> {
     tch::no_grad(|| {
-        let (norm, projection) = model.params.gather_head(None)?;
+        let (norm, projection) = model.params.unshard_head(None)?;
         let h = torch_ext::rms_norm(&hidden.index_select(0, rows), &norm, model.spec().rms_norm_eps)?;
         let logits = chunk_logits(&h, &projection, packed, 1.0)?;
-        model.params.release_head()?;
+        model.params.reshard_head()?;
         Ok(logits)
     })
 }
 
-/// Scores with gradients. For each chunk, `coefficients(first, scores)` gets the chunk's scores (its first target's index
-/// and [m] tensors) and returns the loss's derivatives by them. The gradients of norm and projection are added to `grads`,
-/// if they are trained. Returns the gradient with respect to `hidden` and the scores of all targets.
+/// Computes scores and gradients. For each chunk, `coefficients(first, scores)` gets the index of the chunk's first target and
+/// its scores ([m] tensors), and returns the derivatives of the loss with respect to them. The gradients of the norm and the
+/// projection are added to `grads`, if it is given. Returns the gradient with respect to `hidden` and the scores of all targets.
 ///
 /// # Errors
 /// If libtorch fails (memory).
@@ -154,10 +155,10 @@ pub fn score_and_backward(
     grads: Option<&Params>,
     mut coefficients: impl FnMut(i64, &Scores) -> Coefficients,
 ) -> Result<(Tensor, Scores), LmError> {
-    let last = Part::Layer(model.spec().num_hidden_layers - 1);
-    let (norm, projection) = model.params.gather_head(Some(last))?;
+    let last = ParamUnit::Layer(model.spec().num_hidden_layers - 1);
+    let (norm, projection) = model.params.unshard_head(Some(last))?;
     let buffers = grads;
-    let grads = buffers.map(|grads| grads.gather_head(None)).transpose()?;
+    let grads = buffers.map(|grads| grads.unshard_head(None)).transpose()?;
     let selected = tch::no_grad(|| hidden.index_select(0, &at.rows)).set_requires_grad(true);
     let weight = Weight { value: &norm, grad: grads.as_ref().map(|(norm, _)| norm) };
     let normed = torch_ext::rms_norm(&selected, weight, model.spec().rms_norm_eps)?;
@@ -172,7 +173,7 @@ pub fn score_and_backward(
             let mut logits = chunk_logits(&h, &projection, None, temperature)?;
             let found = torch_ext::cross_entropy(&logits, &targets)?;
             let scores = Scores { logprobs: found.logprobs, entropy: found.entropy };
-            // By the undivided logits.
+            // The derivatives are needed with respect to the logits before the division by the temperature.
             let scaled = |c: Tensor| (c / temperature).to_kind(Kind::Float).contiguous();
             let Coefficients { logprob, entropy: of_entropy } = coefficients(begin, &scores);
             let (c, e) = (scaled(logprob), of_entropy.map(scaled));
@@ -190,12 +191,12 @@ pub fn score_and_backward(
     let dh = Tensor::cat(&dh, 0);
     let d_selected = torch_ext::grad(&[&normed], &[&dh], &[&selected])?.remove(0);
     drop(normed);
-    model.params.release_head()?;
+    model.params.reshard_head()?;
     if let Some(grads) = buffers {
-        // A tied projection's gradient waits for that of the embedding.
-        grads.release(Part::Head)?;
+        // The gradient of a tied projection is reduced later, together with that of the embedding.
+        grads.reshard(ParamUnit::Head)?;
     }
-    // Rows that stand in `at` more than once add up, in fp32 at least.
+    // The gradients of rows that occur more than once in `at` are summed, in fp32 or better.
     let kind = if matches!(hidden.kind(), Kind::BFloat16 | Kind::Half) { Kind::Float } else { hidden.kind() };
     let d_hidden = Tensor::zeros(hidden.size(), (kind, hidden.device()));
     torch_ext::embedding_backward(&d_selected, &at.rows, &d_hidden)?;

@@ -3,17 +3,17 @@
 use tch::Tensor;
 use torch_ext::{HeadNorms, Weight};
 
-use crate::adapter::{Active, Slot};
+use crate::lora::{Active, Slot};
 use crate::params::LayerWeights;
-use crate::{LmError, ModelSpec, Packed};
+use crate::{LmError, ModelConfig, Packed};
 
-/// What a layer computes with.
+/// Tensors that a layer computes with.
 #[derive(Clone, Copy)]
 pub(crate) struct Layer<'a> {
     pub weights: &'a LayerWeights,
-    /// Where the gradients of the weights go; absent where they are not trained.
+    /// Buffers for the gradients of the weights, or `None` if the weights are not trained.
     pub grads: Option<&'a LayerWeights>,
-    /// Adapters beside the weights.
+    /// Adapters of the layer's projections.
     pub adapters: Option<&'a Active>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Layer<'a> {
         self.adapters.is_some_and(|active| active.adapts(slot))
     }
 
-    /// A product with its adapters.
+    /// Computes a matrix product and adds the updates of its adapters.
     fn product(&self, slot: Slot, x: &Tensor, weight: Weight<'a>, bias: Option<Weight<'a>>) -> Result<Tensor, LmError> {
         let y = torch_ext::linear(x, weight, bias)?;
         match self.adapters {
@@ -46,9 +46,10 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// Queries, keys and values of a layer: [tokens, heads, head_dim], normalised where the family does, after RoPE.
+/// Computes the queries, keys and values of a layer after RoPE, [tokens, heads, head_dim] each. Queries and keys are normalized
+/// first if the family does so.
 pub(crate) fn project(
-    spec: &ModelSpec,
+    spec: &ModelConfig,
     layer: Layer<'_>,
     x: &Tensor,
     (cos, sin): (&Tensor, &Tensor),
@@ -63,8 +64,9 @@ pub(crate) fn project(
     Ok(torch_ext::heads(&qkv, heads, norms, cos, sin)?)
 }
 
-/// What follows attention: output projection, residual, gated MLP, residual. attended: [tokens, heads·head_dim].
-pub(crate) fn finish(spec: &ModelSpec, layer: Layer<'_>, x: &Tensor, attended: &Tensor) -> Result<Tensor, LmError> {
+/// Computes the rest of the layer after attention: output projection, residual, gated MLP, residual. `attended`:
+/// [tokens, heads·head_dim].
+pub(crate) fn finish(spec: &ModelConfig, layer: Layer<'_>, x: &Tensor, attended: &Tensor) -> Result<Tensor, LmError> {
     let x = x + layer.product(Slot::O, attended, layer.weight(|w| &w.o), layer.optional(|w| w.o_bias.as_ref()))?;
     let h = torch_ext::rms_norm(&x, layer.weight(|w| &w.post_norm), spec.rms_norm_eps)?;
     let bias = layer.optional(|w| w.mlp_bias.as_ref().map(|(gate_up, _)| gate_up));
@@ -78,9 +80,9 @@ pub(crate) fn finish(spec: &ModelSpec, layer: Layer<'_>, x: &Tensor, attended: &
     Ok(x + out)
 }
 
-/// The whole layer: x [tokens, hidden] → [tokens, hidden].
+/// Computes the whole layer: x [tokens, hidden] → [tokens, hidden].
 pub(crate) fn forward(
-    spec: &ModelSpec,
+    spec: &ModelConfig,
     layer: Layer<'_>,
     x: &Tensor,
     rope: (&Tensor, &Tensor),
@@ -96,7 +98,7 @@ pub(crate) fn forward(
     finish(spec, layer, x, &attended.view([-1, width]))
 }
 
-/// 1/√head_dim.
-pub(crate) fn scale(spec: &ModelSpec) -> f64 {
+/// Returns the attention scale, 1/√head_dim.
+pub(crate) fn scale(spec: &ModelConfig) -> f64 {
     (spec.head_dim as f64).powf(-0.5)
 }

@@ -1,15 +1,14 @@
 //! The language model on libtorch.
 //!
-//! One decoder for all families; a family is data ([`spec`]). Parameters are views into one flat buffer, gradients into
-//! another of the same layout ([`params`]). Batches are packed, never padded ([`batch`]). The way back is explicit, layer
-//! by layer ([`decoder`]), and logits never exist for a whole batch ([`head`]). Beside the weights, or in place of training
-//! them, stand low-rank adapters ([`adapter`], [`adapter_files`]). Where several processes hold a model together, its parts
-//! come together only while they are used ([`spread`]).
+//! One decoder implements all families; a family is data ([`spec`]). Parameters are views into one flat buffer, and gradients
+//! are views into another buffer of the same layout ([`params`]). Batches are packed, never padded ([`batch`]). The backward
+//! pass is explicit, layer by layer ([`decoder`]), and the logits of a whole batch are never materialized ([`head`]). Low-rank
+//! adapters can be added to the weights, and trained in their place ([`lora`], [`lora_files`]). A sharded model unshards each
+//! param unit only while it is used ([`sharded_storage`]).
 //!
-//! Reading order: spec → rope → params → spread → adapter → batch → layer → decoder → head → sampling → engine → generate → local.
+//! Reading order: spec → rope → params → sharded_storage → lora → batch → layer → decoder → head → sampling → engine →
+//! generate → local.
 
-pub mod adapter;
-pub mod adapter_files;
 pub mod batch;
 pub mod checkpoint;
 pub mod decoder;
@@ -19,21 +18,23 @@ pub mod generate;
 pub mod head;
 mod layer;
 pub mod local;
+pub mod lora;
+pub mod lora_files;
 mod offload;
 mod packed;
 pub mod params;
 pub mod rope;
 pub mod sampling;
+pub mod sharded_storage;
 pub mod spec;
-pub mod spread;
 
-pub use adapter::{AdapterSpec, Adapters, Dropout};
 pub use batch::{Branch, Packed, SharedPrefix};
-pub use decoder::{Decoder, Recompute, Tape, Trained};
+pub use decoder::{ActivationCheckpointing, Decoder, Tape, Trained};
 pub use error::LmError;
 pub use local::LocalModel;
+pub use lora::{AdapterSpec, Dropout, LoraAdapters};
 pub use offload::Offloaded;
 pub use params::Params;
 pub use rope::Rope;
-pub use spec::{Biases, Family, ModelSpec};
-pub use spread::Spread;
+pub use sharded_storage::ShardedStorage;
+pub use spec::{Biases, Family, ModelConfig};

@@ -13,20 +13,20 @@ use tch::{Device, Kind};
 use crate::generate::{Generated, Generator, Limits, Request, StopHook};
 use crate::{Decoder, LmError, checkpoint};
 
-/// Weights and tokenizer.
+/// A model with its tokenizer.
 #[derive(Debug)]
 pub struct LocalModel {
-    /// The weights.
+    /// The model.
     pub decoder: Decoder,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// Bounds of generation batches.
+    /// Limits of the generation engine.
     pub limits: Limits,
     name: String,
 }
 
 impl LocalModel {
-    /// Puts weights and tokenizer together.
+    /// Combines a model with a tokenizer.
     ///
     /// # Errors
     /// If the tokenizer has more tokens than the embedding has rows.
@@ -41,7 +41,7 @@ impl LocalModel {
         Ok(Self { decoder, tokenizer, limits: Limits::default(), name: name.into() })
     }
 
-    /// The same model on another decoder.
+    /// Replaces the decoder by the result of `change`.
     ///
     /// # Errors
     /// Those of `change`.
@@ -50,16 +50,16 @@ impl LocalModel {
         Ok(Self { decoder: change(decoder)?, tokenizer, limits, name })
     }
 
-    /// Reads a model folder.
+    /// Loads a model folder.
     ///
     /// # Errors
-    /// [`LmError::File`] naming the file at fault.
+    /// [`LmError::File`], which names the invalid file.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self, LmError> {
         let decoder = checkpoint::load(folder, kind, device)?;
         Self::new(&folder.display().to_string(), decoder, Tokenizer::load(folder)?)
     }
 
-    /// The generation engine over this model.
+    /// Returns the generation engine of this model.
     pub fn generator(&self) -> Generator<'_> {
         Generator { model: &self.decoder, stop_ids: self.tokenizer.stop_ids(), limits: self.limits }
     }
@@ -86,10 +86,10 @@ impl LocalModel {
     }
 }
 
-/// What samples of one request share: prompt and settings.
+/// Prompt and settings, which the samples of one request share.
 type Question<'a> = (&'a [u32], [u64; 8]);
 
-/// The numbers that make two samplings the same, exactly.
+/// Returns the settings as integers. Two samplings are the same if and only if these integers are equal.
 fn settings(r: &CompletionRequest) -> [u64; 8] {
     let s = &r.sampling;
     [
@@ -121,7 +121,7 @@ impl Completer for LocalModel {
             })
             .collect::<Result<_, _>>()?;
 
-        // Requests that ask the same of the same prompt are samples of one.
+        // Requests with equal prompts and settings become samples of one request.
         let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
         let mut seen: HashMap<Question<'_>, usize> = HashMap::new();
         for (i, (prompt, r)) in prompts.iter().zip(requests).enumerate() {

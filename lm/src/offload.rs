@@ -1,4 +1,4 @@
-//! A model that rests in the host's memory and works on a device.
+//! A model that is stored in host memory and runs on a device.
 
 use chat::completer::CompleterError;
 use chat::{Completer, Completion, CompletionRequest};
@@ -6,7 +6,7 @@ use tch::Device;
 
 use crate::{Decoder, LmError, LocalModel, Params};
 
-/// A model whose weights come to a device for each call. Where the device is the CPU they are there already.
+/// A model whose weights are copied to a device for each call. If the device is the CPU, no copy is made.
 #[derive(Debug)]
 pub struct Offloaded {
     host: LocalModel,
@@ -14,13 +14,13 @@ pub struct Offloaded {
 }
 
 impl Offloaded {
-    /// `model`, on the CPU, to work on `device`.
+    /// Wraps `model`, which is on the CPU, to run on `device`.
     ///
     /// # Errors
-    /// If the host has no memory to pin.
+    /// If host memory cannot be pinned.
     pub fn new(mut model: LocalModel, device: Device) -> Result<Self, LmError> {
         if device.is_cuda() {
-            // Copies from pinned memory run beside other work.
+            // Copies from pinned memory overlap with other work.
             let flat = model.decoder.params.flat.f_pin_memory(device)?;
             model.decoder.params.flat = flat;
         }
@@ -54,11 +54,11 @@ impl Completer for Offloaded {
 mod tests {
     use super::*;
 
-    /// The way over a device, with another copy on the CPU in the device's place.
+    /// Tests the copy to the device. A second copy on the CPU replaces the device.
     #[test]
     fn the_copy_on_the_device_is_the_model() {
         let tokenizer = chat::tokenizer::Tokenizer::train(["warm stories about space"].into_iter(), 300).unwrap();
-        let spec = crate::ModelSpec { vocab_size: 320, ..crate::spec::tests::spec() };
+        let spec = crate::ModelConfig { vocab_size: 320, ..crate::spec::tests::spec() };
         let decoder = Decoder::new(Params::random(&spec, 0.1, 1, Device::Cpu).unwrap());
         let offloaded = Offloaded::new(LocalModel::new("judge", decoder, tokenizer).unwrap(), Device::Cpu).unwrap();
         let copy = offloaded.on_device().unwrap();

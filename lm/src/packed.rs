@@ -1,11 +1,11 @@
-//! The matrices of a model as the CPU's kernels read them: a copy that inference makes once for many passes.
+//! Weight matrices in the layout of the CPU kernels: a copy that inference makes once and uses in many forward passes.
 
 use torch_ext::PackedWeight;
 
 use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
 
-/// All matrices of a model but the embedding; as many bytes as these take in the model.
+/// All matrices of a model except the embedding. The copy takes as many bytes as these matrices take in the model.
 #[derive(Debug)]
 pub(crate) struct PackedModel {
     pub layers: Vec<PackedMatrices>,
@@ -13,7 +13,7 @@ pub(crate) struct PackedModel {
     pub projection: PackedWeight,
 }
 
-/// The matrices of a layer ([`LayerWeights`]).
+/// Packed matrices of one layer ([`LayerWeights`]).
 #[derive(Debug)]
 pub(crate) struct PackedMatrices {
     pub qkv: PackedWeight,
@@ -23,7 +23,7 @@ pub(crate) struct PackedMatrices {
 }
 
 impl PackedModel {
-    /// Copies the matrices of a model that is whole here.
+    /// Copies the matrices of a model whose parameters are all in local memory.
     pub fn new(model: &Decoder, layers: &[LayerWeights]) -> Result<Self, LmError> {
         let layer = |w: &LayerWeights| {
             Ok::<_, LmError>(PackedMatrices {
@@ -34,9 +34,9 @@ impl PackedModel {
             })
         };
         let layers = layers.iter().map(layer).collect::<Result<_, _>>()?;
-        let (_, projection) = model.params.gather_head(None)?;
+        let (_, projection) = model.params.unshard_head(None)?;
         let projection = PackedWeight::new(&projection)?;
-        model.params.release_head()?;
+        model.params.reshard_head()?;
         Ok(Self { layers, projection })
     }
 }

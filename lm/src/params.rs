@@ -1,34 +1,34 @@
-//! Parameters as views into one flat buffer, and gradients into another of the same layout.
+//! Parameters as views into one flat buffer, and gradients as views into another buffer of the same layout.
 //!
-//! A layer's tensors lie together, matrices first, so that the optimizer and the collectives work on few large tensors
-//! and the projections that share an input (q, k, v; gate, up) are one matrix without a copy.
+//! The tensors of a layer are adjacent, matrices first. The optimizer and the collectives therefore work on few large tensors,
+//! and the projections that share an input (q, k, v; gate, up) form one matrix without a copy.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{LmError, ModelSpec, Spread};
+use crate::{LmError, ModelConfig, ShardedStorage};
 
-/// One named tensor of the model and its place in the flat buffer.
+/// One named tensor of the model and its location in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The tensor's name in transformers' checkpoints.
+    /// Name of the tensor in transformers checkpoints.
     pub name: String,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<i64>,
-    /// First element in the flat buffer.
+    /// Index of the first element in the flat buffer.
     pub offset: i64,
-    /// Which part of the model it belongs to.
-    pub part: Part,
+    /// Param unit of the tensor.
+    pub unit: ParamUnit,
 }
 
 impl Entry {
-    /// Elements.
+    /// Returns the number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }
 
-    /// What it does.
+    /// Returns the role of the tensor.
     pub fn role(&self) -> Role {
         match self.shape.len() {
             1 if self.name.ends_with(".bias") => Role::Bias,
@@ -38,7 +38,7 @@ impl Entry {
     }
 }
 
-/// What a tensor does.
+/// Role of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Projection or embedding.
@@ -49,9 +49,9 @@ pub enum Role {
     Bias,
 }
 
-/// Parts of the model, in the order of the flat buffer.
+/// Param units of a model, in the order of the flat buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
+pub enum ParamUnit {
     /// Token embedding.
     Embedding,
     /// A decoder layer.
@@ -60,7 +60,7 @@ pub enum Part {
     Head,
 }
 
-/// The tensors one layer computes with; each may span several named ones.
+/// Tensors that one layer computes with. One of them may span several named tensors.
 #[derive(Debug)]
 pub struct LayerWeights {
     /// [(heads + 2·kv_heads)·head_dim, hidden]
@@ -75,7 +75,7 @@ pub struct LayerWeights {
     pub input_norm: Tensor,
     /// [hidden]
     pub post_norm: Tensor,
-    /// [head_dim] each, in families that normalise queries and keys.
+    /// [head_dim] each, in families that normalize queries and keys.
     pub qk_norm: Option<(Tensor, Tensor)>,
     /// [(heads + 2·kv_heads)·head_dim]
     pub qkv_bias: Option<Tensor>,
@@ -88,52 +88,52 @@ pub struct LayerWeights {
 /// A flat buffer with the layout of a model.
 #[derive(Debug)]
 pub struct Params {
-    /// [elements], contiguous: all of them, or this process's share.
+    /// [elements], contiguous: all elements of the model, or the shard of this rank.
     pub flat: Tensor,
     entries: Vec<Entry>,
-    parts: Vec<Stretch>,
-    spec: ModelSpec,
-    spread: Option<Box<dyn Spread + Send>>,
+    units: Vec<ParamRange>,
+    spec: ModelConfig,
+    storage: Option<Box<dyn ShardedStorage + Send>>,
 }
 
-/// A part's stretch of the flat buffer.
+/// Range of a param unit in the flat buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// The part.
-    pub part: Part,
-    /// First element.
+pub struct ParamRange {
+    /// The param unit.
+    pub unit: ParamUnit,
+    /// Index of the first element.
     pub offset: i64,
-    /// Elements.
+    /// Number of elements.
     pub numel: i64,
 }
 
-/// The parts of a model and where they stand in the flat buffer.
-pub fn parts(entries: &[Entry]) -> Vec<Stretch> {
-    let mut found: Vec<Stretch> = Vec::new();
+/// Returns the param units of a model and their ranges in the flat buffer.
+pub fn units(entries: &[Entry]) -> Vec<ParamRange> {
+    let mut found: Vec<ParamRange> = Vec::new();
     for entry in entries {
         match found.last_mut() {
-            Some(last) if last.part == entry.part => last.numel += entry.numel(),
-            _ => found.push(Stretch { part: entry.part, offset: entry.offset, numel: entry.numel() }),
+            Some(last) if last.unit == entry.unit => last.numel += entry.numel(),
+            _ => found.push(ParamRange { unit: entry.unit, offset: entry.offset, numel: entry.numel() }),
         }
     }
     found
 }
 
-/// The named tensors of a model in the order of the flat buffer.
-pub fn layout(spec: &ModelSpec) -> Vec<Entry> {
+/// Returns the named tensors of a model, in the order of the flat buffer.
+pub fn layout(spec: &ModelConfig) -> Vec<Entry> {
     let (c, i, d) = (spec.hidden_size, spec.intermediate_size, spec.head_dim);
     let (q, kv) = (spec.num_attention_heads * d, spec.num_key_value_heads * d);
     let mut entries = Vec::new();
     let mut offset = 0;
-    let mut put = |part: Part, name: String, shape: Vec<i64>| {
-        let entry = Entry { name, shape, offset, part };
+    let mut put = |unit: ParamUnit, name: String, shape: Vec<i64>| {
+        let entry = Entry { name, shape, offset, unit };
         offset += entry.numel();
         entries.push(entry);
     };
-    put(Part::Embedding, "model.embed_tokens.weight".into(), vec![spec.vocab_size, c]);
+    put(ParamUnit::Embedding, "model.embed_tokens.weight".into(), vec![spec.vocab_size, c]);
     for layer in 0..spec.num_hidden_layers {
         let mut named = |name: &str, what: &str, shape| {
-            put(Part::Layer(layer), format!("model.layers.{layer}.{name}.{what}"), shape);
+            put(ParamUnit::Layer(layer), format!("model.layers.{layer}.{name}.{what}"), shape);
         };
         let mut at = |name: &str, shape| named(name, "weight", shape);
         at("self_attn.q_proj", vec![q, c]);
@@ -164,109 +164,112 @@ pub fn layout(spec: &ModelSpec) -> Vec<Entry> {
             bias("mlp.down_proj", c);
         }
     }
-    put(Part::Head, "model.norm.weight".into(), vec![c]);
+    put(ParamUnit::Head, "model.norm.weight".into(), vec![c]);
     if !spec.tie_word_embeddings {
-        put(Part::Head, "lm_head.weight".into(), vec![spec.vocab_size, c]);
+        put(ParamUnit::Head, "lm_head.weight".into(), vec![spec.vocab_size, c]);
     }
     entries
 }
 
-/// Seeds libtorch's generator, of which there is one for all threads: whoever draws from it holds it alone meanwhile.
+/// Seeds libtorch's generator, which all threads share. The caller must hold the returned guard while it uses the generator.
 pub(crate) fn seeded(seed: i64) -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    // A thread that died while drawing left nothing that the next seed does not set anew.
+    // A panic of another thread leaves no invalid state, because every user seeds the generator first.
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(seed);
     alone
 }
 
 impl Params {
-    /// A buffer of zeros.
+    /// Allocates a buffer of zeros.
     ///
     /// # Errors
-    /// If memory does not suffice.
-    pub fn zeros(spec: &ModelSpec, kind: Kind, device: Device) -> Result<Self, LmError> {
+    /// If memory cannot be allocated.
+    pub fn zeros(spec: &ModelConfig, kind: Kind, device: Device) -> Result<Self, LmError> {
         let params = Self::uninitialized(spec, kind, device)?;
         let _ = params.flat.shallow_clone().zero_();
         Ok(params)
     }
 
-    /// A buffer of undefined contents, for those who fill all of it. Memory is taken page by page as they do.
-    pub(crate) fn uninitialized(spec: &ModelSpec, kind: Kind, device: Device) -> Result<Self, LmError> {
+    /// Allocates an uninitialized buffer, for callers that fill all of it. The system provides its memory page by page as they do.
+    pub(crate) fn uninitialized(spec: &ModelConfig, kind: Kind, device: Device) -> Result<Self, LmError> {
         let entries = layout(spec);
         let total = entries.last().map_or(0, |e| e.offset + e.numel());
         let flat = Tensor::f_empty([total], (kind, device))?;
-        Ok(Self { flat, parts: parts(&entries), entries, spec: spec.clone(), spread: None })
+        Ok(Self { flat, units: units(&entries), entries, spec: spec.clone(), storage: None })
     }
 
-    /// A model that several processes hold together, of which `share` is here.
-    pub fn shared(spec: &ModelSpec, share: Tensor, spread: Box<dyn Spread + Send>) -> Self {
+    /// Creates the parameters of a sharded model. `share` is the shard of this rank.
+    pub fn sharded(spec: &ModelConfig, share: Tensor, storage: Box<dyn ShardedStorage + Send>) -> Self {
         let entries = layout(spec);
-        Self { flat: share, parts: parts(&entries), entries, spec: spec.clone(), spread: Some(spread) }
+        Self { flat: share, units: units(&entries), entries, spec: spec.clone(), storage: Some(storage) }
     }
 
-    /// Whether other processes hold the rest of it.
-    pub fn is_shared(&self) -> bool {
-        self.spread.is_some()
+    /// Returns whether the parameters are sharded over several ranks.
+    pub fn is_sharded(&self) -> bool {
+        self.storage.is_some()
     }
 
-    /// The place of a part's numbers, [numel]; of a shared model nothing may be there.
-    pub fn place(&self, part: Part) -> Tensor {
-        if let Some(spread) = &self.spread {
-            return spread.place(part);
+    /// Returns the elements of a unit, [numel]. If the model is sharded, they are valid only while the unit is unsharded.
+    pub fn unit_view(&self, unit: ParamUnit) -> Tensor {
+        if let Some(storage) = &self.storage {
+            return storage.view(unit);
         }
-        let Stretch { offset, numel, .. } = self.parts.iter().find(|s| s.part == part).expect("a part of this model");
+        let ParamRange { offset, numel, .. } =
+            self.units.iter().find(|s| s.unit == unit).expect("a unit of this model");
         self.flat.narrow(0, *offset, *numel)
     }
 
-    /// Makes a part's numbers present at their place until [`Self::release`]; `next` will be wanted after it.
+    /// Unshards a unit until [`Self::reshard`]. `next` is the unit that is needed next, and may be prefetched.
     ///
     /// # Errors
-    /// Of a shared model, if memory does not suffice or another process is gone.
-    pub fn gather(&self, part: Part, next: Option<Part>) -> Result<(), LmError> {
-        self.spread.as_ref().map_or(Ok(()), |spread| spread.gather(part, next))
+    /// If the model is sharded, and memory cannot be allocated or another rank is lost.
+    pub fn unshard(&self, unit: ParamUnit, next: Option<ParamUnit>) -> Result<(), LmError> {
+        self.storage.as_ref().map_or(Ok(()), |storage| storage.unshard(unit, next))
     }
 
-    /// Says that a part is not needed for now.
+    /// Releases a unit until it is needed again.
     ///
     /// # Errors
-    /// Of a shared model, if another process is gone.
-    pub fn release(&self, part: Part) -> Result<(), LmError> {
-        self.spread.as_ref().map_or(Ok(()), |spread| spread.release(part))
+    /// If the model is sharded and another rank is lost.
+    pub fn reshard(&self, unit: ParamUnit) -> Result<(), LmError> {
+        self.storage.as_ref().map_or(Ok(()), |storage| storage.reshard(unit))
     }
 
-    /// Makes final norm and output projection present: [hidden] and [vocab, hidden]. `next` will be wanted after them.
+    /// Unshards the final norm and the output projection, and returns them: [hidden] and [vocab, hidden]. `next` is the unit that
+    /// is needed next.
     ///
     /// # Errors
-    /// As [`Self::gather`].
-    pub fn gather_head(&self, next: Option<Part>) -> Result<(Tensor, Tensor), LmError> {
+    /// As [`Self::unshard`].
+    pub fn unshard_head(&self, next: Option<ParamUnit>) -> Result<(Tensor, Tensor), LmError> {
         let (c, vocab) = (self.spec.hidden_size, self.spec.vocab_size);
         if self.spec.tie_word_embeddings {
-            self.gather(Part::Head, None)?;
-            self.gather(Part::Embedding, next)?;
-            return Ok((self.place(Part::Head), self.embedding()));
+            self.unshard(ParamUnit::Head, None)?;
+            self.unshard(ParamUnit::Embedding, next)?;
+            return Ok((self.unit_view(ParamUnit::Head), self.embedding()));
         }
-        self.gather(Part::Head, next)?;
-        let both = self.place(Part::Head);
+        self.unshard(ParamUnit::Head, next)?;
+        let both = self.unit_view(ParamUnit::Head);
         Ok((both.narrow(0, 0, c), both.narrow(0, c, vocab * c).view([vocab, c])))
     }
 
-    /// Says that the head is not needed for now.
+    /// Releases the head's weights until they are needed again.
     ///
     /// # Errors
-    /// As [`Self::release`].
-    pub fn release_head(&self) -> Result<(), LmError> {
+    /// As [`Self::reshard`].
+    pub fn reshard_head(&self) -> Result<(), LmError> {
         if self.spec.tie_word_embeddings {
-            self.release(Part::Embedding)?;
+            self.reshard(ParamUnit::Embedding)?;
         }
-        self.release(Part::Head)
+        self.reshard(ParamUnit::Head)
     }
 
-    /// Matrices from a normal distribution with deviation `std`, norms at 1, biases at 0 (as transformers initialises).
+    /// Initializes a random model as transformers does: matrices from a normal distribution with standard deviation `std`, norms
+    /// at 1, biases at 0.
     ///
     /// # Errors
-    /// If memory does not suffice.
-    pub fn random(spec: &ModelSpec, std: f64, seed: i64, device: Device) -> Result<Self, LmError> {
+    /// If memory cannot be allocated.
+    pub fn random(spec: &ModelConfig, std: f64, seed: i64, device: Device) -> Result<Self, LmError> {
         let params = Self::zeros(spec, Kind::Float, device)?;
         let _alone = seeded(seed);
         tch::no_grad(|| {
@@ -282,39 +285,40 @@ impl Params {
         Ok(params)
     }
 
-    /// The model whose layout this is.
-    pub fn spec(&self) -> &ModelSpec {
+    /// Returns the configuration of the model.
+    pub fn spec(&self) -> &ModelConfig {
         &self.spec
     }
 
-    /// The named tensors.
+    /// Returns the named tensors.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The parts and where they stand in the buffer of the whole model.
-    pub fn parts(&self) -> &[Stretch] {
-        &self.parts
+    /// Returns the param units and their ranges in the buffer of the whole model.
+    pub fn units(&self) -> &[ParamRange] {
+        &self.units
     }
 
-    /// One named tensor of a model that is whole here, sharing storage.
+    /// Returns one named tensor, sharing storage. The model must not be sharded.
     pub fn view(&self, entry: &Entry) -> Tensor {
         self.flat.narrow(0, entry.offset, entry.numel()).view(entry.shape.as_slice())
     }
 
-    /// One tensor by its name in transformers' checkpoints.
+    /// Returns a tensor by its name in transformers checkpoints. The model must not be sharded.
     pub fn named(&self, name: &str) -> Option<Tensor> {
         self.entries.iter().find(|e| e.name == name).map(|e| self.view(e))
     }
 
-    /// The token embedding, [vocab, hidden]; of a shared model it is not there before it is gathered.
+    /// Returns the token embedding, [vocab, hidden]. If the model is sharded, it is valid only while its unit is unsharded.
     pub fn embedding(&self) -> Tensor {
-        self.place(Part::Embedding).view([self.spec.vocab_size, self.spec.hidden_size])
+        self.unit_view(ParamUnit::Embedding).view([self.spec.vocab_size, self.spec.hidden_size])
     }
 
-    /// The tensors of one layer, sharing storage; of a shared model they are not there before the layer is gathered.
+    /// Returns the tensors of one layer, sharing storage. If the model is sharded, they are valid only while the layer is
+    /// unsharded.
     pub fn layer(&self, layer: usize) -> LayerWeights {
-        let numbers = self.place(Part::Layer(layer));
+        let numbers = self.unit_view(ParamUnit::Layer(layer));
         let (c, i, d) = (self.spec.hidden_size, self.spec.intermediate_size, self.spec.head_dim);
         let (heads, kv) = (self.spec.num_attention_heads, self.spec.num_key_value_heads);
         let mut offset = 0;

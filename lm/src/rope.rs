@@ -1,7 +1,7 @@
-//! Rotary position embedding: how fast each pair of a head's channels turns, and what stretches it to longer contexts.
+//! Rotary position embedding: the frequency of each pair of a head's channels, and the scaling to longer contexts.
 //!
-//! Formulas and field names are those of transformers' `modeling_rope_utils`, in fp32 where it is in fp32: at position
-//! 100,000 an angle has few digits left, and the models were trained with these.
+//! Formulas and field names are those of transformers' `modeling_rope_utils`, in fp32 where transformers uses fp32. At position
+//! 100,000 an fp32 angle has few digits left, and the models were trained with these angles.
 
 use std::f64::consts::TAU;
 use std::sync::{Mutex, PoisonError};
@@ -9,71 +9,71 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value as Json, json};
 use tch::{Device, Kind, Tensor};
 
-/// How frequencies are changed so that a model reads further than it was pre-trained.
+/// Scaling of the frequencies to contexts that are longer than in pre-training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// Not at all.
+    /// No scaling.
     None,
-    /// All frequencies divided by `factor` (position interpolation).
+    /// Position interpolation: all frequencies are divided by `factor`.
     Linear {
-        /// How much further the model reads.
+        /// Factor by which the context is extended.
         factor: f64,
     },
-    /// A base that grows with the sequence once it is longer than `max_position_embeddings` (NTK-aware).
+    /// NTK-aware scaling: the base grows with the sequence length beyond `max_position_embeddings`.
     Dynamic {
-        /// How much further the model reads.
+        /// Factor by which the context is extended.
         factor: f64,
     },
-    /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
+    /// Llama 3.1: low frequencies are divided, high ones are kept, and those between are interpolated.
     Llama3 {
-        /// How much further the model reads.
+        /// Factor by which the context is extended.
         factor: f64,
-        /// Wavelengths above original / this are divided.
+        /// Frequencies with wavelengths above original / `low_freq_factor` are divided by `factor`.
         low_freq_factor: f64,
-        /// Wavelengths below original / this are kept.
+        /// Frequencies with wavelengths below original / `high_freq_factor` are kept.
         high_freq_factor: f64,
-        /// Context of pre-training.
+        /// Context length of pre-training, in tokens.
         original: f64,
     },
-    /// Interpolation by parts, with cos and sin scaled (YaRN, arXiv 2309.00071).
+    /// YaRN (arXiv 2309.00071): interpolation by parts, with cos and sin multiplied by a factor.
     Yarn {
-        /// How much further the model reads.
+        /// Factor by which the context is extended.
         factor: f64,
-        /// Context of pre-training.
+        /// Context length of pre-training, in tokens.
         original: f64,
-        /// Channels that turn more often than this over the original context are kept.
+        /// Channels with more rotations than this over the original context keep their frequency. Default: 32.
         beta_fast: f64,
-        /// Channels that turn less often than this are divided.
+        /// Channels with fewer rotations than this have their frequency divided by `factor`. Default: 1.
         beta_slow: f64,
-        /// What cos and sin are multiplied by.
+        /// Factor of cos and sin.
         attention_factor: f64,
-        /// Whether the ramp's ends are rounded to whole channels.
+        /// Whether the ends of the ramp are rounded to whole channels. Default: true.
         truncate: bool,
     },
 }
 
-/// A model's rotary embedding.
+/// Rotary embedding of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
-    /// Stretching.
+    /// Scaling to longer contexts.
     pub scaling: Scaling,
-    /// The object as config.json has it, kept so that a saved model says the same.
+    /// The object as read from config.json, so that a saved model keeps it.
     source: Map<String, Json>,
 }
 
 impl Rope {
-    /// The embedding without stretching.
+    /// Creates a rotary embedding without scaling.
     pub fn new(theta: f64) -> Self {
         let source = Map::from_iter([("rope_type".into(), json!("default")), ("rope_theta".into(), json!(theta))]);
         Self { theta, scaling: Scaling::None, source }
     }
 
-    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of config.json.
+    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (earlier versions), of config.json.
     ///
     /// # Errors
-    /// Naming the field that is missing, or the kind that is not known.
+    /// A message that names the missing field or the unsupported type.
     pub fn from_config(config: &Json) -> Result<Self, String> {
         let place = ["rope_parameters", "rope_scaling"].into_iter().find(|key| config[*key].is_object());
         let mut source = place.and_then(|key| config[key].as_object()).cloned().unwrap_or_default();
@@ -139,12 +139,12 @@ impl Rope {
         Ok(Self { theta, scaling, source })
     }
 
-    /// The object for config.json.
+    /// Returns the object for config.json.
     pub fn to_json(&self) -> Json {
         Json::Object(self.source.clone())
     }
 
-    /// Longest sequence, given config.json's `max_position_embeddings`.
+    /// Returns the maximum sequence length, in tokens, given `max_position_embeddings` of config.json.
     pub fn context(&self, max_positions: usize) -> usize {
         let stretched = |from: f64, factor: f64| (from * factor) as usize;
         match self.scaling {
@@ -154,13 +154,14 @@ impl Rope {
         }
     }
 
-    /// Whether a token's rotation depends on the length of its sequence, not on its position alone. Sequences then cannot
-    /// share the keys of a common beginning, unless all are within config.json's `max_position_embeddings`.
+    /// Returns whether a token's rotation depends on the length of its sequence and not only on its position. If so, sequences can
+    /// share the keys of a common prefix only if all are within `max_position_embeddings` of config.json.
     pub fn varies_with_length(&self) -> bool {
         matches!(self.scaling, Scaling::Dynamic { .. })
     }
 
-    /// Radians a position, [head_dim/2], for a sequence of `length` tokens (which only dynamic scaling asks for).
+    /// Returns the frequencies in radians per position, [head_dim/2], for a sequence of `length` tokens. Only dynamic scaling uses
+    /// `length`.
     pub fn frequencies(&self, head_dim: i64, max_positions: usize, length: usize) -> Vec<f32> {
         let dim = head_dim as f64;
         let invert = |powers: Vec<f32>| powers.into_iter().map(|p| 1.0 / p);
@@ -189,7 +190,7 @@ impl Rope {
                 invert(powers(self.theta, head_dim)).map(stretch).collect()
             }
             Scaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => {
-                // The channel that turns so often over the original context.
+                // The channel that makes this number of turns over the original context.
                 let channel = |turns: f64| dim * (original / (turns * TAU)).ln() / (2.0 * self.theta.ln());
                 let (mut low, mut high) = (channel(beta_fast), channel(beta_slow));
                 if truncate {
@@ -209,7 +210,7 @@ impl Rope {
         }
     }
 
-    /// What cos and sin are multiplied by.
+    /// Returns the factor of cos and sin.
     fn attention_factor(&self) -> f64 {
         match self.scaling {
             Scaling::Yarn { attention_factor, .. } => attention_factor,
@@ -217,9 +218,9 @@ impl Rope {
         }
     }
 
-    /// cos and sin of each token's angles, [tokens, head_dim/2] each, fp32. `positions`: [tokens], int64;
-    /// `frequencies`: [head_dim/2], or [tokens, head_dim/2] where sequences differ. On the CPU in double precision, then rounded:
-    /// the last bits of libtorch's fp32 functions there depend on the CPU.
+    /// Returns the cos and sin of each token's angles, [tokens, head_dim/2] each, fp32. `positions`: [tokens], int64.
+    /// `frequencies`: [head_dim/2], or [tokens, head_dim/2] if they differ between sequences. On the CPU, cos and sin are computed
+    /// in double precision and then rounded, because the last bits of libtorch's fp32 functions depend on the CPU.
     pub fn rotations(&self, positions: &Tensor, frequencies: &Tensor) -> (Tensor, Tensor) {
         let angles = positions.to_kind(Kind::Float).unsqueeze(1) * frequencies;
         let factor = self.attention_factor();
@@ -236,14 +237,14 @@ impl Rope {
     }
 }
 
-/// theta^(2i / head_dim), [head_dim/2], by libtorch, whose last digits the models were trained with.
+/// Returns theta^(2i / head_dim), [head_dim/2]. It is computed by libtorch, because the models were trained with its rounding.
 fn powers(theta: f64, head_dim: i64) -> Vec<f32> {
     let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
     let powers = Tensor::pow_scalar(theta, &exponents);
     Vec::try_from(powers).expect("a one-dimensional fp32 tensor on the CPU")
 }
 
-/// The paper's 0.1·ln(s) + 1, or the ratio of two such for models that split it.
+/// Returns the 0.1·ln(s) + 1 of the paper, or a ratio of two such terms for models that specify both.
 fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
     let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
     match (mscale, mscale_all_dim) {
@@ -252,19 +253,19 @@ fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Optio
     }
 }
 
-/// Rotary frequencies on a device, ready for batches.
+/// Rotary frequencies on a device, which compute the rotations of batches.
 #[derive(Debug)]
 pub struct Rotary {
     rope: Rope,
     head_dim: i64,
     max_positions: usize,
-    /// [head_dim/2], of sequences inside `max_positions`.
+    /// [head_dim/2], for sequences within `max_positions`.
     frequencies: Tensor,
-    /// On the CPU: cos and sin of the first positions, as many as were asked for.
+    /// On the CPU only: cos and sin of all positions up to at least the last one requested.
     table: Mutex<Table>,
 }
 
-/// [positions, head_dim/2] each.
+/// cos and sin, [positions, head_dim/2] each.
 #[derive(Debug, Default)]
 struct Table {
     cos: Vec<f32>,
@@ -272,14 +273,14 @@ struct Table {
 }
 
 impl Rotary {
-    /// The embedding of heads of `head_dim` channels.
+    /// Creates the rotary embedding of heads with `head_dim` channels.
     pub fn new(rope: &Rope, head_dim: i64, max_positions: usize, device: Device) -> Self {
         let frequencies = torch_ext::upload(&rope.frequencies(head_dim, max_positions, 0), device);
         Self { rope: rope.clone(), head_dim, max_positions, frequencies, table: Mutex::default() }
     }
 
-    /// cos and sin of `positions` [tokens], whose tokens lie in runs of one sequence each: (tokens of the run, length of
-    /// its sequence).
+    /// Returns the cos and sin of `positions` [tokens]. `runs` splits the tokens into runs of one sequence each: (number of tokens,
+    /// length of the sequence).
     pub fn at(&self, positions: &Tensor, runs: impl Iterator<Item = (i64, i64)>) -> (Tensor, Tensor) {
         let lengths: Vec<(i64, i64)> = if self.rope.varies_with_length() { runs.collect() } else { Vec::new() };
         if lengths.iter().all(|&(_, length)| length as usize <= self.max_positions) {
@@ -298,7 +299,7 @@ impl Rotary {
         self.rope.rotations(positions, &Tensor::cat(&own, 0).to_device_(positions.device(), Kind::Float, true, false))
     }
 
-    /// Rows of the table, which grows to hold them.
+    /// Looks up rows of the table, and extends it first if needed.
     fn looked_up(&self, positions: &Tensor) -> (Tensor, Tensor) {
         let half = self.head_dim as usize / 2;
         let at: Vec<i64> = Vec::try_from(positions).expect("positions are a list of int64");

@@ -1,25 +1,25 @@
-//! Drawing the next token.
+//! Samples the next token.
 //!
-//! Randomness is counter-based: the draw for (seed, position) is a hash of the two, so it does not depend on what else
-//! is in the batch or on how the work was cut.
+//! Randomness is counter-based: the random number of (seed, position) is a hash of the two, so it does not depend on the rest of
+//! the batch or on how the work is split.
 
 use chat::Sampling;
 
-/// SplitMix64's finaliser (Steele, Lea & Flood 2014): a bijection whose outputs pass for random.
+/// SplitMix64's finalizer (Steele, Lea & Flood 2014): a bijection whose outputs pass for random.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
-/// The uniform number in [0, 1) that belongs to (seed, position).
+/// Returns the uniform random number in [0, 1) for (seed, position).
 pub fn uniform(seed: u64, position: u64) -> f64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let bits = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add((position + 1).wrapping_mul(GOLDEN)));
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The likeliest token; of equals the first.
+/// Returns the index of the maximum; of equal values, the first.
 pub fn argmax(values: &[f32]) -> usize {
     let mut best = 0;
     for (i, v) in values.iter().enumerate() {
@@ -30,15 +30,15 @@ pub fn argmax(values: &[f32]) -> usize {
     best
 }
 
-/// Whether some tokens of a vocabulary may be left out.
+/// Returns whether these settings may exclude tokens of a vocabulary.
 pub fn truncates(sampling: &Sampling, vocab: usize) -> bool {
     sampling.top_k > 0 && sampling.top_k < vocab || sampling.top_p < 1.0 || sampling.min_p > 0.0
 }
 
-/// Draws from `probabilities` (of the distribution after temperature; they sum to about 1) with top-k, then top-p, by
-/// inverting the cumulative sum at `u` in [0, 1). transformers' order: top-k first, top-p on what is left, which keeps
-/// the token that crosses `top_p`, then min-p.
-pub fn draw(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
+/// Samples from `probabilities` (of the distribution after temperature; they sum to about 1) by inverting the cumulative sum at
+/// `u` in [0, 1). Truncates in the order of transformers: top-k first, then top-p on the remaining tokens, which keeps the token
+/// that crosses `top_p`, then min-p.
+pub fn sample(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
     if !truncates(sampling, probabilities.len()) {
         return invert(probabilities.iter().copied().enumerate(), sum(probabilities.iter().copied()), u);
     }
@@ -56,7 +56,7 @@ pub fn draw(probabilities: &[f32], sampling: &Sampling, u: f64) -> usize {
         reached >= sampling.top_p * kept
     });
     order.truncate(enough.map_or(order.len(), |last| last + 1));
-    // Likeliest first, so that those that are too unlikely stand at the end.
+    // The order is by descending probability, so the tokens below the threshold are at the end.
     let least = sampling.min_p as f32 * probabilities[order[0]];
     order.truncate(order.partition_point(|&i| probabilities[i] >= least).max(1));
     let total = sum(order.iter().map(|&i| probabilities[i]));
@@ -89,13 +89,13 @@ mod tests {
 
     const P: [f32; 5] = [0.1, 0.4, 0.05, 0.25, 0.2];
 
-    /// Pearson's chi-square of 20,000 draws against `expected`; zero cells must stay empty. The bound is the quantile at
-    /// 1 - 1e-5 for 4 degrees of freedom (28.47), so the test fails by chance once in 100,000 seeds.
+    /// Computes Pearson's chi-square of 20,000 samples against `expected`; zero cells must stay empty. The bound is the quantile at
+    /// 1 - 1e-5 for 4 degrees of freedom (28.47), so the test fails by chance for one in 100,000 seeds.
     fn check(sampling: &Sampling, expected: [f64; 5]) {
         let n = 20_000;
         let mut seen = [0f64; 5];
         for i in 0..n {
-            seen[draw(&P, sampling, uniform(7, i))] += 1.0;
+            seen[sample(&P, sampling, uniform(7, i))] += 1.0;
         }
         let mut chi = 0.0;
         for (s, e) in seen.iter().zip(expected) {
@@ -130,13 +130,13 @@ mod tests {
 
     #[test]
     fn top_p_acts_on_what_top_k_left() {
-        // Of {0.4, 0.25}/0.65 the first alone is 0.615 ≥ 0.6.
+        // Of {0.4, 0.25}/0.65, the first alone is 0.615 ≥ 0.6.
         check(&sampling(2, 0.6), [0.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
     fn min_p_keeps_what_is_likely_enough_beside_the_likeliest() {
-        // 0.4 · 0.5 = 0.2: a token exactly as likely is kept.
+        // 0.4 · 0.5 = 0.2: a token with exactly this probability is kept.
         check(&Sampling { min_p: 0.5, ..Sampling::all(1) }, [0.0, 0.4 / 0.85, 0.0, 0.25 / 0.85, 0.2 / 0.85]);
         check(&Sampling { min_p: 0.6, ..sampling(4, 1.0) }, [0.0, 0.4 / 0.65, 0.0, 0.25 / 0.65, 0.0]);
     }
@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn neighbouring_streams_are_unlike() {
         let mean = |f: &dyn Fn(u64) -> f64| (0..10_000).map(f).sum::<f64>() / 10_000.0;
-        // Deviation of a mean of 10,000 uniforms: 0.0029; of products of independent pairs: about 0.0022. Five of them.
+        // Standard deviation of a mean of 10,000 uniforms: 0.0029; of products of independent pairs: about 0.0022.
+        // The bounds are five of them.
         assert!((mean(&|i| uniform(1, i)) - 0.5).abs() < 0.0145);
         assert!((mean(&|i| uniform(i, 0)) - 0.5).abs() < 0.0145);
         assert!((mean(&|i| uniform(1, i) * uniform(2, i)) - 0.25).abs() < 0.011);

@@ -1,4 +1,4 @@
-//! What a model is: the numbers of Hugging Face's config.json, and what a family adds to the common decoder.
+//! Model configuration: the values of a Hugging Face config.json, and what each family adds to the common decoder.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::LmError;
 use crate::rope::{Rope, Scaling};
 
-/// Families the decoder knows. They differ in data, not in code: see the methods.
+/// Model families that the decoder supports. They differ in data, not in code: see the methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Qwen3: RMSNorm on each query and key head.
@@ -21,10 +21,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them.
+    /// All families.
     pub const ALL: [Self; 4] = [Self::Qwen3, Self::Qwen2, Self::Llama, Self::Mistral];
 
-    /// The family's `model_type` in config.json.
+    /// Returns the family's `model_type` in config.json.
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Qwen3 => "qwen3",
@@ -34,7 +34,7 @@ impl Family {
         }
     }
 
-    /// The family's class in transformers.
+    /// Returns the family's class in transformers.
     pub fn architecture(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3ForCausalLM",
@@ -44,7 +44,7 @@ impl Family {
         }
     }
 
-    /// Width of a head where config.json names none, as transformers has it.
+    /// Returns the default width of a head, for a config.json without `head_dim`, as in transformers.
     fn head_dim(self, hidden_size: i64, heads: i64) -> i64 {
         match self {
             Self::Qwen3 => 128,
@@ -52,12 +52,12 @@ impl Family {
         }
     }
 
-    /// Whether query and key heads are normalised before RoPE.
+    /// Returns whether query and key heads are normalized before RoPE.
     pub fn qk_norm(self) -> bool {
         matches!(self, Self::Qwen3)
     }
 
-    /// Which projections carry a bias, given the config's switches (read by the families that have them).
+    /// Returns which projections have a bias, given the two config flags. A family ignores the flags that it does not have.
     pub fn biases(self, attention_bias: bool, mlp_bias: bool) -> Biases {
         match self {
             Self::Qwen3 => Biases { qkv: attention_bias, o: attention_bias, mlp: false },
@@ -67,8 +67,8 @@ impl Family {
         }
     }
 
-    /// The window beyond which a token does not see, if the config sets one: attention over the whole context is the
-    /// same up to that length.
+    /// Returns the sliding window, in tokens, if the config enables one. Up to this length, windowed attention equals full
+    /// attention.
     fn window(self, config: &Json) -> Option<usize> {
         let on = match self {
             Self::Qwen3 | Self::Qwen2 => config["use_sliding_window"].as_bool() == Some(true),
@@ -76,63 +76,63 @@ impl Family {
             Self::Llama => false,
         };
         let window = config["sliding_window"].as_u64().map(|w| w as usize);
-        // MistralConfig's own default, where config.json leaves the field out.
+        // The default of MistralConfig, used if config.json omits the field.
         let missing = self == Self::Mistral && config.get("sliding_window").is_none();
         window.or(missing.then_some(4096)).filter(|_| on)
     }
 }
 
-/// Which projections carry a bias.
+/// Which projections have a bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Biases {
-    /// Queries, keys and values.
+    /// Whether the query, key and value projections have a bias.
     pub qkv: bool,
-    /// Attention's output.
+    /// Whether the output projection of attention has a bias.
     pub o: bool,
-    /// Gate, up and down.
+    /// Whether the gate, up and down projections have a bias.
     pub mlp: bool,
 }
 
-/// Shape and constants of a decoder-only model. Names are those of config.json.
+/// Shape and constants of a decoder-only model. Field names are those of config.json.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ModelSpec {
-    /// Family.
+pub struct ModelConfig {
+    /// Model family.
     pub family: Family,
-    /// Rows of the embedding.
+    /// Number of rows of the embedding.
     pub vocab_size: i64,
     /// Width of the residual stream.
     pub hidden_size: i64,
     /// Width of the gated MLP.
     pub intermediate_size: i64,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: i64,
-    /// Key/value heads (grouped-query attention).
+    /// Number of key/value heads (grouped-query attention).
     pub num_key_value_heads: i64,
-    /// Width of a head; need not be hidden_size / heads.
+    /// Width of a head, which may differ from hidden_size / heads.
     pub head_dim: i64,
-    /// Longest sequence.
+    /// Maximum sequence length, in tokens, before RoPE scaling.
     pub max_position_embeddings: usize,
     /// Rotary position embedding.
     pub rope: Rope,
-    /// Added to the mean square in RMSNorm.
+    /// Epsilon that RMSNorm adds to the mean square.
     pub rms_norm_eps: f64,
     /// Whether the output projection is the embedding.
     pub tie_word_embeddings: bool,
-    /// Projections that carry a bias.
+    /// Which projections have a bias.
     pub biases: Biases,
-    /// Sliding window, which bounds the context: up to its length, attention is the same as over everything.
+    /// Sliding window, in tokens. It limits the context length; up to this length, windowed attention equals full attention.
     pub window: Option<usize>,
-    /// config.json as it was read, so that a saved model keeps the fields that are not ours.
+    /// Contents of config.json as read. A saved model keeps the fields that this crate does not use.
     pub source: Map<String, Json>,
 }
 
-impl ModelSpec {
+impl ModelConfig {
     /// Reads config.json of a model folder.
     ///
     /// # Errors
-    /// [`LmError::File`] naming the field that is missing, of the wrong type, or asks for something not supported.
+    /// [`LmError::File`], which names the field that is missing, has the wrong type, or requests an unsupported feature.
     pub fn load(folder: &Path) -> Result<Self, LmError> {
         let path = folder.join("config.json");
         let file = |message: String| LmError::File { path: path.clone(), message };
@@ -180,10 +180,10 @@ impl ModelSpec {
         })
     }
 
-    /// The config.json that transformers reads, with the ids of the special tokens.
+    /// Returns a config.json that transformers reads, with the ids of the special tokens.
     pub fn to_json(&self, stop_ids: &[u32], pad_id: Option<u32>, dtype: &str) -> Json {
         let mut json = self.source.clone();
-        // Written below under the names that every version of transformers reads.
+        // These are written below under names that every version of transformers reads.
         for other in ["rope_parameters", "dtype"] {
             json.shift_remove(other);
         }
@@ -216,13 +216,13 @@ impl ModelSpec {
         Json::Object(json)
     }
 
-    /// Longest sequence the model reads.
+    /// Returns the maximum sequence length that the model supports, in tokens.
     pub fn context(&self) -> usize {
         let reach = self.rope.context(self.max_position_embeddings);
         self.window.map_or(reach, |window| reach.min(window))
     }
 
-    /// Forward FLOPs of one token's matrix products, attention scores left out: 2 per weight that multiplies it.
+    /// Returns the forward FLOPs of one token's matrix products, without attention scores: 2 for each weight that multiplies it.
     pub fn flops_per_token(&self) -> f64 {
         let c = self.hidden_size as f64;
         let heads = (self.num_attention_heads + self.num_key_value_heads) as f64 * self.head_dim as f64;
@@ -235,8 +235,8 @@ impl ModelSpec {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn spec() -> ModelSpec {
-        ModelSpec {
+    pub(crate) fn spec() -> ModelConfig {
+        ModelConfig {
             family: Family::Qwen3,
             vocab_size: 1000,
             hidden_size: 128,
@@ -258,8 +258,8 @@ pub(crate) mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let written = spec().to_json(&[3], Some(0), "float32");
-        let read = ModelSpec::from_json(&written).unwrap();
-        assert_eq!(ModelSpec { source: Map::new(), ..read.clone() }, spec());
+        let read = ModelConfig::from_json(&written).unwrap();
+        assert_eq!(ModelConfig { source: Map::new(), ..read.clone() }, spec());
         assert_eq!(read.to_json(&[3], Some(0), "float32"), written);
     }
 
@@ -267,7 +267,7 @@ pub(crate) mod tests {
     fn newer_files_keep_rope_in_an_object() {
         let mut json = spec().to_json(&[3], None, "float32");
         json["rope_parameters"] = json!({"rope_theta": 5e5, "rope_type": "default"});
-        assert_eq!(ModelSpec::from_json(&json).unwrap().rope.theta, 5e5);
+        assert_eq!(ModelConfig::from_json(&json).unwrap().rope.theta, 5e5);
     }
 
     #[test]
@@ -276,7 +276,7 @@ pub(crate) mod tests {
             let mut json = spec().to_json(&[], None, "float32");
             json["model_type"] = json!(family);
             json.as_object_mut().unwrap().remove("head_dim");
-            ModelSpec::from_json(&json).unwrap().head_dim
+            ModelConfig::from_json(&json).unwrap().head_dim
         };
         assert_eq!((width("qwen3"), width("llama")), (128, 32));
     }
@@ -287,7 +287,7 @@ pub(crate) mod tests {
             let mut json = spec().to_json(&[], None, "float32");
             (json["model_type"], json[key]) = (json!(family), json!(true));
             json["sliding_window"] = window;
-            ModelSpec::from_json(&json).unwrap().context()
+            ModelConfig::from_json(&json).unwrap().context()
         };
         assert_eq!(context("mistral", "unused", json!(100)), 100);
         assert_eq!(context("mistral", "unused", json!(null)), 2048);
@@ -300,7 +300,7 @@ pub(crate) mod tests {
         let mut json = spec().to_json(&[3], None, "float32");
         json["bos_token_id"] = json!(7);
         json["rope_parameters"] = json!({"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0});
-        let written = ModelSpec::from_json(&json).unwrap().to_json(&[3], None, "bfloat16");
+        let written = ModelConfig::from_json(&json).unwrap().to_json(&[3], None, "bfloat16");
         assert_eq!(written["bos_token_id"], 7);
         assert_eq!((&written["torch_dtype"], &written["rope_theta"]), (&json!("bfloat16"), &json!(5e5)));
         assert_eq!(written["rope_scaling"], json!({"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}));
@@ -320,7 +320,7 @@ pub(crate) mod tests {
         ] {
             let mut json = spec().to_json(&[], None, "float32");
             json[key] = value;
-            let error = ModelSpec::from_json(&json).unwrap_err();
+            let error = ModelConfig::from_json(&json).unwrap_err();
             assert!(error.contains(expect), "{key}: {error}");
         }
     }

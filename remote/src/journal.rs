@@ -1,4 +1,4 @@
-//! Answers on disk: one JSON line each, found by a digest of what was asked.
+//! Answers on disk: one JSON line each, keyed by a digest of the request.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-/// The file and what it holds.
+/// The journal file and its contents.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -27,7 +27,7 @@ fn key(body: &Json) -> String {
 }
 
 impl Journal {
-    /// Opens or begins a journal. A last line without its end was cut off with the process and is dropped.
+    /// Opens or creates a journal. An incomplete last line, left by a process that was killed, is dropped.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -48,12 +48,12 @@ impl Journal {
         Ok(Self { file, answers })
     }
 
-    /// The answer to this request, if it was asked before.
+    /// Returns the answer to this request, if the journal has one.
     pub fn get(&self, body: &Json) -> Option<Json> {
         self.answers.get(&key(body)).cloned()
     }
 
-    /// Keeps an answer.
+    /// Appends an answer.
     pub fn put(&mut self, body: &Json, answer: &Json) -> std::io::Result<()> {
         let line = Line { asked: key(body), answer: answer.clone() };
         let mut text = serde_json::to_string(&line)?;

@@ -1,8 +1,8 @@
-//! A model behind an OpenAI-compatible endpoint (`xplore serve`, vLLM, a hosted service) as a [`Completer`].
+//! A [`Completer`] for a model behind an OpenAI-compatible endpoint (`xplore serve`, vLLM, a hosted service).
 //!
-//! Requests go out several at a time, each with a time-out; what a retry may mend (connection lost, 408, 429, 5xx) is
-//! tried again with growing pauses. With a journal every answer is kept on disk as it comes, so that a job that was
-//! stopped asks only what it had not asked.
+//! Requests are sent concurrently, each with a timeout. Transient failures (connection lost, 408, 409, 425, 429, 5xx)
+//! are retried with exponential backoff. With a journal, every answer is written to disk as it arrives, so an
+//! interrupted job only repeats the requests it has no answer for.
 
 mod journal;
 mod wire;
@@ -20,27 +20,28 @@ use serde_json::Value as Json;
 
 use journal::Journal;
 
-/// Where the endpoint is and how it is treated.
+/// The address of the endpoint, and the limits of its requests.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Base address with the version, e.g. `http://node7:8000/v1`.
+pub struct ClientSettings {
+    /// The base URL with the version, e.g. `http://node7:8000/v1`.
     pub url: String,
-    /// The model's name there.
+    /// The name of the model at the endpoint.
     pub model: String,
-    /// Bearer token.
+    /// The bearer token.
     pub api_key: Option<String>,
-    /// Requests in flight at once.
+    /// The maximum number of requests in flight.
     pub concurrency: usize,
-    /// A request that takes longer has failed.
+    /// The timeout of a request.
     pub timeout: Duration,
-    /// Tries after the first.
+    /// The maximum number of retries after the first attempt.
     pub retries: usize,
-    /// The first pause before a retry; each further one is twice as long, with a random part added.
+    /// The pause before the first retry; each further pause is twice as long, with random jitter added.
     pub first_pause: Duration,
 }
 
-impl Settings {
-    /// 32 requests at once, ten minutes each, six retries from half a second on.
+impl ClientSettings {
+    /// Creates settings with the defaults: 32 concurrent requests, a timeout of ten minutes, and six retries starting
+    /// at half a second.
     pub fn new(url: &str, model: &str) -> Self {
         Self {
             url: url.trim_end_matches('/').into(),
@@ -54,25 +55,25 @@ impl Settings {
     }
 }
 
-/// The model.
+/// A model behind an OpenAI-compatible endpoint.
 #[derive(Debug)]
 pub struct RemoteModel {
-    settings: Settings,
+    settings: ClientSettings,
     agent: ureq::Agent,
     journal: Option<Mutex<Journal>>,
 }
 
-/// Why a try failed.
+/// The error of a failed attempt.
 #[derive(Debug)]
 struct Failed {
     message: String,
-    /// Whether another try may succeed.
+    /// Whether the failure is transient, so that a retry may succeed.
     passing: bool,
 }
 
 impl RemoteModel {
-    /// A client; nothing is sent yet.
-    pub fn new(settings: Settings) -> Self {
+    /// Creates a client without sending anything.
+    pub fn new(settings: ClientSettings) -> Self {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(settings.timeout))
             .http_status_as_error(false)
@@ -82,10 +83,11 @@ impl RemoteModel {
         Self { settings, agent, journal: None }
     }
 
-    /// Keeps every answer in `file` and takes from there what it holds already.
+    /// Writes every answer to `file`, and reuses the answers that it already holds.
     ///
     /// # Errors
-    /// If the file cannot be opened or a line of it is not a journal's (a last line that was cut off is dropped).
+    /// Returns an error if the file cannot be opened, or a line of it is not a journal's (an incomplete last line is
+    /// dropped).
     pub fn with_journal(mut self, file: &Path) -> Result<Self, CompleterError> {
         let journal = Journal::open(file).map_err(|e| CompleterError::Model(format!("{}: {e}", file.display())))?;
         self.journal = Some(Mutex::new(journal));
@@ -113,7 +115,7 @@ impl RemoteModel {
     }
 
     fn with_the_journal<T>(&self, f: impl FnOnce(&mut Journal) -> T) -> Option<T> {
-        // A thread that panicked while it held the journal has left at worst a line that is cut off.
+        // A thread that panicked while holding the journal leaves at worst an incomplete last line.
         self.journal.as_ref().map(|journal| f(&mut journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner)))
     }
 
@@ -148,7 +150,7 @@ impl Completer for RemoteModel {
         thread::scope(|scope| {
             for _ in 0..self.settings.concurrency.clamp(1, requests.len().max(1)) {
                 scope.spawn(|| {
-                    // After a failure nothing new is sent; what is under way is kept in the journal.
+                    // After a failure no new request is sent; the journal keeps the answers of those in flight.
                     while !failed.load(Ordering::Relaxed) {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(request) = requests.get(index) else { break };

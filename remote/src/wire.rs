@@ -1,13 +1,13 @@
-//! The JSON of a request and of its answer.
+//! The JSON of requests and responses.
 
 use chat::{Completion, CompletionRequest, FinishReason, Role, TokenLogprob};
 use serde_json::{Value as Json, json};
 
-/// The body of a request. Fields beyond OpenAI's own (as vLLM and `xplore serve` have them) are sent only where they
-/// change something, so that a plain request works anywhere.
+/// Returns the body of a request. Fields beyond OpenAI's own (as in vLLM and `xplore serve`) are sent only if they
+/// differ from the default, so that a plain request works with any endpoint.
 ///
 /// # Errors
-/// If the endpoint cannot be asked such a thing.
+/// Returns an error if the endpoint does not support the request.
 pub fn body(request: &CompletionRequest, model: &str) -> Result<Json, String> {
     let s = &request.sampling;
     if request.top_logprobs > 20 {
@@ -50,16 +50,16 @@ pub fn body(request: &CompletionRequest, model: &str) -> Result<Json, String> {
     Ok(body)
 }
 
-/// Reads an answer.
+/// Parses a response.
 ///
 /// # Errors
-/// Naming the field that is missing.
+/// Returns the name of the missing field.
 pub fn completion(answer: &Json, request: &CompletionRequest) -> Result<Completion, String> {
     let choice = &answer["choices"][0];
     let missing = |field: &str| format!("the endpoint's answer has no `{field}`: {answer}");
     let message = &choice["message"];
     let mut text = message["content"].as_str().unwrap_or_default().to_owned();
-    // Servers with a reasoning parser move the thought into a field of its own.
+    // Servers with a reasoning parser move the reasoning to a separate field.
     let thought = message["reasoning_content"].as_str().or(message["reasoning"].as_str());
     if let Some(thought) = thought.filter(|t| !t.is_empty()) {
         text = format!("<think>\n{}\n</think>\n\n{text}", thought.trim_matches('\n'));

@@ -1,4 +1,4 @@
-//! Axes: round ticks with their labels, and a grid of horizontal lines.
+//! Axes: round ticks with labels, and a grid of horizontal lines.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -7,28 +7,28 @@ use crate::canvas::{Area, failed, px, stroke, text_style};
 use crate::error::ReportError;
 use crate::palette::{GRID, MUTED};
 
-/// Height of axis labels, pixels.
+/// The height of axis labels, in pixels.
 const LABEL: f64 = 11.5;
 
-/// Two linear axes.
+/// A chart with two linear axes.
 pub(crate) type Chart<'a, 'b> = ChartContext<
     'a,
     SVGBackend<'b>,
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-/// A place on an axis and what is written there.
+/// A position on an axis and its label.
 pub(crate) type Tick = (f64, String);
 
-/// About `count` ticks within the range, at multiples of 1, 2 or 5 times a power of ten; of whole numbers where
-/// `whole` asks for it.
+/// Returns about `count` ticks within the range, at multiples of 1, 2 or 5 times a power of ten; at integers only, if
+/// `whole` is set.
 pub(crate) fn ticks(low: f64, high: f64, count: f64, whole: bool) -> Vec<Tick> {
     let rough = (high - low) / count;
     if !rough.is_normal() || rough < 0.0 {
         return vec![(low, label(low, 1.0, low.abs()))];
     }
     let power = 10f64.powf(rough.log10().floor());
-    // The nearest by ratio.
+    // The multiple closest by ratio.
     let multiple = [1.0, 2.0, 5.0].into_iter().find(|multiple| multiple * power * 1.42 >= rough).unwrap_or(10.0);
     let step = if whole { (multiple * power).max(1.0) } else { multiple * power };
     let (first, last) = ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
@@ -36,7 +36,8 @@ pub(crate) fn ticks(low: f64, high: f64, count: f64, whole: bool) -> Vec<Tick> {
     (first..=last).map(|index| (index as f64 * step, label(index as f64 * step, step, largest))).collect()
 }
 
-/// The value with the digits that ticks `step` apart need, short where the axis reaches very far or hardly from 0.
+/// Formats a value with the digits required by ticks `step` apart, in short form if the axis has very large or very
+/// small values.
 fn label(value: f64, step: f64, largest: f64) -> String {
     if value == 0.0 {
         return "0".into();
@@ -55,7 +56,8 @@ fn label(value: f64, step: f64, largest: f64) -> String {
     format!("{:.decimals$}{suffix}", value / scale).replace('-', "−")
 }
 
-/// Where a value lies within the area that the chart is drawn on. (plotters tells it within the whole picture.)
+/// Returns the position of a value within the area that the chart is drawn on. (plotters reports it within the whole
+/// picture.)
 pub(crate) fn place(area: &Area<'_>, chart: &Chart<'_, '_>, x: f64, y: f64) -> (i32, i32) {
     let (in_picture, corner) = (chart.backend_coord(&(x, y)), area.get_base_pixel());
     (in_picture.0 - corner.0, in_picture.1 - corner.1)

@@ -1,4 +1,5 @@
-//! Grouped bars of accuracies with 95 % whiskers. Bars stand on the chance line: what is drawn is what was learned.
+//! Grouped bars of accuracies with 95 % whiskers. Bars start at the chance line, so their height shows what was
+//! learned.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -9,12 +10,12 @@ use crate::error::ReportError;
 use crate::palette::{self, INK, MUTED};
 use crate::records::{EvalRow, Judge, Model, Setting, Targets};
 
-/// Accuracy of a coin, in percent.
+/// The accuracy of chance, in percent.
 const CHANCE: f64 = 50.0;
 
-/// Bars next to each other, with their name below.
+/// Adjacent bars with a common label below.
 pub(crate) struct Group {
-    /// The name.
+    /// The label.
     pub label: &'static str,
     /// The bars, in order.
     pub bars: Vec<Bar>,
@@ -23,17 +24,17 @@ pub(crate) struct Group {
 /// One accuracy with its interval, in percent.
 #[derive(Clone, Copy)]
 pub(crate) struct Bar {
-    /// Whose accuracy it is.
+    /// The model.
     pub model: Model,
     /// The accuracy.
     pub value: f64,
-    /// Lower end of the interval.
+    /// The lower end of the interval.
     pub low: f64,
-    /// Upper end of the interval.
+    /// The upper end of the interval.
     pub high: f64,
 }
 
-/// The bars of one panel: one group a setting, one bar a model.
+/// Returns the bars of one panel: one group per setting, one bar per model.
 pub(crate) fn groups(rows: &[EvalRow], targets: Targets, judge: Judge, settings: &[Setting]) -> Vec<Group> {
     let group = |setting: &Setting| {
         let here = rows.iter().filter(|row| (row.targets, row.judge, row.setting) == (targets, judge, *setting));
@@ -51,16 +52,16 @@ pub(crate) fn groups(rows: &[EvalRow], targets: Targets, judge: Judge, settings:
     settings.iter().map(group).filter(|group| !group.bars.is_empty()).collect()
 }
 
-/// A chart as an `<svg>` for the page.
+/// Renders a chart as an `<svg>` for the page.
 pub(crate) fn chart(groups: &[Group]) -> Result<String, ReportError> {
     svg((460.0, 270.0), Size::Fluid, |area| draw(area, groups, 0))
 }
 
-/// Draws axis, chance line, bars, whiskers and values (with so many decimals) into an area.
+/// Draws axis, chance line, bars, whiskers and values (with `decimals` decimals) into an area.
 pub(crate) fn draw(area: &Area<'_>, groups: &[Group], decimals: usize) -> Result<(), ReportError> {
     const GAP: f64 = 0.9;
     let slots: f64 = groups.iter().map(|group| group.bars.len() as f64 + GAP).sum();
-    // Few bars stay slim, in the middle.
+    // Few bars stay slim and centered.
     let air = (9.0 - slots).max(0.0) / 2.0;
     let lowest = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.low.min(bar.value)).fold(40.0, f64::min);
     let floor = (lowest / 10.0).floor() * 10.0;

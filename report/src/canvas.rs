@@ -1,4 +1,4 @@
-//! The ground that charts are drawn on: an SVG with text left as text, so that the reader's fonts and search work.
+//! The canvas of charts: an SVG that keeps text as text, so that the reader's fonts and search work.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -6,44 +6,44 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::error::ReportError;
 
-/// Drawing units a pixel. plotters places everything on whole units; several to a pixel keep curves smooth.
+/// Drawing units per pixel. plotters places everything at whole units; several units per pixel keep curves smooth.
 const UNITS: f64 = 4.0;
 
-/// plotters' SVG backend divides font sizes by this; multiplying first gives the size asked for.
+/// The factor by which plotters' SVG backend divides font sizes; multiplying first gives the requested size.
 const FONT: f64 = 1.24;
 
 /// A part of a picture.
 pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// How large the SVG says it is.
+/// The size that the SVG declares.
 pub(crate) enum Size {
     /// As large as the page makes it.
     Fluid,
-    /// As drawn, for viewers that need to be told.
+    /// As drawn, for viewers that need an explicit size.
     Fixed,
 }
 
-/// Pixels in drawing units.
+/// Converts pixels to drawing units.
 pub(crate) fn px(pixels: f64) -> i32 {
     (pixels * UNITS).round() as i32
 }
 
-/// A line `pixels` thick.
+/// Returns the style of a line `pixels` thick.
 pub(crate) fn stroke(color: RGBColor, opacity: f64, pixels: f64) -> ShapeStyle {
     ShapeStyle { color: color.mix(opacity), filled: false, stroke_width: px(pixels).unsigned_abs() }
 }
 
-/// Text `pixels` high, held at the given point of its box.
+/// Returns the style of text `pixels` high, anchored at the given point of its box.
 pub(crate) fn text_style(pixels: f64, color: RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
     ("sans-serif", f64::from(px(pixels)) * FONT).into_font().color(&color).pos(Pos::new(h, v))
 }
 
-/// Any failure of plotters; drawing into a string has no I/O, so none is expected.
+/// Converts an error of plotters; drawing into a string has no I/O, so none is expected.
 pub(crate) fn failed(error: impl std::error::Error) -> ReportError {
     ReportError::Drawing(error.to_string())
 }
 
-/// Draws a picture of so many pixels and returns it as an `<svg>` element.
+/// Draws a picture of the given size in pixels and returns it as an `<svg>` element.
 pub(crate) fn svg(
     (width, height): (f64, f64),
     size: Size,
@@ -69,7 +69,7 @@ pub(crate) fn svg(
     ))
 }
 
-/// One entry of a legend inside a picture: a swatch and its name.
+/// Draws the legend inside a picture: a swatch and a name per entry.
 pub(crate) fn legend(area: &Area<'_>, (x, y): (f64, f64), entries: &[(&str, RGBColor)]) -> Result<(), ReportError> {
     const SWATCH: f64 = 10.0;
     const TEXT: f64 = 12.0;
@@ -79,7 +79,7 @@ pub(crate) fn legend(area: &Area<'_>, (x, y): (f64, f64), entries: &[(&str, RGBC
         area.draw(&Rectangle::new(corners, color.filled())).map_err(failed)?;
         let style = text_style(TEXT, crate::palette::INK, HPos::Left, VPos::Center);
         area.draw(&Text::new(*name, (px(left + SWATCH + 5.0), px(y)), style)).map_err(failed)?;
-        // Fonts are the viewer's own: half the height is about the mean width of a letter.
+        // The font is the viewer's own, so the text width is an estimate: about half the height per letter.
         left += SWATCH + 5.0 + name.chars().count() as f64 * TEXT * 0.53 + 14.0;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Which metrics share a chart. Metrics that nobody foresaw get a chart too, under their own name.
+//! Which metrics share a chart. Unknown metrics get a chart under their own name.
 
 use crate::error::ReportError;
 use crate::lines::{self, Curve, Form};
@@ -6,14 +6,14 @@ use crate::metrics::Phase;
 use crate::palette;
 use crate::run::Run;
 
-/// What is known of a metric, or of all metrics under a prefix that ends in `/`.
+/// The chart of a metric, or of all metrics under a prefix that ends in `/`.
 struct Known {
     /// The key, or the prefix.
     key: &'static str,
     title: &'static str,
     unit: &'static str,
     form: Form,
-    /// Shown at once, not folded away.
+    /// Whether the chart is visible by default, not folded.
     main: bool,
 }
 
@@ -21,7 +21,7 @@ const fn known(key: &'static str, title: &'static str, unit: &'static str, form:
     Known { key, title, unit, form, main }
 }
 
-/// In the order in which charts come.
+/// The known metrics, in the order of their charts.
 const KNOWN: [Known; 20] = [
     known("reward/", "Reward", "", Form::Lines, true),
     known("entropy", "Entropy", "nats per token", Form::Lines, true),
@@ -30,7 +30,7 @@ const KNOWN: [Known; 20] = [
     known("time/", "Time", "seconds per step", Form::Stacked, true),
     known("credit/", "Streaming credit", "", Form::Lines, true),
     known("pass_rate", "Choices the judge finds", "share of summaries", Form::Lines, true),
-    known("validation/", "Held-out people", "", Form::Lines, true),
+    known("validation/", "Held-out users", "", Form::Lines, true),
     known("reward by stage/", "Reward by stage", "", Form::Lines, true),
     known("truncated", "Truncated responses", "", Form::Lines, false),
     known("zero_variance", "Groups without spread in reward", "", Form::Lines, false),
@@ -45,32 +45,32 @@ const KNOWN: [Known; 20] = [
     known("trained_tokens", "Trained tokens", "", Form::Lines, false),
 ];
 
-/// A name in a legend.
+/// A legend entry.
 #[derive(serde::Serialize)]
 pub(crate) struct Key {
     /// The name.
     pub label: String,
-    /// Its colour, as CSS writes it.
+    /// The color, in CSS notation.
     pub color: String,
 }
 
 /// A chart on the page.
 #[derive(serde::Serialize)]
 pub(crate) struct Chart {
-    /// Its heading.
+    /// The heading.
     pub title: String,
-    /// The unit of its values, if it has one.
+    /// The unit of the values, if they have one.
     pub unit: &'static str,
-    /// Who is who; empty where there is one curve.
+    /// The legend; empty if there is one curve.
     pub legend: Vec<Key>,
     /// The drawing.
     pub svg: String,
-    /// Shown at once, not folded away.
+    /// Whether the chart is visible by default, not folded.
     #[serde(skip)]
     pub main: bool,
 }
 
-/// The title of a phase.
+/// Returns the title of a phase.
 pub(crate) fn phase_title(name: &str) -> String {
     match name {
         "judge" => "Training judge".into(),
@@ -82,7 +82,7 @@ pub(crate) fn phase_title(name: &str) -> String {
     }
 }
 
-/// The names of all phases of all runs, as they first appear, with whether rewards are earned there.
+/// Returns the names of all phases of all runs, in order of first appearance, and whether each has rewards.
 pub(crate) fn phases(runs: &[Run]) -> Vec<(String, bool)> {
     let mut names: Vec<(String, bool)> = Vec::new();
     for phase in runs.iter().flat_map(|run| &run.phases) {
@@ -94,7 +94,8 @@ pub(crate) fn phases(runs: &[Run]) -> Vec<(String, bool)> {
     names
 }
 
-/// The charts of one phase. One run: metrics of a kind share a chart. Several: one chart a metric, one curve a run.
+/// Returns the charts of one phase. For one run, metrics of a kind share a chart. For several runs, each metric has a
+/// chart with one curve per run.
 pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportError> {
     let logs: Vec<(usize, &Run, &Phase)> = runs
         .iter()
@@ -134,7 +135,7 @@ pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportErro
     Ok(charts)
 }
 
-/// The metrics of a phase by what they share, the known ones first: `reward/` with `reward/judge`, …, or a key alone.
+/// Groups the metrics of a phase by stem, the known ones first: `reward/` with `reward/judge`, …, or a key alone.
 fn stems<'a>(logs: impl Iterator<Item = &'a Phase>) -> Vec<(String, Vec<String>)> {
     let mut stems: Vec<(String, Vec<String>)> = Vec::new();
     for series in logs.flat_map(|log| &log.series).filter(|series| !series.points.is_empty()) {
@@ -149,21 +150,22 @@ fn stems<'a>(logs: impl Iterator<Item = &'a Phase>) -> Vec<(String, Vec<String>)
     }
     stems.sort_by_key(|(stem, _)| KNOWN.iter().position(|known| known.key == stem).unwrap_or(KNOWN.len()));
     for (_, keys) in &mut stems {
-        // The sum of the others comes first, in the first colour.
+        // The total comes first, in the first color.
         keys.sort_by_key(|key| !key.ends_with("/total"));
     }
     for (_, keys) in stems.iter_mut().filter(|(stem, _)| stem == "time/") {
-        // The phases of a step add up to its time; the whole of it, and what is no time of a step, would count them twice.
+        // The phases of a step add up to its time; the total, and what is not part of a step, would be counted twice.
         let parts: Vec<String> = keys.iter().filter(|key| !OF_NO_PHASE.contains(&key.as_str())).cloned().collect();
         *keys = if parts.is_empty() { vec!["time/step".into()] } else { parts };
     }
     stems
 }
 
-/// Keys under `time/` that are no phase of a step.
+/// The keys under `time/` that are not phases of a step.
 const OF_NO_PHASE: [&str; 4] = ["time/step", "time/left", "time/tokens_per_second", "time/trained_tokens_per_second"];
 
-/// What a metric's chart is called: `reward/` for `reward/judge`, `reward by stage/` for `stage1/reward/judge`, a key alone.
+/// Returns the stem of a key, which groups charts: `reward/` for `reward/judge`, `reward by stage/` for
+/// `stage1/reward/judge`, or the key itself.
 fn stem(key: &str) -> String {
     let first = |key: &str| key.find('/').map_or(key, |slash| &key[..=slash]).to_owned();
     match of_stage(key) {
@@ -172,14 +174,14 @@ fn stem(key: &str) -> String {
     }
 }
 
-/// `stage1/reward/judge` as `stage1` and `reward/judge`.
+/// Splits `stage1/reward/judge` into `stage1` and `reward/judge`.
 fn of_stage(key: &str) -> Option<(&str, &str)> {
     let (stage, rest) = key.split_once('/')?;
     let number = stage.strip_prefix("stage")?;
     (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some((stage, rest))
 }
 
-/// A key without the part that its chart's title tells.
+/// Returns a key without the part that the title of its chart contains.
 fn short(key: &str, stem: &str) -> String {
     if let Some((stage, rest)) = of_stage(key) {
         let what = rest.split_once('/').map_or("", |(_, what)| what);

@@ -1,22 +1,22 @@
-//! Why a report could not be made.
+//! Errors of writing a report.
 
 use std::path::PathBuf;
 
-/// Why a report could not be made.
+/// The error of writing a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// Not one run was named.
+    /// No run was given.
     #[error("no run to report on; name at least one run folder")]
     NoRuns,
-    /// A folder without any file that a report is made of.
+    /// A folder without any of the files of a report.
     #[error(
         "{} holds nothing to report: none of {files} is there; name the folder of a run (runs/<name>)",
         path.display()
     )]
     Nothing {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// The files looked for.
+        /// The files that were looked for.
         files: String,
     },
     /// A file that cannot be read or written.
@@ -24,33 +24,33 @@ pub enum ReportError {
     Io {
         /// "read" or "write".
         action: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file that is not what it should be.
+    /// A file with invalid content.
     #[error("{}:{line}: {message}; mend the file, or move it away to report without it", path.display())]
     Malformed {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line, starting at 1.
         line: usize,
         /// The field, what is wrong with it, and what was expected.
         message: String,
     },
-    /// The picture needs more than the run holds.
+    /// The figure requires more than the run has.
     #[error("{} has too little for the picture: {lacking}", path.display())]
     NoPicture {
         /// The run folder.
         path: PathBuf,
-        /// What must be there.
+        /// What is missing.
         lacking: &'static str,
     },
     /// A chart that could not be drawn.
     #[error("cannot draw a chart: {0}; this is a defect of the report, please report it with the run's metrics.jsonl")]
     Drawing(String),
-    /// The page template failed.
+    /// The page template does not render.
     #[error("cannot fill the page template: {0:#}; this is a defect of the report")]
     Template(#[from] minijinja::Error),
 }

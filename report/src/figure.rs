@@ -1,4 +1,4 @@
-//! The picture of a run: what was reached, and how the reward rose on the way.
+//! The figure of a run: the accuracies reached, and the reward over the steps of RL.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -13,12 +13,12 @@ use crate::run::Run;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 360.0;
-/// Where the right half begins.
+/// The x position where the right half starts, in pixels.
 const MIDDLE: f64 = 545.0;
-/// Where the drawing begins below title, legend and note.
+/// The y position where the charts start, below title, legend and note, in pixels.
 const TOP: f64 = 58.0;
 
-/// Draws the picture.
+/// Draws the figure.
 pub(crate) fn svg(run: &Run) -> Result<String, ReportError> {
     let groups = accuracies(run)?;
     let reward = reward(run)?;
@@ -28,7 +28,7 @@ pub(crate) fn svg(run: &Run) -> Result<String, ReportError> {
     canvas::svg((WIDTH, HEIGHT), Size::Fixed, |area| {
         area.fill(&WHITE).map_err(failed)?;
         let (left, right) = area.split_horizontally(px(MIDDLE));
-        title(&left, 14.0, "Judge accuracy on held-out people, %")?;
+        title(&left, 14.0, "Judge accuracy on held-out users, %")?;
         let entries: Vec<_> = models.iter().map(|model| (model.label(), palette::model(*model))).collect();
         canvas::legend(&left, (15.0, 46.0), &entries)?;
         note(&left, (MIDDLE - 46.0, 46.0), "whiskers: 95 % intervals")?;
@@ -46,13 +46,13 @@ fn title(area: &Area<'_>, left: f64, text: &str) -> Result<(), ReportError> {
     area.draw(&Text::new(text.to_owned(), (px(left), px(20.0)), style)).map_err(failed)
 }
 
-/// A remark that ends at `right`.
+/// Draws a note that ends at `right`.
 fn note(area: &Area<'_>, (right, y): (f64, f64), text: &str) -> Result<(), ReportError> {
     let style = text_style(11.0, MUTED, HPos::Right, VPos::Center);
     area.draw(&Text::new(text.to_owned(), (px(right), px(y)), style)).map_err(failed)
 }
 
-/// The bars on the left.
+/// Returns the bars on the left.
 fn accuracies(run: &Run) -> Result<Vec<Group>, ReportError> {
     let mut groups = bars::groups(&run.eval, Targets::InDomain, Judge::Training, &[Setting::Full, Setting::Streaming]);
     for group in &mut groups {
@@ -64,7 +64,7 @@ fn accuracies(run: &Run) -> Result<Vec<Group>, ReportError> {
     if groups.is_empty() { Err(ReportError::NoPicture { path: run.path.clone(), lacking }) } else { Ok(groups) }
 }
 
-/// The curve on the right: the total reward, or the judge's where no total was logged.
+/// Returns the curve on the right: the total reward, or the judge's reward if no total was logged.
 fn reward(run: &Run) -> Result<Curve, ReportError> {
     let keys = ["reward/total", "reward/judge"];
     let found = run.phases.iter().find_map(|phase| keys.iter().find_map(|key| Some((*key, phase.points(key)?))));

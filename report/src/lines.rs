@@ -1,4 +1,4 @@
-//! Line charts over steps: each value faint, their running mean strong; and stacked areas.
+//! Line charts over steps, with faint values and their strong running mean; and stacked areas.
 
 use plotters::prelude::*;
 
@@ -7,30 +7,30 @@ use crate::canvas::{Area, Size, failed, px, stroke, svg};
 use crate::error::ReportError;
 use crate::smooth::{running_mean, thin, window};
 
-/// Points a curve is drawn with at most; a chart is about 400 pixels wide.
+/// The maximum number of points per curve; a chart is about 400 pixels wide.
 const DRAWN: usize = 600;
 
 /// One curve of a chart.
 #[derive(Clone, Debug)]
 pub(crate) struct Curve {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub label: String,
-    /// Its colour.
+    /// The color.
     pub color: RGBColor,
-    /// `(step, value)`, by step; not empty.
+    /// The `(step, value)` pairs, sorted by step; not empty.
     pub points: Vec<(u64, f64)>,
 }
 
-/// Whether values stand side by side or add up.
+/// The form of a chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// One line a series.
+    /// One line per series.
     Lines,
-    /// Areas on top of one another.
+    /// Stacked areas.
     Stacked,
 }
 
-/// A chart as an `<svg>` for the page.
+/// Renders a chart as an `<svg>` for the page.
 pub(crate) fn chart(curves: &[Curve], form: Form) -> Result<String, ReportError> {
     svg((460.0, 250.0), Size::Fluid, |area| draw(area, curves, form))
 }
@@ -65,7 +65,7 @@ pub(crate) fn draw(area: &Area<'_>, curves: &[Curve], form: Form) -> Result<(), 
                 }
             }
         }
-        // The whole first: each lower sum paints over the one above it.
+        // The total first: each lower sum paints over the one above it.
         Form::Stacked => {
             for curve in curves.iter().rev() {
                 let area = AreaSeries::new(placed(&curve.points), 0.0, curve.color.mix(0.85));
@@ -76,12 +76,12 @@ pub(crate) fn draw(area: &Area<'_>, curves: &[Curve], form: Form) -> Result<(), 
     Ok(())
 }
 
-/// The points as drawn.
+/// Returns the points as drawn.
 fn placed(points: &[(u64, f64)]) -> impl Iterator<Item = (f64, f64)> {
     thin(points, DRAWN).into_iter().map(|(step, value)| (step as f64, value))
 }
 
-/// Draws the `faint` half of a curve (each value, where there is a mean beside it) or the strong half.
+/// Draws the `faint` part of a curve (each value, if a mean is drawn as well) or the strong part.
 fn draw_curve(chart: &mut Chart<'_, '_>, curve: &Curve, faint: bool) -> Result<(), ReportError> {
     let width = window(&curve.points);
     let (points, style) = match (faint, width) {
@@ -99,7 +99,7 @@ fn draw_curve(chart: &mut Chart<'_, '_>, curve: &Curve, faint: bool) -> Result<(
     chart.draw_series(LineSeries::new(placed(&points), style)).map(drop).map_err(failed)
 }
 
-/// Sums from the first curve on. A step that a curve lacks counts 0 there.
+/// Returns cumulative sums over the curves. A step that a curve lacks counts as 0.
 fn stack(curves: &[Curve]) -> Vec<Curve> {
     let mut sums = std::collections::BTreeMap::new();
     for (step, _) in curves.iter().flat_map(|curve| &curve.points) {
@@ -115,7 +115,7 @@ fn stack(curves: &[Curve]) -> Vec<Curve> {
     stacked
 }
 
-/// The vertical range: all values with a little air, from 0 where 0 is near.
+/// Returns the vertical range: all values with a small margin, starting at 0 if 0 is close.
 fn value_range(curves: &[Curve], form: Form) -> (f64, f64) {
     let values = curves.iter().flat_map(|curve| &curve.points).map(|(_, value)| *value);
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));

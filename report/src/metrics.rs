@@ -12,39 +12,39 @@ use crate::error::ReportError;
 pub(crate) struct Series {
     /// The key in the log, such as `reward/judge`.
     pub key: String,
-    /// `(step, value)`, by step.
+    /// The `(step, value)` pairs, sorted by step.
     pub points: Vec<(u64, f64)>,
 }
 
 /// One phase of a run, such as `sft` or `rl`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Phase {
-    /// The `phase` field; empty where the log has none.
+    /// The value of the `phase` field; empty if the log has none.
     pub name: String,
-    /// Its metrics, in the order in which they first appear.
+    /// The metrics, in order of first appearance.
     pub series: Vec<Series>,
 }
 
 impl Phase {
-    /// The points of one metric, if the phase has it.
+    /// Returns the points of one metric, if the phase has it.
     pub fn points(&self, key: &str) -> Option<&[(u64, f64)]> {
         self.series.iter().find(|s| s.key == key).map(|s| s.points.as_slice())
     }
 
-    /// Whether rewards were earned here.
+    /// Returns whether this is a phase with rewards.
     pub fn is_rl(&self) -> bool {
         self.name == "rl" || self.series.iter().any(|s| s.key.starts_with("reward/"))
     }
 }
 
-/// A phase while its lines are read: a key's points by step.
+/// A phase while its lines are read: the points of each key, by step.
 struct Collected {
     name: String,
     series: Vec<(String, BTreeMap<u64, f64>)>,
 }
 
-/// Reads the log. A null is "not measured" and leaves a gap; a text field is a remark and is not plotted; a step that
-/// comes twice (a run resumed from an earlier checkpoint) counts as the later line has it.
+/// Parses the log. A null means "not measured" and leaves a gap. A text field is a note and is not plotted. If a step
+/// occurs twice (a run resumed from an earlier checkpoint), the later line wins.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Phase>, ReportError> {
     let mut phases: Vec<Collected> = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -71,7 +71,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Phase>, ReportError> 
         .collect())
 }
 
-/// The phase and the step that a line belongs to.
+/// Returns the phase and the step of a line.
 fn place(row: &Map<String, Value>) -> Result<(&str, u64), String> {
     let phase = match row.get("phase") {
         None | Some(Value::Null) => "",
@@ -92,7 +92,7 @@ fn number(key: &str, value: &Value) -> Result<Option<f64>, String> {
     }
 }
 
-/// serde_json's message, with its line number (always 1 here) reduced to the column.
+/// Returns serde_json's message with its position reduced to the column; the line number is always 1 here.
 fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);

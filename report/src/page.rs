@@ -1,4 +1,4 @@
-//! The HTML page: what the template is given.
+//! The HTML page: the data passed to the template.
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
@@ -11,21 +11,21 @@ use crate::records::{Example, Model};
 use crate::run::{Missing, Run};
 use crate::tables::{self, EvalTable, GainLine, Headline, PANELS, SETTINGS};
 
-/// What the template sees.
+/// The data of the template.
 #[derive(Serialize)]
 struct Page<'a> {
-    /// Whether runs must be told apart.
+    /// Whether there are several runs to distinguish.
     several: bool,
     runs: Vec<RunPart<'a>>,
     rl: Vec<PhasePart>,
-    /// One part for all phases: they have few charts each.
+    /// One part for all supervised phases, since each has few charts.
     supervised: PhasePart,
     ink: String,
     muted: String,
     grid: String,
 }
 
-/// The parts of the page that come once a run.
+/// The parts of the page that occur once per run.
 #[derive(Serialize)]
 struct RunPart<'a> {
     name: &'a str,
@@ -53,7 +53,7 @@ struct PhasePart {
     more: Vec<Chart>,
 }
 
-/// Fills the template.
+/// Renders the template.
 pub(crate) fn html(runs: &[Run]) -> Result<String, ReportError> {
     let mut page = Page {
         several: runs.len() > 1,
@@ -82,7 +82,7 @@ pub(crate) fn html(runs: &[Run]) -> Result<String, ReportError> {
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     templates.set_trim_blocks(true);
     templates.set_lstrip_blocks(true);
-    // Escaping goes by the name: on for .html, off for .css.
+    // Escaping depends on the extension: on for .html, off for .css.
     templates.add_template("report.html", include_str!("../templates/report.html"))?;
     templates.add_template("report.css", include_str!("../templates/report.css"))?;
     Ok(templates.get_template("report.html")?.render(page)?)

@@ -1,5 +1,5 @@
-//! Colours. Series colours are mid-tones that stand out on white and on near-black alike; ink and grid have a light and
-//! a dark form, and the page's style sheet swaps them inside the charts by their light value.
+//! Colors. Series colors are mid-tones that contrast with both white and near-black backgrounds. Ink and grid have a
+//! light and a dark variant; the page's style sheet swaps them inside the charts by their light value.
 
 use plotters::style::RGBColor;
 
@@ -12,7 +12,7 @@ pub(crate) const MUTED: RGBColor = RGBColor(0x65, 0x6D, 0x76);
 /// Grid lines.
 pub(crate) const GRID: RGBColor = RGBColor(0xE4, 0xE7, 0xEB);
 
-/// Curves, in the order of their legend.
+/// The colors of curves, in the order of their legend.
 const SERIES: [RGBColor; 8] = [
     RGBColor(0x2F, 0x7B, 0xD9),
     RGBColor(0xE0, 0x6C, 0x2B),
@@ -24,12 +24,12 @@ const SERIES: [RGBColor; 8] = [
     RGBColor(0x80, 0x86, 0x8E),
 ];
 
-/// The colour of the `index`-th curve; from the ninth on they come round again.
+/// Returns the color of the `index`-th curve; colors repeat from the ninth curve on.
 pub(crate) fn series(index: usize) -> RGBColor {
     SERIES[index % SERIES.len()]
 }
 
-/// The colour of a model, the same on every chart: grey for what is no model of ours, one hue each for the others.
+/// Returns the color of a model, the same in every chart: gray for baselines, a separate hue for each of the others.
 pub(crate) fn model(model: Model) -> RGBColor {
     match model {
         Model::None => RGBColor(0xAE, 0xB5, 0xBE),
@@ -40,7 +40,7 @@ pub(crate) fn model(model: Model) -> RGBColor {
     }
 }
 
-/// The colour as CSS and SVG write it.
+/// Formats a color for CSS and SVG.
 pub(crate) fn hex(color: RGBColor) -> String {
     format!("#{:02X}{:02X}{:02X}", color.0, color.1, color.2)
 }

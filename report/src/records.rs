@@ -3,29 +3,29 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Where a summary came from.
+/// The source of a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Model {
     /// No summary; in the direct setting, the raw history instead.
     None,
-    /// The summary of another person, drawn at random.
+    /// The summary of another user, sampled at random.
     Random,
     /// The model after supervised fine-tuning.
     Sft,
     /// The model after reinforcement learning.
     Rl,
-    /// The person's true preferences written out: an upper bound.
+    /// The user's true preferences in words: an upper bound.
     Oracle,
 }
 
 impl Model {
-    /// The name that tables and legends show.
+    /// Returns the name in tables and legends.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Model::None => "no summary",
-            Model::Random => "random person",
+            Model::Random => "random user",
             Model::Sft => "SFT",
             Model::Rl => "RL",
             Model::Oracle => "oracle",
@@ -33,7 +33,7 @@ impl Model {
     }
 }
 
-/// What the judge or the summarizer reads of a person's history.
+/// What the judge or the summarizer reads of a user's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Setting {
@@ -46,7 +46,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// The name that tables and charts show.
+    /// Returns the name in tables and charts.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -63,12 +63,12 @@ impl Setting {
 pub enum Targets {
     /// Choices in the domain that the summary was written from.
     InDomain,
-    /// The same person's choices in another domain.
+    /// The same user's choices in another domain.
     Transfer,
 }
 
 impl Targets {
-    /// The name that tables and charts show.
+    /// Returns the name in tables and charts.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl Targets {
     }
 }
 
-/// Who answers for the person.
+/// The judge that predicts the user's choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judge {
@@ -89,7 +89,7 @@ pub enum Judge {
 }
 
 impl Judge {
-    /// The name that tables and charts show.
+    /// Returns the name in tables and charts.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -99,59 +99,59 @@ impl Judge {
     }
 }
 
-/// One accuracy of `eval.json`. Shares, 0 to 1.
+/// One accuracy of `eval.json`. Shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
-    /// Where the summaries came from.
+    /// The source of the summaries.
     pub model: Model,
-    /// What of the history was read.
+    /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
     pub targets: Targets,
-    /// Who predicted them.
+    /// The judge.
     pub judge: Judge,
-    /// Share of targets answered as the person did.
+    /// The share of targets for which the judge predicts the user's choice.
     #[serde(deserialize_with = "share")]
     pub accuracy: f64,
-    /// Lower end of the 95 % interval over people.
+    /// The lower end of the 95 % interval over users.
     #[serde(deserialize_with = "share")]
     pub ci_low: f64,
-    /// Upper end of the 95 % interval over people.
+    /// The upper end of the 95 % interval over users.
     #[serde(deserialize_with = "share")]
     pub ci_high: f64,
-    /// Number of people.
-    pub people: u64,
-    /// Number of targets judged.
+    /// The number of users.
+    pub users: u64,
+    /// The number of targets judged.
     pub targets_judged: u64,
 }
 
-/// One difference of `eval-gains.json`: accuracy of `model` less accuracy of `baseline` on the same targets.
+/// One difference of `eval-gains.json`: accuracy of `model` minus accuracy of `baseline` on the same targets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GainRow {
-    /// What of the history was read.
+    /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
     pub targets: Targets,
-    /// Who predicted them.
+    /// The judge.
     pub judge: Judge,
-    /// What is compared against.
+    /// The baseline.
     pub baseline: Model,
-    /// What is compared.
+    /// The model that is compared with the baseline.
     pub model: Model,
-    /// Difference of shares, −1 to 1.
+    /// The difference of shares, from −1 to 1.
     #[serde(deserialize_with = "difference")]
     pub gain: f64,
-    /// Lower end of the 95 % interval over people.
+    /// The lower end of the 95 % interval over users.
     #[serde(deserialize_with = "difference")]
     pub ci_low: f64,
-    /// Upper end of the 95 % interval over people.
+    /// The upper end of the 95 % interval over users.
     #[serde(deserialize_with = "difference")]
     pub ci_high: f64,
-    /// Number of people.
-    pub people: u64,
+    /// The number of users.
+    pub users: u64,
 }
 
-/// What a model wrote about a person.
+/// The response of a model about a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// The text between the `<think>` tags.
@@ -161,30 +161,30 @@ pub struct Written {
     pub summary: String,
 }
 
-/// One person of `examples.json`.
+/// One user of `examples.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
-    /// The person.
+    /// The id of the user.
     pub uid: String,
-    /// The person's true preferences, in words.
+    /// The user's true preferences, in words.
     pub truth: String,
-    /// What the models read, oldest first.
+    /// The interactions that the models read, oldest first.
     #[serde(default)]
     pub history: Vec<String>,
-    /// What the SFT model wrote.
+    /// The response of the SFT model.
     #[serde(default)]
     pub sft: Option<Written>,
-    /// What the RL model wrote.
+    /// The response of the RL model.
     #[serde(default)]
     pub rl: Option<Written>,
 }
 
-/// A share, 0 to 1. Checked while the field is parsed, so that the parser's error has its line.
+/// Deserializes a share from 0 to 1. Validates it during parsing, so that the parser's error has its line.
 fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     within(deserializer, 0.0)
 }
 
-/// A difference of shares, −1 to 1.
+/// Deserializes a difference of shares from −1 to 1.
 fn difference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     within(deserializer, -1.0)
 }

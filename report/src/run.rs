@@ -1,4 +1,4 @@
-//! One run folder, read and checked.
+//! One run folder, loaded and validated.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::error::ReportError;
 use crate::metrics::{self, Phase};
 use crate::records::{EvalRow, Example, GainRow};
 
-/// What a report looks for, and what is lost without it.
+/// The files of a report, and what the page cannot show without them.
 const FILES: [(&str, &str); 5] = [
     ("metrics.jsonl", "training curves"),
     ("eval.json", "evaluation"),
@@ -21,7 +21,7 @@ const FILES: [(&str, &str); 5] = [
 /// A file that is not in the run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Missing {
-    /// Its name.
+    /// The name of the file.
     pub file: &'static str,
     /// What the page cannot show without it.
     pub content: &'static str,
@@ -29,27 +29,27 @@ pub(crate) struct Missing {
 
 /// One run folder.
 pub(crate) struct Run {
-    /// The folder.
+    /// The path of the folder.
     pub path: PathBuf,
-    /// Its name on the page, unlike that of every other run on it.
+    /// The name on the page, unique among its runs.
     pub name: String,
-    /// Curves by phase.
+    /// The curves, by phase.
     pub phases: Vec<Phase>,
-    /// Accuracies.
+    /// The accuracies.
     pub eval: Vec<EvalRow>,
-    /// Paired differences.
+    /// The paired differences.
     pub gains: Vec<GainRow>,
-    /// Example people.
+    /// The example users.
     pub examples: Vec<Example>,
-    /// The config file as it stands.
+    /// The content of the config file.
     pub config: Option<String>,
-    /// What is absent.
+    /// The missing files.
     pub missing: Vec<Missing>,
 }
 
 impl Run {
-    /// Reads every folder and gives each a name of its own: the folder's, or as much of its path as tells it from the
-    /// others.
+    /// Loads every folder and gives each run a unique name: the folder's name, or as many components of its path as
+    /// distinguish it from the other runs.
     pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Run>, ReportError> {
         if paths.is_empty() {
             return Err(ReportError::NoRuns);
@@ -67,7 +67,7 @@ impl Run {
         Ok(runs)
     }
 
-    /// Reads one folder.
+    /// Loads one folder.
     pub fn load(path: &Path) -> Result<Run, ReportError> {
         let texts = FILES.map(|(file, _)| read(&path.join(file)));
         let [log, eval, gains, examples, config] = texts;
@@ -91,19 +91,19 @@ impl Run {
     }
 }
 
-/// The last `parts` parts of the folder's path, also where it is given as `.` or ends in `..`.
+/// Returns the last `parts` components of the folder's path; also works if it is given as `.` or ends in `..`.
 fn name(path: &Path, parts: usize) -> String {
     let whole = whole(path);
     let parts: Vec<_> = whole.components().rev().take(parts).collect();
     parts.into_iter().rev().collect::<PathBuf>().display().to_string()
 }
 
-/// The path from the root; as given where the folder cannot be looked up.
+/// Returns the absolute path; the path as given if the folder cannot be resolved.
 fn whole(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.into())
 }
 
-/// The text of a file; `None` where there is no such file.
+/// Returns the text of a file; `None` if there is no such file.
 fn read(path: &Path) -> Result<Option<String>, ReportError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -112,7 +112,7 @@ fn read(path: &Path) -> Result<Option<String>, ReportError> {
     }
 }
 
-/// A JSON list; an absent file is an empty one.
+/// Parses a JSON list; a missing file gives an empty list.
 fn list<T: DeserializeOwned>(path: &Path, text: Option<String>) -> Result<Vec<T>, ReportError> {
     let Some(text) = text else { return Ok(Vec::new()) };
     serde_json::from_str(&text).map_err(|error| {

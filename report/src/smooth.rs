@@ -1,8 +1,8 @@
-//! Noisy curves made readable: running means, and fewer points where a chart could not show them all.
+//! Makes noisy curves readable: running means, and fewer points where a chart cannot show them all.
 
-/// How many values a running mean of the curve covers: about a twelfth of them, an odd number from 3 to 51. `None` where a
-/// mean would show nothing new: a curve so short that every point can be seen, or so smooth (a schedule, a counter) that
-/// it hardly turns: all its ups and downs together are no more than three times its range.
+/// Returns the window of the running mean of a curve: about a twelfth of its points, an odd number from 3 to 51.
+/// Returns `None` if a mean would show nothing new: for a curve short enough to see every point (fewer than 15), or one
+/// so smooth (a schedule, a counter) that its total variation is at most three times its range.
 pub(crate) fn window(points: &[(u64, f64)]) -> Option<usize> {
     let range = points
         .iter()
@@ -12,9 +12,9 @@ pub(crate) fn window(points: &[(u64, f64)]) -> Option<usize> {
     (points.len() >= 15 && travelled > 3.0 * (range.1 - range.0)).then(|| (points.len() / 12).clamp(3, 51) | 1)
 }
 
-/// The centred running mean over `width` values (odd). Near the start, where curves are steep, the window shrinks evenly
-/// on both sides; near the end, where they are flat and are read most closely, it only loses what is not there yet, so
-/// that the last value is no single noisy step.
+/// Computes the centered running mean over `width` values (odd). Near the start, where curves are steep, the window
+/// shrinks symmetrically. Near the end, where curves are flat and read most closely, it shrinks on the right side only,
+/// so that the last value is not a single noisy step.
 pub(crate) fn running_mean(points: &[(u64, f64)], width: usize) -> Vec<(u64, f64)> {
     let mean = |(index, &(step, _)): (usize, &(u64, f64))| {
         let half = (width / 2).min(index);
@@ -24,7 +24,7 @@ pub(crate) fn running_mean(points: &[(u64, f64)], width: usize) -> Vec<(u64, f64
     points.iter().enumerate().map(mean).collect()
 }
 
-/// At most about `limit` points that keep every peak: the lowest and the highest of each stretch, in their order.
+/// Returns about `limit` points at most, keeping every peak: the minimum and the maximum of each chunk, in order.
 pub(crate) fn thin(points: &[(u64, f64)], limit: usize) -> Vec<(u64, f64)> {
     if points.len() <= limit {
         return points.to_vec();

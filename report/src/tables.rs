@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::records::{EvalRow, GainRow, Judge, Model, Setting, Targets};
 
-/// The panels in the order they come.
+/// The panels, in display order.
 pub(crate) const PANELS: [(Targets, Judge); 4] = [
     (Targets::InDomain, Judge::Training),
     (Targets::InDomain, Judge::Second),
@@ -12,35 +12,35 @@ pub(crate) const PANELS: [(Targets, Judge); 4] = [
     (Targets::Transfer, Judge::Second),
 ];
 
-/// The settings in the order they come.
+/// The settings, in display order.
 pub(crate) const SETTINGS: [Setting; 3] = [Setting::Direct, Setting::Full, Setting::Streaming];
 
-/// A number with its 95 % interval, as text.
+/// A value with its 95 % interval, as text.
 #[derive(Serialize)]
 pub(crate) struct Cell {
-    /// The number.
+    /// The value.
     pub value: String,
     /// The interval.
     pub interval: String,
 }
 
-/// Accuracies: one column a panel, one row a setting and model.
+/// Accuracies: one column per panel, one row per setting and model.
 #[derive(Serialize)]
 pub(crate) struct EvalTable {
-    /// Panel titles with their numbers of people and targets.
+    /// The panel titles, with their numbers of users and targets.
     pub columns: Vec<Column>,
     /// The rows.
     pub rows: Vec<EvalLine>,
 }
 
-/// One panel as a table's column.
+/// One panel as a column of a table.
 #[derive(Serialize)]
 pub(crate) struct Column {
     pub targets: &'static str,
     pub judge: &'static str,
-    /// How many people, as text.
-    pub people: String,
-    /// How many targets were judged, as text.
+    /// The number of users, as text.
+    pub users: String,
+    /// The number of targets judged, as text.
     pub targets_judged: String,
 }
 
@@ -48,13 +48,13 @@ pub(crate) struct Column {
 #[derive(Serialize)]
 pub(crate) struct EvalLine {
     pub setting: &'static str,
-    /// Whether the setting changes here.
+    /// Whether this is the first line of its setting.
     pub first: bool,
     pub model: &'static str,
     pub cells: Vec<Option<Cell>>,
 }
 
-/// Accuracies as a table.
+/// Returns the accuracies as a table.
 pub(crate) fn eval(rows: &[EvalRow]) -> EvalTable {
     let panels: Vec<_> =
         PANELS.into_iter().filter(|panel| rows.iter().any(|row| (row.targets, row.judge) == *panel)).collect();
@@ -63,7 +63,7 @@ pub(crate) fn eval(rows: &[EvalRow]) -> EvalTable {
         Column {
             targets: targets.label(),
             judge: judge.label(),
-            people: range(here().map(|row| row.people)),
+            users: range(here().map(|row| row.users)),
             targets_judged: range(here().map(|row| row.targets_judged)),
         }
     };
@@ -90,14 +90,14 @@ pub(crate) struct GainLine {
     pub setting: &'static str,
     pub targets: &'static str,
     pub judge: &'static str,
-    /// The difference in percentage points.
+    /// The difference, in percentage points.
     pub gain: Cell,
-    /// Whether the interval leaves 0 out.
+    /// Whether the interval excludes 0.
     pub sure: bool,
-    pub people: u64,
+    pub users: u64,
 }
 
-/// Gains as a table.
+/// Returns the gains as a table.
 pub(crate) fn gains(rows: &[GainRow]) -> Vec<GainLine> {
     let line = |row: &GainRow| GainLine {
         compared: format!("{} over {}", row.model.label(), row.baseline.label()),
@@ -106,26 +106,26 @@ pub(crate) fn gains(rows: &[GainRow]) -> Vec<GainLine> {
         judge: row.judge.label(),
         gain: Cell { value: points(row.gain), interval: format!("{} to {}", points(row.ci_low), points(row.ci_high)) },
         sure: row.ci_low > 0.0 || row.ci_high < 0.0,
-        people: row.people,
+        users: row.users,
     };
     let mut rows: Vec<&GainRow> = rows.iter().collect();
     rows.sort_by_key(|row| (row.baseline, row.model, row.targets, row.judge, row.setting));
     rows.into_iter().map(line).collect()
 }
 
-/// The result in one line a setting: in-domain targets, training judge.
+/// The result in one line per setting: in-domain targets, training judge.
 #[derive(Serialize)]
 pub(crate) struct Headline {
     pub setting: &'static str,
     pub sft: String,
     pub rl: String,
-    /// The upper bound, where it was measured.
+    /// The upper bound, if measured.
     pub oracle: Option<String>,
-    /// The paired difference, where it was measured.
+    /// The paired difference, if measured.
     pub gain: Option<Cell>,
 }
 
-/// A headline for each setting that has both models.
+/// Returns a headline for each setting that has both models.
 pub(crate) fn headlines(eval: &[EvalRow], gains: &[GainRow]) -> Vec<Headline> {
     let headline = |setting: Setting| {
         let (targets, judge) = PANELS[0];
@@ -150,17 +150,17 @@ pub(crate) fn headlines(eval: &[EvalRow], gains: &[GainRow]) -> Vec<Headline> {
     SETTINGS.into_iter().filter_map(headline).collect()
 }
 
-/// A share in percent.
+/// Formats a share in percent.
 fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// A difference of shares in percentage points, with its sign.
+/// Formats a difference of shares in percentage points, with its sign.
 fn points(share: f64) -> String {
     format!("{:+.1}", 100.0 * share).replace('-', "−")
 }
 
-/// One number, or the least and the greatest.
+/// Formats one number, or the minimum and the maximum.
 fn range(numbers: impl Iterator<Item = u64> + Clone) -> String {
     match (numbers.clone().min(), numbers.max()) {
         (Some(least), Some(most)) if least < most => format!("{least} to {most}"),

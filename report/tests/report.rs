@@ -1,4 +1,5 @@
-//! The page and the picture, from made-up runs. Both are left in the target folder's `tmp/report` to be looked at.
+//! Tests of the page and the figure on synthetic runs. Both are written to `tmp/report` in the target folder for
+//! inspection.
 
 mod made_up;
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use report::ReportError;
 
-/// A fresh folder under the target folder.
+/// Creates an empty folder under the target folder.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report").join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -56,10 +57,10 @@ fn a_whole_run_has_every_section() {
         assert!(html.contains(text) || html.contains(&text.replace(" <", "</figcaption>")), "no {text:?} on the page");
     }
     assert!(!html.contains("Not in the run folder") && !html.contains("class=\"absent\""));
-    // 4 panels; RL: 6 shown at once, 6 folded; three supervised phases: 1 and 5 each.
+    // 4 panels; RL: 6 visible, 6 folded; three supervised phases: 1 and 5 each.
     assert_eq!(html.matches("<svg ").count(), 4 + 12 + 3 * 6);
     assert_eq!(html.matches("<svg ").count(), html.matches("</svg>").count());
-    // In-domain, full history, training judge: the bar and the table agree with eval.json.
+    // In-domain, full history, training judge: the bar and the table match eval.json.
     let rows: Vec<report::EvalRow> = serde_json::from_str(&fs::read_to_string(run.join("eval.json")).unwrap()).unwrap();
     for row in rows {
         assert!(html.contains(&format!("{:.1}", 100.0 * row.accuracy)), "{row:?}");
@@ -94,7 +95,7 @@ fn nothing_is_fetched() {
     for text in [&html, &svg] {
         let rest = text.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
         for reference in ["http://", "https://", "src=", "url(", "@import", "<link", "<script", "<iframe"] {
-            // Escaping leaves `src=` in the example's text alone; there it stands behind `&lt;img`.
+            // Escaping keeps `src=` in the example's text; there it follows `&lt;img`.
             let found = rest.matches(reference).count() - rest.matches(&format!("&lt;img {reference}")).count();
             assert_eq!(found, 0, "{reference} on the page");
         }
@@ -150,7 +151,7 @@ fn numbers_out_of_range_are_refused_where_they_stand() {
     let row = |accuracy: &str, low: &str| {
         format!(
             "[{{\"model\":\"rl\",\"setting\":\"full\",\"targets\":\"in_domain\",\"judge\":\"training\",\n\
-             \"accuracy\":{accuracy},\n\"ci_low\":{low},\"ci_high\":0.8,\"people\":9,\"targets_judged\":9}}]"
+             \"accuracy\":{accuracy},\n\"ci_low\":{low},\"ci_high\":0.8,\"users\":9,\"targets_judged\":9}}]"
         )
     };
     for (text, expected) in [
@@ -177,7 +178,7 @@ fn several_runs_share_charts_and_keep_their_names_apart() {
         assert!(html.contains(&format!("<h3>{name}</h3>")), "no heading {name}");
     }
     assert!(html.contains("No evaluation of no-format"));
-    // One chart a metric, with every run in its legend.
+    // One chart per metric, with every run in its legend.
     let judge = html.split("<figcaption>Reward: judge").nth(1).expect("a chart of its own");
     let judge = judge.split("</figure>").next().unwrap();
     assert_eq!(judge.matches("<li>").count(), 3);
@@ -196,7 +197,7 @@ fn the_picture_shows_both_halves_on_white() {
         assert!(svg.contains(text), "no {text:?} in the picture");
     }
     assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"960\""));
-    assert!(!svg.contains("random person"), "only the models that the picture is about");
+    assert!(!svg.contains("random user"), "only the models that the picture is about");
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Group-relative advantages: how much better a response is than the other responses to the same prompt.
 
-/// How rewards become advantages.
+/// Normalization of rewards to advantages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
     /// (r − mean) / (std + ε), std of the group with n − 1 (GRPO, arXiv 2402.03300; AlignXplore+ with ε = 1e-6).
     #[default]
     GroupStd,
-    /// r − mean (Dr. GRPO, arXiv 2503.20783: dividing by the deviation favours groups that hardly differ).
+    /// r − mean (Dr. GRPO, arXiv 2503.20783: dividing by the standard deviation favors groups whose rewards hardly differ).
     GroupMean,
-    /// r − mean of the group, over the deviation (n − 1) of the rewards of all groups, + ε (TRL's `scale_rewards="batch"`).
+    /// (r − mean of the group) / (std + ε), std (n − 1) of the rewards of all groups (TRL's `scale_rewards="batch"`).
     BatchStd,
     /// r − mean of the group's other rewards (leave-one-out, RLOO, arXiv 2402.14740): n/(n − 1) · (r − mean).
     LeaveOneOut,
@@ -17,23 +17,23 @@ pub enum Scale {
 /// Advantages of several groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
-    /// One a reward, in the shape of the rewards.
+    /// One advantage per reward, in the shape of the rewards.
     pub groups: Vec<Vec<f64>>,
-    /// Groups with equal rewards throughout, which so teach nothing.
-    pub flat: Vec<bool>,
+    /// Whether all rewards of a group are equal, so that the group contributes no gradient; one entry per group.
+    pub zero_variance: Vec<bool>,
 }
 
 impl Advantages {
-    /// How many groups teach nothing.
+    /// Returns the number of groups whose rewards are all equal.
     pub fn zero_variance(&self) -> usize {
-        self.flat.iter().filter(|flat| **flat).count()
+        self.zero_variance.iter().filter(|zero| **zero).count()
     }
 }
 
-/// Advantages within each group, which holds the rewards of the samples of one prompt. A group with equal rewards
-/// throughout, or with a single one, gets exactly 0 by any scale.
+/// Computes advantages within each group. A group holds the rewards of the samples of one prompt. If all rewards of a group are
+/// equal, or the group has a single reward, its advantages are exactly 0 for every `scale`.
 pub fn group_advantages(groups: &[Vec<f64>], scale: Scale, eps: f64) -> Advantages {
-    let flat: Vec<bool> = groups.iter().map(|g| g.windows(2).all(|pair| pair[0] == pair[1])).collect();
+    let zero_variance: Vec<bool> = groups.iter().map(|g| g.windows(2).all(|pair| pair[0] == pair[1])).collect();
     let all: Vec<f64> = groups.iter().flatten().copied().collect();
     let of = |g: &Vec<f64>| -> Vec<f64> {
         let n = g.len() as f64;
@@ -46,8 +46,9 @@ pub fn group_advantages(groups: &[Vec<f64>], scale: Scale, eps: f64) -> Advantag
         let mean = mean(g);
         g.iter().map(|r| (r - mean) * factor).collect()
     };
-    let groups = groups.iter().zip(&flat).map(|(g, flat)| if *flat { vec![0.0; g.len()] } else { of(g) }).collect();
-    Advantages { groups, flat }
+    let groups =
+        groups.iter().zip(&zero_variance).map(|(g, zero)| if *zero { vec![0.0; g.len()] } else { of(g) }).collect();
+    Advantages { groups, zero_variance }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -75,7 +76,7 @@ mod tests {
         }
     }
 
-    /// 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 = 14, std √(14/3) = 2.160247. 0, 1: mean 0.5, std √0.5 = 0.707107.
+    /// 1, 2, 3, 6: mean 3, squared deviations 4 + 1 + 0 + 9 = 14, std √(14/3) = 2.160247. 0, 1: mean 0.5, std √0.5 = 0.707107.
     const GROUPS: [&[f64]; 2] = [&[1.0, 2.0, 3.0, 6.0], &[0.0, 1.0]];
 
     fn advantages(scale: Scale, eps: f64) -> Vec<Vec<f64>> {
@@ -86,7 +87,7 @@ mod tests {
     fn by_the_groups_deviation() {
         let got = advantages(Scale::GroupStd, 0.0);
         close(&got[0], &[-0.925_820_1, -0.462_910_05, 0.0, 1.388_730_15]);
-        // Two rewards always differ by √2 standard deviations.
+        // Two different rewards are always √2 standard deviations apart.
         close(&got[1], &[-FRAC_1_SQRT_2, FRAC_1_SQRT_2]);
         // ε is added to the deviation, not to the variance: 3 / 3.160247.
         close(&advantages(Scale::GroupStd, 1.0)[0][3..], &[0.949_292_92]);
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn by_the_batchs_deviation() {
-        // All six: mean 13/6, squares 51 − 169/6 = 137/6, over 5: variance 4.566667, std 2.136976.
+        // All six rewards: mean 13/6, squared deviations 51 − 169/6 = 137/6, over 5: variance 4.566667, std 2.136976.
         let got = advantages(Scale::BatchStd, 0.0);
         close(&got[0], &[-0.935_901_92, -0.467_950_96, 0.0, 1.403_852_88]);
         close(&got[1], &[-0.233_975_48, 0.233_975_48]);
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn against_the_others() {
-        // 1 against (2 + 3 + 6)/3, 6 against (1 + 2 + 3)/3.
+        // 1 minus (2 + 3 + 6)/3, 6 minus (1 + 2 + 3)/3.
         let got = advantages(Scale::LeaveOneOut, 1.0);
         close(&got[0], &[1.0 - 11.0 / 3.0, 2.0 - 10.0 / 3.0, 0.0, 4.0]);
         close(&got[1], &[-1.0, 1.0]);
@@ -121,7 +122,7 @@ mod tests {
         let groups = [vec![0.1; 3], vec![0.45], vec![0.1, 0.2], vec![0.0; 4]];
         for scale in [Scale::GroupStd, Scale::GroupMean, Scale::BatchStd, Scale::LeaveOneOut] {
             let got = group_advantages(&groups, scale, 1e-6);
-            assert_eq!(got.flat, [true, true, false, true]);
+            assert_eq!(got.zero_variance, [true, true, false, true]);
             assert_eq!(got.zero_variance(), 3);
             for i in [0, 1, 3] {
                 assert!(got.groups[i].iter().all(|a| *a == 0.0));

@@ -1,17 +1,17 @@
-//! Reading a judge's answer letter, and how sure the judge was of it, from a completion.
+//! Parses a judge's answer letter, and its probability, from a completion.
 
 use chat::{Completion, TokenLogprob};
 
-/// The probability of the first of two choices, given that one of them is the answer, in a completion that starts where
-/// the answer letter belongs. `None` if neither choice is among the first token's alternatives.
+/// Returns the probability of the first of two choices, given that one of them is the answer. The completion starts where the
+/// answer letter belongs. Returns `None` if neither choice is among the first token's alternatives.
 pub(crate) fn forced(completion: &Completion, choices: &[String; 2]) -> Option<f64> {
     first_choice(completion.tokens.first()?, choices)
 }
 
-/// The same for a completion that reasons first: read at the first token that is one of the choices, after the last
-/// occurrence of `prefix`. `None` for a completion without such an answer.
+/// Same as [`forced`], for a completion that reasons first: reads the first token that is one of the choices, after the last
+/// occurrence of `prefix`. Returns `None` for a completion without such an answer.
 ///
-/// Works on the concatenation of the tokens' texts, which may differ from the completion's text in its spaces.
+/// Searches the concatenated texts of the tokens, whose whitespace may differ from that of the completion's text.
 pub(crate) fn reasoned(completion: &Completion, prefix: &str, choices: &[String; 2]) -> Option<f64> {
     let prefix = prefix.trim();
     let text: String = completion.tokens.iter().map(|t| t.text.as_str()).collect();
@@ -19,7 +19,8 @@ pub(crate) fn reasoned(completion: &Completion, prefix: &str, choices: &[String;
     let mut end = 0;
     let answer = completion.tokens.iter().find(|token| {
         end += token.text.len();
-        // A token may hold the end of the prefix and the letter's leading space, hence its end and not its start.
+        // A token may contain the end of the prefix and the letter's leading space. Hence the end of the token is compared, not its
+        // start.
         end > prefix_end && choices.iter().any(|c| is(&token.text, c))
     })?;
     first_choice(answer, choices)
@@ -29,7 +30,7 @@ fn first_choice(token: &TokenLogprob, choices: &[String; 2]) -> Option<f64> {
     let unlisted = !token.top.iter().any(|(text, _)| *text == token.text);
     let own = unlisted.then_some((token.text.as_str(), token.logprob));
     let alternatives = || token.top.iter().map(|(text, logprob)| (text.as_str(), *logprob)).chain(own);
-    // A letter may be several tokens ("A" and " A"): their probabilities add up.
+    // A letter may have several tokens ("A" and " A"); their probabilities add up.
     let mass = |choice: &str| -> f64 {
         alternatives().filter(|(text, _)| is(text, choice)).map(|(_, lp)| f64::from(lp).exp()).sum()
     };
@@ -88,13 +89,13 @@ mod tests {
 
     #[test]
     fn letters_in_the_evidence_are_no_answer() {
-        // "A likes space B answer B avoids jazz answer B": the evidence names both letters, the prefix comes twice.
+        // "A likes space B answer A avoids jazz answer B": the evidence names both letters, and the prefix occurs twice.
         let sure = |t: &str| token(t, &[(t, 0.99)]);
         let mut tokens: Vec<_> =
             ["A", " likes", " space", " B", " answer", " A", " avoids", " jazz", " answer"].map(sure).into();
         tokens.push(token(" B", &[(" B", 0.8), (" A", 0.2)]));
         close(reasoned(&completion(tokens.clone()), "answer", &ab()), 0.2);
-        // Cut before the letter, there is no answer, whatever the evidence says.
+        // Truncated before the letter, the completion has no answer, whatever the evidence says.
         tokens.pop();
         assert_eq!(reasoned(&completion(tokens.clone()), "answer", &ab()), None);
         tokens.truncate(4);
@@ -107,7 +108,7 @@ mod tests {
         let mut tokens = Vec::from(text);
         tokens.push(token(" A", &[(" A", 0.9), (" B", 0.1)]));
         close(reasoned(&completion(tokens.clone()), "{\"selection\": \"Item ", &ab()), 0.9);
-        // Words between prefix and letter are passed over.
+        // Words between the prefix and the letter are skipped.
         tokens[4] = token("the", &[("the", 1.0)]);
         close(reasoned(&completion(tokens), "{\"selection\":", &ab()), 0.9);
     }

@@ -1,102 +1,171 @@
-//! The reward of a run: a weighted sum of terms behind the format gate.
+//! The reward of a run: a weighted sum of terms, gated by the response format.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::terms::{self, UnknownTerm};
-use crate::{Judged, RewardTerm};
+use crate::batch::{JudgeRequest, RewardBatch, RewardResponse};
+use crate::error::RewardError;
+use crate::judge::Verdict;
+use crate::registry::Registry;
+use crate::terms::RewardTerm;
 
-/// A composition that cannot be.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum CompositionError {
-    /// A term that does not exist.
-    #[error(transparent)]
-    Unknown(#[from] UnknownTerm),
-    /// The same term twice.
-    #[error("reward term `{0}` is named twice; name it once, with the sum of the weights")]
-    Twice(String),
-    /// A weight that is no number.
-    #[error("reward term `{term}` has weight {weight}; expected a finite number")]
-    Weight {
-        /// The term.
-        term: String,
-        /// Its weight.
-        weight: f64,
-    },
-    /// No term at all.
-    #[error("no reward term is named; name at least one, such as judge = 1.0")]
-    Empty,
+/// Specification of a reward term in a config.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TermSpec {
+    /// Name under which the term is registered.
+    pub name: String,
+    /// Factor of the term in the sum; negative for a penalty.
+    pub weight: f64,
+    /// Parameters of the term: a JSON object, empty if the term takes none.
+    pub params: Value,
 }
 
-/// The reward of one response, with where it comes from.
+impl TermSpec {
+    /// Returns a specification without parameters.
+    pub fn new(name: &str, weight: f64) -> Self {
+        Self { name: name.into(), weight, params: Value::Object(serde_json::Map::new()) }
+    }
+}
+
+/// The reward of one response, with its breakdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reward {
-    /// Σ weight · score; 0 for a response that failed the format gate, whatever the terms say.
+    /// Σ weight · score; 0 for a response that failed the format gate, regardless of the scores.
     pub total: f64,
-    /// The terms' scores before weighting, in the order of [`Composition::names`].
+    /// Unweighted scores of the terms, in the order of [`Composition::names`].
     pub scores: Vec<f64>,
     /// Whether the response passed the format gate.
     pub well_formed: bool,
 }
 
+/// Rewards of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rewards {
+    /// One reward per response, in order.
+    pub rewards: Vec<Reward>,
+    /// Metrics of the terms, under the key `reward/TERM/KEY`.
+    pub metrics: Vec<(String, f64)>,
+}
+
+struct Term {
+    name: String,
+    weight: f64,
+    term: Box<dyn RewardTerm>,
+}
+
 /// A weighted sum of reward terms.
 pub struct Composition {
-    terms: Vec<(&'static dyn RewardTerm, f64)>,
+    terms: Vec<Term>,
 }
 
 impl Composition {
-    /// Finds the terms by name.
+    /// Builds the terms of `specs`.
     ///
     /// # Errors
-    /// [`CompositionError`] for an unknown or repeated name, a weight that is not finite, or no term.
-    pub fn new<S: AsRef<str>>(weights: &[(S, f64)]) -> Result<Self, CompositionError> {
-        let mut terms: Vec<(&'static dyn RewardTerm, f64)> = Vec::new();
-        for (name, weight) in weights {
-            let (name, weight) = (name.as_ref(), *weight);
-            let term = terms::find(name)?;
-            if terms.iter().any(|(t, _)| t.name() == name) {
-                return Err(CompositionError::Twice(name.into()));
+    /// Returns a [`RewardError`] for an unknown or repeated name, parameters that a term does not accept, a non-finite weight, or
+    /// an empty `specs`.
+    pub fn new(registry: &Registry, specs: &[TermSpec]) -> Result<Self, RewardError> {
+        let mut terms: Vec<Term> = Vec::new();
+        for TermSpec { name, weight, params } in specs {
+            let term = registry.build(name, params)?;
+            if terms.iter().any(|t| t.name == *name) {
+                return Err(RewardError::Twice(name.clone()));
             }
             if !weight.is_finite() {
-                return Err(CompositionError::Weight { term: name.into(), weight });
+                return Err(RewardError::Weight { term: name.clone(), weight: *weight });
             }
-            terms.push((term, weight));
+            terms.push(Term { name: name.clone(), weight: *weight, term });
         }
-        if terms.is_empty() { Err(CompositionError::Empty) } else { Ok(Self { terms }) }
+        if terms.is_empty() { Err(RewardError::Empty) } else { Ok(Self { terms }) }
     }
 
-    /// The terms' names, in the order in which they were given.
-    pub fn names(&self) -> Vec<&'static str> {
-        self.terms.iter().map(|(t, _)| t.name()).collect()
+    /// Returns the names of the terms, in the order of the specifications.
+    pub fn names(&self) -> Vec<&str> {
+        self.terms.iter().map(|t| t.name.as_str()).collect()
     }
 
-    /// One reward a response, in order.
-    pub fn score(&self, responses: &[Judged<'_>]) -> Vec<Reward> {
-        let columns: Vec<(Vec<f64>, f64)> = self.terms.iter().map(|(t, w)| (t.score(responses), *w)).collect();
-        let reward = |(i, response): (usize, &Judged<'_>)| {
+    /// Returns the requests of each term to the judge.
+    ///
+    /// # Errors
+    /// Returns the errors of the terms.
+    pub fn judgements(
+        &self,
+        step: u64,
+        responses: &[RewardResponse<'_>],
+    ) -> Result<Vec<Vec<JudgeRequest>>, RewardError> {
+        let batch = RewardBatch { step, responses, verdicts: &[] };
+        self.terms.iter().map(|t| t.term.judgements(&batch)).collect()
+    }
+
+    /// Computes the rewards of `responses`. `verdicts` holds the answers to [`Self::judgements`], term by term.
+    ///
+    /// # Errors
+    /// Returns the errors of the terms, [`RewardError::Count`] for a wrong number of scores, and [`RewardError::NotFinite`] for a
+    /// non-finite score.
+    pub fn score(
+        &self,
+        step: u64,
+        responses: &[RewardResponse<'_>],
+        verdicts: &[Vec<Verdict>],
+    ) -> Result<Rewards, RewardError> {
+        let (mut columns, mut metrics) = (Vec::new(), Vec::new());
+        for (i, term) in self.terms.iter().enumerate() {
+            let verdicts = verdicts.get(i).map_or(&[][..], Vec::as_slice);
+            let batch = RewardBatch { step, responses, verdicts };
+            let scores = term.term.score(&batch)?;
+            check(&term.name, responses, &scores)?;
+            let own = term.term.metrics(&batch, &scores).into_iter();
+            metrics.extend(own.map(|(key, value)| (format!("reward/{}/{key}", term.name), value)));
+            columns.push((scores, term.weight));
+        }
+        let reward = |(i, response): (usize, &RewardResponse<'_>)| {
             let well_formed = response.well_formed();
             let total = if well_formed { columns.iter().map(|(scores, w)| w * scores[i]).sum() } else { 0.0 };
             Reward { total, scores: columns.iter().map(|(scores, _)| scores[i]).collect(), well_formed }
         };
-        responses.iter().enumerate().map(reward).collect()
+        Ok(Rewards { rewards: responses.iter().enumerate().map(reward).collect(), metrics })
+    }
+}
+
+fn check(term: &str, responses: &[RewardResponse<'_>], scores: &[f64]) -> Result<(), RewardError> {
+    let term = || term.to_owned();
+    if scores.len() != responses.len() {
+        return Err(RewardError::Count { term: term(), expected: responses.len(), got: scores.len() });
+    }
+    match scores.iter().position(|score| !score.is_finite()) {
+        Some(response) => {
+            let (uid, score) = (responses[response].uid.into(), scores[response]);
+            Err(RewardError::NotFinite { term: term(), response, uid, score })
+        }
+        None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chat::Question;
+    use serde::Deserialize;
+    use serde_json::json;
     use tolerance::assert_within;
 
     use super::*;
+    use crate::testing::response;
 
-    fn judged(p_chosen: Option<f64>, tokens: usize) -> Judged<'static> {
-        Judged { text: "", tokens, token_limit: 100, p_chosen }
+    fn composed(terms: &[(&str, f64)]) -> Result<Composition, RewardError> {
+        let specs: Vec<TermSpec> = terms.iter().map(|(name, weight)| TermSpec::new(name, *weight)).collect();
+        Composition::new(&Registry::default(), &specs)
+    }
+
+    fn rewards(terms: &[(&str, f64)], responses: &[RewardResponse<'_>]) -> Vec<Reward> {
+        composed(terms).unwrap().score(0, responses, &[]).unwrap().rewards
     }
 
     #[test]
     fn the_total_is_the_weighted_sum_and_the_breakdown_unweighted() {
-        let reward = Composition::new(&[("judge", 1.0), ("brevity", 0.5), ("format", 0.1)]).unwrap();
-        assert_eq!(reward.names(), ["judge", "brevity", "format"]);
-        let rows = reward.score(&[judged(Some(0.8), 40), judged(Some(0.25), 120)]);
-        // 0.8 + 0.5 · (1 − 40/100) + 0.1 = 1.2; over the limit brevity is 0: 0.25 + 0.1 = 0.35.
+        let terms = [("judge", 1.0), ("brevity", 0.5), ("format", 0.1)];
+        assert_eq!(composed(&terms).unwrap().names(), ["judge", "brevity", "format"]);
+        let rows = rewards(&terms, &[response(Some(0.8), 40), response(Some(0.25), 120)]);
+        // 0.8 + 0.5 · (1 − 40/100) + 0.1 = 1.2. Over the limit, brevity is 0: 0.25 + 0.1 = 0.35.
         assert_eq!(rows[0].scores, [0.8, 0.6, 1.0]);
         assert_within!(rows[0].total - 1.2, 1e-12);
         assert_eq!(rows[1].scores, [0.25, 0.0, 1.0]);
@@ -105,18 +174,75 @@ mod tests {
 
     #[test]
     fn a_malformed_response_earns_nothing_by_any_term() {
-        let reward = Composition::new(&[("judge", 1.0), ("brevity", 1.0)]).unwrap();
-        let row = &reward.score(&[judged(None, 10)])[0];
+        let row = &rewards(&[("judge", 1.0), ("brevity", 1.0)], &[response(None, 10)])[0];
         assert_eq!((row.total, row.well_formed), (0.0, false));
         assert_eq!(row.scores, [0.0, 0.9]);
     }
 
     #[test]
     fn bad_compositions_are_refused() {
-        let refusal = |weights: &[(&str, f64)]| Composition::new(weights).err();
-        assert_eq!(refusal(&[]), Some(CompositionError::Empty));
-        assert_eq!(refusal(&[("judge", 1.0), ("judge", 1.0)]), Some(CompositionError::Twice("judge".into())));
-        assert!(matches!(refusal(&[("judge", f64::NAN)]), Some(CompositionError::Weight { .. })));
-        assert!(matches!(refusal(&[("jugde", 1.0)]), Some(CompositionError::Unknown(_))));
+        let refusal = |terms: &[(&str, f64)]| composed(terms).err();
+        assert_eq!(refusal(&[]), Some(RewardError::Empty));
+        assert_eq!(refusal(&[("judge", 1.0), ("judge", 1.0)]), Some(RewardError::Twice("judge".into())));
+        assert!(matches!(refusal(&[("judge", f64::NAN)]), Some(RewardError::Weight { .. })));
+        assert!(matches!(refusal(&[("jugde", 1.0)]), Some(RewardError::Unknown { .. })));
+    }
+
+    /// A term that asks the judge about each well-formed response. Its scores are the verdicts, followed by `scores`.
+    #[derive(Deserialize)]
+    struct Asks {
+        scores: Vec<f64>,
+    }
+
+    impl RewardTerm for Asks {
+        fn judgements(&self, batch: &RewardBatch<'_>) -> Result<Vec<JudgeRequest>, RewardError> {
+            let summaries = batch.responses.iter().enumerate().filter_map(|(i, r)| Some((i, r.summary()?)));
+            let question = |summary: &str| Question {
+                query: None,
+                preference: summary.into(),
+                chosen: "a".into(),
+                rejected: "b".into(),
+            };
+            Ok(summaries.map(|(response, s)| JudgeRequest { response, question: question(s) }).collect())
+        }
+
+        fn score(&self, batch: &RewardBatch<'_>) -> Result<Vec<f64>, RewardError> {
+            let failed = |message: String| Err(RewardError::Failed { term: "asks".into(), message });
+            let verdicts: Vec<f64> = batch.verdicts.iter().map(|v| v.p_chosen).collect();
+            if verdicts.is_empty() {
+                failed("no verdicts".into())
+            } else {
+                Ok([verdicts, self.scores.clone()].concat())
+            }
+        }
+
+        fn metrics(&self, batch: &RewardBatch<'_>, scores: &[f64]) -> Vec<(String, f64)> {
+            vec![("count".into(), scores.len() as f64), ("step".into(), batch.step as f64)]
+        }
+    }
+
+    #[test]
+    fn a_registered_term_asks_the_judge_takes_params_adds_metrics_and_may_fail() {
+        let mut registry = Registry::default();
+        registry.register::<Asks>("asks").unwrap();
+        let composed = |scores: Value| {
+            let asks = TermSpec { params: json!({"scores": scores}), ..TermSpec::new("asks", 2.0) };
+            Composition::new(&registry, &[TermSpec::new("judge", 1.0), asks]).unwrap()
+        };
+        let verdict = |p_chosen| Verdict { p_chosen, orders: vec![], malformed: false };
+        let responses = [response(Some(0.5), 1), response(Some(0.25), 1)];
+        let asked = composed(json!([])).judgements(7, &responses).unwrap();
+        assert_eq!(asked.iter().map(Vec::len).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!((asked[1][1].response, asked[1][1].question.preference.as_str()), (1, "s"));
+        let score = |scores, answers: &[f64]| {
+            let verdicts = [vec![], answers.iter().map(|p| verdict(*p)).collect()];
+            composed(scores).score(7, &responses, &verdicts)
+        };
+        let scored = score(json!([]), &[0.75, 1.0]).unwrap();
+        assert_eq!(scored.rewards.iter().map(|r| r.total).collect::<Vec<_>>(), [0.5 + 1.5, 0.25 + 2.0]);
+        assert_eq!(scored.metrics, [("reward/asks/count".to_owned(), 2.0), ("reward/asks/step".to_owned(), 7.0)]);
+        assert!(matches!(score(json!([]), &[]), Err(RewardError::Failed { .. })));
+        assert!(matches!(score(json!([]), &[0.5]), Err(RewardError::Count { expected: 2, got: 1, .. })));
+        assert!(matches!(score(json!([]), &[0.5, f64::NAN]), Err(RewardError::NotFinite { response: 1, .. })));
     }
 }

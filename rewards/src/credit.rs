@@ -1,75 +1,75 @@
-//! Streaming credit: a summary that later summaries are built on earns part of what they earn.
+//! Streaming credit: a carried summary receives part of the reward of the stage that reads it.
 //!
-//! Samples form groups, each of one prompt. A group of a later stage read one sample of the stage before as past summary:
-//! its parent. With discount λ and baseline b, and rewards R already carrying their own credit (so worked out from the last
-//! stage back):
+//! Samples form groups; all samples of a group share one prompt. A group of a later stage reads one sample of the previous stage as
+//! past summary: its parent. Let λ be the discount, b the baseline, and R the rewards that already include their own credit (so
+//! credit is computed backward from the last stage):
 //!
-//! - a sample that a group was built on: reward += λ · mean of that group's R;
-//! - every other sample of a stage that has a next one: reward += λ · b.
+//! - A sample that a group was built on: reward += λ · mean of that group's R.
+//! - Every other sample of a stage that has a next stage: reward += λ · b.
 //!
-//! b is what a sample that is carried earns by chance, so that not being carried is no punishment. AlignXplore+ has two
-//! stages, carries one sample of four, λ = 0.9 and b = 0.5 (the published code adds the product, 0.45). Where every sample
-//! is carried, b has no effect and the credit is unbiased: it is the sample's own.
+//! b is the chance-level reward of a carried sample, so that a sample is not penalized for not being carried. AlignXplore+ has two
+//! stages, carries one sample of four, and uses λ = 0.9 and b = 0.5 (the published code adds the product, 0.45). If every sample is
+//! carried, b has no effect and the credit is unbiased, because each sample has its own next stage.
 
 use crate::Draw;
 
-/// How much of the next stage's reward counts.
+/// Parameters of streaming credit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CreditRule {
-    /// λ: the weight of the next stage.
+    /// Discount λ: the weight of the next stage's reward.
     pub discount: f64,
-    /// b: what samples that were not carried are credited with, before the discount.
+    /// Baseline b: the credit of samples that were not carried, before the discount.
     pub baseline: f64,
-    /// Whether samples that failed the format gate get credit, as published.
+    /// Whether samples that failed the format gate receive credit. Published: `true`.
     pub malformed: bool,
 }
 
 impl Default for CreditRule {
-    /// The published values.
+    /// Returns the published values.
     fn default() -> Self {
         Self { discount: 0.9, baseline: 0.5, malformed: true }
     }
 }
 
-/// The sample that a group read as past summary.
+/// The sample that a group reads as past summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Parent {
-    /// Index of its group.
+    /// Index of the sample's group.
     pub group: usize,
-    /// Its place in that group.
+    /// Index of the sample in that group.
     pub sample: usize,
 }
 
-/// One group as credit sees it.
+/// A group of samples, for the computation of credit.
 #[derive(Clone, Debug)]
 pub struct CreditGroup<'a> {
-    /// Own rewards of its samples.
+    /// Rewards of the samples, without credit.
     pub rewards: &'a [f64],
-    /// Which of them passed the format gate.
+    /// Whether each sample passed the format gate.
     pub well_formed: &'a [bool],
-    /// What it was built on; `None` at the first stage.
+    /// The sample that the group was built on; `None` at the first stage.
     pub parent: Option<Parent>,
-    /// Whether its stage has a next one.
+    /// Whether the group's stage has a next stage.
     pub continues: bool,
 }
 
-/// A group whose parent is not among the groups before it.
+/// Error for a group whose parent is not among the groups before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("group {group} was built on sample {sample} of group {parent}, which is not there before it")]
 pub struct CreditError {
-    /// The group.
+    /// Index of the group.
     pub group: usize,
-    /// Its parent's group.
+    /// Index of the parent's group.
     pub parent: usize,
-    /// The sample there.
+    /// Index of the parent in that group.
     pub sample: usize,
 }
 
 impl CreditRule {
-    /// Rewards with credit, in the shape of `groups`, whose parents stand before their children.
+    /// Adds credit to the rewards. Returns rewards in the shape of `groups`. Parents must precede their children.
     ///
     /// # Errors
-    /// [`CreditError`] if one does not.
+    /// Returns a [`CreditError`] if a parent does not precede its child.
     pub fn carry(&self, groups: &[CreditGroup<'_>]) -> Result<Vec<Vec<f64>>, CreditError> {
         let mut credited: Vec<Vec<f64>> = groups.iter().map(|g| g.rewards.to_vec()).collect();
         let mut built_on: Vec<Vec<Option<f64>>> = groups.iter().map(|g| vec![None; g.rewards.len()]).collect();
@@ -91,19 +91,19 @@ impl CreditRule {
     }
 }
 
-/// Which samples of a group are carried into the next stage.
+/// Rule that selects the samples of a group that are carried into the next stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// One, by chance.
+    /// One sample, uniformly at random.
     Random,
-    /// The one with the highest reward; of equals, one by chance.
+    /// The sample with the highest reward; ties are broken uniformly at random.
     Best,
-    /// All.
+    /// All samples.
     Each,
 }
 
-/// The samples of a group that become past summaries of the next stage. Without `malformed` those that failed the format
-/// gate are passed over, unless all did. Depends on its arguments alone.
+/// Selects the samples of a group that become past summaries of the next stage, and returns their indices. Without `malformed`,
+/// samples that failed the format gate are skipped unless all samples failed it. The result depends on the arguments only.
 pub fn carried(rule: Carried, malformed: bool, rewards: &[f64], well_formed: &[bool], draw: Draw) -> Vec<usize> {
     let all = || 0..rewards.len();
     let mut among: Vec<usize> = all().filter(|&i| malformed || well_formed[i]).collect();
@@ -153,19 +153,19 @@ mod tests {
 
     #[test]
     fn two_stages_as_published() {
-        // Stage 2: mean of 1, 0, 0.6, 0.4 is 0.5. Carried sample 2: 0.3 + 0.9 · 0.5; the others + 0.45.
+        // Stage 2: the mean of 1, 0, 0.6, 0.4 is 0.5. Carried sample 2: 0.3 + 0.9 · 0.5; the other samples: + 0.45.
         let groups = [group(&[0.9, 0.0, 0.3, 0.5], None, true), group(&[1.0, 0.0, 0.6, 0.4], Some((0, 2)), false)];
         close(CreditRule::default(), &groups, &[&[1.35, 0.45, 0.75, 0.95], &[1.0, 0.0, 0.6, 0.4]]);
-        // A perfect second stage lifts the carried sample, malformed or not (reward 0), to 0.9.
+        // A perfect second stage raises the carried sample (reward 0) to 0.9, malformed or not.
         let mut groups = [group(&[0.0, 0.4], None, true), group(&[1.0, 1.0], Some((0, 0)), false)];
         groups[0].well_formed = &[false, true];
         close(CreditRule::default(), &groups, &[&[0.9, 0.85], &[1.0, 1.0]]);
-        // Unless malformed samples earn no credit.
+        // With `malformed: false`, malformed samples receive no credit.
         close(CreditRule { malformed: false, ..CreditRule::default() }, &groups, &[&[0.0, 0.85], &[1.0, 1.0]]);
     }
 
     #[test]
-    fn two_people_do_not_mix() {
+    fn two_users_do_not_mix() {
         let rule = CreditRule { discount: 1.0, baseline: 0.0, malformed: true };
         let groups = [
             group(&[0.1, 0.2], None, true),
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn three_stages_carry_credit_back_twice() {
-        // λ = 0.5, b = 0.4. Stage 3: mean 0.8. Stage 2, sample 0 carried: 0.2 + 0.4 = 0.6; sample 1: 0.6 + 0.2 = 0.8; mean
-        // 0.7. Stage 1, sample 1 carried: 1 + 0.35; sample 0: 0 + 0.2.
+        // λ = 0.5, b = 0.4. Stage 3: mean 0.8. Stage 2: sample 0, carried: 0.2 + 0.4 = 0.6; sample 1: 0.6 + 0.2 = 0.8; mean 0.7.
+        // Stage 1: sample 1, carried: 1 + 0.35; sample 0: 0 + 0.2.
         let rule = CreditRule { discount: 0.5, baseline: 0.4, malformed: true };
         let groups = [
             group(&[0.0, 1.0], None, true),
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn each_sample_earns_by_its_own_next_stage() {
-        // λ = 0.5: 0.4 + 0.5 · 0.8, and 0.6 + 0.5 · 0.1. The baseline, however high, does not count.
+        // λ = 0.5: 0.4 + 0.5 · 0.8, and 0.6 + 0.5 · 0.1. The baseline has no effect, however high it is.
         let rule = CreditRule { discount: 0.5, baseline: 99.0, malformed: true };
         let groups = [
             group(&[0.4, 0.6], None, true),
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(pick(Carried::Each, true, 0), [0, 1, 2, 3]);
         assert_eq!(pick(Carried::Each, false, 0), [0, 2, 3]);
         assert_eq!(pick(Carried::Best, false, 0), [2]);
-        // 40 draws between two equals all falling on the same one: 2 · 2^-40.
+        // The probability that 40 picks between two tied samples are all the same is 2 · 2^-40.
         let mut best: Vec<usize> = (0..40).map(|seed| pick(Carried::Best, true, seed)[0]).collect();
         best.sort_unstable();
         best.dedup();
@@ -227,10 +227,10 @@ mod tests {
 
     #[test]
     fn random_picks_are_uniform() {
-        // 8,000 picks over 4 samples; chi-square with 3 degrees of freedom exceeds 30.7 once in a million.
+        // 8,000 picks from 4 samples; chi-square with 3 degrees of freedom exceeds 30.7 with probability 1e-6.
         let mut counts = [0usize; 4];
-        for person in 0..8000 {
-            counts[carried(Carried::Random, true, &[0.5; 4], &FINE, Draw::new(3).with(person))[0]] += 1;
+        for user in 0..8000 {
+            counts[carried(Carried::Random, true, &[0.5; 4], &FINE, Draw::new(3).with(user))[0]] += 1;
         }
         let chi: f64 = counts.iter().map(|&c| (c as f64 - 2000.0).powi(2) / 2000.0).sum();
         assert!(chi < 30.7, "{counts:?}");

@@ -1,50 +1,26 @@
-//! From responses to judged responses: what fails the format gate is not shown to the judge.
+//! The format gate: responses that fail it are not sent to the judge.
 
 use chat::{Interaction, Question, reasoning};
 
 use crate::judge::{Judge, JudgeError, question};
 
-/// A sampled response and the choice that its summary should explain.
+/// A sampled response and the choice that the judge predicts from its summary.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// The whole response, reasoning included.
+    /// Full response, including the reasoning.
     pub text: &'a str,
-    /// Its length in tokens.
+    /// Length of the response in tokens.
     pub tokens: usize,
-    /// The held-out choice.
+    /// Held-out choice of the user.
     pub target: &'a Interaction,
 }
 
-/// What reward terms look at.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judged<'a> {
-    /// The whole response, reasoning included.
-    pub text: &'a str,
-    /// Its length in tokens.
-    pub tokens: usize,
-    /// The most tokens a response may have.
-    pub token_limit: usize,
-    /// Probability that the judge picks the person's choice; `None` if the response failed the format gate
-    /// ([`chat::reasoning::split`]) and was therefore not judged.
-    pub p_chosen: Option<f64>,
-}
-
-impl Judged<'_> {
-    /// Whether the response passed the format gate.
-    pub fn well_formed(&self) -> bool {
-        self.p_chosen.is_some()
-    }
-}
-
-/// Puts the summaries of all well-formed responses to the judge, in one call.
+/// Scores the summaries of all well-formed responses in one call to the judge. Returns the probability that the judge picks the
+/// user's choice, or `None` for a response that fails the format gate.
 ///
 /// # Errors
-/// [`JudgeError`] if the judge fails, or if a target has no rejected item.
-pub fn judge_responses<'a>(
-    judge: &Judge<'_>,
-    responses: &[Response<'a>],
-    token_limit: usize,
-) -> Result<Vec<Judged<'a>>, JudgeError> {
+/// Returns a [`JudgeError`] if the judge fails, or if a target has no rejected item.
+pub fn judge_responses(judge: &Judge<'_>, responses: &[Response<'_>]) -> Result<Vec<Option<f64>>, JudgeError> {
     let mut questions: Vec<Question> = Vec::new();
     let mut places = Vec::with_capacity(responses.len());
     for (index, response) in responses.iter().enumerate() {
@@ -58,11 +34,5 @@ pub fn judge_responses<'a>(
         places.push(place);
     }
     let verdicts = judge.score(&questions)?;
-    let judged = |(response, place): (&Response<'a>, Option<usize>)| Judged {
-        text: response.text,
-        tokens: response.tokens,
-        token_limit,
-        p_chosen: place.map(|i| verdicts[i].p_chosen),
-    };
-    Ok(responses.iter().zip(places).map(judged).collect())
+    Ok(places.into_iter().map(|place| place.map(|i| verdicts[i].p_chosen)).collect())
 }

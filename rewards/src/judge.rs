@@ -1,4 +1,4 @@
-//! The judge: a frozen model that sees a summary and two items and says which one the person would take.
+//! The judge: a frozen language model that predicts a user's choice between two items, given a summary.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,50 +6,51 @@ use std::collections::hash_map::Entry;
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
 use chat::{Completer, Completion, CompletionRequest, Message, PromptSet, Question, Sampling};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Draw, answer};
 
-/// How the judge comes to its answer.
+/// Answering mode of a judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JudgeMode {
-    /// One forward pass: the answer prefix is put into the judge's mouth and the two letters are compared there.
+    /// One forward pass: the judge's turn is prefilled with the answer prefix, and the probabilities of the two letters are
+    /// compared.
     Forced,
-    /// The judge first writes what it likes, greedily, then the answer prefix and a letter. Where it comes to no answer, it
-    /// is asked once more as in [`JudgeMode::Forced`], with the prefix after what it wrote.
+    /// The judge first reasons freely, with greedy decoding, and then writes the answer prefix and a letter. If it gives no answer,
+    /// it is asked once more as in [`JudgeMode::Forced`], with the prefix appended to its reasoning.
     Reasoned {
-        /// At most so many tokens, answer included.
+        /// Maximum number of new tokens, including the answer.
         max_new_tokens: usize,
     },
 }
 
-/// In which order the two items are shown.
+/// Order in which the two items are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orders {
     /// Both orders, averaged: removes the judge's position bias at twice the cost.
     Both,
-    /// One order, drawn for each question (as AlignXplore+ does). The draw depends on seed and question alone.
+    /// One random order per question (as in AlignXplore+). The order depends on the seed and the question only.
     One {
-        /// Seed of the draws.
+        /// Seed of the orders.
         seed: u64,
     },
 }
 
-/// How a judge is asked.
+/// Settings of a judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeSettings {
-    /// How the judge comes to its answer.
+    /// Answering mode.
     pub mode: JudgeMode,
-    /// In which order the two items are shown.
+    /// Order in which the two items are shown.
     pub orders: Orders,
-    /// The text directly before the answer letter, for example `{"selection": "Item ` or `answer`.
+    /// Text directly before the answer letter, for example `{"selection": "Item ` or `answer`.
     pub answer_prefix: String,
-    /// The letters of the first and the second item shown.
+    /// Letters of the first and the second item shown.
     pub choices: [String; 2],
 }
 
 impl JudgeSettings {
-    /// Settings with the letters A and B.
+    /// Returns settings with the letters A and B.
     pub fn new(mode: JudgeMode, orders: Orders, answer_prefix: impl Into<String>) -> Self {
         Self { mode, orders, answer_prefix: answer_prefix.into(), choices: ["A".into(), "B".into()] }
     }
@@ -73,60 +74,60 @@ impl JudgeSettings {
     }
 }
 
-/// Why there is no verdict.
+/// An error of a judge.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
-    /// Settings that cannot work.
+    /// The settings are not valid.
     #[error("judge settings: {0}")]
     Settings(&'static str),
-    /// The judge prompt cannot be made.
+    /// The judge prompt cannot be rendered.
     #[error("judge prompt: {0}")]
     Prompt(#[from] PromptError),
     /// The model failed.
     #[error("judge `{judge}`: {source}")]
     Model {
-        /// The judge's name.
+        /// Name of the judge.
         judge: String,
-        /// What it said.
+        /// The underlying error.
         source: CompleterError,
     },
-    /// The model answered a different number of requests than it was asked.
+    /// The number of completions differs from the number of requests.
     #[error(
         "judge `{judge}` answered {answered} of {asked} requests; its completer must answer every request, in order"
     )]
     Answers {
-        /// The judge's name.
+        /// Name of the judge.
         judge: String,
-        /// Requests sent.
+        /// Number of requests sent.
         asked: usize,
-        /// Completions received.
+        /// Number of completions received.
         answered: usize,
     },
-    /// A target without the item passed over cannot be judged.
+    /// The target has no rejected item and cannot be judged.
     #[error("target {index} has no `rejected` item; a judge needs both, so give it one or remove the target")]
     NoRejected {
-        /// Which target of the call, from 0.
+        /// Index of the target in the call, from 0.
         index: usize,
     },
 }
 
-/// What the judge thinks of one question shown in one order.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// The judge's verdict on one question, shown in one order.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderVerdict {
-    /// Whether the person's choice was shown first.
+    /// Whether the user's choice was shown first.
     pub chosen_first: bool,
-    /// Probability that the judge picks the person's choice; 0.5 where it gave no answer.
+    /// Probability that the judge picks the user's choice; 0.5 if the judge gave no answer.
     pub p_chosen: f64,
     /// Whether the judge gave no answer.
     pub malformed: bool,
 }
 
-/// What the judge thinks of one question.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The judge's verdict on one question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Probability that the judge picks the person's choice, mean over the orders shown.
+    /// Probability that the judge picks the user's choice, mean over `orders`.
     pub p_chosen: f64,
-    /// The orders shown (one or two).
+    /// Verdicts in the orders shown (one or two).
     pub orders: Vec<OrderVerdict>,
     /// Whether the judge gave no answer in at least one order.
     pub malformed: bool,
@@ -140,7 +141,7 @@ impl Verdict {
     }
 }
 
-/// The question whether the person described by `preference` takes what they took at `target`; `None` for a target
+/// Returns the question whether the user described by `preference` picks what they picked at `target`, or `None` for a target
 /// without a rejected item.
 pub fn question(target: &chat::Interaction, preference: &str) -> Option<Question> {
     Some(Question {
@@ -151,7 +152,7 @@ pub fn question(target: &chat::Interaction, preference: &str) -> Option<Question
     })
 }
 
-/// A frozen model asked in a fixed way.
+/// A frozen model with fixed prompts and settings.
 pub struct Judge<'a> {
     model: &'a dyn Completer,
     prompts: &'a PromptSet,
@@ -159,30 +160,30 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// A judge that asks `model` with the set's `judge` template.
+    /// Returns a judge that prompts `model` with the `judge` template of `prompts`.
     ///
     /// # Errors
-    /// [`JudgeError::Settings`] for settings that cannot work.
+    /// Returns [`JudgeError::Settings`] if the settings are not valid.
     pub fn new(model: &'a dyn Completer, prompts: &'a PromptSet, settings: JudgeSettings) -> Result<Self, JudgeError> {
         settings.check()?;
         Ok(Self { model, prompts, settings })
     }
 
-    /// The model's name.
+    /// Returns the model's name.
     pub fn name(&self) -> &str {
         self.model.name()
     }
 
-    /// How the judge is asked.
+    /// Returns the settings.
     pub fn settings(&self) -> &JudgeSettings {
         &self.settings
     }
 
-    /// One verdict a question, in order. Equal questions are asked once; all go to the model in one call.
+    /// Returns one verdict per question, in order. Equal questions are asked once. All requests go to the model in one call.
     ///
     /// # Errors
-    /// [`JudgeError`] if a prompt cannot be made or the model fails. A judge that merely gives no answer is no error:
-    /// its verdict is 0.5 and marked as malformed.
+    /// Returns a [`JudgeError`] if a prompt cannot be rendered or the model fails. A missing answer is not an error: its verdict is
+    /// 0.5 and is marked as malformed.
     pub fn score(&self, questions: &[Question]) -> Result<Vec<Verdict>, JudgeError> {
         let mut places = HashMap::new();
         let mut asked: Vec<(&Question, bool)> = Vec::new();
@@ -197,7 +198,7 @@ impl<'a> Judge<'a> {
         Ok(questions.iter().map(|q| Verdict::over(seen[places[q].clone()].to_vec())).collect())
     }
 
-    /// A verdict for each question, shown with the person's choice first or second.
+    /// Returns one verdict per question, shown with the user's choice first or second.
     fn verdicts(&self, asked: &[(&Question, bool)]) -> Result<Vec<OrderVerdict>, JudgeError> {
         let JudgeSettings { mode, answer_prefix, choices, .. } = &self.settings;
         let requests = asked.iter().map(|&(q, first)| self.request(q, first)).collect::<Result<Vec<_>, _>>()?;
@@ -222,10 +223,10 @@ impl<'a> Judge<'a> {
         Ok(asked.iter().zip(p_first).map(verdict).collect())
     }
 
-    /// The conversation in which a question is put, for counting tokens and for showing.
+    /// Returns the conversation that asks a question, for counting its tokens or displaying it.
     ///
     /// # Errors
-    /// [`JudgeError::Prompt`] if the template does not render.
+    /// Returns [`JudgeError::Prompt`] if the template cannot be rendered.
     pub fn messages(&self, question: &Question, chosen_first: bool) -> Result<Vec<Message>, JudgeError> {
         let (chosen, rejected) = (question.chosen.as_str(), question.rejected.as_str());
         let (a, b) = if chosen_first { (chosen, rejected) } else { (rejected, chosen) };
@@ -247,12 +248,12 @@ impl<'a> Judge<'a> {
         let messages = self.messages(question, chosen_first)?;
         Ok(match self.settings.mode {
             JudgeMode::Forced => letter_after(messages),
-            // Where the letter itself is generated, five alternatives hold the other one.
+            // When the letter itself is generated, five alternatives include the other letter.
             JudgeMode::Reasoned { max_new_tokens } => greedy(messages, max_new_tokens, 5),
         })
     }
 
-    /// The question with what the judge wrote on it, and the answer prefix after that.
+    /// Appends the judge's reasoning and the answer prefix to the question.
     fn forced(&self, mut messages: Vec<Message>, written: &str) -> CompletionRequest {
         let separator = if written.is_empty() || written.ends_with(char::is_whitespace) { "" } else { " " };
         messages.push(Message::assistant(format!("{written}{separator}{}", self.settings.answer_prefix)));
@@ -273,12 +274,12 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Asks for the one token that follows. Twenty alternatives are the most that OpenAI-compatible servers give.
+/// Requests the single next token. 20 alternatives are the maximum of OpenAI-compatible servers.
 fn letter_after(messages: Vec<Message>) -> CompletionRequest {
     greedy(messages, 1, 20)
 }
 
-/// Thinking is off as in AlignXplore+: a judge that reasons does so in the open.
+/// Returns a request with greedy decoding. Thinking is off, as in AlignXplore+: a judge that reasons does so in its visible answer.
 fn greedy(messages: Vec<Message>, max_tokens: usize, top_logprobs: usize) -> CompletionRequest {
     let thinking = Some(false);
     CompletionRequest { top_logprobs, thinking, ..CompletionRequest::new(messages, Sampling::greedy(max_tokens)) }

@@ -1,31 +1,40 @@
-//! What a summary is worth: judges, reward terms, their composition, and credit across streaming stages.
+//! Rewards of summaries: judges, reward terms, their composition, and credit across streaming stages.
 //!
 //! A training step uses the modules in this order:
 //!
-//! - [`judge`]: a frozen model says how likely the person described by a summary is to take one item over another.
-//! - [`gate`]: responses that fail the format gate never reach the judge; the others become questions for it.
-//! - [`terms`]: each scores a response by one criterion. A new term is one file and one line in [`terms::TERMS`].
-//! - [`composition`]: the weighted sum of the terms a run names, with the breakdown of every row.
-//! - [`overlong`]: what a response loses as it nears the length limit.
-//! - [`credit`]: what a summary earns through the summaries built on it at later stages.
-//! - [`advantages`]: rewards relative to the other samples of the same person and stage (GRPO).
+//! - [`judge`]: a frozen model predicts which of two items the user described by a summary picks.
+//! - [`gate`]: responses that fail the format gate are not sent to the judge; all others become questions for it.
+//! - [`batch`]: the inputs of reward terms.
+//! - [`terms`]: each term scores responses by one criterion. [`registry`]: the terms that a config can name, including custom ones.
+//! - [`composition`]: the weighted sum of a run's terms, with a breakdown per response.
+//! - [`overlong`]: the penalty of a response that approaches the length limit.
+//! - [`credit`]: the reward that a summary receives from later stages that are built on it.
+//! - [`advantages`]: rewards relative to those of the other samples of the same user and stage (GRPO).
 //!
-//! Random choices are [`Draw`]s, so that a run resumed or split over more processes repeats itself. Everything here is a
-//! function of its arguments; nothing knows libtorch.
+//! Random choices are [`Draw`]s, so that a run is reproducible after a resume and with any number of ranks. Everything here is a
+//! function of its arguments. The crate does not depend on libtorch.
 
 pub mod advantages;
 mod answer;
+pub mod batch;
 pub mod composition;
 pub mod credit;
+pub mod error;
 pub mod gate;
 pub mod judge;
 pub mod overlong;
+pub mod registry;
 pub mod terms;
+#[cfg(test)]
+mod testing;
 
 pub use advantages::{Advantages, Scale, group_advantages};
+pub use batch::{JudgeRequest, RewardBatch, RewardResponse};
 pub use chat::Draw;
-pub use composition::{Composition, CompositionError, Reward};
+pub use composition::{Composition, Reward, Rewards, TermSpec};
 pub use credit::{Carried, CreditError, CreditGroup, CreditRule, Parent, carried};
-pub use gate::{Judged, Response};
+pub use error::RewardError;
+pub use gate::Response;
 pub use judge::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Verdict};
+pub use registry::Registry;
 pub use terms::RewardTerm;

@@ -1,4 +1,4 @@
-//! Judges as a training step uses them, with scripted models in the place of real ones.
+//! Judges as a training step uses them, with scripted models in place of real ones.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use chat::{
     Completer, Completion, CompletionRequest, FinishReason, Interaction, PromptSet, Question, Role, TokenLogprob,
 };
 use rewards::gate::judge_responses;
-use rewards::{Composition, Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Response};
+use rewards::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Response};
 use tolerance::assert_within;
 
 fn prompts() -> PromptSet {
@@ -20,7 +20,7 @@ fn question(preference: &str, chosen: &str, rejected: &str) -> Question {
     Question { query: None, preference: preference.into(), chosen: chosen.into(), rejected: rejected.into() }
 }
 
-/// A first token that is A with probability `a` and B otherwise.
+/// Returns a first token that is A with probability `a`, and B otherwise.
 fn letter(a: f64) -> TokenLogprob {
     let top = vec![("A".to_string(), a.ln() as f32), ("B".to_string(), (1.0 - a).ln() as f32)];
     TokenLogprob { text: if a >= 0.5 { "A" } else { "B" }.into(), logprob: a.max(1.0 - a).ln() as f32, top }
@@ -30,7 +30,7 @@ fn say(tokens: Vec<TokenLogprob>) -> Completion {
     Completion { text: String::new(), tokens, finish: FinishReason::Stop }
 }
 
-/// Prefers the item that occurs in the preference (0.9), and whatever stands first where neither or both do (0.7).
+/// Prefers the item that occurs in the preference (probability 0.9). If neither or both occur, prefers the item shown first (0.7).
 fn content_judge(request: &CompletionRequest) -> Completion {
     let parts: Vec<&str> = request.messages[0].content.split('|').collect();
     let a = match (parts[1].contains(parts[2]), parts[1].contains(parts[3])) {
@@ -58,7 +58,7 @@ fn both_orders_cancel_a_position_bias() {
 }
 
 #[test]
-fn the_person_s_choice_is_found_in_either_order() {
+fn the_user_s_choice_is_found_in_either_order() {
     let prompts = prompts();
     let model = Scripted::new("content", content_judge);
     for orders in [Orders::Both, Orders::One { seed: 1 }, Orders::One { seed: 2 }] {
@@ -80,7 +80,7 @@ fn one_order_is_a_fair_draw_that_depends_on_the_question_alone() {
         judge.score(q).unwrap().iter().map(|v| v.orders.iter().all(|o| o.chosen_first)).collect()
     };
     let orders = first(&questions);
-    // Binomial(1000, ½): outside 420..=580 with probability below 1e-6.
+    // Binomial(1000, ½) is outside of 420..=580 with probability below 1e-6.
     assert!((420..=580).contains(&orders.iter().filter(|&&f| f).count()));
     let mut reversed = questions.clone();
     reversed.reverse();
@@ -134,7 +134,7 @@ fn a_judge_that_reasons_is_read_after_its_last_answer_prefix_or_made_to_answer()
     assert!(verdicts[2].p_chosen == 0.5 && verdicts[2].malformed);
 }
 
-/// Counts what it is asked.
+/// Counts the requests of each call.
 struct Counting(RefCell<Vec<usize>>);
 
 impl Completer for Counting {
@@ -169,23 +169,22 @@ fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
     let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
     let target = Interaction { chosen: "jazz".into(), rejected: Some("rock".into()), ..Interaction::default() };
     let response = |text| Response { text, tokens: 10, target: &target };
-    // The reasoning is not shown to the judge: the second response names the choice there only.
+    // The judge does not see the reasoning: the second response names the choice in its reasoning only.
     let responses = [
         response("<think>t</think>Likes jazz."),
         response("<think>jazz</think>Likes rock."),
         response("<think>t</think>"),
         response("Likes jazz."),
     ];
-    let judged = judge_responses(&judge, &responses, 100).unwrap();
+    let judged = judge_responses(&judge, &responses).unwrap();
     assert_eq!(*model.0.borrow(), [4], "two well-formed responses, two orders each");
-    let totals: Vec<f64> =
-        Composition::new(&[("judge", 1.0)]).unwrap().score(&judged).iter().map(|r| r.total).collect();
-    for (got, want) in totals.iter().zip([0.9, 0.1, 0.0, 0.0]) {
-        assert_within!(got - want, 1e-6, "{totals:?}");
+    assert_eq!(judged.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false]);
+    for (got, want) in judged.iter().flatten().zip([0.9, 0.1]) {
+        assert_within!(got - want, 1e-6, "{judged:?}");
     }
     let one_sided = Interaction { chosen: "jazz".into(), ..Interaction::default() };
     let bad = [responses[0], Response { target: &one_sided, ..responses[0] }];
-    let error = judge_responses(&judge, &bad, 100).unwrap_err().to_string();
+    let error = judge_responses(&judge, &bad).unwrap_err().to_string();
     assert_eq!(error, "target 1 has no `rejected` item; a judge needs both, so give it one or remove the target");
 }
 

@@ -1,4 +1,4 @@
-//! The body of a chat-completions request, checked field by field, and what it asks of the engine.
+//! The body of a chat-completions request: field-by-field validation, and conversion to an engine request.
 
 use axum::http::StatusCode;
 use chat::tokenizer::Tokenizer;
@@ -7,39 +7,39 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::ApiError;
 
-/// A request that makes sense.
+/// A valid request.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Prompt tokens.
+    /// The prompt tokens.
     pub prompt: Vec<u32>,
-    /// How tokens are drawn.
+    /// The sampling parameters.
     pub sampling: Sampling,
-    /// Samples.
+    /// The number of samples.
     pub n: usize,
-    /// Seed of the first; the others follow from it.
+    /// The seed of the first sample; the seeds of the other samples are derived from it.
     pub seed: Option<u64>,
-    /// Strings that end a sample.
+    /// The strings that end a sample.
     pub stop: Vec<String>,
-    /// Whether the stop string stays in the text (as vLLM has it).
+    /// Whether the stop string stays in the text (as in vLLM).
     pub keep_stop: bool,
-    /// Alternatives a token; `None` if no log-probabilities are wanted.
+    /// The number of alternatives per token; `None` if no log-probabilities are requested.
     pub logprobs: Option<usize>,
-    /// Answer token by token.
+    /// Whether to stream the answer token by token.
     pub stream: bool,
-    /// End a stream with a chunk that has the usage.
+    /// Whether a stream ends with a chunk that contains the usage.
     pub stream_usage: bool,
 }
 
-/// Fields that may be there and change nothing here: bookkeeping of OpenAI's own service.
+/// Fields that are accepted and ignored: bookkeeping of OpenAI's own service.
 const HARMLESS: [&str; 6] = ["user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier"];
-/// Fields that are refused unless they ask for nothing, with the value that does.
+/// Fields that are rejected unless they have their neutral value, with that value.
 const NEUTRAL: [(&str, f64); 2] = [("presence_penalty", 0.0), ("frequency_penalty", 0.0)];
-/// Alternatives a token at most, as OpenAI has it.
+/// The maximum number of alternatives per token, as in OpenAI's API.
 const MOST_ALTERNATIVES: u64 = 20;
-/// Samples of one request at most.
+/// The maximum number of samples per request.
 const MOST_SAMPLES: u64 = 128;
 
-/// The fields of a body, each taken once; what is left at the end was not known.
+/// The fields of a body. Each is removed when read; fields left at the end are unknown.
 struct Fields(Map<String, Json>);
 
 impl Fields {
@@ -71,10 +71,10 @@ fn wrong(key: &str, value: &Json, expected: &str) -> ApiError {
     ApiError::field(key, format!("`{key}` is {shown}; expected {expected}"))
 }
 
-/// Reads a body. `model` is the name this server answers to, `context` its longest sequence.
+/// Parses and validates a body. `model` is the name of the served model, `context` its maximum sequence length.
 ///
 /// # Errors
-/// [`ApiError`] naming the field.
+/// Returns [`ApiError`], which names the field.
 pub fn read(body: &[u8], tokenizer: &Tokenizer, model: &str, context: usize) -> Result<Ask, ApiError> {
     let body: Json = serde_json::from_slice(body)
         .map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, None, format!("the body is not JSON: {e}")))?;
@@ -157,7 +157,7 @@ fn one_message(i: usize, message: &Json) -> Result<Message, ApiError> {
     };
     let content = match &message["content"] {
         Json::String(text) => text.clone(),
-        // Content in parts: text only.
+        // For content in parts, only text is supported.
         Json::Array(parts) => parts
             .iter()
             .map(|part| match (part["type"].as_str(), part["text"].as_str()) {
@@ -222,14 +222,14 @@ fn sampling(fields: &mut Fields, tokenizer: &Tokenizer, room: usize) -> Result<S
         top_p: fields.number("top_p", default.top_p)?,
         min_p: fields.number("min_p", default.min_p)?,
         repetition_penalty: fields.number("repetition_penalty", default.repetition_penalty)?,
-        // vLLM writes "all" as -1 as well.
+        // vLLM also writes "all" as -1.
         top_k: match fields.number("top_k", default.top_k as f64)? {
             -1.0 => 0,
             k if k >= 0.0 && k.fract() == 0.0 => k as usize,
             k => return Err(ApiError::field("top_k", format!("`top_k` is {k}; expected 0 (all) or more"))),
         },
         ignore_eos: fields.switch("ignore_eos")?.unwrap_or(false),
-        // Without a limit the answer may fill the context, as OpenAI has it.
+        // Without a limit, the answer may fill the context, as in OpenAI's API.
         max_tokens: most.map_or(room, |n| (n as usize).min(room)),
     };
     sampling.check().map_err(|message| {

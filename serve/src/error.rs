@@ -1,30 +1,30 @@
-//! Errors in the shape that OpenAI's clients expect.
+//! Errors in the format that OpenAI's clients expect.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// A request that is not answered with what it asked for.
+/// The error response to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// What is wrong and what to do.
+    /// What is wrong, and the fix.
     pub message: String,
-    /// The field at fault.
+    /// The invalid field.
     pub param: Option<String>,
-    /// OpenAI's code for it, where there is one.
+    /// OpenAI's error code, where there is one.
     pub code: Option<&'static str>,
 }
 
 impl ApiError {
-    /// A field that is not as it must be.
+    /// Creates an error for an invalid field.
     pub fn field(param: &str, message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message: message.into(), param: Some(param.into()), code: None }
     }
 
-    /// Any other refusal.
+    /// Creates any other error.
     pub fn new(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), param: None, code }
     }

@@ -1,4 +1,4 @@
-//! The routes.
+//! The handlers of the HTTP routes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), "send the server's key as bearer token"))
 }
 
-/// A request in the engine. Dropping it (the client has left) takes it out.
+/// A request in the engine. Dropping it (the client disconnected) cancels it.
 struct Conversation {
     shared: Arc<Shared>,
     ask: Ask,
@@ -123,24 +123,24 @@ fn now() -> u64 {
 
 pub async fn chat_completions(State(shared): AppState, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     authorize(&shared, &headers)?;
-    let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+    let Ok(args) = Arc::clone(&shared.places).try_acquire_owned() else {
         let message = "the server is at its limit of running and waiting requests; try again later";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded"), message));
     };
     let ask = read(&body, &shared.tokenizer, &shared.settings.model, shared.context)?;
     let ticket = shared.next.fetch_add(1, Ordering::Relaxed);
-    // Without a seed every request draws anew, also after a restart.
+    // Without a seed, every request gets a different one, also after a restart.
     let seed = ask.seed.unwrap_or_else(|| shared.started.rotate_left(32) ^ ticket.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let request = Request {
         prompt: ask.prompt.clone(),
         seeds: (0..ask.n as u64).map(|i| seed.wrapping_add(i.wrapping_mul(0x2545_f491_4f6c_dd1d))).collect(),
         sampling: ask.sampling.clone(),
-        // The drawn token's own log-probability comes with at least one alternative.
+        // The engine reports the sampled token's own log-probability only with at least one alternative.
         top_logprobs: ask.logprobs.map_or(0, |n| n.max(1)).min(shared.vocab),
     };
     let (reply, events) = unbounded_channel();
     shared.worker.submit(ticket, request, reply);
-    let conversation = Conversation { shared, ask, ticket, events, finished: false, _place: place };
+    let conversation = Conversation { shared, ask, ticket, events, finished: false, _place: args };
     match conversation.ask.stream {
         true => stream(conversation).await,
         false => whole(conversation).await,
@@ -195,7 +195,7 @@ async fn whole(mut conversation: Conversation) -> Result<Response, ApiError> {
     Ok(Json(answer).into_response())
 }
 
-/// As many alternatives as were asked for.
+/// Truncates the alternatives of an entry to the requested number.
 fn cut(mut entry: JsonValue, wanted: Option<usize>) -> JsonValue {
     if let (Some(list), Some(wanted)) = (entry["top_logprobs"].as_array_mut(), wanted) {
         list.truncate(wanted);
@@ -204,7 +204,7 @@ fn cut(mut entry: JsonValue, wanted: Option<usize>) -> JsonValue {
 }
 
 async fn stream(mut conversation: Conversation) -> Result<Response, ApiError> {
-    // A refusal must come as a status, so the first event is awaited before the stream begins.
+    // An error must be sent as an HTTP status, so the first event is awaited before the stream starts.
     let first = match conversation.events.recv().await {
         Some(Event::Token(drawn)) => Some(drawn),
         Some(other) => return Err(failed(other)),

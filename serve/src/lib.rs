@@ -1,8 +1,8 @@
-//! An OpenAI-compatible server on the generation engine: a judge or teacher on another node, or a trained model for any
-//! client.
+//! An OpenAI-compatible server on top of the inference engine: for a judge or teacher on another node, or to serve a
+//! trained model to any client.
 //!
-//! One thread owns the model and steps the engine ([`worker`]); the HTTP side turns requests into tokens ([`api`]) and
-//! tokens into replies ([`reply`]).
+//! One thread owns the model and steps the engine ([`worker`]); the HTTP side converts requests to tokens ([`api`]) and
+//! tokens to replies ([`reply`]).
 
 pub mod api;
 pub mod error;
@@ -23,18 +23,19 @@ use tokio::sync::Semaphore;
 
 use worker::Worker;
 
-/// How the server behaves.
+/// The configuration of the server.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The name clients ask for.
+pub struct ServerSettings {
+    /// The model name that clients request.
     pub model: String,
-    /// Requests accepted beyond those that the engine can run at once; more are answered 429.
+    /// The maximum number of queued requests, beyond those that the engine can run at once; further requests are
+    /// answered with 429.
     pub max_queue: usize,
-    /// If given, clients must send it as bearer token.
+    /// The bearer token that clients must send, if set.
     pub api_key: Option<String>,
 }
 
-/// Why the server could not run.
+/// The error of a server that cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address cannot be bound.
@@ -42,40 +43,40 @@ pub enum ServeError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The system refused something else.
+    /// Another error of the operating system.
     #[error("the server failed: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// What every handler shares.
+/// The state that all handlers share.
 struct Shared {
-    settings: Settings,
+    settings: ServerSettings,
     tokenizer: Tokenizer,
     context: usize,
     vocab: usize,
     worker: Worker,
-    /// One permit an open request.
+    /// One permit per open request.
     places: Arc<Semaphore>,
     next: AtomicU64,
     started: u64,
 }
 
-/// Serves until `stop` resolves; requests that are open then are answered first. `ready` learns the address.
+/// Serves until `stop` resolves, then answers the open requests and returns. `ready` receives the bound address.
 ///
 /// # Errors
-/// If the address cannot be bound.
+/// Returns an error if the address cannot be bound.
 pub async fn run(
     model: LocalModel,
-    settings: Settings,
+    settings: ServerSettings,
     address: SocketAddr,
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
-    let places = model.limits.max_rows + settings.max_queue;
+    let places = model.limits.max_num_seqs + settings.max_queue;
     let spec = model.decoder.spec();
     let shared = Arc::new(Shared {
         tokenizer: model.tokenizer.clone(),

@@ -1,12 +1,12 @@
-//! From tokens to the text of a reply: stop strings, log-probabilities, the JSON of choices and chunks.
+//! Converts tokens to the text of a reply: stop strings, log-probabilities, and the JSON of choices and chunks.
 
 use chat::FinishReason;
 use chat::text_stream::TextStream;
 use chat::tokenizer::Tokenizer;
-use lm::engine::{Alternative, Drawn};
+use lm::engine::{Alternative, SampledToken};
 use serde_json::{Value as Json, json};
 
-/// The text of one sample as it comes. Text that might be the beginning of a stop string is held back.
+/// The text of one sample as it is generated. Text that might be the start of a stop string is held back.
 pub struct Spoken<'a> {
     stream: TextStream<'a>,
     tokenizer: &'a Tokenizer,
@@ -14,30 +14,30 @@ pub struct Spoken<'a> {
     keep_stop: bool,
     logprobs: bool,
     held: String,
-    /// Tokens counted for the usage.
+    /// The number of tokens, for the usage.
     pub tokens: usize,
-    /// Why it ended, once it has.
+    /// The finish reason, once the sample has ended.
     pub finish: Option<&'static str>,
 }
 
-/// What one token adds.
+/// The output that one token adds.
 #[derive(Debug, Default, PartialEq)]
 pub struct Piece {
-    /// Text.
+    /// The text.
     pub text: String,
-    /// OpenAI's entry for the token, where wanted.
+    /// OpenAI's log-probability entry for the token, if requested.
     pub logprob: Option<Json>,
 }
 
 impl<'a> Spoken<'a> {
-    /// Nothing said yet.
+    /// Creates an empty reply.
     pub fn new(tokenizer: &'a Tokenizer, stop: &'a [String], keep_stop: bool, logprobs: bool) -> Self {
         let stream = TextStream::new(tokenizer);
         Self { stream, tokenizer, stop, keep_stop, logprobs, held: String::new(), tokens: 0, finish: None }
     }
 
-    /// Takes a token. `ends_turn`: it is one of those that end the model's turn, and has no text.
-    pub fn push(&mut self, drawn: &Drawn, ends_turn: bool) -> Piece {
+    /// Appends a token. `ends_turn` marks a token that ends the model's turn and has no text.
+    pub fn push(&mut self, drawn: &SampledToken, ends_turn: bool) -> Piece {
         if self.finish.is_some() {
             return Piece::default();
         }
@@ -62,12 +62,12 @@ impl<'a> Spoken<'a> {
         piece
     }
 
-    /// Where the earliest stop string begins in the held text, and its length.
+    /// Returns the start of the earliest stop string in the held text, and its length.
     fn first_stop(&self) -> Option<(usize, usize)> {
         self.stop.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.len()))).min()
     }
 
-    /// Length of the longest end of the held text that begins a stop string.
+    /// Returns the length of the longest suffix of the held text that is a prefix of a stop string.
     fn might_begin_a_stop(&self) -> usize {
         let longest = |stop: &String| {
             (1..stop.len()).rev().find(|&n| stop.is_char_boundary(n) && self.held.ends_with(&stop[..n])).unwrap_or(0)
@@ -75,12 +75,12 @@ impl<'a> Spoken<'a> {
         self.stop.iter().map(longest).max().unwrap_or(0)
     }
 
-    fn entry(&self, drawn: &Drawn) -> Json {
+    fn entry(&self, drawn: &SampledToken) -> Json {
         let one = |&(id, logprob): &Alternative| {
             let token = self.tokenizer.decode(&[id]).unwrap_or_default();
             json!({ "token": token, "logprob": logprob, "bytes": token.as_bytes() })
         };
-        // The engine puts the drawn token first of all, then the likeliest.
+        // The engine lists the sampled token first, then the most likely ones.
         let Some((first, likeliest)) = drawn.top.split_first() else { return Json::Null };
         let mut entry = one(first);
         entry["top_logprobs"] = likeliest.iter().map(one).collect();
@@ -103,7 +103,7 @@ mod tests {
         let stop: Vec<String> = stop.iter().map(|s| (*s).to_owned()).collect();
         let mut spoken = Spoken::new(&t, &stop, keep_stop, false);
         let pieces = t.encode(text).unwrap().into_iter().map(|id| {
-            let drawn = Drawn { request: RequestId(0), sample: 0, id, logprob: 0.0, top: vec![], finish: None };
+            let drawn = SampledToken { request: RequestId(0), sample: 0, id, logprob: 0.0, top: vec![], finish: None };
             spoken.push(&drawn, false).text
         });
         (pieces.collect(), spoken.finish)

@@ -1,21 +1,21 @@
-//! The thread that owns the model: takes requests from a channel, steps the engine, sends tokens back.
+//! The thread that owns the model: receives requests from a channel, steps the engine, and sends tokens back.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use lm::LocalModel;
-use lm::engine::{Drawn, Engine, Request, RequestId};
+use lm::engine::{Engine, Request, RequestId, SampledToken};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What a request hears of.
+/// An event of a request.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A token of one of its samples.
-    Token(Drawn),
-    /// It cannot be answered, and why.
+    Token(SampledToken),
+    /// The request is rejected, with the reason.
     Refused(String),
-    /// The engine failed; nothing more will come.
+    /// The engine failed; no further events follow.
     Failed(String),
 }
 
@@ -25,7 +25,7 @@ enum Command {
     Cancel { ticket: u64 },
 }
 
-/// A handle to the thread.
+/// A handle to the worker thread.
 #[derive(Clone, Debug)]
 pub struct Worker {
     commands: Sender<Command>,
@@ -37,17 +37,17 @@ struct Open {
 }
 
 impl Worker {
-    /// Starts the thread. It ends when every handle is gone and all requests are answered.
+    /// Starts the thread. It ends when every handle is dropped and all requests are answered.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// Returns an error if the thread cannot be spawned.
     pub fn start(model: LocalModel) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
         thread::Builder::new().name("engine".into()).spawn(move || work(&model, &inbox))?;
         Ok(Self { commands })
     }
 
-    /// Submits a request under a number of the caller's; its events go to `reply`.
+    /// Submits a request under `ticket`, a number chosen by the caller; its events are sent to `reply`.
     pub fn submit(&self, ticket: u64, request: Request, reply: UnboundedSender<Event>) {
         let failed = reply.clone();
         if self.commands.send(Command::Submit { ticket, request, reply }).is_err() {
@@ -55,12 +55,12 @@ impl Worker {
         }
     }
 
-    /// Ends one sample.
+    /// Stops one sample.
     pub fn stop(&self, ticket: u64, sample: usize) {
         let _ = self.commands.send(Command::Stop { ticket, sample });
     }
 
-    /// Forgets a request.
+    /// Cancels a request.
     pub fn cancel(&self, ticket: u64) {
         let _ = self.commands.send(Command::Cancel { ticket });
     }
@@ -71,7 +71,7 @@ fn work(model: &LocalModel, inbox: &Receiver<Command>) {
     let mut open: HashMap<RequestId, Open> = HashMap::new();
     let mut ids: HashMap<u64, RequestId> = HashMap::new();
     loop {
-        // Everything that has come; if there is nothing to do, the next that comes.
+        // Handle all pending commands; block for the next one only if the engine is idle.
         loop {
             let command = match inbox.try_recv() {
                 Ok(command) => command,
@@ -107,19 +107,19 @@ fn work(model: &LocalModel, inbox: &Receiver<Command>) {
             }
         }
         match engine.step() {
-            Ok(progress) => {
-                for drawn in progress.drawn {
+            Ok(output) => {
+                for drawn in output.sampled {
                     let (id, gone) = match open.get(&drawn.request) {
                         Some(request) => (drawn.request, request.reply.send(Event::Token(drawn)).is_err()),
                         None => continue,
                     };
                     if gone {
-                        // The client has left.
+                        // The client disconnected.
                         engine.cancel(id);
                         open.remove(&id).map(|request| ids.remove(&request.ticket));
                     }
                 }
-                for id in progress.done {
+                for id in output.done {
                     let _ = engine.take(id);
                     open.remove(&id).map(|request| ids.remove(&request.ticket));
                 }

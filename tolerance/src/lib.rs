@@ -1,9 +1,9 @@
-//! Numeric tolerances of tests, and how much of each is used.
+//! Numeric tolerances of tests, and the margin of each.
 //!
-//! [`assert_within!`] fails a test whose observed deviation exceeds the allowed one. Where the environment variable
-//! [`XPLORE_MARGINS`](FOLDER) names a folder, each test process also records there the largest share of the allowed deviation
-//! that each site used. `scripts/test --margins` runs the tests that way and prints one table; a share above one third fails,
-//! because another CPU sums in another order and needs the rest.
+//! [`assert_within!`] fails a test whose observed deviation exceeds the allowed one. If the environment variable
+//! [`XPLORE_MARGINS`](FOLDER) names a folder, each test process also records in it the maximum share of the allowed deviation that
+//! each site used. `scripts/test --margins` runs the tests in this mode and prints one table. A share above one third fails,
+//! because another CPU sums in a different order and needs the rest.
 //!
 //! ```no_run
 //! use tolerance::assert_within;
@@ -13,8 +13,8 @@
 //! assert_within!(loss - expected, 1e-5 * expected, "packed {loss}, unpacked {expected}");
 //! ```
 //!
-//! A site is a file and line. In a `#[track_caller]` helper it is the line that calls the helper, so that a helper with a
-//! tolerance as its argument gets one row for each caller.
+//! A site is a file and line. In a `#[track_caller]` helper, it is the line that calls the helper, so a helper that takes a
+//! tolerance as its argument gets one row per caller.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,17 +25,17 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// The environment variable that names the folder of the records.
+/// Name of the environment variable that contains the folder of the records.
 pub const FOLDER: &str = "XPLORE_MARGINS";
 
-/// Asserts that the magnitude of a deviation is at most what is allowed.
+/// Asserts that the magnitude of a deviation is at most the allowed value.
 ///
-/// `assert_within!(observed, allowed)`, optionally followed by a message as in [`assert!`]. Both values are `f32`, `f64` or
-/// anything else that converts to `f64` without loss. For a relative tolerance, pass a ratio or scale the allowed value.
+/// The macro takes `assert_within!(observed, allowed)`, optionally followed by a message as in [`assert!`]. Both values are `f32`,
+/// `f64`, or any other type that converts to `f64` without loss. For a relative tolerance, pass a ratio or scale the allowed value.
 ///
 /// # Panics
 ///
-/// If the observed value is NaN or its magnitude exceeds the allowed one.
+/// If the observed value is NaN or its magnitude exceeds the allowed value.
 #[macro_export]
 macro_rules! assert_within {
     ($observed:expr, $allowed:expr $(,)?) => {
@@ -46,7 +46,7 @@ macro_rules! assert_within {
     };
 }
 
-/// The largest of some deviations; NaN if any is NaN, which `f64::max` would pass over. Of none, 0.
+/// Returns the maximum of the deviations; NaN if any is NaN, which `f64::max` would ignore. Returns 0 if there are none.
 pub fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
     deviations.into_iter().fold(0.0, |largest, d| if largest.is_nan() || largest >= d { largest } else { d })
 }
@@ -55,23 +55,23 @@ pub fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
 #[doc(hidden)]
 #[track_caller]
 pub fn check(module: &'static str, observed: f64, allowed: f64, what: impl FnOnce() -> String) {
-    // The unit tests of this crate use up or exceed their tolerances on purpose and belong in nobody's table.
+    // The unit tests of this crate use up or exceed their tolerances on purpose, so they must not appear in the table.
     static RECORDER: LazyLock<Recorder> = LazyLock::new(|| {
         let folder = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty() && !cfg!(test));
         Recorder::new(folder.map(Into::into))
     });
     let (site, observed) = (Location::caller(), observed.abs());
     RECORDER.record(module, site, observed, allowed);
-    // Also false where either is NaN.
+    // Also false if either value is NaN.
     let within = observed <= allowed;
     assert!(within, "{}: observed {observed:.3e}, allowed {allowed:.3e} ({}:{})", what(), site.file(), site.line());
 }
 
-/// Appends to this process's file in a folder.
+/// A recorder that appends to this process's file in a folder.
 struct Recorder {
     folder: Option<PathBuf>,
-    /// The largest share of the allowed deviation recorded so far at a file and line. Tests check some tolerances a million
-    /// times, and only a new maximum is worth a write.
+    /// The maximum share of the allowed deviation recorded so far, by file and line. Tests check some tolerances a million times,
+    /// and only a new maximum is worth a write.
     largest: Mutex<HashMap<(&'static str, u32), f64>>,
 }
 
@@ -80,7 +80,7 @@ impl Recorder {
         Self { folder, largest: Mutex::default() }
     }
 
-    /// Appends module, site, observed and allowed, separated by tabs, if their ratio is the largest of the site so far.
+    /// Appends module, site, observed value, and allowed value, separated by tabs, if their ratio is a new maximum of the site.
     fn record(&self, module: &str, site: &'static Location<'static>, observed: f64, allowed: f64) {
         let Some(folder) = &self.folder else { return };
         let share = share(observed, allowed);
@@ -90,7 +90,7 @@ impl Recorder {
             Entry::Occupied(mut seen) => *seen.get_mut() = share,
             Entry::Vacant(new) => *new.insert(share) = share,
         }
-        // Under the lock, so that the lines of two threads do not mix.
+        // The lock is still held, so the lines of two threads do not interleave.
         let line = format!("{module}\t{}:{}\t{observed:e}\t{allowed:e}\n", site.file(), site.line());
         let file = folder.join(process::id().to_string());
         if let Err(error) = append(&file, &line) {
@@ -99,7 +99,7 @@ impl Recorder {
     }
 }
 
-/// The share of the allowed deviation that is used; infinite if NaN is involved.
+/// Returns the share of the allowed deviation that is used; infinite if NaN is involved.
 fn share(observed: f64, allowed: f64) -> f64 {
     if observed == 0.0 && allowed >= 0.0 {
         return 0.0;
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// The message of the panic of `assertion`.
+    /// Returns the panic message of `assertion`.
     fn failure(assertion: fn()) -> String {
         *catch_unwind(assertion).unwrap_err().downcast().unwrap()
     }
@@ -164,7 +164,7 @@ mod tests {
         assert!(!asked.get());
     }
 
-    /// The lines of a recorder's file, without the module.
+    /// Returns the lines of a recorder's file, without the module.
     fn lines(folder: &Path) -> Vec<[String; 3]> {
         let text = std::fs::read_to_string(folder.join(process::id().to_string())).unwrap();
         let fields = |line: &str| <[String; 4]>::try_from(line.split('\t').map(str::to_owned).collect::<Vec<_>>());
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(lines(folder.path()), expected);
     }
 
-    /// The line of its caller.
+    /// Returns the location of the caller.
     #[track_caller]
     fn here() -> &'static Location<'static> {
         Location::caller()

@@ -1,11 +1,11 @@
-//! What a test process leaves in the folder that `XPLORE_MARGINS` names, by running this program once more as such a process.
+//! The records that a test process writes to the folder in `XPLORE_MARGINS`. The test runs this program again as such a process.
 
 use std::fs;
 use std::process::Command;
 
 use tolerance::{FOLDER, assert_within};
 
-/// Set in the process that records.
+/// The environment variable that is set in the recording process.
 const CHILD: &str = "TOLERANCE_CHILD";
 
 /// A helper whose callers are the sites.
@@ -14,7 +14,7 @@ fn near(observed: f64) {
     assert_within!(observed, 1.0);
 }
 
-/// Does nothing unless run by the test below: its shares belong in nobody's table.
+/// Does nothing unless the test below runs it, because its shares must not appear in the table.
 #[test]
 fn child() {
     if std::env::var_os(CHILD).is_none() {

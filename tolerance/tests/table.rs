@@ -1,10 +1,10 @@
-//! The table that `scripts/margins` makes of records.
+//! The table that `scripts/margins` prints from records.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Exit code, standard output and standard error of the script on files of these contents.
+/// Returns the exit code, standard output, and standard error of the script for files with these contents.
 fn table(files: &[&str]) -> (i32, String, String) {
     let folder = tempfile::tempdir().unwrap();
     for (i, text) in files.iter().enumerate() {

@@ -1,18 +1,18 @@
-//! How C++ that uses libtorch is compiled.
+//! Compiler settings for C++ that uses libtorch.
 
 use std::path::Path;
 
-/// What sees libtorch's headers.
+/// Returns a build configured for sources that include libtorch's headers.
 pub fn build(include: &Path) -> cc::Build {
     let mut build = cc::Build::new();
     build
         .cpp(true)
         .std("c++17")
         .opt_level(3)
-        // It would be nine tenths of every program that links this.
+        // Debug information would make up nine tenths of every program that links this.
         .debug(false)
         .flag("-w")
-        // Without it at::parallel_for, a template, runs serially.
+        // Without OpenMP, `at::parallel_for` (a template) runs serially.
         .flag("-fopenmp")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(include)

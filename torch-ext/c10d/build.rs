@@ -1,4 +1,4 @@
-//! Compiles c10d's C side against the headers beside libtorch's libraries and (feature `cuda`) those of NCCL.
+//! Compiles c10d's C shim against the headers that ship with libtorch and, with the feature `cuda`, those of NCCL.
 
 #[path = "../build/torch.rs"]
 mod torch;
@@ -6,14 +6,14 @@ mod torch;
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The Python environment around libtorch, that of scripts/setup as a rule.
+/// Returns the Python environment that contains libtorch, usually the one of `scripts/setup`.
 fn venv(libtorch: &Path) -> PathBuf {
     let configured = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../.venv");
     let above = libtorch.ancestors().find(|folder| folder.join("pyvenv.cfg").is_file());
     above.map_or(configured, Path::to_path_buf)
 }
 
-/// NCCL's process groups, by the headers in the wheels that `scripts/setup` fetches for CUDA.
+/// Adds NCCL process groups, using the headers of the wheels that `scripts/setup` installs for CUDA.
 fn with_nccl(build: &mut cc::Build, venv: &Path) {
     let site = std::fs::read_dir(venv.join("lib"))
         .into_iter()

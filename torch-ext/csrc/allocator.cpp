@@ -1,4 +1,4 @@
-// Memory for tensors on the CPU: what large tensors leave is kept and taken again.
+// A CPU tensor allocator that keeps the memory of freed large tensors and reuses it.
 #include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 
@@ -12,15 +12,16 @@ namespace {
 
 constexpr size_t kAlignment = 64, kLarge = 1 << 16, kPage = 4096;
 
-// The block's own address stands right before the data, so that the data's alone says what to free: libtorch's raw interface,
-// through which oneDNN takes scratch memory, knows nothing else. malloc gives multiples of 16, so there is room for it.
+// The address of the malloc block is stored right before the data, so that the data pointer alone identifies the block
+// to free: libtorch's raw interface, through which oneDNN allocates scratch memory, passes nothing else. malloc returns
+// multiples of 16, so there is room for the address.
 void release(void* data) {
   if (data) std::free(static_cast<void**>(data)[-1]);
 }
 
-// libtorch's own allocator asks glibc for aligned blocks, and glibc (before 2.38 at least) cannot put an aligned block into
-// the hole that an equal one left: it asks for slack that the hole does not have. So a step that makes and drops the same
-// large tensors over and over would grow without end. Here the slack is part of the block.
+// libtorch's own allocator requests aligned blocks from glibc, and glibc (before 2.38 at least) cannot place an aligned
+// block into the hole that an equal one left: it requires slack that the hole does not have. A step that allocates and
+// frees the same large tensors repeatedly would therefore grow without bound. Here the slack is part of the block.
 struct Aligned final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     const c10::Device cpu(c10::DeviceType::CPU);
@@ -38,18 +39,18 @@ struct Aligned final : c10::Allocator {
 
 }  // namespace
 
-// Giving pages back to the system and faulting them in again costs a tenth of a large model's step and a third of a small
+// Returning pages to the system and faulting them in again costs a tenth of a large model's step and a third of a small
 // one's.
 extern "C" void xt_keep_memory() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   mallopt(M_TOP_PAD, 16 << 20);
-  // Never destroyed: threads may outlive what is destroyed at exit.
+  // Never destroyed, because threads may outlive static destructors.
   static auto* const allocator = new Aligned;
   c10::SetCPUAllocator(allocator, /*priority=*/1);
 }
 
-// For tests: whether libtorch's raw interface gives, writes and takes back `bytes`.
+// For tests: allocates, writes and frees `bytes` through libtorch's raw interface.
 extern "C" int xt_raw_memory(size_t bytes) {
   return xplore::guarded([&] {
     c10::Allocator* allocator = c10::GetCPUAllocator();

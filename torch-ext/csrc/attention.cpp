@@ -1,4 +1,4 @@
-// Causal attention inside each sequence of a packed batch.
+// Causal attention within each sequence of a packed batch.
 #include <ATen/ATen.h>
 
 #include "guard.h"
@@ -8,7 +8,8 @@ using at::Tensor;
 
 namespace {
 
-// Whether libtorch's flash kernel for GPUs takes these, all sequences at once. (Not tried on a GPU yet: scripts/gpu-check.)
+// Whether libtorch's flash kernel for GPUs supports these tensors, all sequences in one call. (Not tested on a GPU yet:
+// scripts/gpu-check.)
 bool for_flash(const Tensor& q) {
   const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
   return q.is_cuda() && half && q.size(2) % 8 == 0 && q.size(2) <= 256;
@@ -23,7 +24,7 @@ Tensor varlen_attention_flash(const Tensor& q, const Tensor& k, const Tensor& v,
                                                   /*is_causal=*/true, /*return_debug_mask=*/false, scale));
 }
 
-// By operations every device has. prefix_of is empty where no segment continues another.
+// Fallback of operations that every device supports. prefix_of is empty if no segment continues another.
 Tensor varlen_attention_plain(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& cu,
                               const std::vector<int64_t>& prefix_of, double scale) {
   const bool grouped = q.size(1) != k.size(1);
@@ -37,10 +38,11 @@ Tensor varlen_attention_plain(const Tensor& q, const Tensor& k, const Tensor& v,
       const int64_t from = cu[prefix], to = cu[prefix + 1];
       keys = at::cat({batch(k, from, to), keys}, 2);
       values = at::cat({batch(v, from, to), values}, 2);
-      // Row i sees the prefix and the first i + 1 tokens of its own.
+      // Row i attends to the prefix and to the first i + 1 tokens of its own segment.
       mask = at::ones({e - b, to - from + e - b}, q.options().dtype(at::kBool)).tril(to - from);
     }
-    // The kernels that take a mask do not all know grouped heads, and the one that takes anything holds all scores.
+    // Not every kernel that takes a mask supports grouped heads, and the one that accepts any input materializes all
+    // scores.
     const bool repeats = grouped && mask;
     if (repeats) {
       keys = keys.repeat_interleave(q.size(1) / k.size(1), 1);
@@ -62,7 +64,7 @@ std::vector<int64_t> numbers(const int64_t* from, int n) {
 
 extern "C" {
 
-// prefix_of: n_cu - 1 numbers as in packed_attention.h, or null where no segment continues another.
+// prefix_of: n_cu - 1 elements as in packed_attention.h, or null if no segment continues another.
 int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int n_cu, const int64_t* prefix_of,
                         double scale, Tensor** result) {
   return xplore::guarded([&] {
@@ -77,7 +79,7 @@ int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int 
   });
 }
 
-// For tests: what other devices take, on any.
+// For tests: the fallback of other devices, on any device.
 int xt_varlen_attention_plain(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int n_cu, const int64_t* prefix_of,
                               double scale, Tensor** result) {
   return xplore::guarded([&] {

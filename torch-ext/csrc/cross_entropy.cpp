@@ -1,4 +1,4 @@
-// Log-probabilities and entropies of logits, and their way back in place.
+// Log-probabilities and entropies of logits, and their backward pass in place.
 #include <ATen/Parallel.h>
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -14,7 +14,7 @@ using xplore::guarded;
 
 namespace {
 
-// The way back by operations every device has; entropy and entropy_coefficients may be null.
+// Backward fallback of operations that every device supports; entropy and entropy_coefficients may be null.
 void backward_plain(Tensor& logits, const Tensor& targets, const Tensor& lse, const Tensor& coefficients,
                     const Tensor* entropy, const Tensor* entropy_coefficients) {
   const Tensor c = coefficients.unsqueeze(-1);
@@ -70,8 +70,8 @@ int xt_cross_entropy(Tensor* logits, Tensor* targets, Tensor** result) {
   });
 }
 
-// On the CPU: result[0] = e^(logits - their maximum), [rows, vocab], fp32; result[1] = the maxima, then the logarithms of the sums,
-// [2, rows], double.
+// On the CPU: result[0] = e^(logits - row maximum), [rows, vocab], fp32; result[1] = the row maxima, then the
+// logarithms of the row sums, [2, rows], double.
 int xt_softmax(Tensor* logits, Tensor** result) {
   return guarded([&] {
     at::NoGradGuard no_grad;
@@ -88,8 +88,8 @@ int xt_softmax(Tensor* logits, Tensor** result) {
   });
 }
 
-// Turns logits into the gradient of sum_r coefficients[r] * logprobs[r] + entropy_coefficients[r] * entropy[r] with
-// respect to them, in place. entropy and entropy_coefficients may be null: then without that term.
+// Replaces logits in place with the gradient of sum_r coefficients[r] * logprobs[r] + entropy_coefficients[r] *
+// entropy[r] with respect to them. If entropy and entropy_coefficients are null, the entropy term is omitted.
 int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tensor* coefficients, Tensor* entropy,
                               Tensor* entropy_coefficients) {
   return guarded([&] {
@@ -97,7 +97,7 @@ int xt_cross_entropy_backward(Tensor* logits, Tensor* targets, Tensor* lse, Tens
     const int64_t rows = logits->size(0), vocab = logits->size(1);
     if (for_gpu(*logits, *targets)) {
       const auto of = [](const Tensor* t) { return t ? t->const_data_ptr() : nullptr; };
-      // As many rows as a grid is high.
+      // The grid's y dimension limits the number of rows per launch.
       for (int64_t begin = 0, most = 65535; begin < rows; begin += most) {
         const int64_t count = std::min(most, rows - begin);
         const auto part = [&](const Tensor* t) { return t ? t->narrow(0, begin, count) : Tensor(); };

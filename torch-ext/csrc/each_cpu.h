@@ -1,4 +1,4 @@
-// Loops that are compiled once for each generation of CPUs; the right one is taken when the program starts.
+// Loops that are compiled once for each CPU generation; the dynamic loader selects the version to use at program start.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -6,5 +6,5 @@
 #else
 #define EACH_CPU
 #endif
-// Becomes part of every clone of the function that calls it.
+// Inlined into every clone of the calling function.
 #define FORCE_INLINE inline __attribute__((always_inline))

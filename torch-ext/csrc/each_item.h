@@ -1,4 +1,4 @@
-// Work of uneven size on libtorch's threads.
+// Work items of uneven size on libtorch's threads.
 #pragma once
 #include <ATen/Parallel.h>
 
@@ -7,8 +7,8 @@
 
 namespace xplore {
 
-// Calls f(i) for each i below n, on at most `workers` of libtorch's threads, each taking the next that is left: items differ
-// in size.
+// Calls f(i) for each i below n, on at most `workers` of libtorch's threads. Each thread takes the next remaining item,
+// because items differ in size.
 template <class F>
 void each_item(int64_t n, int64_t workers, const F& f) {
   const int64_t threads = std::clamp<int64_t>(std::min<int64_t>(n, workers), 1, at::get_num_threads());

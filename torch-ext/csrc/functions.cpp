@@ -1,5 +1,6 @@
-// The steps of a decoder layer with their ways back. A weight comes with the buffer that takes its gradient: the way back adds to
-// it in place, and no gradient of the weight goes through autograd. Without a buffer autograd gets it, if the weight asks.
+// The operations of a decoder layer and their backward passes. A weight comes with an optional gradient buffer: the
+// backward pass adds to the buffer in place, and no gradient of the weight goes through autograd. Without a buffer, the
+// gradient goes to autograd if the weight requires it.
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -21,15 +22,16 @@ using xplore::guarded;
 
 namespace {
 
-// Rows a thread takes at least: enough numbers that the start of a thread does not show.
+// Minimum number of rows per thread, so that the cost of starting a thread is negligible.
 int64_t grain(int64_t row_numbers) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_numbers)); }
 
-// Fixed pieces of the rows, each with its own sum for a weight, so that the result does not depend on which thread took which.
+// A fixed partition of the rows, each part with its own partial sum for a weight, so that the result does not depend on
+// the assignment of parts to threads.
 int64_t pieces_of(int64_t rows, int64_t dim) { return std::max<int64_t>(1, std::min<int64_t>(64, rows / grain(dim))); }
 
 bool is_bf16(const Tensor& t) { return t.scalar_type() == at::kBFloat16; }
 
-// On the CPU in fp32 or bf16: what the loops of kernels.h take.
+// Whether all tensors are on the CPU in one dtype, fp32 or bf16, as the loops of kernels.h require.
 template <class... Tensors>
 bool for_loops(const Tensor& first, const Tensors&... rest) {
   const auto type = first.scalar_type();
@@ -37,7 +39,7 @@ bool for_loops(const Tensor& first, const Tensors&... rest) {
   return (type == at::kFloat || type == at::kBFloat16) && fits(first) && (fits(rest) && ...);
 }
 
-// What the kernels of gpu/layer.cu take: rows of `dim` numbers that four are moved at once of.
+// Whether the kernels of gpu/layer.cu support these tensors: rows of `dim` elements that can be moved four at a time.
 template <class... Tensors>
 bool for_gpu(int64_t dim, const Tensor& first, const Tensors&... rest) {
   const auto fits = [&](const Tensor& t) {
@@ -46,23 +48,23 @@ bool for_gpu(int64_t dim, const Tensor& first, const Tensors&... rest) {
   };
   return xplore::has_gpu_kernels(first) && dim % 4 == 0 && fits(first) && (fits(rest) && ...);
 }
-// Pieces of the rows that have sums of their own there.
+// Number of parts of the rows that have their own partial sum on a GPU.
 int64_t gpu_pieces(int64_t rows) { return std::max<int64_t>(1, std::min<int64_t>(xplore::kPieces, rows / 16)); }
 const void* pointer(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
 
-// What may be absent. (Functions do not take undefined tensors.)
+// An optional tensor. (autograd Functions do not accept undefined tensors.)
 using Maybe = std::optional<Tensor>;
 Maybe maybe(const Tensor* t) { return t ? Maybe(*t) : std::nullopt; }
 Tensor or_none(const Maybe& t) { return t ? *t : Tensor(); }
 
-// A weight's gradient goes to its buffer, or back to autograd.
+// Adds a weight's gradient to its buffer, or returns it to autograd.
 Tensor deliver(Tensor buffer, const Tensor& gradient) {
   if (!buffer.defined()) return gradient;
   buffer.add_(gradient);
   return Tensor();
 }
 
-// Buffers change between the two passes on purpose, which autograd forbids to what it saves itself.
+// Buffers change between the forward and backward pass on purpose, which autograd forbids for tensors it saves itself.
 void keep(AutogradContext* ctx, const char* name, const Maybe& buffer) {
   if (buffer) ctx->saved_data[name] = *buffer;
 }
@@ -124,7 +126,7 @@ struct RmsNorm : Function<RmsNorm> {
   }
 };
 
-// What the way back of a product needs beside its input.
+// Saves what the backward pass of a product needs besides its input.
 void keep_product(AutogradContext* ctx, const Maybe& bias, const Maybe& dw, const Maybe& dbias) {
   ctx->saved_data["bias"] = bias && (dbias || bias->requires_grad());
   keep(ctx, "dw", dw);
@@ -134,7 +136,8 @@ Tensor with_bias(const Tensor& x, const Tensor& w, const Maybe& bias) {
   Tensor y = xplore::product(x, w, bias.has_value());
   return bias ? y.add_(*bias).to(x.scalar_type()) : y;
 }
-// Gradients of weight and bias, delivered or to be returned; x is undefined where the weight wants none.
+// Computes the gradients of weight and bias, and adds them to their buffers or returns them. x is undefined if the
+// weight needs no gradient.
 std::pair<Tensor, Tensor> parameter_gradients(AutogradContext* ctx, const Tensor& dy, const Tensor& x, const Tensor& w) {
   Tensor dw, dbias;
   if (x.defined()) {
@@ -225,8 +228,8 @@ struct SwiGlu : Function<SwiGlu> {
   }
 };
 
-// A product whose input is made again on the way back instead of being kept: it costs a reading of gate_up, and spares half of
-// that in memory for every layer.
+// A product that recomputes its input in the backward pass instead of saving it: this costs one read of gate_up, and
+// saves half of gate_up's memory in every layer.
 struct SwiGluLinear : Function<SwiGluLinear> {
   static Tensor forward(AutogradContext* ctx, Tensor gate_up, Tensor w, Maybe bias, Maybe dw, Maybe dbias) {
     ctx->save_for_backward({gate_up, w});
@@ -337,7 +340,7 @@ Tensor rope_plain(const Tensor& x, const Tensor& cos, const Tensor& sin) {
   return at::cat({a * c - b * s, b * c + a * s}, -1);
 }
 
-// A leaf whose gradient, once there, is added to the buffer: for operations that autograd takes back itself.
+// An identity whose backward pass adds the gradient to the buffer: for operations that autograd differentiates itself.
 struct Sink : Function<Sink> {
   static Tensor forward(AutogradContext* ctx, Tensor w, Tensor anchor, Tensor dw) {
     keep(ctx, "dw", dw);
@@ -349,12 +352,13 @@ struct Sink : Function<Sink> {
   }
 };
 
-// `w`, known to autograd by way of `anchor`, which wants a gradient.
+// Returns `w`, connected to autograd through `anchor`, which requires a gradient.
 Tensor with_sink(const Tensor& w, const Tensor& anchor, const Tensor* dw) {
   return dw && anchor.requires_grad() ? Sink::apply(w, anchor, *dw) : w;
 }
 
-// By operations every device has. In pieces, because libtorch first makes a copy of what it sums in double precision.
+// Fallback of operations that every device supports. In pieces, because libtorch copies its input to sum it in double
+// precision.
 double sum_of_squares_plain(const Tensor& x) {
   constexpr int64_t kPiece = 1 << 22;
   Tensor sum = at::zeros({}, x.options().dtype(at::kDouble));
@@ -365,8 +369,9 @@ double sum_of_squares_plain(const Tensor& x) {
   return sum.item<double>();
 }
 
-// By operations every device has. The rows of a token that occurs often are summed in fp32, in the order of the tokens, before
-// its gradient sees them: in bf16 a large sum takes no small addend any more, and additions of several threads have no order.
+// Fallback of operations that every device supports. The rows of a repeated token are summed in fp32, in the order of
+// the tokens, before they are added to its gradient: in bf16 a large sum absorbs small addends, and concurrent
+// additions have no defined order.
 void embedding_backward_plain(const Tensor& dy, const Tensor& ids, Tensor& grad) {
   if (ids.numel() == 0) return;
   const auto wide = at::promote_types(dy.scalar_type(), at::kFloat);
@@ -444,7 +449,7 @@ int xt_add_weight_gradient(Tensor* grad, Tensor* dy, Tensor* x) {
   });
 }
 
-// Of a contiguous tensor.
+// x must be contiguous.
 int xt_sum_of_squares(Tensor* x, double* result) {
   return guarded([&] {
     at::NoGradGuard no_grad;
@@ -452,7 +457,7 @@ int xt_sum_of_squares(Tensor* x, double* result) {
       *result = sum_of_squares_plain(x->flatten());
       return;
     }
-    // Fixed pieces, so that the sum does not depend on the number of threads.
+    // A fixed partition, so that the sum does not depend on the number of threads.
     constexpr int64_t kPiece = 1 << 16;
     const int64_t n = x->numel(), pieces = (n + kPiece - 1) / kPiece;
     std::vector<double> sums(pieces);
@@ -488,7 +493,7 @@ int xt_embedding_backward(Tensor* dy, Tensor* ids, Tensor* grad) {
     }
     const Tensor d = dy->contiguous();
     const int64_t* at = ids->const_data_ptr<int64_t>();
-    // By columns, so that no two threads write the same number and the order of the sums is that of the tokens.
+    // Threads split the columns, so that no two threads write the same element and sums follow the order of the tokens.
     at::parallel_for(0, width, 32, [&](int64_t b, int64_t e) {
       if (!is_bf16(d))
         xplore::embedding_backward(floats(d), at, tokens, floats(*grad), width, b, e);

@@ -1,4 +1,4 @@
-// What every function of the C side begins with.
+// Exception handling of every function on the C side.
 #pragma once
 #include <c10/util/Exception.h>
 
@@ -7,10 +7,10 @@
 
 namespace xplore {
 
-// The text of this thread's last failure.
+// Returns the text of this thread's last failure.
 std::string& last_error();
 
-// A C++ exception never crosses into Rust: 0, or 1 with the text kept for xt_last_error.
+// Runs `body` and keeps C++ exceptions from crossing into Rust: returns 0, or 1 and stores the text for xt_last_error.
 template <class F>
 int guarded(F&& body) {
   try {

@@ -95,7 +95,7 @@ EACH_CPU void rope_rows_bf16(const uint16_t* x, int64_t row_stride, const float*
 
 constexpr int64_t kMostHeadDim = 512;
 
-// One head of queries or keys on the way forward: norm (unless w is null), then rotation.
+// Forward pass of one query or key head: norm (unless w is null), then rotation.
 template <class T>
 FORCE_INLINE void head_forward(const T* x, const T* w, const float* cos, const float* sin, T* y, float* inv, int64_t dim,
                          float eps) {
@@ -177,12 +177,12 @@ FORCE_INLINE float largest(const float* x, int64_t n) {
 }
 
 struct RowSums {
-  float most;        // the largest logit
+  float most;        // the maximum logit
   double sum;        // of e^(logit - most)
   double weighted;   // of e^(logit - most) · (logit - most)
 };
 
-// exponentials[i] = e^(row[i] - most), unless it is null. Sums of 1024 are fp32, the sum of those double.
+// exponentials[i] = e^(row[i] - most), unless it is null. Sums of up to 1024 terms are fp32, and their total is double.
 FORCE_INLINE RowSums row_sums(const float* row, int64_t vocab, float* exponentials) {
   RowSums found{largest(row, vocab), 0, 0};
   const auto add = [&](int64_t i, float& sum, float& weighted) {
@@ -264,7 +264,7 @@ EACH_CPU double sum_of_squares(const uint16_t* x, int64_t begin, int64_t end) { 
 EACH_CPU void dropout_mask(float* mask, float probability, uint64_t seed, int64_t begin, int64_t end) {
   const float kept = 1.0f / (1.0f - probability);
   for (int64_t i = begin; i < end; ++i) {
-    // splitmix64 (Steele et al. 2014) of the place.
+    // splitmix64 (Steele et al. 2014) of the index.
     uint64_t z = seed + 0x9e3779b97f4a7c15u * static_cast<uint64_t>(i + 1);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;

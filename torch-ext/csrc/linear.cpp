@@ -1,4 +1,4 @@
-// x · wᵀ + bias, and weights packed for many such products.
+// x · wᵀ + bias, and packed weights for many such products.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -13,7 +13,7 @@ extern "C" {
 
 int xt_linear_train(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, Tensor** result);
 
-// wide_result: in fp32, with the sums as they are; no backward pass.
+// wide_result: returns the fp32 sums unrounded, without a backward pass.
 int xt_linear(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, int wide_result, Tensor** result) {
   const bool tracked = at::GradMode::is_enabled() && (x->requires_grad() || w->requires_grad());
   if (tracked && !wide_result) return xt_linear_train(x, w, bias, dw, dbias, result);
@@ -29,7 +29,7 @@ int xt_pack_weight(Tensor* w, PackedWeight** result) {
 }
 void xt_free_packed_weight(PackedWeight* w) { delete w; }
 
-// x [m, k], fp32 or bf16 as the weight → x · wᵀ, fp32.
+// x [m, k], of the weight's dtype (fp32 or bf16) → x · wᵀ, fp32.
 int xt_packed_linear(Tensor* x, PackedWeight* w, Tensor** result) {
   return xplore::guarded([&] {
     const Tensor wide = x->to(at::kFloat).contiguous();
@@ -39,11 +39,11 @@ int xt_packed_linear(Tensor* x, PackedWeight* w, Tensor** result) {
   });
 }
 
-// The CPU's level (cpu/cpu.h).
+// The CPU level in use (cpu/cpu.h).
 int xt_cpu_level(int* level) {
   return xplore::guarded([&] { *level = static_cast<int>(xplore::cpu_level()); });
 }
-// Without a level there is none of its products either.
+// Returns 0 if the level is invalid.
 int xt_library_multiplies_bf16() {
   int found = 0;
   xplore::guarded([&] { found = xplore::library_multiplies_bf16(); });

@@ -1,6 +1,6 @@
-// fp32 and bf16 values in plain loops, and the functions of them that every CPU must compute alike: sources that include this
-// are compiled without contraction and reassociation, and where a fused multiply-add is meant it is written.
-// bf16 values are held as their bits.
+// fp32 and bf16 values in plain loops, and functions that must compute the same bits on every CPU. Sources that include
+// this header are compiled without contraction and reassociation; where a fused multiply-add is intended, it is written
+// explicitly. bf16 values are held as their bits.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -17,20 +17,20 @@ FORCE_INLINE float widen(uint16_t bf16) {
   return x;
 }
 
-// To the nearest bf16 value, ties to even.
+// Rounds to the nearest bf16 value, ties to even.
 FORCE_INLINE uint16_t narrow(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// What is left of a value that is stored as T.
+// Returns x rounded to the precision of T.
 template <class T>
 FORCE_INLINE float rounded(float x) {
   return sizeof(T) == 2 ? widen(narrow(x)) : x;
 }
 
-// Stores a value rounded to T, in whatever type the place has.
+// Stores x rounded to T, in the type of the destination.
 template <class T>
 FORCE_INLINE void put(uint16_t& to, float x) {
   to = narrow(x);
@@ -40,11 +40,11 @@ FORCE_INLINE void put(float& to, float x) {
   to = rounded<T>(x);
 }
 
-// e^x within 1.5 ulp, 0 below -87.3 (where the result would be subnormal), infinity above 88.7; NaN gives NaN.
-// 2^n · e^r with |r| <= ln 2 / 2, and the polynomial of Cephes' expf for e^r.
+// e^x within 1.5 ulp, 0 below -87.3 (where the result would be subnormal), infinity above 88.7; NaN gives NaN. Computed
+// as 2^n · e^r with |r| <= ln 2 / 2, and the polynomial of Cephes' expf for e^r.
 FORCE_INLINE float exponential(float x) {
   const float bounded = x > 88.8f ? 88.8f : x < -87.3f ? -87.3f : x;
-  // Adding 1.5 · 2^23 rounds to an integer, which then stands in the low bits.
+  // Adding 1.5 · 2^23 rounds to an integer, which is then in the low bits.
   const float shifted = __builtin_fmaf(bounded, 1.44269504f, 12582912.0f), n = shifted - 12582912.0f;
   const float r = __builtin_fmaf(n, 2.12194440e-4f, __builtin_fmaf(n, -0.693359375f, bounded));
   float p = 1.9875691500e-4f;
@@ -54,7 +54,7 @@ FORCE_INLINE float exponential(float x) {
   p = __builtin_fmaf(p, r, 1.6666665459e-1f);
   p = __builtin_fmaf(p, r, 5.0000001201e-1f);
   p = __builtin_fmaf(p * r, r, r) + 1.0f;
-  // In two halves: 2^128 is no fp32 number, though e^88.7 is.
+  // Scaled in two halves: 2^128 exceeds the fp32 range, although e^88.7 does not.
   uint32_t bits;
   std::memcpy(&bits, &shifted, sizeof bits);
   const int32_t exponent = static_cast<int32_t>(bits - 0x4b400000u), half = exponent >> 1;
@@ -66,7 +66,7 @@ FORCE_INLINE float exponential(float x) {
   return x < -87.3f ? 0.0f : y;
 }
 
-// Sums in a fixed order: summand i goes to sum i mod 16, and the 16 are added pairwise, l and l + 8 first.
+// Sums in a fixed order: term i goes to partial sum i mod 16, and the 16 are added pairwise, l and l + 8 first.
 struct Lanes {
   float sum[16] = {};
 };
@@ -76,7 +76,7 @@ FORCE_INLINE float total(const Lanes& lanes) {
   for (int l = 0; l < 4; ++l) s[l] += s[l + 4];
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
-// The sum of f(i) for i in [begin, end); begin is a multiple of 16.
+// Returns the sum of f(i) for i in [begin, end); begin is a multiple of 16.
 template <class F>
 FORCE_INLINE float sum_of(int64_t begin, int64_t end, const F& f) {
   Lanes lanes;

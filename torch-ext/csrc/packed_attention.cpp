@@ -1,4 +1,4 @@
-// Attention over packed batches, in which several sequences may share the tokens they begin with.
+// Attention over packed batches, in which several sequences may share a prefix.
 #include "packed_attention.h"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -19,7 +19,7 @@ struct Segments {
   Range at(int64_t s) const { return {cu[s], cu[s + 1]}; }
   bool is_branch(int64_t s) const { return prefix_of[s] >= 0; }
   bool is_first_branch(int64_t s) const { return is_branch(s) && prefix_of[s] == s - 1; }
-  // Tokens of all branches of the prefix whose first branch is s.
+  // The tokens of all branches of a prefix whose first branch is s.
   Range branches(int64_t s) const {
     int64_t end = s;
     while (end < count() && prefix_of[end] == prefix_of[s]) ++end;
@@ -27,14 +27,15 @@ struct Segments {
   }
 };
 
-// Keys and values of a packed batch in blocks, and what each token sees of them. A branch has the blocks that its prefix fills,
-// then own ones, which begin with the rest of the prefix: every position is where it would be in a sequence of its own.
+// The keys and values of a packed batch in blocks, and the positions that each token attends to. A branch shares the
+// blocks that its prefix fills, followed by its own, which start with the rest of the prefix: every position is where
+// it would be in an unshared sequence.
 struct Blocks {
   std::vector<int32_t> table;
   std::vector<int64_t> begin, length;  // of each token
 
   struct Part {
-    int64_t prefix, prefix_length;  // first token and length of what comes before
+    int64_t prefix, prefix_length;  // first token and length of the prefix
     int64_t own, total;             // first token of the segment; positions with the prefix
     int64_t first, blocks;          // own blocks; the first holds position first_position
     int64_t first_position;
@@ -61,7 +62,7 @@ struct Blocks {
     }
   }
 
-  // Keys as [count, kv_heads, dim, kBlock], values as [count, kv_heads, kBlock, dim], fp32.
+  // Returns keys as [count, kv_heads, dim, kBlock] and values as [count, kv_heads, kBlock, dim], fp32.
   std::pair<Tensor, Tensor> fill(const Tensor& k, const Tensor& v) const {
     const int64_t heads = k.size(1), dim = k.size(2);
     const Tensor kf = k.to(at::kFloat).contiguous(), vf = v.to(at::kFloat).contiguous();

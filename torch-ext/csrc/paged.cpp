@@ -1,4 +1,4 @@
-// The key/value cache of the generation engine: writing to it and attending to it.
+// The KV cache of the inference engine: writing to it and attending to it.
 #include <ATen/Parallel.h>
 #include <ATen/ATen.h>
 #include <ATen/TensorIndexing.h>
@@ -44,10 +44,11 @@ void write_rows(const Tensor& cache_k, const Tensor& cache_v, const Tensor& k, c
   });
 }
 
-// Heads lie side by side in a row.
+// Returns t with the heads of a row contiguous.
 Tensor rows_of(const Tensor& t) { return t.stride(2) == 1 && t.stride(1) == t.size(2) ? t : t.contiguous(); }
 
-// By operations that every device and dtype has: the blocks of a run of queries (those of one row) are gathered.
+// Fallback of operations that every device and dtype supports: gathers the blocks of a run of queries (those of one
+// sequence).
 Tensor attend_plain(const Tensor& q, const Tensor& k, const Tensor& v, const int64_t* table, const int64_t* begin,
                     const int64_t* length, double scale) {
   const int64_t n = q.size(0), heads = q.size(1), dim = q.size(2), kv_heads = k.size(1);
@@ -71,7 +72,7 @@ Tensor attend_plain(const Tensor& q, const Tensor& k, const Tensor& v, const int
   return out;
 }
 
-// The queries, here and on the device.
+// The queries, on the host and on the device.
 struct Queries {
   const int32_t* table;
   int64_t table_size;
@@ -84,11 +85,12 @@ bool for_gpu(const Tensor& q, int64_t kv_heads) {
   return xplore::has_gpu_kernels(q) && dim % 4 == 0 && dim <= 256 && heads / kv_heads <= 8;
 }
 
-// Queries [from, to) by the kernel of gpu/paged.cu.
+// Computes queries [from, to) with the kernel of gpu/paged.cu.
 void attend_gpu(const Tensor& q, const Tensor& k, const Tensor& v, const Queries& queries, double scale, Tensor& out,
                 int64_t from, int64_t to) {
   const int64_t n = to - from, heads = q.size(1), dim = q.size(2), kv_heads = k.size(1), group = heads / kv_heads;
-  // Few queries are cut into parts, so that there are blocks for about 132 multiprocessors, four times over.
+  // With few queries, each is split into parts, so that there are thread blocks for about 132 multiprocessors four
+  // times over.
   const int64_t longest = *std::max_element(queries.length + from, queries.length + to);
   const int64_t most = std::max<int64_t>(1, (longest + kBlock - 1) / kBlock / 4);
   const int64_t parts = std::clamp<int64_t>(4 * 132 / (n * kv_heads), 1, most);
@@ -108,7 +110,7 @@ void attend_gpu(const Tensor& q, const Tensor& k, const Tensor& v, const Queries
                    dim);
 }
 
-// Beyond so many queries of one row, gathering its blocks once for libtorch's attention wins.
+// From this many queries of one sequence on, it is faster to gather its blocks once for libtorch's attention.
 constexpr int64_t kLongRun = 64;
 
 Tensor attend_on_device(const Tensor& q, const Tensor& k, const Tensor& v, const Queries& queries, double scale) {
@@ -137,8 +139,8 @@ int xt_has_gpu_kernels(Tensor* t) { return xplore::has_gpu_kernels(*t); }
 
 int64_t xt_paged_block() { return kBlock; }
 
-// The most tokens that xt_paged_layers should get in one call, of a model in bf16 or fp32; 0 where the operations of a GPU are
-// emulated. Where the library multiplies bf16 faster, it does so with many rows.
+// Returns the maximum number of tokens per call of xt_paged_layers, for a model in bf16 or fp32; 0 while GPU kernels
+// are emulated. Where libtorch multiplies bf16 faster, it does so only with many rows.
 int64_t xt_most_paged_tokens(int bf16) {
   int64_t most = 0;
   xplore::guarded([&] {
@@ -148,7 +150,8 @@ int64_t xt_most_paged_tokens(int bf16) {
   return most;
 }
 
-// k, v [n, kv_heads, dim] go to positions `slots` (block · kBlock + place in it). on_slots: the same on a GPU, or null.
+// Writes k, v [n, kv_heads, dim] to the positions `slots` (block · kBlock + offset in the block). on_slots: a copy on a
+// GPU, or null.
 int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const int64_t* slots, Tensor* on_slots) {
   return xplore::guarded([&] {
     if (on_slots && xplore::has_gpu_kernels(*k)) {
@@ -172,8 +175,8 @@ int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const
   });
 }
 
-// q [n, heads, dim]; query i attends to the first length[i] positions of the blocks table[begin[i]…]. on_*: the same on a GPU
-// (int32, int64, int64), or null.
+// q [n, heads, dim]; query i attends to the first length[i] positions of the blocks table[begin[i]…]. on_*: copies on a
+// GPU (int32, int64, int64), or null.
 int xt_paged_attention(Tensor* q, Tensor* cache_k, Tensor* cache_v, const int32_t* table, int64_t table_size,
                        const int64_t* begin, const int64_t* length, Tensor* on_table, Tensor* on_begin,
                        Tensor* on_length, double scale, Tensor** result) {

@@ -1,4 +1,4 @@
-// Attention over a cache of blocks on libtorch's threads, for whatever comes before and after it.
+// Attention over a cache of blocks on libtorch's threads, independent of the operations before and after it.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -15,7 +15,7 @@ struct PagedQueries {
   int64_t n;
 };
 
-// A layer's cache (cpu/attention.h), [blocks, kv_heads, …], and how it is read.
+// One layer's cache (cpu/attention.h), [blocks, kv_heads, …], and the attention parameters.
 struct PagedCache {
   const void *keys, *values;
   bool bf16;
@@ -23,15 +23,15 @@ struct PagedCache {
   float scale;
 };
 
-// q and out: [n, heads, dim], with q_step and out_step elements a token; lse [n, heads], or null. done(token, head, count) is
-// called when `count` heads of a token from `head` on are there, on the thread that computed them.
+// q and out: [n, heads, dim], with q_step and out_step elements between tokens; lse: [n, heads], or null. Calls
+// done(token, head, count) when `count` heads of a token from `head` on are complete, on the thread that computed them.
 template <class Done>
 void attend_paged(const PagedCache& c, const PagedQueries& t, const float* q, int64_t q_step, float* out, int64_t out_step,
                   float* lse, const Done& done) {
   if (t.n == 0) return;
   const AttentionKernels& kernels = attention_kernels();
   const int64_t group = c.heads / c.kv_heads, head_size = c.dim * kBlock, head_bytes = head_size * (c.bf16 ? 2 : 4);
-  // Neighboring positions of a sequence are worked on together, as many as let their scores stay in the second-level cache.
+  // Neighboring positions of a sequence are processed together, as many as keep their scores in the L2 cache.
   std::vector<int64_t> first{0};
   int64_t positions = 0;
   for (int64_t i = 0; i < t.n; ++i) {
@@ -42,15 +42,15 @@ void attend_paged(const PagedCache& c, const PagedQueries& t, const float* q, in
   }
   first.push_back(t.n);
   const int64_t runs = static_cast<int64_t>(first.size()) - 1;
-  // Longest runs first, so that no thread is left with one at the end; heads outside, so that sequences with a common prefix
-  // find it in the CPU's cache.
+  // Longest runs first, so that no thread starts a long one last. Heads are the outer dimension, so that sequences with
+  // a common prefix find it in the CPU cache.
   each_item(c.kv_heads * runs, positions * c.heads * c.dim / 32768, [&](int64_t i) {
     const int64_t h = i / runs, run = runs - 1 - i % runs, begin = first[run], tokens = first[run + 1] - begin;
     const int64_t longest = t.length[begin + tokens - 1], blocks = (longest + kBlock - 1) / kBlock;
     thread_local std::vector<float> queries, result, scores;
     thread_local std::vector<int64_t> length;
     thread_local std::vector<float> sums;
-    // A token's queries of this head; more than a tile takes come in several.
+    // The queries of this head for one token are split if they exceed a tile.
     const int64_t at_once = tokens == 1 ? std::min(group, kMostRows) : group;
     for (int64_t g = 0; g < group; g += at_once) {
       const int64_t heads = std::min(at_once, group - g), rows = tokens * heads, from = (h * group + g) * c.dim;

@@ -1,5 +1,5 @@
-// All layers of a decoder for the new tokens of a pass on the CPU, between two calls of which nothing of libtorch runs: with few
-// rows its dispatch and allocation cost as much as the products.
+// All layers of a decoder for the new tokens of a forward pass on the CPU, without libtorch operations in between: with
+// few rows, their dispatch and allocation cost as much as the products.
 #include <ATen/Parallel.h>
 #include <ATen/ATen.h>
 
@@ -17,13 +17,13 @@ using xplore::kBlock;
 using xplore::PackedWeight;
 using xplore::RowShape;
 
-// Weights and cache of a layer; biases and head norms may be null.
+// The weights and cache of a layer; biases and head norms may be null.
 struct XtPagedLayer {
   Tensor *input_norm, *qkv_bias, *q_norm, *k_norm, *o_bias, *post_norm, *gate_up_bias, *down_bias, *keys, *values;
   PackedWeight *qkv, *o, *gate_up, *down;
 };
 
-// New tokens: where they lie in the cache, which of its blocks they attend to, and whose outputs are wanted (ascending).
+// The new tokens: their cache slots, the blocks they attend to, and the tokens whose outputs are returned (ascending).
 struct XtPagedTokens {
   const float *cos, *sin;  // [n, dim / 2]
   const int64_t* slots;
@@ -34,7 +34,7 @@ struct XtPagedTokens {
 
 namespace {
 
-// Elements that a thread takes at least in a step between products.
+// Minimum number of elements per thread in an operation between products.
 constexpr int64_t kGrain = 4096;
 
 template <class T>
@@ -48,14 +48,14 @@ struct Pass {
   const RowShape s;
   const XtPagedTokens t;
   const float scale;
-  // Tokens at hand: all, and after the last layer's attention those whose outputs are wanted.
+  // Number of active tokens: all, and after the last layer's cache write only those whose outputs are returned.
   int64_t n = t.queries.n;
   const int64_t qkv = (s.heads + 2 * s.kv_heads) * s.dim, attended = s.heads * s.dim;
   const Tensor memory = at::empty({n * (s.hidden + std::max({qkv, s.hidden, 2 * s.width}) +
                                         std::max({s.hidden, s.width, attended}))},
                                   at::kFloat);
   float* const residual = memory.mutable_data_ptr<float>();
-  // The results of a product, and its x.
+  // The output and the input of a product.
   float* const sums = residual + n * s.hidden;
   float* const rows = sums + n * std::max({qkv, s.hidden, 2 * s.width});
 
@@ -69,7 +69,7 @@ struct Pass {
   // sums = rows · wᵀ.
   void multiply(const PackedWeight* w) { w->multiply(rows, w->k, sums, n); }
 
-  // residual += what the last product gave, and its norm is the next product's x.
+  // Adds the output of the last product to `residual`; its norm becomes the input of the next product.
   void enter(bool add, const Tensor* bias, const Tensor* norm) {
     each_row(s.hidden, [&](int64_t r) {
       xplore::add_and_norm(s, residual + r * s.hidden, add ? sums + r * s.hidden : nullptr, data<T>(bias), data<T>(norm),
@@ -77,7 +77,7 @@ struct Pass {
     });
   }
 
-  // Keys and values of all tokens go to the cache; queries take the place of their sums.
+  // Writes the keys and values of all tokens to the cache; queries replace their sums.
   void project(const XtPagedLayer& layer) {
     const xplore::HeadWeights<T> weights{data<T>(layer.qkv_bias), data<T>(layer.q_norm), data<T>(layer.k_norm)};
     T *keys = static_cast<T*>(layer.keys->data_ptr()), *values = static_cast<T*>(layer.values->data_ptr());
@@ -97,7 +97,7 @@ struct Pass {
     });
   }
 
-  // Nobody looks at the other tokens any more.
+  // Drops the tokens whose outputs are not returned: nothing attends to them after this point.
   xplore::PagedQueries keep_outputs(std::vector<int64_t>& begin, std::vector<int64_t>& length) {
     for (int64_t i = 0; i < t.n_outputs; ++i) {
       const int64_t r = t.outputs[i];
@@ -144,8 +144,8 @@ struct Pass {
 
 extern "C" {
 
-// x [n, hidden] → the last layer's output for the wanted tokens, [n_outputs, hidden]; keys and values of all are written to the
-// cache.
+// x [n, hidden] → the last layer's output for the requested tokens, [n_outputs, hidden]. Writes the keys and values of
+// all tokens to the cache.
 int xt_paged_layers(Tensor* x, const XtPagedLayer* layers, int64_t count, const XtPagedTokens* tokens, int64_t width,
                     int64_t heads, int64_t kv_heads, int64_t dim, double eps, double scale, Tensor** result) {
   return xplore::guarded([&] {

@@ -13,36 +13,37 @@ namespace xplore {
 
 namespace {
 
-// Multiply-adds that are worth a thread.
+// Minimum number of multiply-adds per thread.
 constexpr int64_t kGrain = 65536;
-// Elements of b that are packed at once, and rows that take their turn on them: a product's second operand comes from memory
-// once, its first once for each part of the second.
+// Number of elements of b packed at once, and number of rows that share them: a product reads its second operand from
+// memory once, and its first operand once for each packed part of the second.
 constexpr int64_t kPacked = 4 << 20, kBlockRows = 192;
 
-// An input's gradient is a sum over all outputs, a whole vocabulary for the last product: one chain of 500,000 terms is 1e-5
-// off, chains of this length and their sum 1e-6.
+// An input's gradient sums over all outputs, which is a whole vocabulary for the last product. One chain of 500,000
+// terms has an error of 1e-5; chains of this length and their sum have 1e-6.
 constexpr int64_t kLongestChain = 4096;
 
-// Elements of a panel of depth k.
+// Returns the number of elements of a panel of depth k.
 int64_t panel_size(Format format, int64_t k) {
   return product_kernels().panel * (format == Format::kPairs ? (k + 1) / 2 * 2 : k);
 }
 
-// What is multiplied: y [m, n] += or = a [m, k] · b [k, n].
+// The shape of a product: y [m, n] += or = a [m, k] · b [k, n].
 struct Shape {
   int64_t m, n, k;
 };
 
 int64_t panels_of(int64_t columns) { return (columns + product_kernels().panel - 1) / product_kernels().panel; }
 
-// Calls f(first panel, panels, first row, rows) for parts of `rows` by `panels`, on libtorch's threads. Which part an element is
-// in does not change it. A thread takes the next part when it is done with one: cores differ in speed.
+// Calls f(first panel, panels, first row, rows) for parts of `rows` by `panels`, on libtorch's threads. The partition
+// does not affect any element. A thread takes the next part when it finishes one, because cores differ in speed.
 template <class F>
 void each_part(int64_t rows, int64_t panels, int64_t k, const F& f) {
   if (rows == 0 || panels == 0) return;
   const ProductKernels& kernels = product_kernels();
   const int64_t work = rows * panels * kernels.panel * k / kGrain, threads = at::get_num_threads();
-  // Parts of rows, whose copies are made once; of columns too where rows are few. As many for each thread, or one would wait.
+  // Rows are split first, because a part copies its rows once; columns too if there are few rows. Each thread gets the
+  // same number of parts, or one would wait.
   const int64_t needed = std::max((rows + kBlockRows - 1) / kBlockRows, std::min(2 * threads, rows / (kBlockRows / 2)));
   const int64_t blocks = needed > threads ? (needed + threads - 1) / threads * threads : needed;
   const int64_t wanted = std::min(work, blocks > 2 ? 2 * threads : 4 * threads);
@@ -72,7 +73,7 @@ void pack(Format format, Strided<T> b, int64_t k, int64_t first, int64_t count, 
 template <class T>
 void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_row, bool add) {
   if (s.k == 0) {
-    // A sum of nothing.
+    // An empty sum.
     for (int64_t r = 0; r < s.m && !add; ++r) std::fill_n(y + r * y_row, s.n, 0.0f);
     return;
   }
@@ -97,7 +98,7 @@ void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_
 
 bool is_bf16(const Tensor& t) { return t.scalar_type() == at::kBFloat16; }
 
-// Calls f(Strided) with the elements of a contiguous matrix, [rows, cols], or its transpose.
+// Calls f(Strided) with the elements of a contiguous matrix, [rows, cols], or of its transpose.
 template <class F>
 void with_elements(const Tensor& t, bool transposed, const F& f) {
   const int64_t cols = t.size(1), row = transposed ? 1 : cols, col = transposed ? cols : 1;
@@ -111,19 +112,19 @@ bool computed_here(const Tensor& t) {
   return t.device().is_cpu() && t.scalar_type() != at::kDouble && at::isFloatingType(t.scalar_type());
 }
 
-// A matrix as the kernels take it: fp16 is widened.
+// Returns a matrix in a dtype that the kernels support: fp16 is widened.
 Tensor plain(const Tensor& t) { return (t.scalar_type() == at::kHalf ? t.to(at::kFloat) : t).contiguous(); }
 Tensor wide(const Tensor& t) { return t.to(at::kFloat).contiguous(); }
 
-// Whether the library gives products of these in fp32, as they are summed, and not rounded first.
+// Whether libtorch returns products of these in fp32 without rounding the sums first.
 bool has_wide_results(const Tensor& t) {
   return t.is_cuda() && (t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf);
 }
 
-// The backward pass of bf16 models goes to the library where that has instructions for them.
+// libtorch computes the backward pass of bf16 models on CPUs with bf16 instructions.
 bool backward_here(const Tensor& t) { return computed_here(t) && !(is_bf16(t) && library_has_fast_bf16()); }
 
-// vdpbf16ps takes whole pairs.
+// vdpbf16ps requires whole pairs.
 Format format_for(const Tensor& w) {
   if (!is_bf16(w)) return Format::kFloat;
   return w.size(1) % 2 == 0 ? bf16_format() : Format::kWidened;
@@ -151,7 +152,7 @@ void PackedWeight::multiply(const float* x, int64_t x_row, float* y, int64_t m) 
   Left a{x, x_row, 1};
   Tensor narrowed;
   if (format == Format::kPairs) {
-    // Exact: they are bf16 values already.
+    // This is exact, because the values are bf16 already.
     narrowed = at::from_blob(const_cast<float*>(x), {m, k}, {x_row, 1}, at::kFloat).to(at::kBFloat16).contiguous();
     a = {narrowed.const_data_ptr(), k, 1};
   }

@@ -1,4 +1,4 @@
-// Tensors whose memory comes and goes, as sharded weights need.
+// Tensors whose memory is freed and allocated again, as sharded weights require.
 #include <ATen/core/Tensor.h>
 #include <c10/core/DeviceGuard.h>
 
@@ -9,8 +9,8 @@ using xplore::guarded;
 
 extern "C" {
 
-// Lets the memory of a tensor go; the tensor and all that share its memory stay, and must not be read until they have memory
-// again.
+// Frees the memory of a tensor. The tensor and all views of its storage stay valid objects, but must not be read until
+// they have memory again.
 int xt_release_memory(Tensor* tensor) {
   return guarded([&] {
     c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
@@ -18,11 +18,11 @@ int xt_release_memory(Tensor* tensor) {
   });
 }
 
-// Gives a tensor without memory new memory of undefined contents.
+// Allocates new memory with undefined contents for a tensor without memory.
 int xt_restore_memory(Tensor* tensor) {
   return guarded([&] {
     c10::StorageImpl* storage = tensor->storage().unsafeGetStorageImpl();
-    // An allocator of GPU memory takes it from the thread's current device.
+    // A GPU allocator allocates on the thread's current device.
     const c10::OptionalDeviceGuard guard(tensor->device());
     if (storage->data() == nullptr) storage->set_data_ptr_noswap(storage->allocator()->allocate(storage->nbytes()));
   });

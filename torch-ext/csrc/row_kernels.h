@@ -1,5 +1,5 @@
-// What happens to one token between two products. T is the type in which a model computes (its roundings are those of
-// libtorch's operations on T), X and Y are how the row is stored before and after.
+// The operations on one token between two products. T is the dtype of the model (values are rounded as libtorch's
+// operations on T round them); X and Y are the storage types of the row before and after.
 #pragma once
 #include <cmath>
 

@@ -1,4 +1,4 @@
-// The C side of torch-ext. Tensors come and go as `at::Tensor*`, as in torch-sys.
+// The C side of torch-ext. Tensors are passed as `at::Tensor*`, as in torch-sys.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -34,10 +34,10 @@ void xt_each(int64_t n, void (*f)(void*, int64_t), void* data) {
   });
 }
 
-// Brings in libtorch's CUDA half, which the linker drops because nothing names its symbols.
+// Loads libtorch's CUDA libraries, which the linker drops because nothing references their symbols.
 int xt_load_cuda() {
   return guarded([&] {
-    // cuDNN's attention makes a plan for every new shape, which takes it half a second.
+    // cuDNN's attention builds a plan for every new shape, which takes half a second.
     at::globalContext().setSDPUseCuDNN(false);
     if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error(dlerror());
   });
@@ -46,7 +46,7 @@ int xt_load_cuda() {
 // For tests.
 int xt_attention_uses_cudnn() { return at::globalContext().userEnabledCuDNNSDP(); }
 
-// The most memory that libtorch has taken from a device at once, bytes.
+// Returns the peak memory that libtorch has reserved on a device, in bytes.
 int xt_device_peak(int cuda, int64_t* bytes) {
   return guarded([&] {
     const auto device = static_cast<c10::DeviceIndex>(cuda);
@@ -56,7 +56,7 @@ int xt_device_peak(int cuda, int64_t* bytes) {
 
 int xt_open_library(const char* path) { return dlopen(path, RTLD_NOW | RTLD_GLOBAL) ? 0 : 1; }
 
-// The path of libtorch's library; returns its length, 0 if it is not known.
+// Writes the path of libtorch's library; returns its length, or 0 if it is unknown.
 size_t xt_libtorch_path(char* path, size_t room) {
   Dl_info info;
   const auto* symbol = reinterpret_cast<const void*>(static_cast<int (*)()>(&at::get_num_threads));

@@ -1,4 +1,4 @@
-// Pointers to a tensor's elements, as the loops of kernels.h take them.
+// Pointers to a tensor's elements, in the types that the loops of kernels.h take.
 #pragma once
 #include <ATen/core/Tensor.h>
 

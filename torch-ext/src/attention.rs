@@ -6,11 +6,11 @@ use tch::Tensor;
 use crate::ops::{count, ensure};
 use crate::{TorchError, ffi};
 
-/// Causal attention inside each sequence of a packed batch; no token sees another sequence.
+/// Computes causal attention within each sequence of a packed batch; no token attends to another sequence.
 /// q: [tokens, heads, dim]; k, v: [tokens, kv_heads, dim]; `cu_seqlens`: 0, end of sequence 1, …, tokens.
 ///
 /// # Errors
-/// If `cu_seqlens` does not cover the tokens in order, or the shapes do not fit.
+/// Returns an error if `cu_seqlens` does not cover the tokens in order, or if the shapes do not match.
 pub fn varlen_attention(
     q: &Tensor,
     k: &Tensor,
@@ -20,18 +20,18 @@ pub fn varlen_attention(
 ) -> Result<Tensor, TorchError> {
     let n = check(q, k, v, cu_seqlens)?;
     let (cu, none) = (cu_seqlens.as_ptr(), std::ptr::null());
-    // SAFETY: live tensors and an array of `n` bounds in, one new tensor out; bounds lie inside the tensors.
+    // SAFETY: live tensors and an array of `n` bounds in, one new tensor out; the bounds lie inside the tensors.
     ffi::one(|made| unsafe {
         ffi::xt_varlen_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), cu, n, none, scale, made)
     })
 }
 
-/// As [`varlen_attention`], where segments may continue others: a token of segment s sees those of s up to itself, and
-/// all of segment `prefix_of[s]` unless that is -1. The segments that continue one prefix stand right behind it, and it
-/// continues none itself.
+/// Computes [`varlen_attention`] for segments that may share a prefix. A token of segment s attends to the tokens of s
+/// up to itself, and to all of segment `prefix_of[s]` unless that is -1. The segments that continue a prefix directly
+/// follow it, and a prefix does not continue another segment.
 ///
 /// # Errors
-/// As [`varlen_attention`], and if `prefix_of` is not of this kind.
+/// Returns an error as [`varlen_attention`] does, and if `prefix_of` does not follow these rules.
 pub fn prefix_attention(
     q: &Tensor,
     k: &Tensor,
@@ -47,7 +47,7 @@ pub fn prefix_attention(
     ffi::one(|made| unsafe { ffi::xt_varlen_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), cu, n, of, scale, made) })
 }
 
-/// The number of bounds, if all fits.
+/// Checks the arguments and returns the number of bounds.
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, cu_seqlens: &[i64]) -> Result<i32, TorchError> {
     let (qs, ks) = (q.size(), k.size());
     ensure(
@@ -82,7 +82,8 @@ mod tests {
 
     use crate::{ffi, grad, prefix_attention};
 
-    /// What devices other than the CPU take, beside what the CPU takes, which other tests compare with formulas.
+    /// Compares the fallback of devices other than the CPU with the CPU kernel, which other tests compare with
+    /// formulas.
     #[test]
     fn prefixes_by_plain_operations_are_those_of_the_kernel() {
         let cu = [0i64, 5, 12, 13, 33, 36, 50];

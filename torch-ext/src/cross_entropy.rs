@@ -1,4 +1,4 @@
-//! The loss at the output: log-probabilities and entropies of logits, and their gradient in place.
+//! The output loss: log-probabilities and entropies of logits, and their gradient in place.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 use tch::{Kind, Tensor};
@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::ops::{check_ids, ensure};
 use crate::{TorchError, ffi};
 
-/// What [`cross_entropy`] says of each row, fp32, nats.
+/// The results of [`cross_entropy`] for each row, fp32, in nats.
 #[derive(Debug)]
 pub struct CrossEntropy {
     /// log Σ exp(logits), [rows].
@@ -17,11 +17,11 @@ pub struct CrossEntropy {
     pub entropy: Tensor,
 }
 
-/// Log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: [rows], int64. No gradients:
-/// [`cross_entropy_backward`] computes those.
+/// Computes log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: [rows], int64. Not
+/// differentiable: [`cross_entropy_backward`] computes the gradient.
 ///
 /// # Errors
-/// If shapes, dtypes or targets do not fit.
+/// Returns an error if shapes, dtypes or targets do not match.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<CrossEntropy, TorchError> {
     check_logits(logits, targets)?;
     // SAFETY: live tensors in, three new ones out; shapes and dtypes were checked, targets lie inside the vocabulary.
@@ -30,26 +30,27 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<CrossEntropy, 
     Ok(CrossEntropy { lse, logprobs, entropy })
 }
 
-/// A softmax from which tokens are sampled; see [`softmax`].
+/// A softmax to sample tokens from; see [`softmax`].
 #[derive(Debug)]
 pub struct Softmax {
-    /// e^(logit - the row's maximum), [rows, vocab], fp32: the probabilities up to a factor.
+    /// e^(logit - the row's maximum), [rows, vocab], fp32: the unnormalized probabilities.
     pub weights: Tensor,
     most: Vec<f64>,
     log_sum: Vec<f64>,
 }
 
 impl Softmax {
-    /// The log-probability of a token of row `row` with this logit: the bits of [`CrossEntropy::logprobs`].
+    /// Returns the log-probability of a token of row `row` with the given logit, bit-identical to
+    /// [`CrossEntropy::logprobs`].
     pub fn logprob(&self, row: usize, logit: f32) -> f32 {
         (f64::from(logit - self.most[row] as f32) - self.log_sum[row]) as f32
     }
 }
 
-/// The softmax of each row of `logits`, [rows, vocab], fp32, on the CPU.
+/// Computes the softmax of each row of `logits`, [rows, vocab], fp32, on the CPU.
 ///
 /// # Errors
-/// If shape, dtype or device do not fit.
+/// Returns an error if the shape, dtype or device does not match.
 pub fn softmax(logits: &Tensor) -> Result<Softmax, TorchError> {
     let fits = logits.dim() == 2 && logits.kind() == Kind::Float && logits.device() == tch::Device::Cpu;
     ensure(fits && logits.size()[1] > 0 && logits.is_contiguous(), || {
@@ -61,21 +62,21 @@ pub fn softmax(logits: &Tensor) -> Result<Softmax, TorchError> {
     Ok(Softmax { weights, most: doubles(0)?, log_sum: doubles(1)? })
 }
 
-/// The entropies' part in [`cross_entropy_backward`].
+/// The entropy term of [`cross_entropy_backward`].
 #[derive(Clone, Copy, Debug)]
 pub struct EntropyTerm<'a> {
     /// [`CrossEntropy::entropy`].
     pub entropy: &'a Tensor,
-    /// How much each row's entropy counts, [rows], fp32.
+    /// The coefficient of each row's entropy, [rows], fp32.
     pub coefficients: &'a Tensor,
 }
 
-/// Turns `logits` in place into the gradient of `Σ c[r] · logprob[r] + e[r] · entropy[r]` with respect to them:
-/// `c · (onehot(target) - p) - e · p · (log p + entropy)`, p their softmax. `lse` is [`CrossEntropy::lse`], c are the
-/// `coefficients`, [rows], fp32, e those of `entropy`, 0 where that is none.
+/// Replaces `logits` in place with the gradient of `Σ c[r] · logprob[r] + e[r] · entropy[r]` with respect to them:
+/// `c · (onehot(target) - p) - e · p · (log p + entropy)`, where p is their softmax. `lse` is [`CrossEntropy::lse`]; c
+/// is `coefficients`, [rows], fp32; e is the coefficients of `entropy`, 0 without an entropy term.
 ///
 /// # Errors
-/// If shapes, dtypes or targets do not fit.
+/// Returns an error if shapes, dtypes or targets do not match.
 pub fn cross_entropy_backward(
     logits: &mut Tensor,
     targets: &Tensor,
@@ -90,7 +91,7 @@ pub fn cross_entropy_backward(
         let fits = t.size() == targets.size() && t.kind() == Kind::Float && t.is_contiguous();
         ensure(fits, || format!("cross_entropy_backward: {name} is {:?} {:?}", t.size(), t.kind()))?;
     }
-    // SAFETY: live tensors (or none for the entropy's), shapes and dtypes checked; the first is updated in place.
+    // SAFETY: live tensors (or null for the entropy term), shapes and dtypes checked; the first is updated in place.
     ffi::check(unsafe {
         ffi::xt_cross_entropy_backward(
             ffi::raw(logits),

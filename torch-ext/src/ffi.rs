@@ -1,4 +1,5 @@
-//! The C functions of `csrc/shim.cpp`, and the two steps around each call: pass pointers, take results or the error.
+//! Bindings to the C functions of `csrc/shim.cpp`, and the helpers around each call that pass pointers and take
+//! ownership of results or return the error.
 #![expect(unsafe_code, reason = "this is the boundary to C++")]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -9,7 +10,7 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 use crate::paged_layers::{RawLayer, RawTokens};
 
-/// A kernel to start (`csrc/gpu/launch.h`).
+/// A kernel launch (`csrc/gpu/launch.h`).
 #[repr(C)]
 pub(crate) struct Start {
     pub name: *const c_char,
@@ -22,13 +23,13 @@ pub(crate) struct Start {
     pub room: usize,
 }
 
-/// A weight in panels (`csrc/products.h`, `PackedWeight`).
+/// A weight packed into panels (`csrc/products.h`, `PackedWeight`).
 #[repr(C)]
 pub(crate) struct Panels {
     _opaque: [u8; 0],
 }
 
-/// Starts it.
+/// A function that launches a kernel.
 pub(crate) type Launcher = unsafe extern "C" fn(*const Start) -> c_int;
 
 unsafe extern "C" {
@@ -187,20 +188,20 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// A tensor's pointer for a C++ function that reads the handle during the call and keeps nothing of it.
+/// Returns a tensor's pointer for a C++ function that reads the handle during the call and does not retain it.
 pub fn raw(tensor: &Tensor) -> *mut C_tensor {
     tensor.as_ptr().cast_mut()
 }
 
-/// As [`raw`]; null for none.
+/// Returns [`raw`] of a tensor, or null for `None`.
 pub(crate) fn raw_or_null(tensor: Option<&Tensor>) -> *mut C_tensor {
     tensor.map_or(std::ptr::null_mut(), raw)
 }
 
-/// Turns the status of a function whose C++ body is `guarded` (`csrc/guard.h`) into a result.
+/// Converts the status of a function whose C++ body is `guarded` (`csrc/guard.h`) into a result.
 ///
 /// # Errors
-/// With the text of the exception, if the status says that there was one.
+/// Returns the text of the exception if the status reports one.
 pub fn check(status: c_int) -> Result<(), TorchError> {
     if status == 0 {
         return Ok(());
@@ -210,16 +211,16 @@ pub fn check(status: c_int) -> Result<(), TorchError> {
     Err(TorchError(text.to_string_lossy().into_owned()))
 }
 
-/// Calls `f` with a place for one new tensor and takes that tensor over.
+/// Calls `f` with room for one new tensor and takes ownership of it.
 pub(crate) fn one(f: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Result<Tensor, TorchError> {
     let [made] = several(f)?;
     Ok(made)
 }
 
-/// Calls `f` with places for `N` new tensors and takes them over.
+/// Calls `f` with room for `N` new tensors and takes ownership of them.
 pub(crate) fn several<const N: usize>(f: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Result<[Tensor; N], TorchError> {
     let mut made = [std::ptr::null_mut(); N];
     check(f(made.as_mut_ptr()))?;
-    // SAFETY: on success the shim has put a new at::Tensor in every place and hands their ownership over.
+    // SAFETY: on success the shim has stored a new at::Tensor in every element and transfers their ownership.
     Ok(made.map(|p| unsafe { Tensor::from_ptr(p) }))
 }

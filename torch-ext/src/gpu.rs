@@ -1,6 +1,6 @@
-//! Our kernels for GPUs: compiled by NVRTC at the first start on a machine, started through the driver.
+//! Custom CUDA kernels: NVRTC compiles them on the first launch on a machine, and the driver API launches them.
 //!
-//! They take fp32 and bf16; everything else, and every GPU without NVRTC, gets libtorch's own operations.
+//! They support fp32 and bf16. Other dtypes, and every GPU without NVRTC, fall back to libtorch's own operations.
 #![expect(unsafe_code, reason = "calls into the C shim, the driver and NVRTC")]
 
 use std::cell::RefCell;
@@ -18,7 +18,7 @@ use cudarc::nvrtc;
 use crate::ffi::Start;
 use crate::{TorchError, ffi};
 
-/// The sources, in the order in which they stand in one file.
+/// The kernel sources, concatenated in dependency order.
 const SOURCE: &str = concat!(
     include_str!("../csrc/gpu/numbers.cuh"),
     include_str!("../csrc/gpu/layer.cu"),
@@ -26,10 +26,10 @@ const SOURCE: &str = concat!(
     include_str!("../csrc/gpu/loss.cu")
 );
 
-/// Leaves GPUs to libtorch's own operations when it is `0`.
+/// Environment variable that disables the kernels if it is `0`: GPUs then use libtorch's own operations.
 const SWITCH: &str = "XPLORE_GPU_KERNELS";
 
-/// The folder of the NVIDIA wheels' libraries, beside that of torch.
+/// Returns the library folder of the NVIDIA wheels, which is installed next to torch.
 fn wheels() -> Option<std::path::PathBuf> {
     let mut path = [0; 4096];
     // SAFETY: the length is that of the buffer.
@@ -39,8 +39,8 @@ fn wheels() -> Option<std::path::PathBuf> {
     std::fs::canonicalize(torch.join("../nvidia/cu13/lib")).ok()
 }
 
-/// Whether NVRTC can be called. Where it came as a wheel, the loader does not know its folder: it is opened by its path first,
-/// and what it opens by itself before it.
+/// Loads NVRTC and returns whether it is available. The loader does not search the folder of an NVRTC wheel, so this
+/// opens the library by its path first, and before it the library that NVRTC opens itself.
 fn load_nvrtc() -> bool {
     let mut found: Vec<_> = wheels().into_iter().filter_map(|w| w.read_dir().ok()).flatten().flatten().collect();
     found.sort_by_key(std::fs::DirEntry::file_name);
@@ -49,22 +49,23 @@ fn load_nvrtc() -> bool {
             if file.file_name().as_bytes().starts_with(begin.as_bytes())
                 && let Ok(path) = CString::new(file.path().as_os_str().as_bytes())
             {
-                // SAFETY: opens a library, whose initialisers run; that it cannot be opened shows below.
+                // SAFETY: opens a library, whose initializers run; a failure to open shows below.
                 unsafe { ffi::xt_open_library(path.as_ptr()) };
             }
         }
     }
-    // SAFETY: looks whether the library opens.
+    // SAFETY: checks whether the library opens.
     unsafe { cudarc::nvrtc::sys::is_culib_present() }
 }
 
-/// Machine code for a compute capability, as 90 is 9.0: so the driver has nothing to compile, and need not know NVRTC's version.
+/// Compiles machine code for a compute capability (90 is 9.0). The driver then has nothing to compile and does not need
+/// to support NVRTC's version.
 fn compile(capability: c_int) -> Result<Vec<c_char>, String> {
     let text = |e: nvrtc::result::NvrtcError| format!("NVRTC: {e:?}");
     let source = CString::new(SOURCE).map_err(|e| e.to_string())?;
     let options = [format!("--gpu-architecture=sm_{capability}"), "--std=c++17".into()];
     let program = nvrtc::result::create_program(&source, None).map_err(text)?;
-    // SAFETY: a program that NVRTC made, given back once below; the code has the size that NVRTC tells.
+    // SAFETY: a program that NVRTC created, destroyed once below; the code has the size that NVRTC reports.
     let compiled = unsafe {
         match nvrtc::result::compile_program(program, &options) {
             Ok(()) => {
@@ -87,16 +88,16 @@ fn compile(capability: c_int) -> Result<Vec<c_char>, String> {
     compiled
 }
 
-/// Returns the folder that keeps machine code for the next start: `$XDG_CACHE_HOME/xplore`, else `~/.cache/xplore`.
+/// Returns the folder that caches machine code between runs: `$XDG_CACHE_HOME/xplore`, or else `~/.cache/xplore`.
 fn cache_dir() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))).map(|c| c.join("xplore"))
 }
 
-/// Returns the CUDA version that the driver supports (12040 is 12.4), 0 where there is no driver.
+/// Returns the CUDA version that the driver supports (12040 is 12.4), or 0 without a driver.
 fn driver_version() -> c_int {
     let mut version = 0;
-    // SAFETY: writes one number; asked only where the driver's library opens.
+    // SAFETY: writes one integer; called only where the driver's library opens.
     unsafe {
         if sys::is_culib_present() {
             let _ = sys::cuDriverGetVersion(&raw mut version);
@@ -105,11 +106,11 @@ fn driver_version() -> c_int {
     version
 }
 
-/// Returns the machine code (a cubin) for a compute capability (90 is 9.0), from the cache if it is there: it is kept by source,
-/// architecture and driver.
+/// Returns the machine code (a cubin) for a compute capability (90 is 9.0), from the cache if present. The cache key is
+/// the source, the architecture and the driver.
 ///
 /// # Errors
-/// If it must be compiled, and NVRTC is not there or fails.
+/// Returns an error if the code must be compiled and NVRTC is missing or fails.
 fn cubin(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String> {
     let kept = cache.map(|folder| {
         let mut hash = DefaultHasher::new();
@@ -117,7 +118,7 @@ fn cubin(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String>
         let source = hash.finish();
         folder.join(format!("kernels-{source:016x}-sm_{capability}-driver-{}.cubin", driver_version()))
     });
-    // Machine code is an ELF file.
+    // Machine code is an ELF file; anything else is a damaged cache entry.
     let whole = |code: &Vec<u8>| code.starts_with(b"\x7fELF");
     if let Some(found) = kept.as_deref().and_then(|path| std::fs::read(path).ok()).filter(whole) {
         return Ok(found.into_iter().map(u8::cast_signed).collect());
@@ -128,22 +129,22 @@ fn cubin(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String>
     let made = compile(capability)?;
     if let Some(path) = kept {
         let bytes: Vec<u8> = made.iter().map(|c| c.cast_unsigned()).collect();
-        // A folder that cannot be written costs the next start some seconds, nothing else.
+        // A cache folder that cannot be written only costs the next run a few seconds.
         let _ = files::replace(&path, |out| out.write_all(&bytes));
     }
     Ok(made)
 }
 
-/// Returns the number of GPUs that this process may use (`cuDeviceGetCount`), 0 where there is no driver.
+/// Returns the number of GPUs that this process may use (`cuDeviceGetCount`), or 0 without a driver.
 pub fn gpu_count() -> usize {
-    // SAFETY: looks whether the driver's library opens.
+    // SAFETY: checks whether the driver's library opens.
     if !unsafe { sys::is_culib_present() } || driver::init().is_err() {
         return 0;
     }
     driver::device::get_count().map_or(0, |count| usize::try_from(count).unwrap_or(0))
 }
 
-/// Returns the name of GPU `ordinal` as the driver has it, e.g. "NVIDIA H200" (`cuDeviceGetName`).
+/// Returns the name of GPU `ordinal` as the driver reports it, e.g. "NVIDIA H200" (`cuDeviceGetName`).
 pub fn gpu_name(ordinal: usize) -> Option<String> {
     if ordinal >= gpu_count() {
         return None;
@@ -152,14 +153,14 @@ pub fn gpu_name(ordinal: usize) -> Option<String> {
     driver::device::get_name(device).ok()
 }
 
-/// The kernels of one device.
+/// The loaded kernels of one device.
 struct Loaded {
     context: sys::CUcontext,
     module: sys::CUmodule,
     functions: HashMap<CString, sys::CUfunction>,
 }
 
-// SAFETY: handles of the driver may be used by any thread.
+// SAFETY: driver handles may be used by any thread.
 unsafe impl Send for Loaded {}
 
 impl Loaded {
@@ -169,13 +170,13 @@ impl Loaded {
         let device = driver::device::get(ordinal).map_err(text)?;
         use sys::CUdevice_attribute_enum as Attribute;
         let attribute = |which| {
-            // SAFETY: a device that the driver gave.
+            // SAFETY: a device that the driver returned.
             unsafe { driver::device::get_attribute(device, which) }.map_err(text)
         };
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let code = cubin(major * 10 + minor, cache_dir().as_deref())?;
-        // SAFETY: libtorch's own context, kept for the life of the process; a whole image of machine code.
+        // SAFETY: libtorch's own context, retained for the lifetime of the process; a complete image of machine code.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(text)?;
             driver::ctx::set_current(context).map_err(text)?;
@@ -184,8 +185,10 @@ impl Loaded {
         }
     }
 
+    /// Launches the kernel `name`.
+    ///
     /// # Safety
-    /// The arguments must be those of the kernel, the stream one of the device.
+    /// The arguments must match the kernel's parameters, and the stream must belong to the device.
     unsafe fn launch(
         &mut self,
         name: &CStr,
@@ -195,7 +198,7 @@ impl Loaded {
         arguments: *mut *mut c_void,
     ) -> Result<(), String> {
         let text = |e: driver::DriverError| format!("{e:?}");
-        // SAFETY: handles that `new` made and keeps; stream and arguments are the caller's word.
+        // SAFETY: handles that `new` created and keeps; the caller guarantees stream and arguments.
         unsafe {
             driver::ctx::set_current(self.context).map_err(text)?;
             let function = match self.functions.get(name) {
@@ -213,12 +216,12 @@ impl Loaded {
     }
 }
 
-/// By the ordinal of their device.
+/// The loaded kernels, keyed by device ordinal.
 static LOADED: Mutex<Vec<(c_int, Loaded)>> = Mutex::new(Vec::new());
 
 extern "C" fn launch(start: *const Start) -> c_int {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: csrc/gpu/launch.cpp passes one that outlives the call, with a C string for a name.
+    // SAFETY: csrc/gpu/launch.cpp passes a launch that outlives the call, with a C string as its name.
     let (start, name) = unsafe { (&*start, CStr::from_ptr((*start).name)) };
     let mut run = || {
         let own = loaded.iter_mut().find(|(ordinal, _)| *ordinal == start.device);
@@ -231,24 +234,24 @@ extern "C" fn launch(start: *const Start) -> c_int {
         Err(text) => {
             let text = text.as_bytes();
             let length = text.len().min(start.room.saturating_sub(1));
-            // SAFETY: `error` has `room` bytes; the rest of them are zeros already.
+            // SAFETY: `error` has `room` bytes; the rest of them are already zero.
             unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), start.error, length) };
             1
         }
     }
 }
 
-/// Takes our kernels into use for tensors on CUDA device `ordinal`, the only one of this process, unless
-/// `XPLORE_GPU_KERNELS` is `0`. Libtorch's CUDA half must be loaded. Only the first call does anything.
+/// Enables the custom kernels for tensors on CUDA device `ordinal`, the only one of this process, unless
+/// `XPLORE_GPU_KERNELS` is `0`. Requires that libtorch's CUDA libraries are loaded. Only the first call has an effect.
 ///
 /// # Errors
-/// If NVRTC or the driver is not there or fails: libtorch's own operations then go on doing the work.
+/// Returns an error if NVRTC or the driver is missing or fails; libtorch's own operations then remain in use.
 pub fn use_gpu_kernels(ordinal: usize) -> Result<(), TorchError> {
     static TRIED: AtomicBool = AtomicBool::new(false);
     if std::env::var_os(SWITCH).is_some_and(|value| value == "0") || TRIED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    // SAFETY: looks whether the driver's library opens.
+    // SAFETY: checks whether the driver's library opens.
     if !unsafe { sys::is_culib_present() } {
         return Err(TorchError("the CUDA driver is not installed".into()));
     }
@@ -271,21 +274,21 @@ extern "C" fn emulate(start: *const Start) -> c_int {
     result
 }
 
-/// As long as it lives, this thread's tensors on the CPU go to the kernels for GPUs, which are emulated. For tests.
+/// A guard that routes this thread's CPU tensors to the CUDA kernels, which are emulated. For tests.
 #[derive(Debug)]
 pub struct EmulatedGpu(std::marker::PhantomData<*const ()>);
 
 impl EmulatedGpu {
-    /// Begins.
+    /// Starts the emulation on this thread.
     #[expect(clippy::new_without_default, reason = "what it changes is not in the value")]
     pub fn new() -> Self {
-        // SAFETY: a function of the type that the C side calls, for this thread alone.
+        // SAFETY: a function of the type that the C side calls, for this thread only.
         unsafe { ffi::xt_emulate_gpu_kernels(Some(emulate)) };
         STARTED.take();
         Self(std::marker::PhantomData)
     }
 
-    /// The kernels that were started, in order.
+    /// Returns the names of the launched kernels, in order.
     pub fn started(&self) -> Vec<String> {
         STARTED.with_borrow(Clone::clone)
     }
@@ -293,15 +296,15 @@ impl EmulatedGpu {
 
 impl Drop for EmulatedGpu {
     fn drop(&mut self) {
-        // SAFETY: none is a value that the C side knows.
+        // SAFETY: the C side accepts a null launcher.
         unsafe { ffi::xt_emulate_gpu_kernels(None) };
     }
 }
 
-/// Compiles the kernels for a GPU of compute capability `capability` (90 is 9.0); none needs to be there.
+/// Compiles the kernels for a GPU of compute capability `capability` (90 is 9.0). No GPU is needed.
 ///
 /// # Errors
-/// If NVRTC is not there, or with what it says.
+/// Returns an error if NVRTC is missing, or NVRTC's own error.
 pub fn compile_gpu_kernels(capability: i32) -> Result<(), TorchError> {
     cubin(capability, None).map(|_| ()).map_err(TorchError)
 }
@@ -317,7 +320,7 @@ mod tests {
         let made = cubin(90, Some(&cache)).unwrap();
         let kept: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(kept.len(), 1);
-        // What is there is taken as it is, if it is machine code at all.
+        // A cached file is used as is, provided that it is machine code.
         std::fs::write(&kept[0], b"\x7fELF of another start").unwrap();
         assert_eq!(cubin(90, Some(&cache)).unwrap().len(), 21);
         std::fs::write(&kept[0], b"").unwrap();
@@ -327,7 +330,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 2, "each architecture has its own");
     }
 
-    /// The bits that x86 and NVIDIA GPUs make of undefined results, and numbers around the borders of rounding.
+    /// NaN bit patterns that x86 CPUs and NVIDIA GPUs produce, and values around rounding boundaries.
     #[test]
     fn bf16_rounds_to_the_nearest_and_stays_undefined() {
         let narrow = |bits: u32| {

@@ -1,8 +1,8 @@
 //! The parts of libtorch that tch does not bind, and a few fused kernels for the CPU.
 //!
-//! All C++ and nearly all `unsafe` code of the workspace live in this folder (`c10d` in it is a crate of its own, so that
-//! the feature for NCCL compiles nothing else anew). Every function here is safe: shapes and
-//! dtypes are checked on entry, a C++ exception comes back as a [`TorchError`].
+//! All C++ and nearly all `unsafe` code of the workspace live in this folder. (`c10d` inside it is a separate crate, so
+//! that the NCCL feature does not recompile anything else.) Every function here is safe: it checks shapes and dtypes on
+//! entry, and a C++ exception is returned as a [`TorchError`].
 
 mod attention;
 mod cpu;
@@ -12,7 +12,7 @@ mod gpu;
 mod memory;
 mod ops;
 mod packed;
-mod paged;
+mod paged_attention;
 mod paged_layers;
 mod runtime;
 mod threads;
@@ -28,12 +28,12 @@ pub use ops::{
     input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,
 };
 pub use packed::PackedWeight;
-pub use paged::{BLOCK, PagedQueries, Slots, paged_attention, write_paged};
+pub use paged_attention::{BLOCK, PagedQueries, Slots, paged_attention, write_paged};
 pub use paged_layers::{PagedLayer, most_paged_tokens, paged_layers};
 pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;
 
-/// What libtorch said when an operation failed, or which argument was wrong.
+/// The message of a failed libtorch operation, or a description of the invalid argument.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TorchError(pub String);

@@ -1,4 +1,4 @@
-//! Operations on tensors. All of them but [`adamw_step`] are differentiable.
+//! Tensor operations. The forward operations are differentiable, except for [`linear_f32`].
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 use tch::{Device, Kind, Tensor};
@@ -13,11 +13,11 @@ pub(crate) fn count(n: usize) -> Result<i32, TorchError> {
     i32::try_from(n).map_err(|_| TorchError(format!("{n} is too many for one call")))
 }
 
-/// Vector-Jacobian product: the gradients of `sum_i outputs[i] · grad_outputs[i]` with respect to `inputs`.
-/// The graph behind `outputs` is freed. (`torch.autograd.grad`.)
+/// Computes the vector-Jacobian product: the gradients of `sum_i outputs[i] · grad_outputs[i]` with respect to
+/// `inputs`. Frees the graph of `outputs`. (`torch.autograd.grad`.)
 ///
 /// # Errors
-/// If an input is not part of the graph, or shapes differ.
+/// Returns an error if an input is not part of the graph, or if shapes differ.
 pub fn grad(outputs: &[&Tensor], grad_outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>, TorchError> {
     ensure(outputs.len() == grad_outputs.len(), || {
         format!("{} outputs but {} grad_outputs", outputs.len(), grad_outputs.len())
@@ -26,21 +26,21 @@ pub fn grad(outputs: &[&Tensor], grad_outputs: &[&Tensor], inputs: &[&Tensor]) -
     let (out, dout, input) = (raw(outputs), raw(grad_outputs), raw(inputs));
     let mut made = vec![std::ptr::null_mut(); inputs.len()];
     let (n_out, n_in) = (count(out.len())?, count(input.len())?);
-    // SAFETY: the pointer arrays have the lengths passed with them and outlive the call; on success every place of
-    // `made` holds a new tensor that is ours.
+    // SAFETY: the pointer arrays have the lengths passed with them and outlive the call; on success every element of
+    // `made` holds a new tensor that we own.
     unsafe {
         ffi::check(ffi::xt_grad(out.as_ptr(), n_out, dout.as_ptr(), input.as_ptr(), n_in, made.as_mut_ptr()))?;
         Ok(made.into_iter().map(|p| Tensor::from_ptr(p)).collect())
     }
 }
 
-/// A weight, and the buffer of its shape to which the backward pass adds its gradient. Without a buffer the gradient goes through
-/// autograd, if the weight asks for one.
+/// A weight and an optional gradient buffer of the same shape. With a buffer, the backward pass adds the gradient to
+/// it. Without one, the gradient goes through autograd if the weight requires it.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
     /// The weight.
     pub value: &'a Tensor,
-    /// Where its gradient goes.
+    /// The buffer that accumulates its gradient.
     pub grad: Option<&'a Tensor>,
 }
 
@@ -60,35 +60,35 @@ impl Weight<'_> {
     }
 }
 
-/// `w · x / sqrt(mean(x², last axis) + eps)`, the mean in fp32.
-/// x: [.., dim], w: [dim]. One pass on the CPU in fp32 and bf16, plain operations elsewhere.
+/// Computes RMSNorm, `w · x / sqrt(mean(x², last axis) + eps)`, with the mean in fp32.
+/// x: [.., dim], w: [dim]. Fused on the CPU in fp32 and bf16, separate operations elsewhere.
 ///
 /// # Errors
-/// If `w` is not [dim].
+/// Returns an error if the shape of `w` is not [dim].
 pub fn rms_norm<'a>(x: &Tensor, w: impl Into<Weight<'a>>, eps: f64) -> Result<Tensor, TorchError> {
     let w = w.into();
     ensure(w.value.dim() == 1 && w.value.numel() > 0 && x.size().last() == w.value.size().first() && w.fits(), || {
         format!("rms_norm: x is {:?}, weight {:?}", x.size(), w.value.size())
     })?;
     let (value, grad) = w.raw();
-    // SAFETY: live tensors (or none for the buffer) in, one new tensor out.
+    // SAFETY: live tensors (or null for the buffer) in, one new tensor out.
     ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), value, grad, eps, made) })
 }
 
-/// `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. Sums are fp32. On the CPU each is a chain of fused multiply-adds in
-/// the order of `in`, so a row's bits do not depend on the others (`csrc/cpu/products.h`; [`crate::CpuLevel`] names the
-/// exception).
+/// Computes `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. Sums are fp32. On the CPU, each sum is a chain
+/// of fused multiply-adds in the order of `in`, so a row's bits do not depend on the other rows (`csrc/cpu/products.h`;
+/// [`crate::CpuLevel`] names the exception).
 ///
 /// # Errors
-/// If shapes or dtypes do not fit.
+/// Returns an error if shapes or dtypes do not match.
 pub fn linear<'a>(x: &Tensor, w: impl Into<Weight<'a>>, bias: Option<Weight<'_>>) -> Result<Tensor, TorchError> {
     linear_into(x, w.into(), bias, false)
 }
 
-/// As [`linear`] without bias, the result in fp32; no gradients.
+/// Computes [`linear`] without bias and returns the result in fp32. Not differentiable.
 ///
 /// # Errors
-/// As [`linear`].
+/// Returns an error as [`linear`] does.
 pub fn linear_f32(x: &Tensor, w: &Tensor) -> Result<Tensor, TorchError> {
     linear_into(x, w.into(), None, true)
 }
@@ -102,14 +102,15 @@ fn linear_into(x: &Tensor, w: Weight<'_>, bias: Option<Weight<'_>>, wide_result:
     })?;
     let (value, grad) = w.raw();
     let (bias, bias_grad) = bias.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |b| b.raw());
-    // SAFETY: live tensors (or none for bias and buffers) in, one new tensor out; the shapes were checked.
+    // SAFETY: live tensors (or null for bias and buffers) in, one new tensor out; the shapes were checked.
     ffi::one(|made| unsafe { ffi::xt_linear(ffi::raw(x), value, bias, grad, bias_grad, wide_result.into(), made) })
 }
 
-/// `dy · w`: the gradient of [`linear`]'s x. dy: [rows, out], of w's dtype or fp32; w: [out, in].
+/// Computes `dy · w`, the gradient of [`linear`] with respect to x. dy: [rows, out], of w's dtype or fp32; w:
+/// [out, in].
 ///
 /// # Errors
-/// If shapes do not fit.
+/// Returns an error if shapes do not match.
 pub fn input_gradient(dy: &Tensor, w: &Tensor) -> Result<Tensor, TorchError> {
     ensure(dy.dim() == 2 && w.dim() == 2 && dy.size()[1] == w.size()[0], || {
         format!("input_gradient: dy is {:?}, w {:?}", dy.size(), w.size())
@@ -118,10 +119,11 @@ pub fn input_gradient(dy: &Tensor, w: &Tensor) -> Result<Tensor, TorchError> {
     ffi::one(|made| unsafe { ffi::xt_input_gradient(ffi::raw(dy), ffi::raw(w), made) })
 }
 
-/// `grad += dyᵀ · x`: the gradient of [`linear`]'s w. dy: [rows, out]; x: [rows, in]; grad: [out, in], of x's dtype or fp32.
+/// Computes `grad += dyᵀ · x`, the gradient of [`linear`] with respect to w. dy: [rows, out]; x: [rows, in]; grad:
+/// [out, in], of x's dtype or fp32.
 ///
 /// # Errors
-/// If shapes do not fit.
+/// Returns an error if shapes do not match.
 pub fn add_weight_gradient(grad: &Tensor, dy: &Tensor, x: &Tensor) -> Result<(), TorchError> {
     let fits = dy.dim() == 2 && x.dim() == 2 && dy.size()[0] == x.size()[0];
     ensure(fits && grad.size() == [dy.size()[1], x.size()[1]], || {
@@ -132,7 +134,7 @@ pub fn add_weight_gradient(grad: &Tensor, dy: &Tensor, x: &Tensor) -> Result<(),
 }
 
 pub(crate) fn check_ids(what: &str, ids: &Tensor, bound: i64) -> Result<(), TorchError> {
-    // On a GPU looking at them would stop the queue; its own kernels check.
+    // On a GPU, reading the ids would synchronize with the device; the GPU kernels check them.
     if ids.numel() == 0 || ids.device() != Device::Cpu {
         return Ok(());
     }
@@ -140,10 +142,11 @@ pub(crate) fn check_ids(what: &str, ids: &Tensor, bound: i64) -> Result<(), Torc
     ensure(least >= 0 && most < bound, || format!("{what}: ids from {least} to {most}; expected 0 to {}", bound - 1))
 }
 
-/// `grad[ids[t]] += dy[t]` for every token t, in order. dy: [tokens, width]; ids: [tokens], int64; grad: [rows, width].
+/// Computes `grad[ids[t]] += dy[t]` for every token t, in order. dy: [tokens, width]; ids: [tokens], int64; grad:
+/// [rows, width].
 ///
 /// # Errors
-/// If shapes do not fit or an id is no row.
+/// Returns an error if shapes do not match or an id is out of range.
 pub fn embedding_backward(dy: &Tensor, ids: &Tensor, grad: &Tensor) -> Result<(), TorchError> {
     let fits = dy.dim() == 2 && grad.dim() == 2 && dy.size() == [ids.numel() as i64, grad.size()[1]];
     let plain = ids.dim() == 1 && ids.kind() == Kind::Int64 && ids.is_contiguous() && grad.is_contiguous();
@@ -151,14 +154,14 @@ pub fn embedding_backward(dy: &Tensor, ids: &Tensor, grad: &Tensor) -> Result<()
         format!("embedding_backward: dy is {:?}, ids {:?}, grad {:?}", dy.size(), ids.size(), grad.size())
     })?;
     check_ids("embedding_backward", ids, grad.size()[0])?;
-    // SAFETY: three live tensors whose shapes were checked, ids inside; the last is updated in place.
+    // SAFETY: three live tensors whose shapes were checked, ids in range; the last is updated in place.
     ffi::check(unsafe { ffi::xt_embedding_backward(ffi::raw(dy), ffi::raw(ids), ffi::raw(grad)) })
 }
 
-/// `silu(gate) · up` of `[gate | up]`. gate_up: [tokens, 2·width] → [tokens, width].
+/// Computes `silu(gate) · up` of `[gate | up]`. gate_up: [tokens, 2·width] → [tokens, width].
 ///
 /// # Errors
-/// If the shape is not [tokens, even].
+/// Returns an error if the shape is not [tokens, even].
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, TorchError> {
     ensure(gate_up.dim() == 2 && gate_up.size()[1] % 2 == 0, || {
         format!("swiglu: input is {:?}, expected [tokens, 2·width]", gate_up.size())
@@ -167,11 +170,11 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, TorchError> {
     ffi::one(|made| unsafe { ffi::xt_swiglu(ffi::raw(gate_up), made) })
 }
 
-/// [`linear`] of [`swiglu`]: `swiglu(gate_up) · wᵀ + bias`, which keeps only `gate_up` for its way back.
+/// Computes [`linear`] of [`swiglu`], `swiglu(gate_up) · wᵀ + bias`, and saves only `gate_up` for the backward pass.
 /// gate_up: [tokens, 2·width]; w: [out, width]; bias: [out].
 ///
 /// # Errors
-/// If shapes or dtypes do not fit.
+/// Returns an error if shapes or dtypes do not match.
 pub fn swiglu_linear<'a>(
     gate_up: &Tensor,
     w: impl Into<Weight<'a>>,
@@ -186,27 +189,27 @@ pub fn swiglu_linear<'a>(
     })?;
     let (value, grad) = w.raw();
     let (bias, bias_grad) = bias.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |b| b.raw());
-    // SAFETY: live tensors (or none for bias and buffers) in, one new tensor out; the shapes were checked.
+    // SAFETY: live tensors (or null for bias and buffers) in, one new tensor out; the shapes were checked.
     ffi::one(|made| unsafe { ffi::xt_swiglu_linear(ffi::raw(gate_up), value, bias, grad, bias_grad, made) })
 }
 
-/// How the heads of [`heads`] are shaped and normalised.
+/// The per-head RMSNorm of queries and keys in [`heads`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadNorms<'a> {
     /// Weight of the queries' RMSNorm, [dim].
     pub q: Weight<'a>,
     /// Weight of the keys' RMSNorm, [dim].
     pub k: Weight<'a>,
-    /// Added to the mean square.
+    /// The term added to the mean square.
     pub eps: f64,
 }
 
-/// Queries [tokens, heads, dim], keys and values [tokens, kv_heads, dim] of `qkv` [tokens, heads + 2·kv_heads, dim]: queries
-/// and keys normalised per head where `norms` are given, then turned by the rotary embedding in the half-split layout
-/// (`x·cos + rotate_half(x)·sin`, as in transformers). cos, sin: [tokens, dim/2], fp32, contiguous.
+/// Splits `qkv` [tokens, heads + 2·kv_heads, dim] into queries [tokens, heads, dim], keys and values
+/// [tokens, kv_heads, dim]. Queries and keys are normalized per head if `norms` is given, then rotated by RoPE in the
+/// half-split layout (`x·cos + rotate_half(x)·sin`, as in transformers). cos, sin: [tokens, dim/2], fp32, contiguous.
 ///
 /// # Errors
-/// If the shapes do not fit.
+/// Returns an error if the shapes do not match.
 pub fn heads(
     qkv: &Tensor,
     heads: i64,
@@ -227,16 +230,16 @@ pub fn heads(
     let none = (std::ptr::null_mut(), std::ptr::null_mut());
     let (q, k) = norms.map_or((none, none), |n| (n.q.raw(), n.k.raw()));
     let eps = norms.map_or(0.0, |n| n.eps);
-    // SAFETY: live tensors (or none) in, three new tensors out; shapes and dtypes were checked.
+    // SAFETY: live tensors (or null) in, three new tensors out; shapes and dtypes were checked.
     ffi::several(|made| unsafe {
         ffi::xt_heads(ffi::raw(qkv), q.0, k.0, q.1, k.1, ffi::raw(cos), ffi::raw(sin), heads, eps, made)
     })
 }
 
-/// Σ x², summed in double precision where it matters.
+/// Computes Σ x². Long sums accumulate in double precision.
 ///
 /// # Errors
-/// If `x` is not contiguous.
+/// Returns an error if `x` is not contiguous.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64, TorchError> {
     ensure(x.is_contiguous(), || "sum_of_squares: the tensor is not contiguous".into())?;
     let mut sum = 0.0;
@@ -245,10 +248,11 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64, TorchError> {
     Ok(sum)
 }
 
-/// 1/(1 - p) with probability 1 - p, else 0, fp32 on the CPU. Each number is a function of `seed` and its place alone.
+/// Returns a dropout mask, fp32 on the CPU: 1/(1 - p) with probability 1 - p, else 0. Each element depends only on
+/// `seed` and its index.
 ///
 /// # Errors
-/// If `probability` is not in [0, 1).
+/// Returns an error if `probability` is not in [0, 1).
 pub fn dropout_mask(shape: &[i64], probability: f64, seed: u64) -> Result<Tensor, TorchError> {
     ensure((0.0..1.0).contains(&probability), || format!("dropout_mask: the probability is {probability}"))?;
     let mask = Tensor::f_empty(shape, (Kind::Float, Device::Cpu)).map_err(|e| TorchError(e.to_string()))?;
@@ -257,23 +261,24 @@ pub fn dropout_mask(shape: &[i64], probability: f64, seed: u64) -> Result<Tensor
     Ok(mask)
 }
 
-/// Hyperparameters of one AdamW step (Loshchilov & Hutter 2019; decoupled weight decay).
+/// The hyperparameters of one AdamW step (Loshchilov & Hutter 2019; decoupled weight decay).
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
     /// Learning rate of this step.
     pub lr: f64,
-    /// Decay of the first and second moment.
+    /// Decay rates of the first and second moment.
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// The term added to the square root of the second moment.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
 }
 
-/// One AdamW step in place, by libtorch's fused kernel. All four tensors have the same shape; `step` counts from 1.
+/// Performs one AdamW step in place with libtorch's fused kernel. All four tensors have the same shape; `step` counts
+/// from 1.
 ///
 /// # Errors
-/// If shapes or dtypes differ.
+/// Returns an error if shapes or dtypes differ.
 pub fn adamw_step(
     param: &mut Tensor,
     grad: &Tensor,

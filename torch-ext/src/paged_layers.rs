@@ -1,4 +1,4 @@
-//! All layers of a decoder for the new tokens of a pass in one call, on the CPU. Not differentiable.
+//! All layers of a decoder for the new tokens of a forward pass in one call, on the CPU. Not differentiable.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 use tch::{Device, Kind, Tensor};
@@ -6,43 +6,44 @@ use torch_sys::C_tensor;
 
 use crate::ops::ensure;
 use crate::packed::PackedWeight;
-use crate::paged::{PagedQueries, Slots, check_queries, check_slots, shape_of};
+use crate::paged_attention::{PagedQueries, Slots, check_queries, check_slots, shape_of};
 use crate::{TorchError, ffi};
 
-/// One layer's weights, [out, in] each, and its cache. hidden: width of the residual stream; width: of the MLP.
+/// The weights of one layer, [out, in] each, and its KV cache. hidden: width of the residual stream; width: width of
+/// the MLP.
 #[derive(Debug, Clone, Copy)]
 pub struct PagedLayer<'a> {
-    /// [hidden]
+    /// Weight of the RMSNorm before attention, [hidden].
     pub input_norm: &'a Tensor,
-    /// [(heads + 2·kv_heads)·dim, hidden]
+    /// Query, key and value projections, [(heads + 2·kv_heads)·dim, hidden].
     pub qkv: &'a PackedWeight,
-    /// [(heads + 2·kv_heads)·dim]
+    /// Bias of `qkv`, [(heads + 2·kv_heads)·dim].
     pub qkv_bias: Option<&'a Tensor>,
-    /// [dim] each: RMSNorm of each head's queries and keys.
+    /// Weights of the per-head RMSNorm of queries and keys, [dim] each.
     pub qk_norm: Option<(&'a Tensor, &'a Tensor)>,
-    /// [hidden, heads·dim]
+    /// Output projection of attention, [hidden, heads·dim].
     pub o: &'a PackedWeight,
-    /// [hidden]
+    /// Bias of `o`, [hidden].
     pub o_bias: Option<&'a Tensor>,
-    /// [hidden]
+    /// Weight of the RMSNorm before the MLP, [hidden].
     pub post_norm: &'a Tensor,
-    /// [2·width, hidden]
+    /// Gate and up projections of the MLP, [2·width, hidden].
     pub gate_up: &'a PackedWeight,
-    /// [hidden, width]
+    /// Down projection of the MLP, [hidden, width].
     pub down: &'a PackedWeight,
-    /// [2·width] and [hidden]
+    /// Biases of `gate_up`, [2·width], and of `down`, [hidden].
     pub mlp_bias: Option<(&'a Tensor, &'a Tensor)>,
-    /// [blocks, kv_heads, dim, BLOCK]
+    /// Cached keys, [blocks, kv_heads, dim, BLOCK].
     pub keys: &'a Tensor,
-    /// [blocks, kv_heads, BLOCK, dim]
+    /// Cached values, [blocks, kv_heads, BLOCK, dim].
     pub values: &'a Tensor,
 }
 
-/// [`PagedLayer`] as the shim knows it.
+/// [`PagedLayer`] in the layout of the shim.
 #[repr(C)]
 pub(crate) struct RawLayer([*mut C_tensor; 10], [*mut ffi::Panels; 4]);
 
-/// The new tokens as the shim knows them.
+/// The new tokens in the layout of the shim.
 #[repr(C)]
 pub(crate) struct RawTokens {
     cos: *const f32,
@@ -56,9 +57,9 @@ pub(crate) struct RawTokens {
     n_outputs: i64,
 }
 
-/// The most tokens that one call of [`paged_layers`] should get; 0 where it has no kernels: it takes fp32 and bf16 on the CPU,
-/// heads of an even number of channels up to 512. There is a limit only where libtorch multiplies bf16 in instructions of
-/// its own (`XPLORE_CPU`).
+/// Returns the maximum number of tokens per call of [`paged_layers`], or 0 if it has no kernels for this device, dtype
+/// and head size: it supports fp32 and bf16 on the CPU, and an even head size up to 512. The number is limited only
+/// where libtorch multiplies bf16 with instructions that these kernels do not use (`XPLORE_CPU`).
 pub fn most_paged_tokens(device: Device, kind: Kind, head_dim: i64) -> usize {
     if device != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) || head_dim % 2 != 0 || head_dim > 512 {
         return 0;
@@ -68,13 +69,14 @@ pub fn most_paged_tokens(device: Device, kind: Kind, head_dim: i64) -> usize {
     usize::try_from(most).unwrap_or(0)
 }
 
-/// Runs all layers of a decoder over `n` new tokens: their keys and values go to `slots` of each layer's cache, and each
-/// attends to the positions that `queries` names, its own among them.
-/// x: [n, hidden]; cos, sin: [n, dim / 2], fp32; outputs: tokens whose output is wanted, ascending → the last layer's output
-/// for these, [outputs, hidden]. Every token gets the bits that the single operations of this crate give it.
+/// Runs all layers of a decoder over `n` new tokens. The keys and values of the tokens go to `slots` of each layer's
+/// cache, and each token attends to the positions that `queries` names, including its own.
+/// x: [n, hidden]; cos, sin: [n, dim / 2], fp32; outputs: ascending indices of the tokens to return. Returns the last
+/// layer's output for these tokens, [outputs, hidden]. Every token gets the same bits as from the single operations of
+/// this crate.
 ///
 /// # Errors
-/// If [`most_paged_tokens`] is below `n`, there are no tokens, or shapes, dtypes or places do not fit.
+/// Returns an error if `n` is 0 or exceeds [`most_paged_tokens`], or if shapes, dtypes or devices do not match.
 #[expect(clippy::too_many_arguments, reason = "what a decoder layer needs")]
 pub fn paged_layers(
     x: &Tensor,
@@ -125,8 +127,8 @@ pub fn paged_layers(
         outputs: outputs.as_ptr(),
         n_outputs: outputs.len() as i64,
     };
-    // SAFETY: live tensors whose shapes, dtype, device and contiguity were checked; every slot and block lies inside the
-    // caches; all arrays outlive the call.
+    // SAFETY: live tensors whose shapes, dtype, device and contiguity were checked; every slot and block lies inside
+    // the caches; all arrays outlive the call.
     ffi::one(|made| unsafe {
         ffi::xt_paged_layers(
             ffi::raw(x),
@@ -145,7 +147,7 @@ pub fn paged_layers(
 }
 
 impl PagedLayer<'_> {
-    /// Shape of the cache, after everything was found to fit.
+    /// Checks the weights and the cache, and returns the shape of the cache.
     fn check(&self, [hidden, width, heads, kv_heads, dim]: [i64; 5], x: &Tensor) -> Result<[i64; 3], TorchError> {
         let cache = shape_of(self.keys, self.values)?;
         let like = |t: &Tensor| t.kind() == x.kind() && t.device() == x.device() && t.is_contiguous();

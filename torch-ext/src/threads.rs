@@ -1,5 +1,5 @@
-//! Work of our own on libtorch's threads. A second pool beside it would compete: libtorch's threads wait for their next
-//! work spinning, so on a machine where they fill the cores others get half of one.
+//! Parallel loops on libtorch's thread pool. A second pool would compete with it: libtorch's threads spin while they
+//! wait for work, so where they fill all cores, other threads get half a core each.
 #![expect(unsafe_code, reason = "a callback from the C shim")]
 
 use std::ffi::c_void;
@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 
 use crate::ffi;
 
-/// Results of `f(0)` to `f(n - 1)`, in order, computed on libtorch's threads.
+/// Computes `f(0)` to `f(n - 1)` on libtorch's threads and returns the results in order.
 pub fn each<R: Send + Sync>(n: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let results: Vec<OnceLock<R>> = (0..n).map(|_| OnceLock::new()).collect();
     let one = |i: usize| {
-        // Nobody else has this place, so it is empty.
+        // No other thread sets this element, so it is empty.
         let _ = results[i].set(f(i));
     };
     call(n, &one);
@@ -21,11 +21,11 @@ pub fn each<R: Send + Sync>(n: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
 fn call<F: Fn(usize) + Sync>(n: usize, f: &F) {
     extern "C" fn visit<F: Fn(usize) + Sync>(data: *mut c_void, i: i64) {
         // SAFETY: `data` is the `&F` below, alive until all calls have returned, and F may be shared between threads. A
-        // panic cannot leave an `extern "C"` function: it ends the process.
+        // panic cannot leave an `extern "C"` function: it aborts the process.
         let f = unsafe { &*data.cast_const().cast::<F>() };
         f(i as usize);
     }
-    // SAFETY: `visit::<F>` gets the `&F` that it expects.
+    // SAFETY: `visit::<F>` receives the `&F` that it expects.
     unsafe { ffi::xt_each(n as i64, visit::<F>, std::ptr::from_ref(f).cast_mut().cast()) }
 }
 

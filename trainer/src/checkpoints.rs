@@ -1,18 +1,18 @@
-//! Which checkpoints of a run are written, and which are kept.
+//! Retention of a run's checkpoints: which are written, and which are kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use configs::checkpoint::{Best, CheckpointConfig};
-use dist::World;
+use distributed::World;
 
 use crate::TrainError;
 use crate::run::STOP;
 
-/// A link to the best checkpoint.
+/// Symbolic link to the best checkpoint.
 const BEST: &str = "best";
 
-/// The folder of a run's checkpoints.
+/// The checkpoint folder of a run.
 #[derive(Debug)]
 pub struct Checkpoints<'a> {
     world: World,
@@ -24,34 +24,34 @@ pub struct Checkpoints<'a> {
 /// A finished step.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeping<'a> {
-    /// Its number, from 1.
+    /// The step number, from 1.
     pub step: u64,
-    /// Whether it is the last.
+    /// Whether this is the last step.
     pub last: bool,
-    /// Its numbers.
+    /// The metrics of the step.
     pub numbers: &'a [(String, f64)],
 }
 
 impl<'a> Checkpoints<'a> {
-    /// Checkpoints in `folder`; none are written if it is absent. `best` is the best number so far. All ranks of `world` must
-    /// make the same calls.
+    /// Returns the checkpoints in `folder`; no checkpoints are written if it is `None`. `best` is the best metric so far. All
+    /// ranks of `world` must make the same calls.
     pub fn new(world: World, folder: Option<PathBuf>, config: &'a CheckpointConfig, best: Option<f64>) -> Self {
         Self { world, folder, config, best }
     }
 
-    /// Writes a checkpoint by `save` where one is due, removes those that are not to be kept, and ends the run if the user
-    /// asked for it. `save` gets the folder and the best number so far.
+    /// Writes a checkpoint with `save` if one is due, removes checkpoints that are not kept, and ends the run if the user asked
+    /// to stop. `save` receives the folder and the best metric so far.
     ///
     /// # Errors
-    /// If the folder cannot be written; [`TrainError::Interrupted`] after a stop was asked for.
+    /// If the folder cannot be written; [`TrainError::Interrupted`] after the user asked to stop.
     pub fn after(
         &mut self,
         done: Keeping<'_>,
         save: impl FnOnce(&Path, Option<f64>) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        // A signal reaches the ranks at different moments: they stop after the same step.
+        // A signal reaches the ranks at different times; the reduction makes them stop after the same step.
         let mut asked = [f64::from(u8::from(STOP.load(Ordering::Relaxed)))];
-        self.world.everyone().largest("whether to stop", &mut asked)?;
+        self.world.world_group().all_reduce_max("whether to stop", &mut asked)?;
         let stop = asked[0] > 0.0 && !done.last;
         let step = done.step;
         let Some(folder) = self.folder.clone() else {
@@ -64,17 +64,17 @@ impl<'a> Checkpoints<'a> {
         if due {
             std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "make this folder", &e))?;
             save(&path, self.best)?;
-            if improved && self.world.leads() {
+            if improved && self.world.is_rank_zero() {
                 point(&folder, &name(step))?;
             }
-            if self.world.leads() {
+            if self.world.is_rank_zero() {
                 self.remove_old(&folder)?;
             }
         }
         if stop { Err(TrainError::Interrupted { step, checkpoint: Some(path) }) } else { Ok(()) }
     }
 
-    /// Whether the numbers hold one that is better than all before.
+    /// Returns whether the metrics improve on the best so far, and updates the best.
     fn improves(&mut self, numbers: &[(String, f64)]) -> bool {
         let Some(wanted) = self.config.best else { return false };
         let Some(&(_, value)) = numbers.iter().find(|(key, _)| key == wanted.key()) else { return false };
@@ -105,7 +105,7 @@ impl<'a> Checkpoints<'a> {
     }
 }
 
-/// The newest checkpoint in a folder, which is there complete or not at all.
+/// Returns the newest checkpoint in a folder. Checkpoints are renamed into place, so each is complete.
 ///
 /// # Errors
 /// If the folder cannot be listed.
@@ -120,7 +120,7 @@ fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
 
-/// All checkpoints with their steps, oldest first.
+/// Returns all checkpoints with their steps, oldest first.
 fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     let entries = std::fs::read_dir(folder).map_err(|e| cannot(folder, "list", &e))?;
     let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
@@ -130,7 +130,7 @@ fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
-/// Lets `best` lead to a checkpoint, in one step.
+/// Points the link `best` to a checkpoint, atomically.
 fn point(folder: &Path, to: &str) -> Result<(), TrainError> {
     let (link, new) = (folder.join(BEST), folder.join(".best.new"));
     let _ = std::fs::remove_file(&new);
@@ -150,11 +150,11 @@ fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
 mod tests {
     use super::*;
 
-    /// What is left in the folder after ten steps, with loss 3, 2, 1, 2, 3, … by step.
+    /// Returns what remains in the folder after ten steps with loss 2, 1, 0, 1, 2, ….
     fn left(config: &CheckpointConfig) -> (Vec<u64>, Option<PathBuf>) {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("checkpoints");
-        let mut checkpoints = Checkpoints::new(World::alone(), Some(folder.clone()), config, None);
+        let mut checkpoints = Checkpoints::new(World::single(), Some(folder.clone()), config, None);
         for step in 1..=10 {
             let numbers = [("validation/loss".to_owned(), (step as f64 - 3.0).abs())];
             let done = Keeping { step, last: step == 10, numbers: &numbers };
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(left(&CheckpointConfig { keep_last: 9, ..plain.clone() }).0, [2, 4, 6, 8, 10]);
         assert_eq!(left(&CheckpointConfig { keep_every: 4, ..plain.clone() }).0, [4, 8, 10]);
         assert_eq!(left(&CheckpointConfig { every: 4, at_end: false, ..plain.clone() }).0, [4, 8]);
-        // Steps 1, 2 and 3 are each the best so far; 3 stays so.
+        // Steps 1, 2 and 3 each improve on the best; step 3 remains the best.
         let best = CheckpointConfig { best: Some(Best::Loss), ..plain };
         assert_eq!(left(&best), (vec![3, 8, 10], Some("step-000003".into())));
     }

@@ -1,58 +1,58 @@
-//! What can end a training run.
+//! Errors of a training run.
 
 use std::path::{Path, PathBuf};
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The model.
+    /// An error of the model.
     #[error(transparent)]
     Model(#[from] lm::LmError),
-    /// A model that is nowhere to be had.
+    /// A model that is not available locally or on the hub.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
-    /// The rows.
+    /// An error of the training rows.
     #[error(transparent)]
     Corpus(#[from] corpus::CorpusError),
-    /// A tokenizer.
+    /// An error of a tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),
-    /// A prompt template.
+    /// An error of a prompt template.
     #[error(transparent)]
     Prompt(#[from] chat::prompts::PromptError),
-    /// The judge.
+    /// An error of the judge.
     #[error(transparent)]
     Judge(#[from] rewards::JudgeError),
-    /// The reward's composition.
+    /// An error of the reward composition.
     #[error(transparent)]
-    Reward(#[from] rewards::CompositionError),
-    /// The credit across stages.
+    Reward(#[from] rewards::RewardError),
+    /// An error of credit assignment across stages.
     #[error(transparent)]
     Credit(#[from] rewards::CreditError),
-    /// The ranks of the job.
+    /// An error of the job's ranks.
     #[error(transparent)]
-    Ranks(#[from] dist::DistError),
-    /// A file of the run.
+    Ranks(#[from] distributed::DistError),
+    /// An error of a file of the run.
     #[error("{}: {message}", path.display())]
     File {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, and the mend.
+        /// What is wrong, and how to fix it.
         message: String,
     },
     /// Data that cannot be trained on.
     #[error("{0}")]
     Data(String),
-    /// The machine lacks what the configuration asks for.
+    /// A machine that lacks what the configuration requires.
     #[error("{0}")]
     Environment(String),
-    /// Training itself broke down.
+    /// Training diverged.
     #[error("{0}")]
     Diverged(String),
     /// The user asked to stop.
     #[error("stopped after step {step}, as asked; {}", kept(checkpoint.as_deref()))]
     Interrupted {
-        /// Last finished step.
+        /// The last finished step.
         step: u64,
         /// The checkpoint, if this phase keeps any.
         checkpoint: Option<PathBuf>,

@@ -1,54 +1,55 @@
-//! Floating-point operations of training, and what a device can do at best. Model FLOP utilisation (MFU; Chowdhery et al.
-//! 2022, appendix B) is the former per second over the latter. The formula stands in docs/training.md.
+//! Floating-point operations of training, and the peak throughput of a device. Model FLOP utilization (MFU; Chowdhery et al.
+//! 2022, appendix B) is FLOPs per second divided by that peak. docs/training.md states the formula.
 
 use std::time::Instant;
 
-use lm::ModelSpec;
+use lm::ModelConfig;
 use tch::{Device, Kind, Tensor};
 
-/// A step's work.
+/// The work of a step.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    /// Tokens that pass the layers.
+pub struct ComputeWork {
+    /// The number of tokens that pass through the layers.
     pub tokens: usize,
-    /// Tokens whose logits are computed.
+    /// The number of tokens whose logits are computed.
     pub trained: usize,
-    /// Sum of the squared sequence lengths.
+    /// The sum of the squared sequence lengths.
     pub squares: u128,
-    /// Whether gradients of the weights are computed; not with adapters.
+    /// Whether gradients of the weights are computed; false with adapters.
     pub trains_weights: bool,
 }
 
-/// FLOPs of the model: 2 for each multiplication with a weight and each token on the way forward, 2 for its input's
-/// gradient, 2 for its own; attention over half of each square, since it is causal. Recomputation does not count, nor do
-/// adapters.
-pub fn of(spec: &ModelSpec, work: Work) -> f64 {
+/// Returns the FLOPs of the model. Per weight and token: 2 in the forward pass, 2 for the gradient of the input, 2 for the
+/// gradient of the weight. Attention is causal, so it counts half of each squared length. Recomputation and adapters do not
+/// count.
+pub fn of(spec: &ModelConfig, work: ComputeWork) -> f64 {
     let passes = if work.trains_weights { 3.0 } else { 2.0 };
     let (layers, hidden) = (spec.num_hidden_layers as f64, spec.hidden_size as f64);
     let heads = (spec.num_attention_heads * spec.head_dim) as f64;
     let kv = (2 * spec.num_key_value_heads * spec.head_dim) as f64;
     let matrices = layers * hidden * (2.0 * heads + kv + 3.0 * spec.intermediate_size as f64);
     let head = hidden * spec.vocab_size as f64;
-    // Scores and weighted values, forward once and backward twice, whatever is trained.
+    // Scores and weighted values: once in the forward pass and twice in the backward pass, whatever is trained.
     let attention = 3.0 * 2.0 * 2.0 * layers * heads * work.squares as f64 / 2.0;
     passes * 2.0 * (matrices * work.tokens as f64 + head * work.trained as f64) + attention
 }
 
-/// The peak of a device in `kind`, FLOP/s: the maker's dense figure of a GPU that is known, on a CPU what a large product
-/// reaches now, in the number format that is fastest there. `None` for a GPU that is not known.
+/// Returns the peak of a device in `kind`, FLOP/s. For a known GPU this is the vendor's dense figure. For a CPU it is the
+/// measured throughput of a large matrix product, in the faster of `kind` and fp32. `None` for an unknown GPU.
 pub fn peak(device: Device, kind: Kind) -> Option<f64> {
     match device {
         Device::Cpu => Some(measured(kind).max(if kind == Kind::Float { 0.0 } else { measured(Kind::Float) })),
         Device::Cuda(ordinal) => {
             let bf16 = 1e12 * known_gpu(&torch_ext::gpu_name(ordinal)?)?;
-            // fp32 outside the tensor cores is not what anybody trains in on these; it counts against TF32, half of bf16.
+            // On these GPUs fp32 training uses TF32 tensor cores, at half the rate of bf16, so fp32 is measured against TF32.
             Some(bf16 * if kind == Kind::Float { 0.5 } else { 1.0 })
         }
         _ => None,
     }
 }
 
-/// Names as the driver gives them contain these (the first that fits counts); dense bf16 TFLOP/s (NVIDIA's data sheets).
+/// Substrings of the device names that the driver reports (the first match counts), with dense bf16 TFLOP/s (NVIDIA data
+/// sheets).
 const GPUS: &[(&str, f64)] = &[
     ("H200 NVL", 835.5),
     ("H200", 989.5),
@@ -65,7 +66,8 @@ fn known_gpu(name: &str) -> Option<f64> {
     GPUS.iter().find(|(known, _)| name.contains(known)).map(|&(_, teraflops)| teraflops)
 }
 
-/// The best of five products of 1536³; of 256³ where that would take seconds, as in bf16 on CPUs without instructions for it.
+/// Returns the best of five 1536³ products, FLOP/s. Falls back to 256³ where the larger size would take seconds, as in bf16 on
+/// CPUs without bf16 instructions.
 fn measured(kind: Kind) -> f64 {
     const SIZES: [i64; 2] = [256, 1536];
     let best = |size: i64| {
@@ -101,10 +103,10 @@ mod tests {
         }
     }
 
-    /// Worked by hand for one layer: hidden 4, two query heads and one key head of 2, MLP 8, vocabulary 10.
+    /// Worked by hand for one layer: hidden size 4, two query heads and one key head of dimension 2, MLP 8, vocabulary 10.
     #[test]
     fn flops_as_worked_by_hand() {
-        let spec = ModelSpec {
+        let spec = ModelConfig {
             family: lm::Family::Qwen3,
             vocab_size: 10,
             hidden_size: 4,
@@ -122,10 +124,10 @@ mod tests {
             source: serde_json::Map::new(),
         };
         // q 4·4, k and v 2·4 each, o 4·4, MLP 3·4·8: 144 weights; head 40.
-        let work = Work { tokens: 7, trained: 3, squares: 25, trains_weights: true };
-        // 12 FLOPs for each of the 4 numbers of the query heads and each of 25/2 pairs.
+        let work = ComputeWork { tokens: 7, trained: 3, squares: 25, trains_weights: true };
+        // 12 FLOPs for each of the 4 elements of the query heads and each of 25/2 pairs.
         assert_eq!(of(&spec, work), 6.0 * (144.0 * 7.0 + 40.0 * 3.0) + 12.0 * 4.0 * 12.5);
-        let adapters = Work { trains_weights: false, ..work };
+        let adapters = ComputeWork { trains_weights: false, ..work };
         assert_eq!(of(&spec, adapters), 4.0 * (144.0 * 7.0 + 40.0 * 3.0) + 12.0 * 4.0 * 12.5);
     }
 }

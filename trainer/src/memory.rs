@@ -1,19 +1,19 @@
-//! Memory: what is held, and what fine-tuning will need. The formulas stand in docs/training.md.
+//! Memory in use, and estimates of the memory that fine-tuning needs. docs/training.md states the formulas.
 
 use configs::lora::LoraConfig;
 use configs::model::Dtype;
 use configs::optimizer::StateDtype;
 use configs::{ParallelConfig, Sharding};
-use lm::ModelSpec;
-use lm::adapter::numbers_of;
-use lm::params::{layout, parts};
+use lm::ModelConfig;
+use lm::lora::numbers_of;
+use lm::params::{layout, units};
 
-/// The program and its libraries before a model is there.
+/// Memory of the program and its libraries before a model is loaded, bytes.
 const PROGRAM: f64 = 0.14e9;
-/// Widened copies of weights and of gradients that a product may hold (torch-ext: 8 Mi numbers each).
+/// Widened copies of weights and of gradients that a matrix product may allocate, bytes (torch-ext: 8 Mi elements each).
 const PIECES: f64 = 2.0 * 4.0 * (8 << 20) as f64;
 
-/// The most memory this process has held at once, bytes, as Linux counts it (VmHWM); `None` elsewhere.
+/// Returns the peak memory of this process in bytes, as Linux reports it (VmHWM); `None` on other systems.
 pub fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
@@ -21,18 +21,18 @@ pub fn peak_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The same in GiB.
+/// Returns the peak memory of this process in GiB.
 pub fn peak_gib() -> Option<f64> {
     Some(peak_bytes()? as f64 / f64::from(1 << 30))
 }
 
-/// The most that a GPU's memory has held at once, GiB; `None` of a CPU.
+/// Returns the peak memory of a GPU in GiB; `None` for the CPU.
 pub fn device_peak_gib(device: tch::Device) -> Option<f64> {
     Some(torch_ext::device_peak_bytes(device)? as f64 / f64::from(1 << 30))
 }
 
-/// Memory of the machine that ranks of a device share, bytes: of a GPU its own, of the CPU all there is. `None` where it
-/// cannot be told.
+/// Returns the memory that the ranks of a device share, in bytes, and whether it is a GPU's: the memory of the GPU, or all
+/// memory of the machine for the CPU. `None` if it cannot be determined.
 pub fn room(device: configs::Device) -> Option<(f64, bool)> {
     if device != configs::Device::Cpu
         && let Some(mib) = first_number("nvidia-smi", &["--query-gpu=memory.total", "--format=csv,noheader,nounits"])
@@ -50,42 +50,42 @@ fn first_number(program: &str, arguments: &[&str]) -> Option<f64> {
     String::from_utf8(output.stdout).ok()?.lines().next()?.trim().parse().ok()
 }
 
-/// What decides how much memory a run takes.
+/// Parameters of the memory estimate of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs<'a> {
-    /// The model's shape.
-    pub spec: &'a ModelSpec,
-    /// Its number format.
+    /// The configuration of the model.
+    pub spec: &'a ModelConfig,
+    /// The dtype of the weights.
     pub dtype: Dtype,
-    /// Format of gradients and moments.
+    /// The dtype of gradients and moments.
     pub state: StateDtype,
-    /// Whether an average of the weights is kept.
+    /// Whether a moving average of the weights is kept.
     pub ema: bool,
-    /// Adapters in place of the weights.
+    /// Adapters that are trained instead of the weights.
     pub lora: Option<&'a LoraConfig>,
-    /// As `train.recompute_every`.
-    pub recompute_every: usize,
-    /// Tokens of the largest pass.
+    /// `train.activation_checkpointing_every`.
+    pub activation_checkpointing_every: usize,
+    /// The number of tokens in the largest micro-batch.
     pub tokens: usize,
-    /// Trained tokens of a pass, at most.
+    /// Maximum number of trained tokens in a micro-batch.
     pub trained: usize,
-    /// Several ranks.
+    /// The ranks and their sharding.
     pub ranks: Ranks,
 }
 
-/// How many ranks hold a model together, and what each of them holds.
+/// How many ranks shard a model, and what they shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranks {
-    /// What each holds.
+    /// What is sharded.
     pub sharding: Sharding,
-    /// Ranks that share.
+    /// The number of ranks in a shard group.
     pub shards: usize,
 }
 
 impl Ranks {
-    /// `ranks` ranks that train as configured.
+    /// Returns the sharding of `ranks` ranks under `config`.
     pub fn new(config: &ParallelConfig, ranks: usize) -> Self {
-        let shards = if config.shard_within == 0 { ranks } else { config.shard_within.min(ranks) };
+        let shards = if config.hsdp_shard_size == 0 { ranks } else { config.hsdp_shard_size.min(ranks) };
         Self { sharding: config.sharding, shards }
     }
 
@@ -98,41 +98,41 @@ impl Ranks {
     }
 }
 
-/// Bytes that a run will hold.
+/// Estimated memory of a run, bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Weights, adapters included.
+    /// Weights, including adapters.
     pub weights: f64,
     /// Gradients.
     pub gradients: f64,
-    /// Both moments, and master weights and the average where there are any.
+    /// Both moments, plus master weights and the moving average if enabled.
     pub optimizer: f64,
-    /// What the layers keep for the way back.
+    /// Activations that the layers keep for the backward pass.
     pub activations: f64,
-    /// Logits of a chunk, and what one layer's way back holds at once; parts that have come together for their use.
+    /// Peak of temporaries: the logits of a chunk, the backward pass of one layer, and unsharded param units.
     pub passing: f64,
-    /// The whole weights, where they come together to generate.
+    /// The unsharded weights during generation; 0 if the weights are not sharded.
     pub whole: f64,
 }
 
 impl Estimate {
-    /// While the model loads.
+    /// Returns the memory while the model loads.
     pub fn loading(&self) -> f64 {
         PROGRAM + self.weights
     }
 
-    /// In a forward and backward pass.
+    /// Returns the memory during a forward and backward pass.
     pub fn passes(&self) -> f64 {
         PROGRAM + self.weights + self.gradients + self.optimizer + self.activations + self.passing
     }
 
-    /// In an update, between the passes.
+    /// Returns the memory during an update, between micro-batches.
     pub fn update(&self) -> f64 {
         PROGRAM + self.weights + self.gradients + self.optimizer
     }
 }
 
-/// What a run of fine-tuning will hold.
+/// Estimates the memory of a fine-tuning run.
 pub fn estimate(needs: &Needs<'_>) -> Estimate {
     let spec = needs.spec;
     let width = match needs.dtype {
@@ -157,8 +157,8 @@ pub fn estimate(needs: &Needs<'_>) -> Estimate {
     let of_state = if adapters { 1.0 } else { needs.ranks.share(Sharding::Optimizer) };
     let beside = if adapters { weights - parameters * width } else { 0.0 };
     let whole = if of_weights > 1.0 { parameters * width } else { 0.0 };
-    // The largest part and two others: those of the layer at work and its neighbour, beside an embedding that waits.
-    let mut parts: Vec<f64> = parts(&layout(spec)).iter().map(|part| part.numel as f64).collect();
+    // The three largest param units: those of the current layer and its neighbor, and an embedding that stays unsharded.
+    let mut parts: Vec<f64> = units(&layout(spec)).iter().map(|part| part.numel as f64).collect();
     parts.sort_by(|a, b| b.total_cmp(a));
     let three: f64 = parts.iter().take(3).sum();
     let here = if of_weights > 1.0 { three * width } else { 0.0 } + if of_state > 1.0 { three * state } else { 0.0 };
@@ -166,41 +166,41 @@ pub fn estimate(needs: &Needs<'_>) -> Estimate {
     let (gradients, optimizer) = (gradients / of_state, optimizer / of_state);
     let tokens = needs.tokens as f64;
     let (hidden, inner) = (spec.hidden_size as f64, spec.intermediate_size as f64);
-    let again = match needs.recompute_every {
+    let again = match needs.activation_checkpointing_every {
         0 => 0,
         k => spec.num_hidden_layers.div_ceil(k),
     };
     let kept = (spec.num_hidden_layers - again) as f64;
     let one_layer = tokens * layer_bytes(needs, width);
     let activations = kept * one_layer + again as f64 * tokens * hidden * width;
-    // A layer that runs again has its graph at the moment of its way back.
+    // A recomputed layer has its graph in memory during its backward pass.
     let rerun = if again > 0 { one_layer } else { 0.0 };
     let rows = (lm::head::CHUNK_ELEMENTS as f64 / spec.vocab_size as f64).max(1.0).min(needs.trained as f64);
     let head = rows * spec.vocab_size as f64 * 4.0 + 3.0 * tokens * hidden * width;
-    // Gradients of the MLP's inner numbers, in fp32 where bf16 is widened, and of the residual stream.
+    // Gradients of the MLP's intermediate elements, in fp32 where bf16 is widened, and of the residual stream.
     let backward = tokens * (6.0 * inner * 4.0 + 4.0 * hidden * width);
     let pieces = if needs.dtype == Dtype::Fp32 { 0.0 } else { PIECES };
     let passing = rerun + head.max(backward) + pieces + here;
     Estimate { weights, gradients, optimizer, activations, passing, whole }
 }
 
-/// What a layer keeps of a token.
+/// Returns the bytes per token that a layer keeps for the backward pass.
 fn layer_bytes(needs: &Needs<'_>, width: f64) -> f64 {
     let spec = needs.spec;
     let (hidden, inner) = (spec.hidden_size as f64, spec.intermediate_size as f64);
     let queries = (spec.num_attention_heads * spec.head_dim) as f64;
     let all = queries + (2 * spec.num_key_value_heads * spec.head_dim) as f64;
-    // Residual stream before and after attention, queries, keys, values, attended, gate and up.
+    // Residual stream before and after attention, queries, keys, values, attention output, gate and up.
     let always = 2.0 * hidden + all + queries + 2.0 * inner + if spec.family.qk_norm() { all } else { 0.0 };
-    // Inputs of the products, which only the weights' gradients (or adapters) need: two norms' outputs. The gated numbers
-    // are made again, unless an adapter reads them.
+    // Inputs of the matrix products, which only the gradients of the weights (or adapters) need: the outputs of two norms. The
+    // gated activations are recomputed unless an adapter reads them.
     let of_heads = 4.0 * 2.0 * spec.num_attention_heads as f64;
     let Some(lora) = needs.lora else { return (always + 2.0 * hidden) * width + of_heads };
     let gated = if lora.targets.contains(&configs::Projection::DownProj) { inner } else { 0.0 };
     let inputs = 2.0 * hidden + gated;
-    // Inputs in fp32 for the adapters; with dropout a mask and a product for each of them.
+    // Inputs in fp32 for the adapters; with dropout also a mask and a product for each of them.
     let wide = if width < 4.0 { 4.0 * (inputs + queries) } else { 4.0 * inputs };
-    let per_target = |p: &configs::Projection| lm::adapter::columns_of(spec, *p) as f64;
+    let per_target = |p: &configs::Projection| lm::lora::columns_of(spec, *p) as f64;
     let masks = if lora.dropout > 0.0 { 8.0 * lora.targets.iter().map(per_target).sum::<f64>() } else { 0.0 };
     let products = if lora.dora { 12.0 * (all + 2.0 * inner + 2.0 * hidden) } else { 0.0 };
     always * width + of_heads + wide + masks + products
@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// The table of docs/scaling.md: Qwen3-8B in bf16 with fp32 state, GB a rank.
+    /// The table of docs/scaling.md: Qwen3-8B in bf16 with fp32 state, GB per rank.
     #[test]
     fn each_sharding_divides_what_it_says() {
         let config = serde_json::json!({
@@ -222,14 +222,14 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-        let spec = ModelSpec::load(folder.path()).unwrap();
+        let spec = ModelConfig::load(folder.path()).unwrap();
         let needs = |state, sharding, shards| Needs {
             spec: &spec,
             dtype: Dtype::Bf16,
             state,
             ema: false,
             lora: None,
-            recompute_every: 1,
+            activation_checkpointing_every: 1,
             tokens: 16384,
             trained: 16384,
             ranks: Ranks { sharding, shards },
@@ -247,7 +247,7 @@ mod tests {
         near(held(Sharding::Optimizer, 64), (18.4, 0.0));
         near(held(Sharding::Full, 8), (18.4, 16.4));
         near(held(Sharding::Full, 64), (2.3, 16.4));
-        // One GPU of 80 GB: 65.5 GB of weights, gradients and moments in bf16, 4.8 GB of the layers' inputs.
+        // One 80 GB GPU: 65.5 GB of weights, gradients and moments in bf16, and 4.8 GB of layer inputs.
         let alone = estimate(&needs(StateDtype::Model, Sharding::Replicate, 1));
         let most = alone.passes().max(alone.update()) / 1e9;
         assert!((70.5..80.0).contains(&most), "{most} GB");

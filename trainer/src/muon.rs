@@ -1,4 +1,4 @@
-//! Muon: momentum whose matrices are made orthogonal before they are applied (Jordan et al. 2024, as `torch.optim.Muon` with
+//! Muon: momentum with orthogonalized updates of matrices (Jordan et al. 2024; as `torch.optim.Muon` with
 //! `adjust_lr_fn="match_rms_adamw"`, but in fp32 throughout).
 
 use configs::MuonConfig;
@@ -7,30 +7,30 @@ use torch_ext::{TorchError, add_weight_gradient, input_gradient, sum_of_squares}
 
 /// Coefficients of the Newton–Schulz iteration.
 const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
-/// Least norm that a gradient is divided by.
+/// Minimum norm that a gradient is divided by.
 const EPS: f64 = 1e-7;
-/// Root mean square of a typical update of AdamW, in learning rates (Liu et al. 2025).
+/// Root mean square of a typical AdamW update, in units of the learning rate (Liu et al. 2025).
 const ADAMW_RMS: f64 = 0.2;
 
 /// A matrix in a flat buffer of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    /// Its first element.
+    /// Offset of the first element.
     pub offset: i64,
-    /// Its rows.
+    /// The number of rows.
     pub rows: i64,
-    /// Its columns.
+    /// The number of columns.
     pub cols: i64,
 }
 
 impl Matrix {
-    /// The matrix in `flat`, [rows, cols], sharing storage.
+    /// Returns the matrix as a view of `flat`, [rows, cols].
     pub fn of(self, flat: &Tensor) -> Tensor {
         flat.narrow(0, self.offset, self.rows * self.cols).view([self.rows, self.cols])
     }
 }
 
-/// One step in place. weight, grad, momentum: [rows, cols]; the momentum starts at 0.
+/// Makes one step in place. weight, grad, momentum: [rows, cols]; the momentum is initialized to 0.
 ///
 /// # Errors
 /// If libtorch fails.
@@ -44,7 +44,7 @@ pub fn step(
 ) -> Result<(), TorchError> {
     tch::no_grad(|| {
         let _ = momentum.lerp_(grad, 1.0 - config.momentum);
-        // Nesterov's: what the momentum will be if the next gradient is as this one.
+        // Nesterov momentum: the momentum after a next gradient that equals this one.
         let update = orthogonal(&grad.lerp(momentum, config.momentum), config.ns_steps)?;
         let (rows, cols) = (weight.size()[0], weight.size()[1]);
         let rate = lr * ADAMW_RMS * (rows.max(cols) as f64).sqrt();
@@ -54,8 +54,8 @@ pub fn step(
     })
 }
 
-/// Roughly U·Vᵀ of the singular value decomposition U·S·Vᵀ of `x`: after 5 iterations its singular values lie between 0.5 and
-/// 1.5, but for those that were near 0. x: [rows, cols] → fp32, [rows, cols].
+/// Returns approximately U·Vᵀ of the singular value decomposition U·S·Vᵀ of `x`. After 5 iterations the singular values are
+/// between 0.5 and 1.5, except for those that were near 0. x: [rows, cols] → fp32, [rows, cols].
 ///
 /// # Errors
 /// If libtorch fails.
@@ -65,8 +65,8 @@ pub fn orthogonal(x: &Tensor, iterations: usize) -> Result<Tensor, TorchError> {
     let mut x = &x / sum_of_squares(&x)?.sqrt().max(EPS);
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..iterations {
-        // For a tall X: X ← X·(a + b·S + c·S²), S = Xᵀ·X, which is as small as can be. The products are those of the layers,
-        // whose sums do not depend on the CPU.
+        // For a tall X: X ← X·(a + b·S + c·S²) with S = Xᵀ·X, the smaller of the two Gram matrices. The products are those of
+        // the layers, whose sums do not depend on the CPU.
         let gram = Tensor::f_zeros([x.size()[1], x.size()[1]], (Kind::Float, x.device()));
         let gram = gram.map_err(|e| TorchError(e.to_string()))?;
         add_weight_gradient(&gram, &x, &x)?;
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn singular_values_become_those_of_the_polynomial() {
-        // A diagonal matrix stays diagonal, so each entry goes through f(s) = a·s + b·s³ + c·s⁵ by itself.
+        // A diagonal matrix stays diagonal, so f(s) = a·s + b·s³ + c·s⁵ applies to each entry separately.
         let values = [3.0, 1.5, 0.2];
         let norm = values.iter().map(|v: &f64| v * v).sum::<f64>().sqrt();
         let [a, b, c] = COEFFICIENTS;

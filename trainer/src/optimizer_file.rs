@@ -1,7 +1,7 @@
-//! The optimizer's numbers on disk, from any number of ranks and for any number of them.
+//! Optimizer state on disk. Any number of ranks may write it, and any other number may read it.
 //!
-//! Each file holds some numbers of each of the optimizer's tensors and says which: ranges of the buffer of the whole model
-//! (or adapter). Whoever goes on reads the ranges that are its own, from whichever files have them.
+//! Each file holds elements of every optimizer tensor and their ranges in the buffer of the whole model (or adapter). A
+//! resuming rank reads its own ranges from the files that contain them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use torch_ext::MappedFile;
 use crate::TrainError;
 use crate::optimizer::Optimizer;
 
-/// The file of a rank that holds all numbers.
+/// Name of the file that holds all elements.
 pub const WHOLE: &str = "optimizer.safetensors";
-/// In a file's metadata: its ranges, as JSON.
+/// Metadata key of a file's ranges, as JSON.
 const RANGES: &str = "ranges";
 
-/// The first number in the whole buffer, the first number here, how many.
+/// Ranges as (first element in the whole buffer, first element in this file or shard, length).
 type Ranges = Vec<[u64; 3]>;
 
-/// The file of one of several ranks.
+/// Returns the name of the file of one of several ranks.
 pub fn share(rank: usize, ranks: usize) -> String {
     format!("optimizer-{:05}-of-{ranks:05}.safetensors", rank + 1)
 }
@@ -36,7 +36,7 @@ fn stored(kind: Kind) -> safetensors::Dtype {
     }
 }
 
-/// Writes the numbers that are here; `own` says which they are, none that they are all.
+/// Writes the optimizer state of this rank. `own` gives its ranges; `None` means all elements.
 ///
 /// # Errors
 /// [`LmError::Write`] if the file cannot be written.
@@ -60,10 +60,10 @@ pub fn write(path: &Path, optimizer: &Optimizer, own: Option<&Ranges>) -> Result
     std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| at(e.to_string()))
 }
 
-/// Reads the numbers in `own` (none: all) from the files in `folder`.
+/// Reads the elements in `own` (`None`: all) from the files in `folder`.
 ///
 /// # Errors
-/// [`TrainError::Data`] if they are not all there, or of another format.
+/// [`TrainError::Data`] if elements are missing or have another dtype.
 pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result<(), TrainError> {
     let places = optimizer.numbers();
     let total = places.first().map_or(0, |(_, t)| t.numel() as u64);
@@ -94,7 +94,7 @@ pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result
     }
     if missing > 0 {
         return Err(TrainError::Data(format!(
-            "{}: {missing} of this run's optimizer numbers are not there; it was written by a run of another model or \
+            "{}: the checkpoint lacks {missing} optimizer-state elements of this run; it was written by a run of another model or \
              adapter, or a file is missing",
             folder.display()
         )));
@@ -102,7 +102,7 @@ pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result
     Ok(())
 }
 
-/// All files of optimizer numbers in a folder.
+/// Returns the optimizer-state files in a folder.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let at = |e: std::io::Error| TrainError::Data(format!("{}: {e}", folder.display()));
     let mut found = Vec::new();
@@ -117,7 +117,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(found)
 }
 
-/// The ranges a file says it has.
+/// Returns the ranges in a file's metadata.
 fn ranges(bytes: &[u8], numel: u64) -> Result<Ranges, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     match metadata.metadata().as_ref().and_then(|m| m.get(RANGES)) {
@@ -126,7 +126,8 @@ fn ranges(bytes: &[u8], numel: u64) -> Result<Ranges, String> {
     }
 }
 
-/// What two lists of ranges have in common: first number in the first one's buffer, in the second one's, how many.
+/// Returns the overlaps of two lists of ranges, as (first element in the first buffer, first element in the second buffer,
+/// length).
 fn overlaps(held: &[[u64; 3]], own: &[[u64; 3]]) -> Vec<(u64, u64, u64)> {
     let mut found = Vec::new();
     for [held_from, held_at, held_length] in held {
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn overlaps_are_where_both_have_a_number() {
-        // Held: 10..20 at 0 and 40..50 at 16. Wanted: 15..45 at 100.
+        // Owned: 10..20 at 0 and 40..50 at 16. Wanted: 15..45 at 100.
         assert_eq!(overlaps(&[[10, 0, 10], [40, 16, 10]], &[[15, 100, 30]]), [(5, 100, 5), (16, 125, 5)]);
         assert_eq!(overlaps(&[[0, 0, 8]], &[[8, 0, 8]]), []);
     }

@@ -1,20 +1,21 @@
-//! Several processes that train one model: who holds what, and how it comes together.
+//! Training of one model on several ranks: sharding and collectives.
 //!
-//! Every rank decides the same from the same numbers: it draws the same rows and people, sees every rollout, and works out
-//! advantages and losses of all of them. What costs time is spread: generation, judging, and the passes through the model.
-//! So no draw depends on how many ranks there are, and every normalisation counts the tokens of the whole batch.
+//! Every rank makes the same decisions from the same inputs: it samples the same rows and users, sees every rollout, and
+//! computes the advantages and losses of all of them. The expensive work is divided: generation, judging, and forward and
+//! backward passes. Sampling therefore does not depend on the number of ranks, and every normalization counts the tokens of the
+//! whole batch.
 //!
-//! - [`team`]: the ranks, their groups, and how work is spread over them.
-//! - [`shards`]: which numbers of a model a rank holds.
-//! - [`split`]: rows into passes, over ranks.
-//! - [`weights`], [`gradients`]: parts of a model that come together and go apart.
-//! - [`held`]: what each rank holds.
+//! - [`context`]: the ranks, their process groups, and how work is divided.
+//! - [`shards`]: the elements of a model that a rank holds.
+//! - [`split`]: division of rows into micro-batches over ranks.
+//! - [`sharded_params`], [`sharded_gradients`]: param units that are unsharded for their use.
+//! - [`memory_report`]: the memory of each rank.
 
-pub mod gradients;
-pub mod held;
+pub mod context;
+pub mod memory_report;
+pub mod sharded_gradients;
+pub mod sharded_params;
 pub mod shards;
 pub mod split;
-pub mod team;
-pub mod weights;
 
-pub use team::Team;
+pub use context::ParallelContext;

@@ -1,7 +1,6 @@
-//! What a checkpoint holds beside the model, so that a run goes on from it as if it had never stopped.
+//! State of a checkpoint besides the model, from which a run resumes exactly.
 //!
-//! All draws are functions of seeds and the step, so the step, the optimizer's numbers and the best measurement are
-//! enough.
+//! All random numbers are functions of seeds and the step, so the step, the optimizer state and the best metric suffice.
 
 use std::path::Path;
 
@@ -11,17 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::optimizer::Optimizer;
 use crate::optimizer_file;
-use crate::trainee::Trainee;
+use crate::trainable_model::TrainableModel;
 
 const FOLDER: &str = "trainer";
 const STATE: &str = "state.json";
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Reached {
-    /// Steps done.
+pub struct TrainProgress {
+    /// The number of finished steps.
     pub step: u64,
-    /// The best of the number that `checkpoint.best` names.
+    /// The best value so far of the metric in `checkpoint.best`.
     pub best: Option<f64>,
 }
 
@@ -29,78 +28,87 @@ pub struct Reached {
 struct State {
     format: u32,
     #[serde(flatten)]
-    reached: Reached,
-    /// Updates made: steps without those left out.
+    progress: TrainProgress,
+    /// The number of updates made, without skipped ones.
     updates: u64,
-    /// Whether the optimizer's numbers are there.
+    /// Whether the checkpoint contains the optimizer state.
     optimizer: bool,
 }
 
-/// Writes the state into a checkpoint's folder; without an optimizer the run cannot go on from it, and the file says so.
-/// Ranks that hold shares of the optimizer's numbers each write theirs.
+/// Writes the state into a checkpoint folder. Without an optimizer the checkpoint is not resumable, and the state file records
+/// this. Ranks that hold shards of the optimizer state each write their own.
 ///
 /// # Errors
 /// [`LmError::Write`] if it cannot be written.
 pub fn write(
     checkpoint: &Path,
-    trainee: &Trainee,
+    trainable: &TrainableModel,
     optimizer: Option<&Optimizer>,
-    reached: Reached,
+    progress: TrainProgress,
 ) -> Result<(), LmError> {
     let folder = checkpoint.join(FOLDER);
     let at = |path: &Path, e: String| LmError::Write { path: path.into(), message: e };
     std::fs::create_dir_all(&folder).map_err(|e| at(&folder, e.to_string()))?;
-    let team = &trainee.team;
-    if team.world.leads() {
+    let context = &trainable.context;
+    if context.world.is_rank_zero() {
         let updates = optimizer.map_or(0, |o| o.updates);
-        let state = State { format: 1, reached, updates, optimizer: optimizer.is_some() };
+        let state = State { format: 1, progress, updates, optimizer: optimizer.is_some() };
         let path = folder.join(STATE);
         let text = serde_json::to_string_pretty(&state).map_err(|e| at(&path, e.to_string()))?;
         std::fs::write(&path, text + "\n").map_err(|e| at(&path, e.to_string()))?;
     }
     let Some(optimizer) = optimizer else { return Ok(()) };
-    match trainee.own_numbers() {
-        None if team.world.leads() => optimizer_file::write(&folder.join(optimizer_file::WHOLE), optimizer, None),
-        // Of replicas of a share, the first writes.
-        Some(own) if team.replicas.rank() == 0 => {
-            let name = optimizer_file::share(team.shards.rank(), team.shards.size());
+    match trainable.own_elements() {
+        None if context.world.is_rank_zero() => {
+            optimizer_file::write(&folder.join(optimizer_file::WHOLE), optimizer, None)
+        }
+        // Of the replicas of a shard, the first one writes.
+        Some(own) if context.replicas.rank() == 0 => {
+            let name = optimizer_file::share(context.shards.rank(), context.shards.size());
             optimizer_file::write(&folder.join(name), optimizer, Some(&own))
         }
         _ => Ok(()),
     }
 }
 
-/// The step at which a checkpoint was written.
+/// Returns the step at which a checkpoint was written.
 ///
 /// # Errors
-/// If it says nothing of it.
+/// If the checkpoint does not record it.
 pub fn step_of(checkpoint: &Path) -> Result<u64, TrainError> {
-    Ok(state_of(checkpoint)?.reached.step)
+    Ok(state_of(checkpoint)?.progress.step)
 }
 
 fn state_of(checkpoint: &Path) -> Result<State, TrainError> {
     let path = checkpoint.join(FOLDER).join(STATE);
     let at = |message: String| TrainError::Data(format!("{}: {message}", path.display()));
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| at(format!("{e}; only checkpoints that a run wrote can be gone on from")))?;
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        at(format!(
+            "{e}; not a resumable checkpoint; resume from a folder that a run wrote with checkpoint.state = true"
+        ))
+    })?;
     serde_json::from_str(&text).map_err(|e| at(e.to_string()))
 }
 
-/// Takes weights and optimizer back to where the checkpoint was written.
+/// Restores weights and optimizer state from a checkpoint.
 ///
 /// # Errors
-/// If the checkpoint is not complete, or belongs to another model or configuration.
-pub fn restore(checkpoint: &Path, trainee: &mut Trainee, optimizer: &mut Optimizer) -> Result<Reached, TrainError> {
+/// If the checkpoint is incomplete, or belongs to another model or configuration.
+pub fn restore(
+    checkpoint: &Path,
+    trainable: &mut TrainableModel,
+    optimizer: &mut Optimizer,
+) -> Result<TrainProgress, TrainError> {
     let at = |path: &Path, message: String| TrainError::Data(format!("{}: {message}", path.display()));
     let state = state_of(checkpoint)?;
     if !state.optimizer {
         return Err(at(
             checkpoint,
-            "was written with checkpoint.state = false, so the run cannot go on from it".into(),
+            "was written with checkpoint.state = false, so the run cannot be resumed from it".into(),
         ));
     }
-    trainee.restore(checkpoint)?;
-    optimizer_file::read(&checkpoint.join(FOLDER), trainee.own_numbers(), optimizer)?;
+    trainable.restore(checkpoint)?;
+    optimizer_file::read(&checkpoint.join(FOLDER), trainable.own_elements(), optimizer)?;
     optimizer.updates = state.updates;
-    Ok(state.reached)
+    Ok(state.progress)
 }

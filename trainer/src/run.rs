@@ -1,4 +1,4 @@
-//! The folder of a run: its configuration, metrics and checkpoints.
+//! The folder of a run: configuration, metrics and checkpoints.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,20 +11,20 @@ use serde_json::{Map, Value as Json};
 use crate::TrainError;
 use crate::tensorboard::Board;
 
-/// A run's folder.
+/// The folder of a run.
 #[derive(Debug)]
 pub struct Run {
     folder: PathBuf,
-    /// Absent where another rank writes.
+    /// `None` if another rank writes.
     metrics: Option<File>,
     before: String,
     board: Option<Board>,
 }
 
-/// A step's numbers, in the order in which they were put.
+/// The metrics of a step, in insertion order.
 pub type Metrics = Map<String, Json>;
 
-/// Set when the user asks to stop: the step is finished, a checkpoint written, and the run ends.
+/// Set when the user asks to stop: the current step finishes, a checkpoint is written, and the run ends.
 pub static STOP: AtomicBool = AtomicBool::new(false);
 
 fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
@@ -34,15 +34,15 @@ fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
     }
 }
 
-/// The lines of metrics.jsonl that are `wanted`.
+/// Returns the lines of metrics.jsonl that are `wanted`.
 fn lines_of(text: &str, wanted: impl Fn(&Metrics) -> bool) -> String {
     let kept = text.lines().filter(|line| serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| wanted(&metrics)));
     kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 impl Run {
-    /// Makes the folder with the resolved configuration in it, and begins metrics.jsonl anew. What an earlier run left
-    /// there can be kept with [`Self::keep`].
+    /// Creates the folder, writes the resolved configuration into it, and truncates metrics.jsonl. [`Self::keep`] restores
+    /// metrics of an earlier run in the folder.
     ///
     /// # Errors
     /// [`TrainError::File`] if the folder cannot be written.
@@ -52,13 +52,13 @@ impl Run {
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
         let path = folder.join("metrics.jsonl");
         let before = if path.is_file() { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
-        // Opened to append, so that phases that train in parallel do not overwrite each other's lines.
+        // Append mode, so that phases that train in parallel do not overwrite each other's lines.
         let metrics = File::create(&path).and_then(|_| OpenOptions::new().append(true).open(&path));
         let metrics = metrics.map_err(|e| cannot(&path, "write", &e))?;
         Ok(Self { folder: folder.into(), metrics: Some(metrics), before, board: None })
     }
 
-    /// Opens a run's folder again: what metrics.jsonl says of steps up to `step` stays, what came after goes.
+    /// Reopens the folder of a run. Keeps the lines of metrics.jsonl up to `step` and removes later ones.
     ///
     /// # Errors
     /// [`TrainError::File`] if the folder cannot be written.
@@ -66,7 +66,7 @@ impl Run {
         let path = folder.join("metrics.jsonl");
         let before = std::fs::read_to_string(&path).unwrap_or_default();
         let kept = lines_of(&before, |metrics| metrics.get("step").and_then(Json::as_u64).is_some_and(|s| s <= step));
-        // In one step, so that a process that dies here loses no line.
+        // Atomically, so that a crash here loses no lines.
         files::replace(&path, |out| out.write_all(kept.as_bytes())).map_err(|e| cannot(&path, "write", &e))?;
         let config = folder.join("config.toml");
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
@@ -74,13 +74,13 @@ impl Run {
         Ok(Self { folder: folder.into(), metrics: Some(metrics), before: String::new(), board: None })
     }
 
-    /// The folder as a rank sees it that writes nothing there itself.
+    /// Returns the folder as seen by a rank that writes nothing to it.
     pub fn written_elsewhere(folder: &Path) -> Self {
         Self { folder: folder.into(), metrics: None, before: String::new(), board: None }
     }
 
-    /// Returns a second handle on the run, for a phase that trains in parallel: both append to metrics.jsonl, line by line.
-    /// The clone writes no TensorBoard events: an event file has one writer.
+    /// Returns a second handle on the run, for a phase that trains in parallel: both append to metrics.jsonl, line by line. The
+    /// clone writes no TensorBoard events: an event file has one writer.
     ///
     /// # Errors
     /// [`TrainError::File`] if metrics.jsonl cannot be opened.
@@ -91,12 +91,12 @@ impl Run {
         Ok(Self { folder: self.folder.clone(), metrics, before: self.before.clone(), board: None })
     }
 
-    /// Whether this process writes the run's files.
+    /// Returns whether this process writes the run's files.
     pub fn writes(&self) -> bool {
         self.metrics.is_some()
     }
 
-    /// Writes each step's numbers for TensorBoard too.
+    /// Also writes the metrics of each step for TensorBoard.
     ///
     /// # Errors
     /// [`TrainError::File`] if the event file cannot be written.
@@ -105,7 +105,7 @@ impl Run {
         Ok(self)
     }
 
-    /// Writes again the metrics that an earlier run left of a phase whose result is used again.
+    /// Restores the metrics that an earlier run logged in a phase whose result is reused.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -116,7 +116,7 @@ impl Run {
         metrics.write_all(kept.as_bytes()).map_err(|e| cannot(&path, "write", &e))
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -130,15 +130,15 @@ impl Run {
     }
 }
 
-/// Where one phase of a run reports and what it leaves.
+/// Output of one phase of a run.
 pub struct Output<'a> {
     /// The run.
     pub run: &'a mut Run,
     /// Name of the phase in metrics.jsonl (`sft`, `rl`, `judge`, …).
     pub phase: &'a str,
-    /// Folder of this phase's checkpoints inside the run; none are written if absent.
+    /// Folder of this phase's checkpoints inside the run; `None` writes no checkpoints.
     pub checkpoints: Option<PathBuf>,
-    /// Told after each step: step, steps in all, the step's metrics.
+    /// Callback after each step, with the step, the total number of steps, and the metrics of the step.
     pub progress: &'a mut dyn FnMut(u64, u64, &Metrics),
 }
 
@@ -149,7 +149,7 @@ impl std::fmt::Debug for Output<'_> {
 }
 
 impl Output<'_> {
-    /// Writes one line of metrics.jsonl and tells the observer.
+    /// Appends one line to metrics.jsonl and calls the progress callback.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -163,7 +163,7 @@ impl Output<'_> {
         metrics.insert("phase".into(), self.phase.into());
         metrics.insert("step".into(), step.into());
         for (key, value) in numbers {
-            // JSON has no NaN; "not measured" is null.
+            // JSON has no NaN; a metric that was not measured is null.
             metrics.insert(key.into(), serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number));
         }
         self.run.log(&metrics)?;
@@ -174,7 +174,7 @@ impl Output<'_> {
     }
 }
 
-/// Writes a model folder, complete or not at all.
+/// Writes a model folder atomically.
 ///
 /// # Errors
 /// If it cannot be written.

@@ -1,10 +1,10 @@
 //! Supervised fine-tuning: next-token loss on the trained tokens of packed rows.
 //!
-//! - [`pass`]: a batch's loss and gradients, in packed passes.
-//! - [`progress`]: the numbers of a step.
+//! - [`micro_batches`]: the loss and gradients of a batch, in packed micro-batches.
+//! - [`metrics`]: the metrics of a step.
 
-pub mod pass;
-pub mod progress;
+pub mod metrics;
+pub mod micro_batches;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -15,89 +15,94 @@ use configs::{CheckpointConfig, OptimizerConfig};
 use corpus::{Corpus, Plan};
 
 use crate::checkpoints::{Checkpoints, Keeping};
-use crate::optimizer::{Optimizer, Progress};
-use crate::parallel::held::Held;
-use crate::resume::{self, Reached};
-use crate::trainee::{Measure, Trainee};
+use crate::lr_schedule::ScheduleStep;
+use crate::optimizer::Optimizer;
+use crate::parallel::memory_report::MemoryReport;
+use crate::resume::{self, TrainProgress};
+use crate::trainable_model::{Measure, TrainableModel};
 use crate::{Output, TrainError};
 
-/// What a run of fine-tuning needs to know.
+/// The settings of a fine-tuning run.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings<'a> {
+pub struct SftSettings<'a> {
     /// Seed of dropout.
     pub seed: u64,
-    /// Length and batches.
+    /// Sequence length and batch sizes.
     pub train: &'a SftTrain,
-    /// Optimizer.
+    /// The optimizer.
     pub optimizer: &'a OptimizerConfig,
-    /// When to measure.
+    /// When to evaluate.
     pub validation: &'a ValidationConfig,
     /// Checkpoints.
     pub checkpoint: &'a CheckpointConfig,
-    /// What the device can do at best, FLOP/s; `None` gives no MFU.
+    /// Peak of the device, FLOP/s; `None` logs no MFU.
     pub peak_flops: Option<f64>,
 }
 
-/// Trains on the rows of `corpus`, from the checkpoint `from` on if one is given. `measure` is asked wherever
-/// `settings.validation` says so.
+/// Trains on the rows of `corpus`, resuming from the checkpoint `from` if one is given. `measure` is called as
+/// `settings.validation` configures.
 ///
 /// # Errors
-/// If a file cannot be read or written, memory does not suffice, or the gradient is not finite too often in a row.
+/// If a file cannot be read or written, memory cannot be allocated, or too many consecutive gradients are not finite.
 pub fn train(
-    trainee: &mut Trainee,
+    trainable: &mut TrainableModel,
     corpus: &Corpus,
-    settings: Settings<'_>,
+    settings: SftSettings<'_>,
     from: Option<PathBuf>,
     mut measure: Option<&mut Measure<'_>>,
     output: &mut Output<'_>,
 ) -> Result<(), TrainError> {
     let mut plan = corpus::plan(&corpus.train, settings.train);
-    let mut optimizer = trainee.optimizer(settings.optimizer)?;
-    Held::write(&trainee.team, output.run, Held::now(trainee, &optimizer))?;
-    let reached = match &from {
-        Some(folder) => resume::restore(folder, trainee, &mut optimizer)?,
-        None => Reached::default(),
+    let mut optimizer = trainable.optimizer(settings.optimizer)?;
+    MemoryReport::write(&trainable.context, output.run, MemoryReport::now(trainable, &optimizer))?;
+    let progress = match &from {
+        Some(folder) => resume::restore(folder, trainable, &mut optimizer)?,
+        None => TrainProgress::default(),
     };
-    let mut run = Fitting { corpus, settings, steps: plan.steps(), clock: progress::Clock::new() };
-    let mut checkpoints =
-        Checkpoints::new(trainee.team.world.clone(), output.checkpoints.clone(), settings.checkpoint, reached.best);
-    if reached.step == 0 && settings.validation.at_start {
-        let numbers = run.measured(trainee, measure.as_deref_mut())?;
+    let mut run = SftTrainer { corpus, settings, steps: plan.steps(), clock: metrics::Clock::new() };
+    let mut checkpoints = Checkpoints::new(
+        trainable.context.world.clone(),
+        output.checkpoints.clone(),
+        settings.checkpoint,
+        progress.best,
+    );
+    if progress.step == 0 && settings.validation.at_start {
+        let numbers = run.measured(trainable, measure.as_deref_mut())?;
         output.step(0, run.steps, numbers)?;
     }
-    for step in reached.step..run.steps {
-        let mut numbers = run.step(trainee, &mut optimizer, &mut plan, step)?;
+    for step in progress.step..run.steps {
+        let mut numbers = run.step(trainable, &mut optimizer, &mut plan, step)?;
         if step + 1 == run.steps {
-            trainee.apply_ema(&optimizer)?;
+            trainable.apply_ema(&optimizer)?;
         }
         if run.measures_after(step + 1) {
-            numbers.extend(run.measured(trainee, measure.as_deref_mut())?);
+            numbers.extend(run.measured(trainable, measure.as_deref_mut())?);
         }
         output.step(step + 1, run.steps, numbers.clone())?;
         let keeping = Keeping { step: step + 1, last: step + 1 == run.steps, numbers: &numbers };
         checkpoints.after(keeping, |folder, best| {
-            let reached = Reached { step: step + 1, best };
+            let progress = TrainProgress { step: step + 1, best };
             let state = settings.checkpoint.state.then_some(&optimizer);
-            trainee.save(folder, |inside| resume::write(inside, trainee, state, reached))
+            trainable.save(folder, |inside| resume::write(inside, trainable, state, progress))
         })?;
     }
     Ok(())
 }
 
-struct Fitting<'a> {
+struct SftTrainer<'a> {
     corpus: &'a Corpus,
-    settings: Settings<'a>,
+    settings: SftSettings<'a>,
     steps: u64,
-    clock: progress::Clock,
+    clock: metrics::Clock,
 }
 
 type Numbers = Vec<(String, f64)>;
 
-impl Fitting<'_> {
-    /// One update; its numbers.
+impl SftTrainer<'_> {
+    /// Makes one update and returns its metrics.
     fn step(
         &mut self,
-        trainee: &mut Trainee,
+        trainable: &mut TrainableModel,
         optimizer: &mut Optimizer,
         plan: &mut Plan<'_>,
         step: u64,
@@ -105,14 +110,14 @@ impl Fitting<'_> {
         let begin = Instant::now();
         let batch = plan.batch(step).expect("steps below plan.steps() have a batch");
         let rows = batch.rows.iter().map(|&id| self.corpus.train.read(id)).collect::<Result<Vec<_>, _>>()?;
-        let how = pass::How::new(self.settings.train, self.settings.seed, step);
-        let (loss, shape) = pass::accumulate(trainee, &rows, how)?;
-        let update = trainee.update(optimizer, Progress { done: step, total: self.steps })?;
-        trainee.team.same_step(step + 1, &[loss, update.grad_norm])?;
-        let done = progress::Done { step: step + 1, steps: self.steps, loss, update, shape };
-        let model = &trainee.model.decoder;
+        let how = micro_batches::How::new(self.settings.train, self.settings.seed, step);
+        let (loss, shape) = micro_batches::accumulate(trainable, &rows, how)?;
+        let update = trainable.update(optimizer, ScheduleStep { done: step, total: self.steps })?;
+        trainable.context.assert_same_step(step + 1, &[loss, update.grad_norm])?;
+        let done = metrics::Done { step: step + 1, steps: self.steps, loss, update, shape };
+        let model = &trainable.model.decoder;
         let epoch = plan.epochs_after(step + 1);
-        Ok(self.clock.numbers(&done, epoch, model, trainee.trains_weights(), (begin, self.settings.peak_flops)))
+        Ok(self.clock.numbers(&done, epoch, model, trainable.trains_weights(), (begin, self.settings.peak_flops)))
     }
 
     fn measures_after(&self, done: u64) -> bool {
@@ -120,15 +125,15 @@ impl Fitting<'_> {
         every > 0 && (done.is_multiple_of(every) || done == self.steps)
     }
 
-    /// Loss on the validation rows, and what else is asked for.
-    fn measured(&self, trainee: &Trainee, measure: Option<&mut Measure<'_>>) -> Result<Numbers, TrainError> {
+    /// Returns the loss on the validation rows, and the metrics of `measure` if given.
+    fn measured(&self, trainable: &TrainableModel, measure: Option<&mut Measure<'_>>) -> Result<Numbers, TrainError> {
         let mut numbers = Numbers::new();
         if let Some(rows) = &self.corpus.validation {
-            let loss = pass::mean_loss(trainee, rows, self.settings.train.tokens_per_microbatch)?;
+            let loss = micro_batches::mean_loss(trainable, rows, self.settings.train.micro_batch_tokens)?;
             numbers.push(("validation/loss".into(), loss));
         }
         if let Some(measure) = measure {
-            numbers.extend(trainee.measured_by(measure)?);
+            numbers.extend(trainable.measured_by(measure)?);
         }
         Ok(numbers)
     }

@@ -1,4 +1,4 @@
-//! The device, an existing model or a new one.
+//! Selection of the device, and loading or initialization of a model.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,43 +7,48 @@ use chat::tokenizer::Tokenizer;
 use configs::ParallelConfig;
 use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 use configs::sft::SftData;
-use dist::Place;
+use distributed::RankEnv;
 use lm::generate::Limits;
-use lm::{Decoder, LocalModel, ModelSpec, Params, Rope, adapter_files};
+use lm::{Decoder, LocalModel, ModelConfig, Params, Rope, lora_files};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Team, TrainError};
+use crate::{ParallelContext, TrainError};
 
-/// Settles what is set once for the process: CPU threads (0: all cores) and the allocator.
+/// Configures the process: CPU threads (0: all cores) and the allocator.
 ///
 /// # Errors
-/// [`TrainError::Environment`] if this process was started as one of several, or `XPLORE_CPU` names what this CPU lacks.
+/// [`TrainError::Environment`] if this process was started as one of several, or if `XPLORE_CPU` names instructions that this
+/// CPU lacks.
 pub fn prepare_process(threads: usize) -> Result<(), TrainError> {
     place().and_then(|place| place.only().map_err(|e| TrainError::Environment(e.to_string())))?;
     prepare(threads, 1)
 }
 
-fn place() -> Result<Place, TrainError> {
-    Place::from_environment().map_err(|e| TrainError::Environment(e.to_string()))
+fn place() -> Result<RankEnv, TrainError> {
+    RankEnv::from_env().map_err(|e| TrainError::Environment(e.to_string()))
 }
 
-/// Settles the same for a process that may be one of several, and meets the others. Of all cores (`threads` = 0) each rank of
-/// a machine takes its share.
+/// Configures a process that may be one of several ranks, and joins the other ranks. With `threads` = 0 the ranks of a machine
+/// divide its cores equally.
 ///
 /// # Errors
-/// [`TrainError::Environment`] if the environment does not say clearly who is who; [`TrainError::Ranks`] if the others do not
-/// come.
-pub fn prepare_rank(threads: usize, wanted: Wanted, parallel: &ParallelConfig) -> Result<Team, TrainError> {
+/// [`TrainError::Environment`] if the environment does not describe the ranks unambiguously; [`TrainError::Ranks`] if the other
+/// ranks do not join.
+pub fn init_distributed(
+    threads: usize,
+    wanted: Wanted,
+    parallel: &ParallelConfig,
+) -> Result<ParallelContext, TrainError> {
     let place = place()?;
     prepare(threads, place.local_world_size)?;
-    dist::launch::follow_launcher();
-    Team::join(&place, device(wanted)?, parallel)
+    distributed::launch::follow_launcher();
+    ParallelContext::join(&place, device(wanted)?, parallel)
 }
 
 fn prepare(threads: usize, processes: usize) -> Result<(), TrainError> {
-    // Before the first tensor: libtorch remembers for good that there is no CUDA, if it is asked before that is loaded.
+    // Before the first tensor: if libtorch is asked for CUDA before that library is loaded, it caches that there is none.
     let _ = cuda();
-    // Before anything is computed: XPLORE_CPU may name what is not there.
+    // Before any computation: XPLORE_CPU may name instructions that this CPU lacks.
     torch_ext::CpuLevel::in_use().map_err(|e| TrainError::Environment(e.to_string()))?;
     torch_ext::keep_memory();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -52,10 +57,10 @@ fn prepare(threads: usize, processes: usize) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// The device a config asks for.
+/// Returns the device that a config asks for.
 ///
 /// # Errors
-/// [`TrainError::Environment`] if CUDA is asked for and not usable.
+/// [`TrainError::Environment`] if CUDA is requested but not usable.
 pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
     if wanted == Wanted::Cpu {
         return Ok(Device::Cpu);
@@ -70,7 +75,7 @@ pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
             Ok(Device::Cpu)
         }
         Ok(count) => {
-            // Each rank may be shown all GPUs of the machine, or its own alone.
+            // A launcher may expose all GPUs of the machine to each rank, or only the rank's own.
             let ordinal = place()?.local_rank % count;
             if let Err(e) = torch_ext::use_gpu_kernels(ordinal) {
                 eprintln!("warning: falling back to libtorch kernels: {e}");
@@ -87,10 +92,11 @@ fn unusable(why: &str) -> TrainError {
     ))
 }
 
-/// How many GPUs libtorch can use here. The first call loads its CUDA half, where the driver shows a GPU.
+/// Returns the number of GPUs that libtorch can use. If the driver reports a GPU, the first call loads the CUDA libraries of
+/// libtorch.
 ///
 /// # Errors
-/// Why none is of use, although the driver shows one.
+/// The reason why no GPU is usable although the driver reports one.
 fn cuda() -> Result<usize, &'static str> {
     static USABLE: OnceLock<Result<usize, String>> = OnceLock::new();
     let usable = USABLE.get_or_init(|| {
@@ -106,7 +112,7 @@ fn cuda() -> Result<usize, &'static str> {
     usable.as_ref().copied().map_err(String::as_str)
 }
 
-/// The tensor kind of a dtype.
+/// Returns the tensor kind of a dtype.
 pub fn kind(dtype: Dtype) -> Kind {
     match dtype {
         Dtype::Fp32 => Kind::Float,
@@ -115,51 +121,51 @@ pub fn kind(dtype: Dtype) -> Kind {
     }
 }
 
-/// Where a model's files are: its own folder, or that of the model an adapter stands on.
+/// The location of a model's files: its own folder, or that of an adapter's base model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
     /// The folder with config.json and the weights.
     pub folder: PathBuf,
-    /// The folder of the adapter to merge into them.
+    /// The folder of the adapter to merge into the weights.
     pub adapter: Option<PathBuf>,
 }
 
-/// Finds a model by its folder or hub id. The folder of a PEFT adapter names the model it stands on.
+/// Finds a model by its folder or hub id. For the folder of a PEFT adapter, finds its base model.
 ///
 /// # Errors
-/// If it, or the model an adapter stands on, is nowhere to be had.
+/// If the model, or the base model of an adapter, is not available.
 pub fn locate(path: &str) -> Result<Located, TrainError> {
-    let settings = hub::Settings::from_environment();
+    let settings = hub::HubSettings::from_environment();
     let folder = hub::model(path, &settings)?;
-    if !adapter_files::is_adapter(&folder) {
+    if !lora_files::is_adapter(&folder) {
         return Ok(Located { folder, adapter: None });
     }
-    let base = adapter_files::read_config(&folder)?.base;
+    let base = lora_files::read_config(&folder)?.base;
     let found = hub::model(&base, &settings).map_err(|e| TrainError::File {
-        path: folder.join(adapter_files::CONFIG),
+        path: folder.join(lora_files::CONFIG),
         message: format!("`base_model_name_or_path`: {e}"),
     })?;
     Ok(Located { folder: found, adapter: Some(folder) })
 }
 
-/// The same for several ranks, of which one a machine downloads what has to be downloaded. All ranks must call this.
+/// Finds a model on several ranks; one rank per machine downloads what is missing. All ranks must call this.
 ///
 /// # Errors
 /// As [`locate`], and if another rank did not find it.
-pub fn locate_in_team(path: &str, team: &Team) -> Result<Located, TrainError> {
-    team.world.first_here(&format!("the files of {path} are here"), || locate(path))
+pub fn locate_on_ranks(path: &str, context: &ParallelContext) -> Result<Located, TrainError> {
+    context.world.main_process_first(&format!("the files of {path} are here"), || locate(path))
 }
 
-/// Loads an existing model; an adapter is merged into the weights it stands on.
+/// Loads an existing model; an adapter is merged into the weights of its base model.
 ///
 /// # Errors
-/// If the folder is not a complete model, the hub does not have it, or the device is not there.
+/// If the folder is not a complete model, the hub does not have it, or the device is not available.
 pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
     let Located { folder, adapter } = locate(&source.path)?;
     let mut model = LocalModel::load(&folder, kind(source.dtype), device(source.device)?)?;
     if let Some(adapter) = adapter {
         let decoder = &model.decoder;
-        adapter_files::load(&adapter, decoder.spec(), decoder.device())?.merge_into(&decoder.params);
+        lora_files::load(&adapter, decoder.spec(), decoder.device())?.merge_into(&decoder.params);
         if adapter.join("tokenizer.json").is_file() {
             model = LocalModel::new(&source.path, model.decoder, Tokenizer::load(&adapter)?)?;
         }
@@ -170,43 +176,44 @@ pub fn load(source: &ModelSource) -> Result<LocalModel, TrainError> {
 
 fn limits(source: &ModelSource) -> Limits {
     Limits {
-        max_rows: source.max_rows,
-        step_tokens: source.step_tokens,
-        cache_bytes: (source.cache_gib * f64::from(1 << 30)) as usize,
+        max_num_seqs: source.max_num_seqs,
+        max_num_batched_tokens: source.max_num_batched_tokens,
+        cache_bytes: (source.kv_cache_gib * f64::from(1 << 30)) as usize,
         ..Limits::default()
     }
 }
 
-/// The same for ranks of which each may hold a share: then only that is read.
+/// Loads an existing model on several ranks. With sharded parameters each rank reads only its shard, except that an adapter is
+/// merged into the whole model first.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_in_team(source: &ModelSource, team: &Team) -> Result<LocalModel, TrainError> {
-    let located = locate_in_team(&source.path, team)?;
-    if !team.spreads_weights() || located.adapter.is_some() {
-        return load(source)?.with_decoder(|whole| team.take_share(whole));
+pub fn load_on_ranks(source: &ModelSource, context: &ParallelContext) -> Result<LocalModel, TrainError> {
+    let located = locate_on_ranks(&source.path, context)?;
+    if !context.shards_params() || located.adapter.is_some() {
+        return load(source)?.with_decoder(|whole| context.shard(whole));
     }
-    let spec = ModelSpec::load(&located.folder)?;
-    let shards = team.shards_of(&spec);
+    let spec = ModelConfig::load(&located.folder)?;
+    let shards = context.shards_of(&spec);
     let share = Tensor::f_zeros([shards.length() as i64], (kind(source.dtype), device(source.device)?))?;
-    team.load_share(&located.folder, &share)?;
-    let decoder = team.shared(&spec, shards, share)?;
+    context.load_shard(&located.folder, &share)?;
+    let decoder = context.sharded(&spec, shards, share)?;
     let mut model = LocalModel::new(&source.path, decoder, Tokenizer::load(&located.folder)?)?;
     model.limits = limits(source);
     Ok(model)
 }
 
-/// The shape of a new model with this tokenizer.
-fn spec_of(shape: &ModelShape, tokenizer: &Tokenizer) -> ModelSpec {
+/// Returns the configuration of a new model with this tokenizer.
+fn spec_of(shape: &ModelShape, tokenizer: &Tokenizer) -> ModelConfig {
     let family = match shape.family {
         Family::Qwen3 => lm::Family::Qwen3,
         Family::Qwen2 => lm::Family::Qwen2,
         Family::Llama => lm::Family::Llama,
         Family::Mistral => lm::Family::Mistral,
     };
-    ModelSpec {
+    ModelConfig {
         family,
-        // A multiple of 64 suits matrix kernels; the rows beyond the tokenizer's are never drawn for long.
+        // A multiple of 64 suits matrix kernels. Training soon makes the rows beyond the tokenizer's too improbable to sample.
         vocab_size: (tokenizer.vocab_size() as i64 + 63) / 64 * 64,
         hidden_size: shape.hidden_size as i64,
         intermediate_size: shape.intermediate_size as i64,
@@ -224,10 +231,10 @@ fn spec_of(shape: &ModelShape, tokenizer: &Tokenizer) -> ModelSpec {
     }
 }
 
-/// A new model with random weights.
+/// Initializes a new model with random weights.
 ///
 /// # Errors
-/// If memory does not suffice, or the device is not there.
+/// If memory cannot be allocated, or the device is not available.
 pub fn random(
     name: &str,
     shape: &ModelShape,
@@ -236,22 +243,22 @@ pub fn random(
     (wanted, dtype): (Wanted, Dtype),
 ) -> Result<LocalModel, TrainError> {
     let spec = spec_of(shape, &tokenizer);
-    // libtorch's seed is signed; the bits are what counts.
+    // libtorch's seed is signed; only its bits matter.
     let mut params = Params::random(&spec, shape.init_std, seed.cast_signed(), device(wanted)?)?;
     params.flat = params.flat.to_kind(kind(dtype));
     Ok(LocalModel::new(name, Decoder::new(params), tokenizer)?)
 }
 
-/// Shape and tokenizer of the model that a run of fine-tuning starts from. Of a model on the hub only the small files are
-/// downloaded.
+/// Returns the configuration and tokenizer of the model that a fine-tuning run starts from. For a model on the hub only the
+/// small files are downloaded.
 ///
 /// # Errors
 /// As [`tokenizer_of`], and if config.json is not that of a model.
-pub fn shape_of(model: &ModelStart, data: &SftData) -> Result<(ModelSpec, Tokenizer), TrainError> {
+pub fn shape_of(model: &ModelStart, data: &SftData) -> Result<(ModelConfig, Tokenizer), TrainError> {
     match model.start() {
         Start::Existing(source) => {
             let folder = description(&source.path)?;
-            Ok((ModelSpec::load(&folder)?, Tokenizer::load(&folder)?))
+            Ok((ModelConfig::load(&folder)?, Tokenizer::load(&folder)?))
         }
         Start::Random { shape, .. } => {
             let tokenizer = tokenizer_of(model, data)?;
@@ -260,21 +267,21 @@ pub fn shape_of(model: &ModelStart, data: &SftData) -> Result<(ModelSpec, Tokeni
     }
 }
 
-/// The folder with config.json and tokenizer of a model; of one on the hub, only these are downloaded.
+/// Returns the folder with a model's config.json and tokenizer; for a model on the hub only these are downloaded.
 ///
 /// # Errors
-/// If it, or the model an adapter stands on, is nowhere to be had.
+/// If the model, or the base model of an adapter, is not available.
 pub fn description(path: &str) -> Result<PathBuf, TrainError> {
-    let settings = hub::Settings::from_environment();
+    let settings = hub::HubSettings::from_environment();
     let folder = hub::description(path, &settings)?;
-    if !adapter_files::is_adapter(&folder) {
+    if !lora_files::is_adapter(&folder) {
         return Ok(folder);
     }
-    Ok(hub::description(&adapter_files::read_config(&folder)?.base, &settings)?)
+    Ok(hub::description(&lora_files::read_config(&folder)?.base, &settings)?)
 }
 
-/// The tokenizer that a run of fine-tuning will use, without its weights: the model's own; of a new model the one its
-/// configuration names, or one trained on the rows.
+/// Returns the tokenizer that a fine-tuning run will use, without loading weights: the existing model's own; for a new model
+/// the one its configuration names, or one trained on the rows.
 ///
 /// # Errors
 /// If there is none, or the rows cannot be read.
@@ -289,7 +296,7 @@ pub fn tokenizer_of(model: &ModelStart, data: &SftData) -> Result<Tokenizer, Tra
     }
 }
 
-/// The tokenizer of a new model: that of a folder, or one trained on `texts`.
+/// Returns the tokenizer of a new model: loaded from a folder, or trained on `texts`.
 ///
 /// # Errors
 /// If the folder has none, or training fails.
@@ -320,11 +327,11 @@ mod tests {
             path: folder.display().to_string(),
             dtype: Dtype::Fp32,
             device: Wanted::Cpu,
-            cache_gib: 0.5,
-            max_rows: 3,
-            step_tokens: 77,
+            kv_cache_gib: 0.5,
+            max_num_seqs: 3,
+            max_num_batched_tokens: 77,
         };
         let limits = load(&source).unwrap().limits;
-        assert_eq!((limits.cache_bytes, limits.max_rows, limits.step_tokens), (1 << 29, 3, 77));
+        assert_eq!((limits.cache_bytes, limits.max_num_seqs, limits.max_num_batched_tokens), (1 << 29, 3, 77));
     }
 }

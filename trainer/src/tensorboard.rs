@@ -1,4 +1,4 @@
-//! The numbers of metrics.jsonl as TensorBoard reads them.
+//! TensorBoard event files of the metrics in metrics.jsonl.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,10 +11,10 @@ use serde_json::Value as Json;
 use crate::TrainError;
 use crate::run::Metrics;
 
-/// What TensorBoard's `event.proto` calls an event: the file's version in the first record, scalars in the others.
+/// `Event` of TensorBoard's `event.proto`: the first record holds the file version, the other records hold scalars.
 #[derive(Clone, PartialEq, Message)]
 struct Event {
-    /// In seconds since 1970.
+    /// Seconds since 1970.
     #[prost(double, tag = "1")]
     wall_time: f64,
     #[prost(int64, tag = "2")]
@@ -41,12 +41,12 @@ struct Scalar {
     simple_value: Option<f32>,
 }
 
-/// CRC-32C as records hold it (TensorFlow's `record_writer.h`): rotated by 15 bits and moved by a constant.
+/// Returns the masked CRC-32C of TensorFlow's `record_writer.h`: rotated by 15 bits, plus a constant.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// One record: length, the length's checksum, the event, its checksum.
+/// Encodes one record: length, checksum of the length, event, checksum of the event.
 fn record(event: &Event) -> Vec<u8> {
     let body = event.encode_to_vec();
     let length = (body.len() as u64).to_le_bytes();
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Board {
 }
 
 impl Board {
-    /// A new file in a run's folder; those of earlier starts stay, and TensorBoard reads them one after the other.
+    /// Creates a new file in a run folder. Files of earlier starts remain, and TensorBoard reads them in sequence.
     ///
     /// # Errors
     /// [`TrainError::File`] if it cannot be written.
@@ -83,7 +83,7 @@ impl Board {
         Ok(board)
     }
 
-    /// One scalar for each number, under its own name.
+    /// Writes one scalar per metric, tagged with the phase and the metric's name.
     ///
     /// # Errors
     /// [`TrainError::File`] if it cannot be written.

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 thread_local! {
-    /// Intra-op threads given back by the closure that runs beside this thread's.
+    /// Intra-op threads released by the closure that runs beside this thread's.
     static FREED: RefCell<Option<Arc<AtomicI32>>> = const { RefCell::new(None) };
 }
 
-/// Runs both closures in parallel, each with half of libtorch's intra-op threads, `first` on a thread of its own. The one that
-/// runs longer gets the other's threads where it calls [`take_freed`], as every update of a training does.
+/// Runs both closures in parallel, each with half of libtorch's intra-op threads, `first` on a new thread. The closure that
+/// runs longer takes the other's threads when it calls [`take_freed`], as every training update does.
 ///
-/// Two models of a million parameters that train side by side, a core each, take three quarters of the time that they take one
-/// after the other on two cores. With a single intra-op thread the closures run one after the other. The number of threads
-/// changes no bit of either result.
+/// On two cores, two models of a million parameters train in parallel, one core each, in three quarters of the time that they
+/// take sequentially. With a single intra-op thread the closures run sequentially. The number of threads changes no bit of
+/// either result.
 pub fn join<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
     let threads = tch::get_num_threads();
     if threads < 2 {
@@ -42,7 +42,7 @@ fn with_threads<R>(threads: i32, freed: Arc<AtomicI32>, f: impl FnOnce() -> R) -
     result
 }
 
-/// Adds to this thread's intra-op threads those of the closure that ran beside it under [`join`], if that has ended.
+/// Adds the threads of the other closure under [`join`] to this thread's intra-op threads, if that closure has finished.
 pub fn take_freed() {
     let freed = FREED.with_borrow(|freed| freed.as_ref().map_or(0, |freed| freed.swap(0, Ordering::Relaxed)));
     if freed > 0 {
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// One test, because the number of threads is the process's.
+    /// One test, because the number of threads is global to the process.
     #[test]
     fn each_closure_has_half_of_the_threads_and_then_those_of_the_other() {
         for (threads, first, second) in [(1, 1, 1), (2, 1, 1), (5, 2, 3)] {
@@ -65,7 +65,7 @@ mod tests {
             assert_eq!(join(tch::get_num_threads, tch::get_num_threads), (first, second));
             assert_eq!(tch::get_num_threads(), threads);
         }
-        // Neither passes the barrier unless both run at once.
+        // Neither closure passes the barrier unless both run at once.
         let barrier = Barrier::new(2);
         join(|| barrier.wait(), || barrier.wait());
 

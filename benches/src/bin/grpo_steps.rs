@@ -1,7 +1,7 @@
-//! GRPO steps on prompts of token ids with a trivial reward, timed: prints one JSON line. `benches/grpo` runs it.
+//! Times GRPO steps on prompts of token IDs with a trivial reward, and prints one JSON line. `benches/grpo` runs it.
 //!
-//! A step is what `xplore rl` does, but for the prompts, which are given, and the judge, in whose place the share of ids
-//! that 4 divides is the reward: roll out, credit, one update.
+//! A step is a step of `xplore rl` (rollout, credit, one update) with two differences: the prompts are given, and the reward is the
+//! share of token IDs that are divisible by 4, in place of a judge.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -15,38 +15,38 @@ use configs::{OptimizerConfig, RlConfig};
 use lm::generate::Request;
 use rewards::{Draw, Reward};
 use serde_json::json;
-use trainer::rl::credited::credit;
-use trainer::rl::rollout::{Group, Sample};
-use trainer::rl::update::update;
+use trainer::grpo::advantages::credit;
+use trainer::grpo::rollout::{Group, GroupInput, Sample};
+use trainer::grpo::update::update;
 use trainer::start;
-use trainer::trainee::Trainee;
+use trainer::trainable_model::TrainableModel;
 
 #[derive(Parser)]
 struct Arguments {
     /// Model folder.
     #[arg(long)]
     model: PathBuf,
-    /// fp32 or bf16; weights, gradients and moments are in it.
+    /// Dtype of weights, gradients and optimizer state: fp32 or bf16.
     #[arg(long)]
     dtype: String,
-    /// JSON list of lists of token ids.
+    /// JSON file: a list of lists of token IDs.
     #[arg(long)]
     prompts: PathBuf,
     #[arg(long)]
     prompts_per_step: usize,
     #[arg(long)]
     samples: usize,
-    /// Length of every response.
+    /// Length of every response, in tokens.
     #[arg(long)]
     max_new_tokens: usize,
     #[arg(long)]
     steps: usize,
     #[arg(long)]
     lr: f64,
-    /// Most tokens of a pass.
+    /// Maximum number of tokens per micro-batch.
     #[arg(long)]
     tokens: usize,
-    /// Compute each response's prompt anew.
+    /// Compute the prompt separately for each response.
     #[arg(long)]
     no_sharing: bool,
 }
@@ -56,19 +56,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     start::prepare_process(0)?;
     let config = config(&arguments)?;
     let prompts: Vec<Vec<u32>> = serde_json::from_slice(&std::fs::read(&arguments.prompts)?)?;
-    let mut trainee = Trainee::new(start::load(&config.model)?, None, &config.optimizer)?;
-    let mut optimizer = trainee.optimizer(&config.optimizer)?;
+    let mut trainable = TrainableModel::new(start::load(&config.model)?, None, &config.optimizer)?;
+    let mut optimizer = trainable.optimizer(&config.optimizer)?;
     let (mut rollouts, mut updates, mut ends, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for step in 0..arguments.steps {
         let begin = Instant::now();
         let own = |i: usize| prompts[(step * arguments.prompts_per_step + i) % prompts.len()].clone();
         let of_step: Vec<Vec<u32>> = (0..arguments.prompts_per_step).map(own).collect();
-        let groups = rolled_out(&trainee, of_step, &config, step)?;
+        let groups = rolled_out(&trainable, of_step, &config, step)?;
         rollouts.push(begin.elapsed().as_secs_f64());
         let begin = Instant::now();
-        let credited = credit(&groups, &config)?;
+        let advantages = credit(&groups, &config)?;
         let steps = (step as u64, arguments.steps as u64);
-        let done = update(&mut trainee, &mut optimizer, &groups, &credited, &config, steps)?;
+        let done = update(&mut trainable, &mut optimizer, &groups, &advantages, &config, steps)?;
         updates.push(begin.elapsed().as_secs_f64());
         losses.push(json!({"loss": done[0].sums.loss, "grad_norm": done[0].update.grad_norm,
                            "ratio_error": done[0].sums.ratio_error}));
@@ -96,15 +96,15 @@ fn config(arguments: &Arguments) -> Result<RlConfig, Box<dyn Error>> {
         ..RlConfig::default()
     };
     config.rollout.max_new_tokens = arguments.max_new_tokens;
-    config.rollout.samples = arguments.samples;
-    config.algorithm.updates_per_step = 1;
-    config.algorithm.tokens_per_microbatch = arguments.tokens;
+    config.rollout.num_generations = arguments.samples;
+    config.algorithm.num_minibatches = 1;
+    config.algorithm.micro_batch_tokens = arguments.tokens;
     config.algorithm.share_prompts = !arguments.no_sharing;
     Ok(config)
 }
 
 fn rolled_out(
-    trainee: &Trainee,
+    trainable: &TrainableModel,
     prompts: Vec<Vec<u32>>,
     config: &RlConfig,
     step: usize,
@@ -112,20 +112,21 @@ fn rolled_out(
     let sampling = Sampling { ignore_eos: true, ..Sampling::all(config.rollout.max_new_tokens) };
     let draw = Draw::new(1).with(step as u64);
     let request = |(i, prompt): (usize, Vec<u32>)| {
-        let seeds = (0..config.rollout.samples as u64).map(|s| draw.with(i as u64).with(s).bits()).collect();
+        let seeds = (0..config.rollout.num_generations as u64).map(|s| draw.with(i as u64).with(s).bits()).collect();
         Request { prompt, seeds, sampling: sampling.clone(), top_logprobs: 0 }
     };
     let requests: Vec<Request> = prompts.into_iter().enumerate().map(request).collect();
-    let generated = trainee.model.generator().generate(&requests, None)?;
-    let group = |(person, (request, outputs)): (usize, (Request, Vec<lm::generate::Generated>))| Group {
-        person,
-        uid: person.to_string(),
+    let generated = trainable.model.generator().generate(&requests, None)?;
+    let group = |(user, (request, outputs)): (usize, (Request, Vec<lm::generate::Generated>))| Group {
+        user,
+        uid: user.to_string(),
         stage: 0,
         continues: false,
         parent: None,
         prompt: request.prompt,
         samples: outputs.into_iter().map(sample).collect(),
         carried: Vec::new(),
+        input: GroupInput::default(),
     };
     Ok(requests.into_iter().zip(generated).enumerate().map(group).collect())
 }

@@ -1,7 +1,8 @@
-//! The three products of a linear layer beside libtorch's, in turn: GFLOP/s of each, one line of JSON a shape.
+//! Compares the three matrix products of a linear layer with libtorch's, alternately: prints GFLOP/s of each as one JSON line per
+//! shape.
 //!
-//! Both get all threads. libtorch multiplies fp32 by MKL; its sums depend on the number of rows, ours do not
-//! (docs/determinism.md), which is what this bench puts a price on.
+//! Both use all threads. libtorch multiplies fp32 matrices with MKL. Its sums depend on the number of rows; ours do not
+//! (docs/determinism.md). This bench measures the cost of that property.
 
 use std::error::Error;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::CpuLevel;
 
-/// Tokens, outputs, inputs: layers of models of 1M, 29M and 0.6B parameters, and what a step of decoding has.
+/// Tokens, output features, input features: layers of models of 1M, 29M and 0.6B parameters, and shapes of a decode step.
 const SHAPES: [[i64; 3]; 9] = [
     [2048, 384, 128],
     [2048, 512, 512],
@@ -22,14 +23,14 @@ const SHAPES: [[i64; 3]; 9] = [
     [128, 2048, 512],
     [32, 2048, 512],
 ];
-/// Rounds of each product, in turn; the fastest counts.
+/// Number of rounds per product, run alternately; the fastest round counts.
 const ROUNDS: usize = 7;
-/// Seconds of a round at least.
+/// Minimum duration of a round, in seconds.
 const SECONDS: f64 = 0.05;
 
 type Product<'a> = Box<dyn FnMut() + 'a>;
 
-/// Calls a second.
+/// Returns the number of calls per second.
 fn rate(f: &mut dyn FnMut()) -> f64 {
     let (begin, mut calls) = (Instant::now(), 0.0);
     loop {

@@ -6,14 +6,14 @@ use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 use crate::Kind;
 use crate::commands::{rl_plan, sft_plan};
-use crate::failure::Failure;
+use xplore::{Error, parts};
 
-fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Failure> {
+fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Error> {
     Ok(match kind {
         Kind::Sft => configs::load::<SftConfig>(file, set)?.resolved()?,
         Kind::Rl => {
             let config: RlConfig = configs::load(file, set)?;
-            crate::wiring::composition(&config.reward)?;
+            parts::composition(&config.reward, &rewards::Registry::default())?;
             config.resolved()?
         }
         Kind::Eval => configs::load::<EvalConfig>(file, set)?.resolved()?,
@@ -21,15 +21,15 @@ fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Failure> 
     })
 }
 
-/// Prints the configuration with every default written out.
-pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Failure> {
+/// Prints the configuration with all defaults.
+pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Error> {
     print!("{}", resolved(file, kind, set)?);
     Ok(())
 }
 
-/// Says that the configuration is good; what is wrong with it is the failure. Of training also what it will do: batches and
+/// Checks a configuration and prints that it is valid; otherwise returns the error. For training, also prints the batches and the
 /// memory of each of `ranks` ranks, without loading weights.
-pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize) -> Result<(), Failure> {
+pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize) -> Result<(), Error> {
     resolved(file, kind, set)?;
     println!("{}: good", file.display());
     match kind {
@@ -38,7 +38,7 @@ pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize) -> Result<()
             let config: RlConfig = configs::load(file, set)?;
             let given = &config.data.train;
             if given.exists() || given.starts_with("hf:") {
-                print!("{}", rl_plan::describe(&config, &crate::wiring::people(given)?, ranks)?);
+                print!("{}", rl_plan::describe(&config, &parts::users(given)?, ranks)?);
             } else {
                 println!("  {} is not there, so batches and memory cannot be told", given.display());
             }

@@ -5,31 +5,31 @@ use std::path::PathBuf;
 use trainer::run;
 
 use super::model::Source;
-use crate::failure::Failure;
+use xplore::Error;
 
-/// What is written, and where.
+/// Arguments of `xplore export`.
 #[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
     source: Source,
-    /// Merge the adapter into the weights of the model it stands on.
+    /// Merge the adapter into the weights of its base model.
     #[arg(long)]
     merge: bool,
-    /// The folder to write.
+    /// Folder to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-/// Writes a model folder that transformers loads: an adapter merged, or a model in another number format.
-pub fn run(export: &Export) -> Result<(), Failure> {
+/// Writes a model folder that transformers loads: a merged adapter, or a model in another dtype.
+pub fn run(export: &Export) -> Result<(), Error> {
     match (export.source.is_adapter()?, export.merge) {
         (true, false) => {
-            return Err(Failure::usage(
+            return Err(Error::usage(
                 "this is an adapter, which other tools read as it is; --merge writes a model with the adapter in it",
             ));
         }
         (false, true) => {
-            return Err(Failure::usage("--merge: this is a whole model already; there is nothing to merge"));
+            return Err(Error::usage("--merge: this is a whole model already; there is nothing to merge"));
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! `xplore generate`: samples for a file of prompts.
+//! `xplore generate`: generates samples for a file of prompts.
 
 use chat::FinishReason;
 use chat::text_stream::StopText;
@@ -9,51 +9,51 @@ use serde_json::json;
 use crate::commands::input::{self, Row};
 use crate::commands::questions::{Questions, in_file};
 use crate::commands::stats::Stats;
-use crate::failure::Failure;
+use xplore::Error;
 
-/// How tokens are drawn. What is not given comes from the model's generation_config.json.
+/// Sampling parameters. Default: the values of the model's generation_config.json.
 #[derive(clap::Args)]
 pub struct Drawing {
-    /// Samples of each prompt.
+    /// Number of samples per prompt.
     #[arg(long, default_value_t = 1)]
     samples: usize,
-    /// Most new tokens.
+    /// Maximum number of new tokens per sample.
     #[arg(long)]
     max_new_tokens: Option<usize>,
-    /// Take the likeliest token (temperature 0).
+    /// Use greedy decoding (temperature 0).
     #[arg(long, conflicts_with = "temperature")]
     greedy: bool,
     /// Sampling temperature.
     #[arg(long)]
     temperature: Option<f64>,
-    /// Keep the likeliest tokens; 0 keeps all.
+    /// Number of most likely tokens to sample from; 0 keeps all tokens.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Keep the likeliest tokens that together reach this probability.
+    /// Sample from the smallest set of most likely tokens whose probabilities add up to this value.
     #[arg(long)]
     top_p: Option<f64>,
-    /// Keep tokens at least this share as likely as the likeliest.
+    /// Minimum probability of a token, relative to the most likely token.
     #[arg(long)]
     min_p: Option<f64>,
-    /// Make tokens that occurred before less likely; 1 does nothing.
+    /// Penalty for tokens that occurred before; 1 disables it.
     #[arg(long)]
     repetition_penalty: Option<f64>,
-    /// End a sample after this text; may be given several times.
+    /// End a sample after this text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Do not end at the model's end-of-turn tokens.
+    /// Do not stop at the model's end-of-turn tokens.
     #[arg(long)]
     ignore_eos: bool,
-    /// Report so many of the likeliest tokens at each place.
+    /// Number of most likely tokens to report per position.
     #[arg(long, default_value_t = 0)]
     top_logprobs: usize,
-    /// Seed of the draws.
+    /// Seed for sampling.
     #[arg(long, default_value_t = 42)]
     seed: u64,
 }
 
 /// Runs `xplore generate`.
-pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Failure> {
+pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Error> {
     let model = asked.source.load()?;
     let tokenizer = &model.tokenizer;
     let prompts = input::read(&asked.input, |row: Row| row.prompt(tokenizer))?;
@@ -66,7 +66,7 @@ pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Failure> {
     sampling.top_k = how.top_k.unwrap_or(sampling.top_k);
     sampling.max_tokens = how.max_new_tokens.unwrap_or(sampling.max_tokens);
     sampling.ignore_eos = how.ignore_eos;
-    sampling.check().map_err(Failure::usage)?;
+    sampling.check().map_err(Error::usage)?;
 
     let seeds = |row: usize| {
         let stream = Draw::new(how.seed).text("generate").with(row as u64);
@@ -98,7 +98,7 @@ pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Failure> {
                 "logprobs": g.logprobs, "finish": if g.finish == FinishReason::Stop { "stop" } else { "length" },
             });
             if how.top_logprobs > 0 {
-                // The drawn token comes first of all; those after it are the likeliest.
+                // The first entry is the sampled token; the most likely tokens follow.
                 line["top"] = json!(g.top.iter().map(|top| &top[1..]).collect::<Vec<_>>());
             }
             lines.push(line);

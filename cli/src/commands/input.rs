@@ -1,4 +1,4 @@
-//! What `xplore generate` and `xplore score` read: one prompt a line, and where their answers go.
+//! Input and output of `xplore generate` and `xplore score`: one prompt per line, and the destination of the results.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,21 +9,21 @@ use chat::{Message, jsonl};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::failure::Failure;
-use crate::wiring;
+use xplore::Error;
+use xplore::parts;
 
-/// A line: exactly one of `text`, `ids` and `messages`, and what belongs to them.
+/// A line of the input: exactly one of `text`, `ids` and `messages`, and options that belong to them.
 #[derive(Debug, Default, Deserialize)]
 pub struct Row {
-    /// Text, tokenized as it stands.
+    /// Text, tokenized without a chat template.
     text: Option<String>,
-    /// Token ids.
+    /// Token IDs.
     ids: Option<Vec<u32>>,
-    /// A conversation, rendered by the model's chat template.
+    /// Conversation, rendered with the model's chat template.
     messages: Option<Vec<Message>>,
-    /// The template's `enable_thinking`.
+    /// Value of `enable_thinking` for the chat template.
     thinking: Option<bool>,
-    /// For `score`: possible next tokens, each written as text.
+    /// For `score`: candidates for the next token, written as text.
     candidates: Option<Vec<String>>,
 }
 
@@ -43,25 +43,25 @@ impl Checked for Row {
     }
 }
 
-/// Why a row has no tokens.
+/// Error for a row that cannot be tokenized.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
-    /// The tokenizer or the chat template refuses it.
+    /// The tokenizer or the chat template returned an error.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A candidate is not one token.
+    /// A candidate does not consist of exactly one token.
     #[error("candidate `{text}` is {count} tokens; a candidate must be one, since one probability is asked for")]
     Candidate {
-        /// The candidate.
+        /// Text of the candidate.
         text: String,
-        /// Its tokens.
+        /// Number of its tokens.
         count: usize,
     },
 }
 
 impl Row {
-    /// Token ids of what the model is to continue: the assistant is to speak, its turn is opened, or its last one
-    /// continued.
+    /// Returns the token IDs of the prompt that the model continues. For a conversation, the assistant's turn is opened, or its
+    /// last turn is continued.
     pub fn prompt(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, RowError> {
         Ok(match self.messages {
             Some(messages) => tokenizer.encode_chat(&messages, self.thinking)?,
@@ -69,7 +69,7 @@ impl Row {
         })
     }
 
-    /// Token ids of the row as it is.
+    /// Returns the token IDs of the row without a generation prompt.
     pub fn conversation(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, RowError> {
         Ok(match &self.messages {
             Some(messages) => {
@@ -87,7 +87,7 @@ impl Row {
         }
     }
 
-    /// Token ids of the candidates, one each; `None` if the row names none.
+    /// Returns the token IDs of the candidates, one per candidate, or `None` if the row has no candidates.
     pub fn candidates(&self, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>, RowError> {
         let one = |text: &String| match tokenizer.encode(text)?[..] {
             [id] => Ok(id),
@@ -97,21 +97,21 @@ impl Row {
     }
 }
 
-/// What `f` makes of every row.
-pub fn read<T>(path: &Path, f: impl Fn(Row) -> Result<T, RowError>) -> Result<Vec<T>, Failure> {
-    let rows: Vec<Row> = wiring::rows(path)?;
-    let named = |(i, row)| f(row).map_err(|e| Failure::data(format!("{}: row {}: {e}", path.display(), i + 1)));
+/// Reads the rows of a file and applies `f` to each row.
+pub fn read<T>(path: &Path, f: impl Fn(Row) -> Result<T, RowError>) -> Result<Vec<T>, Error> {
+    let rows: Vec<Row> = parts::rows(path)?;
+    let named = |(i, row)| f(row).map_err(|e| Error::data(format!("{}: row {}: {e}", path.display(), i + 1)));
     rows.into_iter().enumerate().map(named).collect()
 }
 
-/// Writes one object a line, to a file or to standard output.
-pub fn write(out: Option<&Path>, lines: &[Json]) -> Result<(), Failure> {
+/// Writes one JSON object per line to a file or to standard output.
+pub fn write(out: Option<&Path>, lines: &[Json]) -> Result<(), Error> {
     if let Some(path) = out {
         return Ok(jsonl::write(path, lines)?);
     }
     let mut stdout = std::io::stdout().lock();
     for line in lines {
-        // A reader that closes the pipe early has seen enough.
+        // A closed pipe is not an error: the reader has seen enough.
         if writeln!(stdout, "{line}").is_err() {
             break;
         }

@@ -1,6 +1,5 @@
-//! One file a subcommand.
+//! The subcommands, one file each.
 
-mod begin;
 pub mod config;
 pub mod eval;
 pub mod export;
@@ -20,4 +19,3 @@ pub mod sft;
 mod sft_plan;
 pub mod stats;
 pub mod summarize;
-pub mod validation;

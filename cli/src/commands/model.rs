@@ -1,4 +1,4 @@
-//! A model for the commands that only ask it.
+//! Model arguments of the commands that only run inference.
 
 use std::path::Path;
 
@@ -7,38 +7,38 @@ use lm::LocalModel;
 use lm::generate::Limits;
 use trainer::start;
 
-use crate::failure::Failure;
+use xplore::Error;
 
-/// A model and what it may use.
+/// A model and its resource limits.
 #[derive(clap::Args)]
 pub struct Source {
-    /// A model folder, an adapter's folder, or a hub id such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
+    /// Model folder, adapter folder, or hub ID such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
     #[arg(long, value_name = "DIR|ID")]
     model: String,
-    /// Number format of weights and activations.
+    /// Dtype of weights and activations.
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Number,
-    /// Where the model works; auto is a GPU if there is a usable one.
+    /// Device of the model; auto selects a GPU if a usable one exists.
     #[arg(long, value_enum, default_value = "auto")]
-    device: Place,
-    /// CPU threads; 0 is all cores.
+    device: DeviceArg,
+    /// Number of CPU threads; 0 uses all cores.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Tokens of one forward pass.
-    #[arg(long, default_value_t = Limits::default().step_tokens)]
-    step_tokens: usize,
-    /// Rows at once.
-    #[arg(long, default_value_t = Limits::default().max_rows)]
-    max_rows: usize,
-    /// Memory for keys and values, GiB.
+    /// Maximum number of tokens per forward pass.
+    #[arg(long, default_value_t = Limits::default().max_num_batched_tokens)]
+    max_num_batched_tokens: usize,
+    /// Maximum number of concurrent sequences.
+    #[arg(long, default_value_t = Limits::default().max_num_seqs)]
+    max_num_seqs: usize,
+    /// Memory for the KV cache, in GiB.
     #[arg(long, default_value_t = 4.0)]
-    cache_gib: f64,
+    kv_cache_gib: f64,
 }
 
-/// Number formats.
+/// Dtypes.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Number {
-    /// As config.json says.
+    /// The dtype of config.json.
     Auto,
     Fp32,
     Bf16,
@@ -47,14 +47,14 @@ enum Number {
 
 /// Devices.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Place {
+enum DeviceArg {
     Auto,
     Cpu,
     Cuda,
 }
 
 impl Source {
-    /// The folder's own name, or the id.
+    /// Returns the name of the folder, or the hub ID.
     pub fn name(&self) -> String {
         match Path::new(&self.model).canonicalize() {
             Ok(folder) => folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -62,19 +62,21 @@ impl Source {
         }
     }
 
-    /// Whether it is an adapter, to be merged into the model it stands on.
-    pub fn is_adapter(&self) -> Result<bool, Failure> {
+    /// Returns whether the model is an adapter, which is merged into its base model.
+    pub fn is_adapter(&self) -> Result<bool, Error> {
         Ok(start::locate(&self.model)?.adapter.is_some())
     }
 
     /// Loads the model.
-    pub fn load(&self) -> Result<LocalModel, Failure> {
-        if !(self.cache_gib > 0.0 && self.cache_gib.is_finite()) {
-            return Err(Failure::usage(format!("--cache-gib is {}; expected more than 0", self.cache_gib)));
+    pub fn load(&self) -> Result<LocalModel, Error> {
+        if !(self.kv_cache_gib > 0.0 && self.kv_cache_gib.is_finite()) {
+            return Err(Error::usage(format!("--kv-cache-gib is {}; expected more than 0", self.kv_cache_gib)));
         }
-        for (flag, value) in [("--max-rows", self.max_rows), ("--step-tokens", self.step_tokens)] {
+        for (flag, value) in
+            [("--max-num-seqs", self.max_num_seqs), ("--max-num-batched-tokens", self.max_num_batched_tokens)]
+        {
             if value == 0 {
-                return Err(Failure::usage(format!("{flag} is 0; expected at least 1")));
+                return Err(Error::usage(format!("{flag} is 0; expected at least 1")));
             }
         }
         start::prepare_process(self.threads)?;
@@ -89,21 +91,21 @@ impl Source {
             path: located.adapter.unwrap_or(located.folder).display().to_string(),
             dtype,
             device: match self.device {
-                Place::Auto => Device::Auto,
-                Place::Cpu => Device::Cpu,
-                Place::Cuda => Device::Cuda,
+                DeviceArg::Auto => Device::Auto,
+                DeviceArg::Cpu => Device::Cpu,
+                DeviceArg::Cuda => Device::Cuda,
             },
-            cache_gib: self.cache_gib,
-            max_rows: self.max_rows,
-            step_tokens: self.step_tokens,
+            kv_cache_gib: self.kv_cache_gib,
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
         };
         Ok(start::load(&source)?)
     }
 }
 
-/// The format that config.json names; fp32 if it names none.
-fn stored(folder: &Path) -> Result<Dtype, Failure> {
-    let source = lm::ModelSpec::load(folder)?.source;
+/// Returns the dtype that config.json names, or fp32 if it names none.
+fn stored(folder: &Path) -> Result<Dtype, Error> {
+    let source = lm::ModelConfig::load(folder)?.source;
     let named = ["dtype", "torch_dtype"].iter().find_map(|key| source.get(*key)).and_then(|v| v.as_str());
     Ok(match named {
         Some("bfloat16") => Dtype::Bf16,

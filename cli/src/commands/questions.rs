@@ -1,4 +1,4 @@
-//! What `xplore generate` and `xplore score` have in common: a model, a file of rows, a place for the answers.
+//! Common arguments of `xplore generate` and `xplore score`: a model, a file of rows, and the destination of the results.
 
 use std::path::{Path, PathBuf};
 
@@ -7,27 +7,27 @@ use serde_json::Value as Json;
 use crate::commands::input;
 use crate::commands::model::Source;
 use crate::commands::stats::Stats;
-use crate::failure::Failure;
+use xplore::Error;
 
 /// A model and a file of prompts.
 #[derive(clap::Args)]
 pub struct Questions {
     #[command(flatten)]
     pub source: Source,
-    /// JSON lines with `text`, `ids` or `messages`.
+    /// File of JSON lines with `text`, `ids` or `messages`.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// Where to write the answers; standard output if absent.
+    /// File to write the results to; standard output if absent.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print one JSON line of what it cost.
+    /// Print token counts, timings and peak memory as one JSON line.
     #[arg(long)]
     stats: bool,
 }
 
 impl Questions {
-    /// Writes the answers, and what they cost where that was asked.
-    pub fn answer(&self, lines: &[Json], stats: &Stats, counts: &lm::engine::Counts) -> Result<(), Failure> {
+    /// Writes the results, and the statistics if requested.
+    pub fn answer(&self, lines: &[Json], stats: &Stats, counts: &lm::engine::Stats) -> Result<(), Error> {
         input::write(self.out.as_deref(), lines)?;
         if self.stats {
             stats.print(counts, self.out.is_some());
@@ -36,10 +36,10 @@ impl Questions {
     }
 }
 
-/// The row of `path` that a message about "request N" (from 0) means.
-pub fn in_file(path: &Path) -> impl Fn(lm::LmError) -> Failure + '_ {
+/// Returns a function that adds `path` to messages about "request N" (from 0), so that they refer to a row of the file.
+pub fn in_file(path: &Path) -> impl Fn(lm::LmError) -> Error + '_ {
     move |error| match error {
-        lm::LmError::Request(message) => Failure::data(format!("{} (rows counted from 0): {message}", path.display())),
+        lm::LmError::Request(message) => Error::data(format!("{} (rows counted from 0): {message}", path.display())),
         other => other.into(),
     }
 }

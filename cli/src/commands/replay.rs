@@ -1,4 +1,4 @@
-//! `xplore replay`: a recorded step's rewards, advantages and loss, worked out again, under its own settings or others.
+//! `xplore replay`: recomputes the rewards, advantages and loss of a recorded step, with the recorded or with other settings.
 
 use std::path::PathBuf;
 
@@ -6,25 +6,25 @@ use configs::rl::algorithm::ZeroVariance;
 use configs::rl::rollout::Carry;
 use configs::{RlConfig, RunConfig};
 use serde::Serialize;
-use trainer::rl::replay::{RecordedStep, Replayed, replay};
-use trainer::rl::rollout_file;
+use trainer::grpo::replay::{RecordedStep, Replayed, replay};
+use trainer::grpo::rollout_file;
 
-use crate::failure::Failure;
-use crate::wiring;
+use xplore::Error;
+use xplore::parts;
 
-/// What to replay.
+/// Arguments of `xplore replay`.
 #[derive(clap::Args)]
 pub struct Replay {
-    /// The run's folder.
+    /// Folder of the run.
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
-    /// The step; every log.rollouts_every-th is recorded.
+    /// Step to replay; every log.rollouts_every-th step is recorded.
     #[arg(long)]
     step: u64,
-    /// Changes one value of the recorded configuration, under reward or algorithm; may be given several times.
+    /// Override a value of the recorded configuration, under reward or algorithm; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Print one JSON object in place of a table.
+    /// Print a JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -53,34 +53,34 @@ struct OfUpdate {
 }
 
 /// Runs the command.
-pub fn run(asked: &Replay) -> Result<(), Failure> {
+pub fn run(asked: &Replay) -> Result<(), Error> {
     let path = rollout_file(&asked.run, asked.step, "safetensors");
     let step = RecordedStep::read(&path)?;
     let recorded: RlConfig = configs::parse(&path, &step.config, &[])?;
     let config: RlConfig = configs::parse(&path, &step.config, &asked.set)?;
     replayable(&recorded, &config)?;
-    let composition = wiring::composition(&config.reward)?;
+    let composition = parts::composition(&config.reward, &rewards::Registry::default())?;
     let found = replay(&step, &config, &composition)?;
     let answer = answer(&step, &found);
     if asked.json {
-        println!("{}", serde_json::to_string(&answer).map_err(|e| Failure::data(e.to_string()))?);
+        println!("{}", serde_json::to_string(&answer).map_err(|e| Error::data(e.to_string()))?);
     } else {
         print(&answer);
     }
     Ok(())
 }
 
-/// Refuses settings that would have led to other samples or other mini-batches.
-fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Failure> {
+/// Returns an error for settings under which the run would have had other samples or other mini-batches.
+fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
     let mut same = recorded.clone();
     same.reward = asked.reward.clone();
     same.rollout.carry_malformed = asked.rollout.carry_malformed;
     let (old, new) = (&recorded.algorithm, &asked.algorithm);
     same.algorithm = new.clone();
-    same.algorithm.updates_per_step = old.updates_per_step;
-    same.algorithm.epochs_per_step = old.epochs_per_step;
+    same.algorithm.num_minibatches = old.num_minibatches;
+    same.algorithm.num_iterations = old.num_iterations;
     same.algorithm.kl.reference = old.kl.reference.clone();
-    // Samples that were left out have no log-probabilities, and other people were never asked.
+    // Samples that the run excluded have no log-probabilities, and users that refilling would add were never sampled.
     let leaves_out = old.zero_variance != ZeroVariance::Keep;
     if leaves_out && new.zero_variance != ZeroVariance::Drop || new.zero_variance == ZeroVariance::Refill {
         same.algorithm.zero_variance = old.zero_variance;
@@ -95,9 +95,9 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Failure> {
     let (same, asked) = (same.resolved()?, asked.resolved()?);
     let mut differ = same.lines().zip(asked.lines()).filter(|(a, b)| a != b);
     let which = differ.next().map_or_else(String::new, |(_, b)| format!(" (`{b}`)"));
-    Err(Failure::usage(format!(
+    Err(Error::usage(format!(
         "a recorded step can be replayed under other values of reward.* (but for terms where the best summary was carried), \
-         of algorithm.* (but for updates_per_step, epochs_per_step, kl.reference, and taking in what was left out) and of \
+         of algorithm.* (but for num_minibatches, num_iterations, kl.reference, and taking in what was left out) and of \
          rollout.carry_malformed, as far as credit goes; anything else{which} would have led to other samples or updates"
     )))
 }
@@ -118,10 +118,10 @@ fn answer(step: &RecordedStep, found: &Replayed) -> Answer {
     Answer {
         step: step.step,
         reward: mean(own),
-        credited: mean(found.credited.rewards.concat()),
-        zero_variance: found.credited.zero_variance(),
+        credited: mean(found.advantages.rewards.concat()),
+        zero_variance: found.advantages.num_zero_variance(),
         groups: found.groups.len(),
-        advantages: found.credited.advantages.clone(),
+        advantages: found.advantages.advantages.clone(),
         updates: updates.collect(),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::failure::Failure;
+use xplore::Error;
 
-/// Writes the page, and the picture if asked for.
-pub fn run(runs: &[PathBuf], out: Option<PathBuf>, figure: Option<PathBuf>) -> Result<(), Failure> {
+/// Writes the report, and the figure if requested.
+pub fn run(runs: &[PathBuf], out: Option<PathBuf>, figure: Option<PathBuf>) -> Result<(), Error> {
     let out = out.unwrap_or_else(|| runs[0].join("report.html"));
     report::write(runs, &out)?;
     println!("{}", out.display());

@@ -1,4 +1,4 @@
-//! `xplore score`: log-probabilities of given texts, or of given answers to them.
+//! `xplore score`: computes log-probabilities of given texts, or of given answers to them.
 
 use chat::tokenizer::Tokenizer;
 use lm::generate::{ScoreRequest, Scored};
@@ -7,9 +7,9 @@ use serde_json::{Value as Json, json};
 use crate::commands::input::{self, Row, RowError};
 use crate::commands::questions::{Questions, in_file};
 use crate::commands::stats::Stats;
-use crate::failure::Failure;
+use xplore::Error;
 
-/// A row with `candidates` asks for those alone; any other for all its tokens.
+/// Returns the request of a row: with `candidates`, the log-probabilities of the candidates only; otherwise those of all tokens.
 fn request(row: Row, tokenizer: &Tokenizer) -> Result<ScoreRequest, RowError> {
     let candidates = row.candidates(tokenizer)?;
     Ok(match candidates {
@@ -22,7 +22,7 @@ fn request(row: Row, tokenizer: &Tokenizer) -> Result<ScoreRequest, RowError> {
 }
 
 /// Runs `xplore score`.
-pub fn score(asked: &Questions) -> Result<(), Failure> {
+pub fn score(asked: &Questions) -> Result<(), Error> {
     let model = asked.source.load()?;
     let requests = input::read(&asked.input, |row| request(row, &model.tokenizer))?;
     let stats = Stats::begin();
@@ -31,7 +31,7 @@ pub fn score(asked: &Questions) -> Result<(), Failure> {
         if !request.candidates.is_empty() {
             return json!({ "row": row, "prompt_tokens": request.ids.len(), "candidates": scored.candidates });
         }
-        // The first token has no past.
+        // The first token has no context, hence no log-probability.
         let logprobs: Vec<Option<f32>> = std::iter::once(None).chain(scored.logprobs.into_iter().map(Some)).collect();
         json!({ "row": row, "ids": request.ids, "logprobs": logprobs })
     };

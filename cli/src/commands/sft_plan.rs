@@ -1,29 +1,29 @@
-//! What a run of fine-tuning will do, seen from its rows and the model's shape: no weights are loaded.
+//! The plan of an SFT run, computed from its rows and the model's shape. Does not load weights.
 
 use std::fmt::Write;
 
 use configs::SftConfig;
 use configs::model::Start;
 use corpus::{Corpus, Plan};
-use lm::ModelSpec;
+use lm::ModelConfig;
 use trainer::memory::{Estimate, Needs, Ranks, estimate};
 use trainer::{memory, start};
 
-use crate::failure::Failure;
-use crate::progress::Progress;
-use crate::wiring;
+use crate::progress::Terminal;
+use xplore::parts;
+use xplore::{Error, Reporter};
 
-/// The batch table and the memory plan, for people.
-pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Failure> {
-    if let Some(missing) = wiring::missing_data(&config.data) {
+/// Describes batches and memory for display.
+pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Error> {
+    if let Some(missing) = parts::missing_data(&config.data) {
         return Ok(format!("  {missing} is not there, so batches and memory cannot be told\n"));
     }
     let (spec, tokenizer) = start::shape_of(&config.model, &config.data)?;
-    let mut progress = Progress::new("tokenize");
+    let mut progress = Terminal.task("tokenize");
     let mut show = |words: &str, done, total| progress.at(done, total, words);
     let corpus = corpus::open(&config.data, &tokenizer, &config.cache(), config.seed, &mut show)?;
     let mut plan = corpus::plan(&corpus.train, &config.train);
-    let batches = Batches::count(&corpus, &mut plan, config.train.tokens_per_microbatch);
+    let batches = Batches::count(&corpus, &mut plan, config.train.micro_batch_tokens);
     let mut out = String::new();
     rows(&mut out, &corpus);
     batches.describe(&mut out, config);
@@ -33,7 +33,7 @@ pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Failure> {
         state: config.optimizer.state,
         ema: config.optimizer.ema_decay > 0.0,
         lora: config.lora.as_ref(),
-        recompute_every: config.train.recompute_every,
+        activation_checkpointing_every: config.train.activation_checkpointing_every,
         tokens: batches.largest_pass,
         trained: batches.most_trained,
         ranks: Ranks::new(&config.parallel, ranks),
@@ -42,7 +42,7 @@ pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Failure> {
     Ok(out)
 }
 
-/// Bytes as people read them.
+/// Formats bytes for display, in MiB or GiB.
 pub fn gib(bytes: f64) -> String {
     match bytes / f64::from(1 << 30) {
         small if small < 1.0 => format!("{:.0} MiB", small * 1024.0),
@@ -50,7 +50,7 @@ pub fn gib(bytes: f64) -> String {
     }
 }
 
-/// Whether ranks that need `bytes` each at most fit where they would run. All ranks of a CPU share this machine.
+/// Describes whether ranks that need up to `bytes` each fit in the memory of `device`. All CPU ranks share this machine's memory.
 pub fn fits(bytes: f64, device: configs::Device, ranks: usize) -> String {
     let Some((room, per_rank)) = memory::room(device) else { return "cannot be told here".into() };
     let (needed, who) = match per_rank {
@@ -63,7 +63,7 @@ pub fn fits(bytes: f64, device: configs::Device, ranks: usize) -> String {
     match needed <= room {
         true => format!("yes: {who}"),
         false => format!(
-            "NO: {who}; fewer tokens a pass, train.recompute_every = 1, parallel.sharding = \"full\" over more ranks, [lora] \
+            "NO: {who}; fewer tokens a pass, train.activation_checkpointing_every = 1, parallel.sharding = \"full\" over more ranks, [lora] \
              or optimizer.state = \"model\" need less"
         ),
     }
@@ -89,7 +89,7 @@ fn rows(out: &mut String, corpus: &Corpus) {
     }
 }
 
-/// The updates of a run, counted.
+/// Counts over the updates of a run.
 #[derive(Default)]
 struct Batches {
     updates: u64,
@@ -140,18 +140,18 @@ impl Batches {
                 mean(self.tokens),
                 mean(self.trained),
                 mean(self.passes),
-                train.tokens_per_microbatch
+                train.micro_batch_tokens
             ),
         );
         line(out, "in all", &format!("{} sequences, {} tokens, {} trained", self.sequences, self.tokens, self.trained));
         line(out, "largest pass", &format!("{} tokens", self.largest_pass));
-        if self.largest_pass > train.tokens_per_microbatch {
-            line(out, "", "(a row longer than train.tokens_per_microbatch goes alone)");
+        if self.largest_pass > train.micro_batch_tokens {
+            line(out, "", "(a row longer than train.micro_batch_tokens goes alone)");
         }
     }
 }
 
-fn plan_memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &SftConfig, ranks: usize) {
+fn plan_memory(out: &mut String, needs: &Estimate, spec: &ModelConfig, config: &SftConfig, ranks: usize) {
     let numbers: i64 = lm::params::layout(spec).iter().map(lm::params::Entry::numel).sum();
     line(out, "model", &format!("{:.1} million parameters", numbers as f64 / 1e6));
     line(
@@ -172,7 +172,7 @@ fn plan_memory(out: &mut String, needs: &Estimate, spec: &ModelSpec, config: &Sf
     line(out, "fits", &fits(needs.passes(), config.model.device, ranks));
     if let Some(summaries) = &config.validation.summaries {
         let merged = needs.whole.max(if config.lora.is_some() { needs.weights } else { 0.0 });
-        let cache = summaries.judge.model.cache_gib * f64::from(1 << 30);
+        let cache = summaries.judge.model.kv_cache_gib * f64::from(1 << 30);
         let words = format!("{} and the judge's weights and cache", gib(needs.update() + merged + cache));
         line(out, "validation", &words);
     }

@@ -1,31 +1,31 @@
-//! What a run of the engine cost.
+//! Statistics of a run of the engine.
 
 use std::time::Instant;
 
-use lm::engine::Counts;
+use lm::engine::Stats as EngineStats;
 use serde_json::json;
 
-/// From the end of loading on.
+/// Statistics from the end of model loading.
 pub struct Stats {
     begun: Instant,
 }
 
 impl Stats {
-    /// Begins to count. The peak of memory is forgotten where the system allows it (Linux).
+    /// Starts the measurement. Resets the peak memory if the system supports it (Linux).
     pub fn begin() -> Self {
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self { begun: Instant::now() }
     }
 
-    /// Prints one JSON line: to standard output if rows went to a file, else to standard error.
-    pub fn print(&self, counts: &Counts, rows_to_file: bool) {
+    /// Prints one JSON line, to standard output if the rows went to a file, else to standard error.
+    pub fn print(&self, counts: &EngineStats, rows_to_file: bool) {
         let seconds = self.begun.elapsed().as_secs_f64();
         let made =
-            if counts.drawn_tokens > 0 { counts.drawn_tokens } else { counts.prompt_tokens + counts.shared_tokens };
+            if counts.sampled_tokens > 0 { counts.sampled_tokens } else { counts.prompt_tokens + counts.shared_tokens };
         let line = json!({
             "prompt_tokens": counts.prompt_tokens + counts.shared_tokens,
             "prompt_tokens_shared": counts.shared_tokens,
-            "generated_tokens": counts.drawn_tokens,
+            "generated_tokens": counts.sampled_tokens,
             "prefill_seconds": counts.prefill_seconds,
             "decode_seconds": counts.decode_seconds,
             "seconds": seconds,

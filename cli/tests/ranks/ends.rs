@@ -1,4 +1,4 @@
-//! How a job ends: by torchrun, by a signal, by the death of a rank.
+//! The end of a job: under torchrun, by a signal, by the death of a rank.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +8,8 @@ use assert_cmd::cargo::cargo_bin;
 
 use crate::job::{Job, checkpoints, ended, same};
 
-/// A rank is killed in the phase that a collective's name stands for; the others end by themselves, say who is gone, and the
-/// run goes on from its newest checkpoint.
+/// Kills a rank in the phase that a collective's name stands for. Asserts that the other ranks exit by themselves and report the
+/// dead rank, and that the run resumes from its newest checkpoint.
 fn killed(job: &Job, name: &str, sharding: &str, fault: &str) {
     let set = [format!("parallel.sharding={sharding}"), "checkpoint.every=5".into(), "checkpoint.keep_last=9".into()];
     let set: Vec<&str> = set.iter().map(String::as_str).collect();
@@ -21,7 +21,7 @@ fn killed(job: &Job, name: &str, sharding: &str, fault: &str) {
         let gives_up = format!("[{rank}] error: ");
         let line =
             over.said.lines().find(|line| line.starts_with(&gives_up)).unwrap_or_else(|| panic!("{}", over.said));
-        assert!(line.contains("rank 1 is gone") && line.contains("gives up in `"), "{line}");
+        assert!(line.contains("rank 1 is gone") && line.contains("stopped in `"), "{line}");
     }
     assert!(!over.said.contains("panicked"), "{}", over.said);
     job.launch(3, name, &set, &["--resume"], &[]).well();
@@ -32,7 +32,7 @@ fn killed(job: &Job, name: &str, sharding: &str, fault: &str) {
 fn the_death_of_a_rank_ends_the_job_and_the_newest_checkpoint_goes_on() {
     let job = Job::new();
     job.alone("alone", &[], &[]).well();
-    // In the eighth step's backward pass; in the second checkpoint, begun and not ended; in a forward pass.
+    // In the backward pass of the eighth step; in the second checkpoint, which is started but not finished; in a forward pass.
     killed(&job, "backward", "optimizer", "1:kill:60:sum the gradients of Layer");
     killed(&job, "reduction", "replicate", "1:kill:30:sum the gradients");
     killed(&job, "forward", "full", "1:kill:60:gather the weights of Layer(0)");
@@ -52,8 +52,8 @@ fn a_rank_that_is_stuck_is_named_after_the_time_out() {
 #[test]
 fn an_error_of_one_rank_is_told_by_the_others() {
     let job = Job::new();
-    // A world that shard_within does not divide is refused by every rank; a rank that cannot write ends the others.
-    let over = job.launch(2, "odd", &["parallel.sharding=full", "parallel.shard_within=3"], &[], &[]);
+    // Every rank rejects a world size that hsdp_shard_size does not divide. A rank that cannot write ends the other ranks.
+    let over = job.launch(2, "odd", &["parallel.sharding=full", "parallel.hsdp_shard_size=3"], &[], &[]);
     assert_eq!(over.code, 4, "{}", over.said);
     assert!(over.said.contains("does not divide the 2 ranks"), "{}", over.said);
     std::fs::create_dir_all(job.path("runs")).unwrap();
@@ -68,7 +68,7 @@ fn torchrun_starts_the_ranks_too() {
     let job = Job::new();
     job.alone("alone", &[], &[]).well();
     let torchrun = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/torchrun");
-    assert!(torchrun.is_file(), "run scripts/setup --witness first");
+    assert!(torchrun.is_file(), "run scripts/setup --reference first");
     let mut command = Command::new(torchrun);
     command.args(["--no-python", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]);
     command.args(["--rdzv-endpoint", "localhost:0"]).arg(cargo_bin("xplore"));

@@ -1,4 +1,4 @@
-//! What each rank holds, beside the formulas of docs/scaling.md.
+//! The memory of each rank, compared with the formulas of docs/scaling.md.
 
 use std::fs;
 
@@ -6,7 +6,8 @@ use serde_json::Value as Json;
 
 use crate::job::{Job, ended};
 
-/// Numbers of the tiny model's parts: embedding, two layers, head (final norm; the projection is tied).
+/// Returns the number of elements of the tiny model's param units: embedding, two layers, head (final norm; the projection is
+/// tied).
 fn parts(job: &Job) -> Vec<usize> {
     let config: Json = serde_json::from_str(&fs::read_to_string(job.path("tiny/config.json")).unwrap()).unwrap();
     let n = |key: &str| config[key].as_u64().unwrap() as usize;
@@ -16,7 +17,7 @@ fn parts(job: &Job) -> Vec<usize> {
     [vec![n("vocab_size") * c], vec![layer; n("num_hidden_layers")], vec![c]].concat()
 }
 
-/// A rank's share of each part: 1/W of it, rounded up to 32 numbers.
+/// Returns the total size of a rank's shards: 1/W of each unit, rounded up to a multiple of 32 elements.
 fn share(parts: &[usize], ranks: usize) -> usize {
     parts.iter().map(|n| n.div_ceil(ranks).next_multiple_of(32)).sum()
 }
@@ -27,7 +28,7 @@ fn each_rank_holds_what_the_formulas_say() {
     let parts = parts(&job);
     let all: usize = parts.iter().sum();
     let few = ["train.max_steps=1", "validation.every=0", "checkpoint.state=false"];
-    // Bytes of a weight, and of a number of gradient, moments and master weights.
+    // Bytes per element of weights; of gradients and moments; of master weights.
     for (dtype, width, state, master) in [("fp32", 4, 4, 0), ("bf16", 2, 4, 4)] {
         for ranks in [2, 4] {
             let share = share(&parts, ranks);
@@ -55,19 +56,19 @@ fn each_rank_holds_what_the_formulas_say() {
     }
 }
 
-/// What `xplore config check` plans for a judge in the process.
+/// The memory plan of `xplore config check` for a judge in the process.
 #[test]
 fn the_plan_counts_a_judge_where_it_is() {
     let job = Job::new();
     let choice = r#"{"chosen": "warm stories", "rejected": "dry reports"}"#;
     let history = [choice; 8].join(",");
-    fs::write(job.path("people.jsonl"), format!("{{\"uid\": \"p\", \"history\": [{history}], \"mid_position\": 4}}\n"))
+    fs::write(job.path("users.jsonl"), format!("{{\"uid\": \"p\", \"history\": [{history}], \"mid_position\": 4}}\n"))
         .unwrap();
     let model = job.path("tiny").display().to_string();
     let text = format!(
-        "[model]\npath = '{model}'\ndevice = 'cpu'\n[judge.model]\npath = '{model}'\ndevice = 'cpu'\ncache_gib = 64.0\n[data]\n\
+        "[model]\npath = '{model}'\ndevice = 'cpu'\n[judge.model]\npath = '{model}'\ndevice = 'cpu'\nkv_cache_gib = 64.0\n[data]\n\
          train = '{}'\n",
-        job.path("people.jsonl").display()
+        job.path("users.jsonl").display()
     );
     fs::write(job.path("rl.toml"), text).unwrap();
     let plan = |ranks: &str, placement: &str| {
@@ -77,7 +78,7 @@ fn the_plan_counts_a_judge_where_it_is() {
     };
     let resident = plan("3", "resident");
     assert!(resident.contains("a cache of up to 64.00 GiB, resident"), "{resident}");
-    // 3 · 64 GiB of cache are more than a machine that runs these tests has, or it says so.
+    // 3 · 64 GiB of KV cache exceed the memory of a machine that runs these tests; otherwise the output says that they fit.
     assert!(resident.contains("3 rank(s) need "), "{resident}");
     let offloaded = plan("1", "offload");
     assert!(offloaded.contains("in the host's memory but while it judges"), "{offloaded}");

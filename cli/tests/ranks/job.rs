@@ -1,4 +1,4 @@
-//! A small model and rows, and jobs on them.
+//! A small model and rows, and training jobs on them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,44 +18,44 @@ pub struct Job {
     pub model: PathBuf,
 }
 
-/// How a job ended.
+/// The result of a job.
 pub struct Ended {
-    /// Its exit code; 1 where there is none.
+    /// Exit code of the job; 1 if it has none.
     pub code: i32,
-    /// What it said.
+    /// Output of the job.
     pub said: String,
-    /// How long it took.
+    /// Duration of the job.
     pub took: Duration,
 }
 
-/// The environment of a process.
+/// Environment variables of a process.
 pub type Environment<'a> = &'a [(&'a str, &'a str)];
 
 impl Job {
-    /// A new one. Its runs are of 20 steps of 6 rows, in several passes.
+    /// Creates the model and the rows. The runs have 20 steps of 6 rows, in several micro-batches.
     pub fn new() -> Self {
         let (place, model) = tiny::folder();
         fs::write(place.path().join("rows.jsonl"), (0..60).map(|i| row(i) + "\n").collect::<String>()).unwrap();
         Self { place, model }
     }
 
-    /// A path in its folder.
+    /// Returns a path in the job's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    /// The folder of a run.
+    /// Returns the folder of a run.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.path("runs").join(name)
     }
 
-    /// The arguments of a run that differs in the keys `set`.
+    /// Returns the arguments of a run with the overrides `set`.
     pub fn arguments(&self, name: &str, set: &[&str], more: &[&str]) -> Vec<String> {
         let file = self.path(&format!("{name}.toml"));
         let text = format!(
             "name = '{name}'\nout = '{}'\nthreads = 1\nmetrics = {{ tensorboard = false, peak_tflops = 1.0 }}\n[model]\n\
              path = '{}'\ndtype = 'fp32'\ndevice = 'cpu'\n[data]\ntrain = '{}'\nvalidation_share = 0.2\n[train]\n\
-             epochs = 9\nmax_steps = 20\nbatch_size = 6\ntokens_per_microbatch = 40\n[validation]\nevery = 10\n\
+             epochs = 9\nmax_steps = 20\nbatch_size = 6\nmicro_batch_tokens = 40\n[validation]\nevery = 10\n\
              [optimizer]\nlr = 1e-3\nweight_decay = 0.1\n[parallel]\ntimeout_seconds = 30\n",
             self.path("runs").display(),
             self.model.display(),
@@ -71,26 +71,26 @@ impl Job {
             .collect()
     }
 
-    /// A run of one process.
+    /// Runs a single process.
     pub fn alone(&self, name: &str, set: &[&str], more: &[&str]) -> Ended {
         ended(Command::new(cargo_bin("xplore")).args(self.arguments(name, set, more)), &[])
     }
 
-    /// The same as `ranks` ranks.
+    /// Same as [`Self::alone`], with `ranks` ranks.
     pub fn launch(&self, ranks: usize, name: &str, set: &[&str], more: &[&str], environment: Environment<'_>) -> Ended {
         let mut command = Command::new(cargo_bin("xplore"));
         command.args(["launch", "--nproc", &ranks.to_string(), "--"]).args(self.arguments(name, set, more));
         ended(&mut command, environment)
     }
 
-    /// The lines of a run's metrics.
+    /// Returns the metrics of a run, one value per line.
     pub fn metrics(&self, name: &str) -> Vec<Json> {
         let text = fs::read_to_string(self.folder(name).join("metrics.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits until it exits.
 pub fn ended(command: &mut Command, environment: Environment<'_>) -> Ended {
     let begin = Instant::now();
     let output = command.envs(environment.iter().copied()).output().unwrap();
@@ -99,14 +99,14 @@ pub fn ended(command: &mut Command, environment: Environment<'_>) -> Ended {
 }
 
 impl Ended {
-    /// It must have ended well.
+    /// Asserts that the job succeeded.
     pub fn well(self) -> Self {
         assert_eq!(self.code, 0, "{}", self.said);
         self
     }
 }
 
-/// Expects the numbers of each step to agree to `within`, relative.
+/// Asserts that the metrics of each step agree to a relative tolerance of `within`.
 #[track_caller]
 pub fn same(found: &[Json], expected: &[Json], within: f64) {
     assert_eq!(found.len(), expected.len());
@@ -122,7 +122,7 @@ pub fn same(found: &[Json], expected: &[Json], within: f64) {
     }
 }
 
-/// The names in a folder that are of checkpoints.
+/// Returns the names of the checkpoints in a run's folder.
 pub fn checkpoints(run: &Path) -> Vec<String> {
     let entries = fs::read_dir(run.join("checkpoints")).unwrap();
     let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

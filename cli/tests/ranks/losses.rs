@@ -1,4 +1,4 @@
-//! The losses of one process.
+//! The losses of several ranks equal those of one process.
 
 use std::fs;
 
@@ -28,12 +28,12 @@ fn so_do_hybrid_sharding_recomputation_averages_and_adapters() {
     job.alone("alone", &[], &[]).well();
     let expected = job.metrics("alone");
     let full = "parallel.sharding=full";
-    job.launch(4, "hybrid", &[full, "parallel.shard_within=2"], &[], &[]).well();
+    job.launch(4, "hybrid", &[full, "parallel.hsdp_shard_size=2"], &[], &[]).well();
     same(&job.metrics("hybrid"), &expected, 1e-5);
-    job.launch(2, "again", &[full, "train.recompute_every=1"], &[], &[]).well();
+    job.launch(2, "again", &[full, "train.activation_checkpointing_every=1"], &[], &[]).well();
     same(&job.metrics("again"), &expected, 1e-5);
 
-    // The loss after the last step is that of the averaged weights.
+    // The validation loss after the last step is that of the averaged weights.
     let average = ["optimizer.ema_decay=0.9"];
     job.alone("average-alone", &average, &[]).well();
     let last = |name: &str| job.metrics(name)[19]["validation/loss"].as_f64().unwrap();
@@ -44,7 +44,7 @@ fn so_do_hybrid_sharding_recomputation_averages_and_adapters() {
         same(&job.metrics(&name), &job.metrics("average-alone"), 1e-5);
     }
 
-    // What dropout leaves out does not depend on which rank or pass has a row.
+    // The dropout mask does not depend on the rank or micro-batch of a row.
     let lora = ["lora.rank=4", "lora.dora=true", "lora.dropout=0.2"];
     job.alone("lora-alone", &lora, &[]).well();
     let expected = job.metrics("lora-alone");
@@ -57,8 +57,8 @@ fn so_do_hybrid_sharding_recomputation_averages_and_adapters() {
     }
 }
 
-/// In bf16 the order of sums shows: with fp32 state 20 losses agree to one part in 500 here (bf16 has 8 bits of precision, a
-/// loss is a mean over some hundred tokens), gradient norms to 2 %.
+/// In bf16 the order of summation matters: with fp32 state, 20 losses agree to one part in 500 here (bf16 has 8 bits of precision,
+/// a loss is a mean over a few hundred tokens), and gradient norms agree to 2 %.
 #[test]
 fn in_bf16_losses_agree_within_its_rounding() {
     let job = Job::new();
@@ -78,24 +78,24 @@ fn in_bf16_losses_agree_within_its_rounding() {
     }
 }
 
-/// The people whose summaries are judged are spread over the ranks (more ranks than people leave some without), and the shares
-/// are those of one process, to the last digit.
+/// The users whose summaries are judged are distributed over the ranks (with more ranks than users, some ranks have none). The
+/// shares equal those of one process exactly.
 #[test]
 fn summaries_are_judged_by_all_ranks_as_by_one() {
     let job = Job::new();
     let choice = |chosen: &str, rejected: &str| json!({"query": "which?", "chosen": chosen, "rejected": rejected});
     let histories = [2, 5, 3];
-    let person = |(uid, n): (usize, &usize)| {
+    let user = |(uid, n): (usize, &usize)| {
         let history: Vec<Json> = (0..*n).map(|i| choice(["warm space", "stories"][i % 2], "dry finance")).collect();
         json!({"uid": uid.to_string(), "history": history, "targets": [choice("space", "finance"), choice("long", "dry")],
                "transfer": vec![choice("warm", "dry"); uid % 2]})
     };
-    let people = job.path("people.jsonl");
-    fs::write(&people, histories.iter().enumerate().map(|p| person(p).to_string() + "\n").collect::<String>()).unwrap();
+    let users = job.path("users.jsonl");
+    fs::write(&users, histories.iter().enumerate().map(|p| user(p).to_string() + "\n").collect::<String>()).unwrap();
     let summaries = format!(
-        "validation.summaries={{people='{}', prompts='compact', sampling={{max_new_tokens=8}}, settings=['full', \
+        "validation.summaries={{users='{}', prompts='compact', sampling={{max_new_tokens=8}}, settings=['full', \
          'streaming'], judge={{model={{path='{}', dtype='fp32', device='cpu'}}, prompts='compact', mode='forced'}}}}",
-        people.display(),
+        users.display(),
         job.model.display()
     );
     let set = [&summaries, "train.max_steps=4", "validation.every=2"];

@@ -1,4 +1,4 @@
-//! `xplore sft` on several processes: the same as on one, whatever each holds; and how a job ends when a rank does.
+//! `xplore sft` on several ranks: the same results as on one process, with any sharding; and the end of a job when a rank ends.
 
 mod ends;
 mod holds;

@@ -1,4 +1,4 @@
-//! Checkpoints go on at any number of ranks and any sharding.
+//! Checkpoints resume with any number of ranks and any sharding.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn a_checkpoint_of_four_full_ranks_goes_on_at_one_and_at_two() {
         assert_eq!(checkpoints(&job.folder(name)), ["step-000010", "step-000020"]);
         same(&job.metrics(name), &expected, 1e-5);
     }
-    // And the other way: one process's checkpoint, on four full ranks.
+    // Conversely, four fully sharded ranks resume the checkpoint of one process.
     fs::remove_dir_all(job.folder("alone").join("checkpoints/step-000020")).unwrap();
     job.launch(4, "alone", &full, &["--resume"], &[]).well();
     same(&job.metrics("alone"), &expected, 1e-5);

@@ -1,8 +1,8 @@
-//! Rows to train on.
+//! Training rows.
 
 use serde_json::json;
 
-/// A question and its answer; lengths differ.
+/// Returns a row with a question and its answer, of varying lengths.
 pub fn row(i: usize) -> String {
     let words = ["likes", "warm", "stories", "about", "space", "and", "avoids", "long", "dry", "reports"];
     let say = |from: usize, n: usize| (0..n).map(|k| words[(from + 3 * k) % 10]).collect::<Vec<_>>().join(" ");

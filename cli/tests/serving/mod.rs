@@ -18,7 +18,7 @@ impl Drop for Server {
     }
 }
 
-/// Serves the model in `folder` in fp32 on a port of the system's choice.
+/// Serves the model in `folder` in fp32, on a port that the system selects.
 pub fn serve(folder: &Path, more: &[&str]) -> Server {
     let mut child = Command::new(env!("CARGO_BIN_EXE_xplore"))
         .args(["serve", "--dtype", "fp32", "--port", "0", "--model"])

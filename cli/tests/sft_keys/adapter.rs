@@ -1,13 +1,13 @@
-//! `[lora]`.
+//! Keys of `[lora]`.
 
 use std::fs;
 
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 
-use crate::bench::{Bench, tensors};
+use crate::fixture::{Bench, tensors};
 
-/// Loss and gradient norm of the first step with an adapter.
+/// Returns loss and gradient norm of the first step with an adapter.
 fn first(bench: &Bench, name: &str, set: &[&str]) -> (f64, f64) {
     let run = bench.fit(name, &[&["train.max_steps=1", "lora.rank=4"], set].concat());
     (run.column("loss")[0], run.column("grad_norm")[0])

@@ -1,12 +1,12 @@
-//! `[checkpoint]`, and `--resume`.
+//! Keys of `[checkpoint]`, and `--resume`.
 
 use std::fs;
 use std::path::Path;
 
-use crate::bench::Bench;
-use crate::fitting::{Run, left};
+use crate::fixture::Bench;
+use crate::harness::{Run, left};
 
-/// Steps whose checkpoints are there.
+/// Returns the steps of the existing checkpoints.
 fn kept(run: &Run) -> Vec<u64> {
     let names = fs::read_dir(run.folder.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut steps: Vec<u64> = names.filter_map(|n| n.to_str()?.strip_prefix("step-")?.parse().ok()).collect();
@@ -28,7 +28,7 @@ fn checkpoints_are_written_and_kept_as_asked() {
 #[test]
 fn the_best_checkpoint_is_that_of_the_least_validation_loss() {
     let bench = Bench::new();
-    // So high a rate makes the loss rise again.
+    // The learning rate is so high that the loss increases again.
     let set = ["optimizer.lr=0.02", "train.max_steps=12", "data.validation_share=0.25", "validation.every=1"];
     let run = bench.fit("best", &[&set[..], &["checkpoint.keep_last=1", "checkpoint.best=validation/loss"]].concat());
     let losses = run.column("validation/loss");
@@ -39,7 +39,7 @@ fn the_best_checkpoint_is_that_of_the_least_validation_loss() {
     assert_eq!(kept(&run), [best as u64, 12]);
 }
 
-/// A run of 8 steps, and one that goes on from its fourth, leave the same bytes and the same numbers.
+/// Asserts that a run of 8 steps and a run resumed from its fourth step write the same bytes and the same metrics.
 fn goes_on_as_if_never_stopped(bench: &Bench, name: &str, file: &str, set: &[&str]) {
     let set = [&["checkpoint.every=4", "checkpoint.keep_last=9"], set].concat();
     let whole = bench.fit(name, &set);

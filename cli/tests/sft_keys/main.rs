@@ -1,16 +1,16 @@
-//! What the keys of `xplore sft` do: each is seen in metrics.jsonl or in the files that a run leaves.
+//! The effects of the config keys of `xplore sft`, observed in metrics.jsonl or in the other files of a run.
 
 mod adapter;
-mod bench;
 mod checkpoints;
-#[path = "../fitting/mod.rs"]
-mod fitting;
+mod fixture;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod measuring;
 mod optimizer;
+#[path = "../../../scripts/reference/ask.rs"]
+mod reference;
 #[path = "../rows/mod.rs"]
 mod rows;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 mod train;
-#[path = "../../../scripts/witness/ask.rs"]
-mod witness;

@@ -1,14 +1,14 @@
-//! `[validation]` and `[metrics]`.
+//! Keys of `[validation]` and `[metrics]`.
 
 use std::fs;
 
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 
-use crate::bench::{Bench, same};
-use crate::witness::ask;
+use crate::fixture::{Bench, same};
+use crate::reference::ask;
 
-/// Steps whose lines have a validation loss.
+/// Returns the steps that have a validation loss.
 fn measured(lines: &[Json]) -> Vec<u64> {
     lines.iter().filter(|l| l["validation/loss"].is_f64()).map(|l| l["step"].as_u64().unwrap()).collect()
 }
@@ -22,7 +22,7 @@ fn validation_comes_as_often_as_asked_and_its_loss_is_that_of_training() {
     let all = [&set[..], &["validation.at_start=true", "train.batch_size=24", "train.max_steps=2"]].concat();
     let run = bench.fit("start", &all);
     assert_eq!(measured(&run.lines), [0, 2]);
-    // One batch of all rows: its loss is that of the same rows as validation, before the update.
+    // One batch contains all rows. Its loss equals the validation loss of the same rows before the update.
     same(&run.column("loss")[..1], &run.column("validation/loss")[..1]);
 }
 
@@ -49,7 +49,7 @@ fn tensorboard_reads_what_metrics_jsonl_says() {
             let step = &line["step"];
             let read = scalars[format!("sft/{key}")][step.to_string()].as_f64();
             let read = read.unwrap_or_else(|| panic!("{key} at step {step} is not in the event file"));
-            // Written in single precision.
+            // TensorBoard stores single precision.
             assert_within!(read - value, 1e-6 * value.abs(), "{key} at step {step}: {read}, not {value}");
         }
     }
@@ -70,22 +70,22 @@ fn utilisation_counts_against_the_given_peak() {
     }
 }
 
-/// The accuracy of a judge with the summaries of the model in training, and the checkpoint that had the best of it.
+/// The accuracy of a judge with the summaries of the current model, and the checkpoint with the best accuracy.
 #[test]
 fn summaries_are_judged_and_the_best_checkpoint_is_kept() {
     let bench = Bench::new();
     let choice = |chosen: &str, rejected: &str| json!({"query": "which?", "chosen": chosen, "rejected": rejected});
-    let person = |uid: usize| {
+    let user = |uid: usize| {
         json!({"uid": uid.to_string(), "history": [choice("warm space", "dry finance"), choice("stories", "reports")],
                "targets": [choice("space", "finance"), choice("long", "dry")], "transfer": [choice("warm", "dry")]})
     };
-    let people = bench.path("people.jsonl");
-    fs::write(&people, (0..4).map(|uid| person(uid).to_string() + "\n").collect::<String>()).unwrap();
+    let users = bench.path("users.jsonl");
+    fs::write(&users, (0..4).map(|uid| user(uid).to_string() + "\n").collect::<String>()).unwrap();
     let summaries = |more: &str| {
         format!(
-            "validation.summaries={{people='{}', prompts='compact', sampling={{max_new_tokens=8}}, {more}judge={{model={{\
+            "validation.summaries={{users='{}', prompts='compact', sampling={{max_new_tokens=8}}, {more}judge={{model={{\
              path='{}', dtype='fp32', device='cpu'}}, prompts='compact', mode='forced', orders='both'}}}}",
-            people.display(),
+            users.display(),
             bench.model.display()
         )
     };
@@ -101,18 +101,18 @@ fn summaries_are_judged_and_the_best_checkpoint_is_kept() {
     let first_best = (0..3).find(|&i| accuracy.iter().all(|a| *a <= accuracy[i])).unwrap();
     let link = fs::read_link(run.folder.join("checkpoints/best")).unwrap();
     assert_eq!(link.to_string_lossy(), format!("step-{:06}", 2 * (first_best + 1)));
-    // One person of the four is judged on one target in-domain fewer ways: shares are multiples of 1/4, not of 1/8 or 1/16.
-    let one = bench.fit("one", &[&set[..], &[&summaries("max_people=1, settings=['full'], ")]].concat());
+    // One user of four, in one setting, is judged in fewer ways: shares are multiples of 1/4, not of 1/8 or 1/16.
+    let one = bench.fit("one", &[&set[..], &[&summaries("max_users=1, settings=['full'], ")]].concat());
     assert!(one.column("validation/accuracy").iter().all(|share| (share * 4.0).fract() == 0.0));
     let streaming = bench.fit("streaming", &[&set[..], &[&summaries("settings=['streaming'], ")]].concat());
     assert_eq!(streaming.column("validation/accuracy").len(), 3);
 }
 
-/// What `config check` says beforehand is what the run then does, and its memory is near what was held.
+/// The plan of `config check` matches the run, and its memory is close to the memory that the run used.
 #[test]
 fn the_plan_told_beforehand_is_what_happens() {
     let bench = Bench::new();
-    let set = ["train.batch_size=5", "train.max_steps=0", "train.epochs=2", "train.tokens_per_microbatch=40"];
+    let set = ["train.batch_size=5", "train.max_steps=0", "train.epochs=2", "train.micro_batch_tokens=40"];
     let run = bench.fit("planned", &set);
     let sum = |key: &str| run.column(key).iter().sum::<f64>();
     let said = bench.check(&set);
@@ -120,7 +120,7 @@ fn the_plan_told_beforehand_is_what_happens() {
     expect(format!("{} of 5 sequences over 2.00 epochs", run.lines.len()));
     expect(format!("{} sequences, {} tokens, {} trained", sum("sequences"), sum("tokens"), sum("trained_tokens")));
     expect(format!("{:.2} passes of at most 40 tokens", sum("microbatches") / run.lines.len() as f64));
-    // A model this small is told of in MiB.
+    // The memory of such a small model is reported in MiB.
     let told: f64 = said.split("passes       ").nth(1).unwrap().split(" MiB").next().unwrap().parse().unwrap();
     let held = 1024.0 * run.column("memory/peak_gib").last().copied().unwrap();
     assert!((0.6..1.7).contains(&(told / held)), "told {told} MiB, held {held}");

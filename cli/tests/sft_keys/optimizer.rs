@@ -1,12 +1,12 @@
-//! `[optimizer]`.
+//! Keys of `[optimizer]`.
 
 use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
 use tolerance::{assert_within, largest};
 
-use crate::bench::{Bench, same, weights};
-use crate::fitting::left;
+use crate::fixture::{Bench, same, weights};
+use crate::harness::left;
 
 #[test]
 fn the_rate_follows_its_schedule() {
@@ -19,7 +19,7 @@ fn the_rate_follows_its_schedule() {
     same(&rates("constant", &[&schedule("constant")]), &[1.0; 10]);
     let linear = rates("linear", &[&schedule("linear"), "optimizer.warmup_steps=2"]);
     same(&linear, &[0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]);
-    // A ratio of updates is rounded up: 0.11 of 10 are 2.
+    // The number of warmup updates is rounded up: 0.11 of 10 updates is 2.
     same(&linear, &rates("ratio", &[&schedule("linear"), "optimizer.warmup_ratio=0.11"]));
     let cosine = rates("cosine", &[&schedule("cosine"), "optimizer.min_lr_ratio=0.5"]);
     same(&[cosine[0], cosine[5]], &[1.0, 0.75]);
@@ -28,7 +28,7 @@ fn the_rate_follows_its_schedule() {
     same(&wsd, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.7, 0.4]);
 }
 
-/// The largest difference between two models in the tensors whose names contain `part`.
+/// Returns the maximum difference between two models, over the tensors whose names contain `part`.
 fn apart(a: &HashMap<String, Tensor>, b: &HashMap<String, Tensor>, part: &str) -> f64 {
     let names: Vec<&String> = a.keys().filter(|name| name.contains(part)).collect();
     assert!(!names.is_empty(), "no tensor of {part}");
@@ -53,7 +53,7 @@ fn weight_decay_shrinks_all_but_what_is_exempt() {
         set.extend(exempt);
         let decayed = after(name, &set);
         for part in ["norm", "embed_tokens", "q_proj", "down_proj"] {
-            // One update at rate 1e-2 takes 5 % of each weight away.
+            // One update at learning rate 1e-2 decays each weight by 5 %.
             let takes = if spared.contains(&part) { 0.0 } else { 0.05 };
             let expected = plain.iter().map(|(name, w)| (name.clone(), w - &begin[name] * takes)).collect();
             let off = apart(&decayed, &expected, part);
@@ -62,9 +62,9 @@ fn weight_decay_shrinks_all_but_what_is_exempt() {
     }
 }
 
-/// How far one update moved all weights together, and the norm of its gradient.
+/// Returns the norm of one update of all weights, and the norm of its gradient.
 fn moved(bench: &Bench, name: &str, set: &[&str]) -> (f64, f64) {
-    // So large an eps makes the update a plain step of 0.1 along the gradient.
+    // With such a large eps, the update is a plain step of 0.1 along the gradient.
     let set =
         [&["train.max_steps=1", "optimizer.lr=1e5", "optimizer.eps=1e6", "optimizer.betas=[0.0,0.0]"], set].concat();
     let run = bench.fit(name, &set);
@@ -82,7 +82,7 @@ fn a_gradient_is_clipped_to_the_norm_and_counted_before() {
     assert_eq!(norm, same_norm, "the norm is that before clipping");
     assert!(norm > 0.25, "{norm}");
     assert_within!(clipped / 0.025 - 1.0, 1e-3, "a step of {clipped} with a gradient cut to 0.25");
-    // A smaller gradient is left alone.
+    // A gradient below the threshold is not clipped.
     same(&[moved(&bench, "below", &["optimizer.grad_clip=1e6"]).0], &[whole]);
     let (short, _) = moved(&bench, "short", &["optimizer.grad_clip=0", "optimizer.eps=1e7"]);
     assert_within!(short / (0.01 * norm) - 1.0, 1e-2, "ten times the eps, a tenth of the step: {short}");
@@ -95,7 +95,7 @@ fn betas_matter_from_the_second_update_on() {
     let usual = losses("usual", "optimizer.betas=[0.9,0.999]");
     for (name, betas) in [("first", "optimizer.betas=[0.1,0.999]"), ("second", "optimizer.betas=[0.9,0.1]")] {
         let other = losses(name, betas);
-        // The first update is the same, up to rounding, whatever the betas are.
+        // Up to rounding, the first update does not depend on the betas.
         assert_within!(usual[1] - other[1], 1e-4, "{usual:?} {other:?}");
         assert!((usual[2] - other[2]).abs() > 1e-4, "{usual:?} {other:?}");
     }
@@ -118,11 +118,11 @@ fn muon_updates_the_matrices_of_the_layers_and_adamw_the_rest() {
         let name = muon.keys().find(|name| name.contains(part)).unwrap();
         let update = &muon[name] - &begin[name];
         let rms = update.square().mean(Kind::Double).double_value(&[]).sqrt() / 1e-2;
-        // Singular values near 1 make the root mean square 0.2 of the rate; those of a gradient of low rank stay near 0.
+        // Singular values near 1 give a root mean square of 0.2 times the learning rate; those of a low-rank gradient stay near 0.
         assert!(rms > 0.02 && rms < 0.25, "{name}: {rms}");
         assert!(apart(&adamw, &muon, part) > 1e-3, "{part}");
     }
-    // In the first update the momentum scales all alike, which orthogonalizing undoes.
+    // In the first update the momentum scales all values equally, which orthogonalization undoes.
     const MOMENTUM: &str = "optimizer.muon.momentum=0.5";
     let first = apart(&muon, &after("first", 1, &[MUON, MOMENTUM]), "proj");
     assert_within!(first, 1e-4, "the first update depends on the momentum");
@@ -145,7 +145,7 @@ fn small_updates_of_bf16_weights_are_lost_only_where_the_state_is_the_models() {
         let end = weights(&run.last()).iter().map(|(name, w)| (name.clone(), same_kind(w))).collect();
         apart(&end, &begin.iter().map(|(name, w)| (name.clone(), same_kind(w))).collect(), "norm")
     };
-    // A bf16 number near 1 moves by 0.004 at least; an update is 0.0005 at most, twenty are 0.01.
+    // A bf16 value near 1 changes by at least 0.004. One update is at most 0.0005, and 20 updates sum to 0.01.
     assert_eq!(norms_moved("model", "optimizer.state=model"), 0.0);
     let moved = norms_moved("fp32", "optimizer.state=fp32");
     assert!(moved > 0.003 && moved < 0.02, "{moved}");
@@ -154,9 +154,9 @@ fn small_updates_of_bf16_weights_are_lost_only_where_the_state_is_the_models() {
 #[test]
 fn a_run_whose_gradients_are_never_finite_ends_with_a_word_on_it() {
     let bench = Bench::new();
-    let (code, said) = bench.start("wild", &["optimizer.lr=1e30", "optimizer.most_skips=3"], &[]);
+    let (code, said) = bench.start("wild", &["optimizer.lr=1e30", "optimizer.max_skipped_steps=3"], &[]);
     assert_eq!(code, 1, "{said}");
-    for word in ["error: ", "not finite 3 times in a row", "step 4", "optimizer.lr", "optimizer.most_skips"] {
+    for word in ["error: ", "not finite 3 times in a row", "step 4", "optimizer.lr", "optimizer.max_skipped_steps"] {
         assert!(said.contains(word), "`{word}` is missing in: {said}");
     }
     let run = left(&bench.path(""), "wild");

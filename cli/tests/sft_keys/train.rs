@@ -1,8 +1,8 @@
-//! `[train]`, and `--preview`.
+//! Keys of `[train]`, and `--preview`.
 
 use std::path::Path;
 
-use crate::bench::{Bench, ROWS, same};
+use crate::fixture::{Bench, ROWS, same};
 
 #[test]
 fn batches_count_rows_or_tokens() {
@@ -30,7 +30,7 @@ fn recomputing_changes_no_loss() {
     let bench = Bench::new();
     let kept = bench.fit("kept", &[]);
     for every in ["1", "2"] {
-        let again = bench.fit(&format!("every-{every}"), &[&format!("train.recompute_every={every}")]);
+        let again = bench.fit(&format!("every-{every}"), &[&format!("train.activation_checkpointing_every={every}")]);
         same(&again.column("loss"), &kept.column("loss"));
         same(&again.column("grad_norm"), &kept.column("grad_norm"));
     }

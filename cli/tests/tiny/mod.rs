@@ -1,4 +1,4 @@
-//! A model to ask.
+//! A tiny model for inference tests.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use chat::tokenizer::Tokenizer;
 use configs::ModelShape;
 use lm::checkpoint;
 
-/// A model of random weights whose logits vary, in a folder called "tiny".
+/// Writes a randomly initialized model whose logits vary, to a folder named "tiny".
 pub fn folder() -> (tempfile::TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let texts = ["likes warm stories about space and avoids long dry reports about finance"; 20];

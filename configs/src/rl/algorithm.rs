@@ -4,36 +4,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Under, Verdict, at_least, ensure, not_negative, positive};
 
-/// How a reward becomes an advantage.
+/// How advantages are computed from rewards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Advantage {
-    /// (r − mean) / (std + ε) of its group (GRPO, arXiv 2402.03300), std with n − 1.
+    /// (r − mean) / (std + ε) of its group (GRPO, arXiv 2402.03300); std uses n − 1.
     #[default]
     GroupStd,
     /// r − mean of its group (Dr. GRPO, arXiv 2503.20783).
     GroupMean,
-    /// r − mean of its group, over the standard deviation of all rewards of the step (+ ε).
+    /// r − mean of its group, divided by the standard deviation of all rewards of the step (+ ε).
     BatchStd,
-    /// r − mean of the others of its group (RLOO, arXiv 2402.14740).
+    /// r − mean of the other rewards of its group (RLOO, arXiv 2402.14740).
     LeaveOneOut,
 }
 
-/// What is done with a group whose rewards are all equal: it has no advantage.
+/// Handling of a group whose rewards are all equal. Such a group has no advantage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZeroVariance {
-    /// Its samples stay and count in the loss's mean, as published.
+    /// Keep its samples. They count in the mean of the loss, as published.
     #[default]
     Keep,
-    /// Its samples are left out of the update.
+    /// Exclude its samples from the update.
     Drop,
-    /// The same, and further people are rolled out in its place (dynamic sampling, DAPO, arXiv 2503.14476), for at most
+    /// Exclude its samples and roll out further users in its place (dynamic sampling, DAPO, arXiv 2503.14476), for at most
     /// `refill_rounds` rounds.
     Refill,
 }
 
-/// What the ratio of probabilities is taken of.
+/// The unit over which the probability ratio is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ratio {
@@ -44,18 +44,18 @@ pub enum Ratio {
     Sequence,
 }
 
-/// What the ratio does.
+/// The loss as a function of the ratio.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyLoss {
     /// PPO's clipped surrogate (arXiv 1707.06347), with dual clip (arXiv 1912.09729).
     #[default]
     Clip,
-    /// −clip(ratio)·A·logprob, the clipped ratio a constant (CISPO, arXiv 2506.13585): no token loses its gradient.
+    /// −clip(ratio)·A·logprob, where the clipped ratio is a constant (CISPO, arXiv 2506.13585). No token loses its gradient.
     Cispo,
 }
 
-/// How the losses of tokens become one, always over all responses of a mini-batch.
+/// How the token losses are aggregated, always over all responses of a mini-batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
@@ -66,12 +66,12 @@ pub enum Aggregation {
     SequenceMeanTokenMean,
     /// Mean over responses of the sum over their tokens.
     SequenceMeanTokenSum,
-    /// The same, over `aggregation_length` (Dr. GRPO).
+    /// Mean over responses of the sum over their tokens, divided by `aggregation_length` (Dr. GRPO).
     Constant,
 }
 
-/// An estimator of KL(policy ‖ reference) from one sample, with d = logprob − reference's
-/// (Schulman, http://joschu.net/blog/kl-approx.html).
+/// A single-sample estimator of KL(policy ‖ reference), with d = logprob − reference logprob (Schulman,
+/// http://joschu.net/blog/kl-approx.html).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
@@ -84,28 +84,28 @@ pub enum KlEstimator {
     K3,
 }
 
-/// Where the distance to the reference counts.
+/// Where the KL penalty applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlPlace {
-    /// Added to the loss of each token; the estimator is differentiated as it stands.
+    /// In the loss of each token; the estimator itself is differentiated.
     #[default]
     Loss,
-    /// Summed over a response and taken from its reward, credit included, before advantages.
+    /// In the reward: summed over a response and subtracted from its reward, including credit, before advantages are computed.
     Reward,
 }
 
-/// Distance to a frozen reference policy.
+/// KL penalty toward a frozen reference policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KlConfig {
-    /// β. 0 (the default): no reference is loaded.
+    /// β, the coefficient of the penalty. 0 (the default): no reference is loaded.
     pub coefficient: f64,
-    /// Default: k3.
+    /// The KL estimator. Default: k3.
     pub estimator: KlEstimator,
-    /// Default: loss.
+    /// Where the penalty applies. Default: loss.
     pub place: KlPlace,
-    /// Folder or hub id of the reference. Empty (the default): the policy as it is at the run's start.
+    /// Folder or hub id of the reference. Empty (the default): the policy at the start of the run.
     pub reference: String,
 }
 
@@ -120,80 +120,79 @@ impl Default for KlConfig {
     }
 }
 
-/// Under which numerics the old policy's log-probabilities are taken.
+/// The numerics under which the old policy's log-probabilities are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OldLogprobs {
-    /// As they were when the tokens were sampled.
+    /// The log-probabilities recorded when the tokens were sampled.
     #[default]
     Rollout,
-    /// Computed again by the training code before the step's first update, as verl does: costs a forward pass.
+    /// Log-probabilities that the training code recomputes before the step's first update, as in verl. Costs a forward pass.
     Recompute,
 }
 
-/// Truncated importance weights where rollout and training differ in their numerics.
+/// Truncated importance sampling, which corrects for the different numerics of rollout and training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutCorrection {
-    /// None.
+    /// No correction.
     #[default]
     None,
-    /// min(π_train/π_rollout, cap) of each token.
+    /// min(π_train/π_rollout, cap) for each token.
     Token,
-    /// The same of each response, of the product over its tokens.
+    /// min(π_train/π_rollout, cap) for each response, with the product over its tokens.
     Sequence,
 }
 
-/// The policy update. Default: as published: clipped ratios, mean over the tokens of the mini-batch, no KL term, no
-/// entropy bonus.
+/// The policy update. Default, as published: clipped ratios, mean over the tokens of the mini-batch, no KL term, no entropy bonus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlgorithmConfig {
-    /// How a reward becomes an advantage. Default: group_std.
+    /// How advantages are computed from rewards. Default: group_std.
     pub advantage: Advantage,
-    /// Added to a standard deviation. Default: 1e-6.
+    /// ε, added to a standard deviation. Default: 1e-6.
     pub advantage_eps: f64,
-    /// What is done with groups of equal rewards. Default: keep.
+    /// Handling of groups with equal rewards. Default: keep.
     pub zero_variance: ZeroVariance,
-    /// Most rounds in which people are rolled out in place of those without variance. Default: 4.
+    /// Maximum number of rounds in which further users replace groups without variance. Default: 4.
     pub refill_rounds: usize,
-    /// Of what the ratio is taken. Default: token.
+    /// The unit over which the probability ratio is computed. Default: token.
     pub ratio: Ratio,
-    /// What the ratio does. Default: clip.
+    /// The loss as a function of the ratio. Default: clip.
     pub loss: PolicyLoss,
-    /// The ratio counts no lower than 1 − this; 1 is no bound. Default: 0.2.
+    /// Lower clip range: the ratio is clipped at 1 − this value; 1 disables the bound. Default: 0.2.
     pub clip_low: f64,
-    /// The ratio counts no higher than 1 + this. Default: 0.2.
+    /// Upper clip range: the ratio is clipped at 1 + this value. Default: 0.2.
     pub clip_high: f64,
-    /// For negative advantages the clipped loss counts no more than this times the advantage's size: above 1, or 0 for no
+    /// Upper bound of the clipped loss for negative advantages, as a multiple of the advantage's magnitude; above 1, or 0 for no
     /// bound. Default: 3.
     pub dual_clip: f64,
-    /// How the losses of tokens become one. Default: token_mean.
+    /// How the token losses are aggregated. Default: token_mean.
     pub aggregation: Aggregation,
-    /// The length by which `constant` divides; 0 (the default) is `rollout.max_new_tokens`.
+    /// The divisor of `constant`; 0 (the default) uses `rollout.max_new_tokens`.
     pub aggregation_length: usize,
-    /// Distance to a reference policy. Default: none.
+    /// KL penalty toward a reference policy. Default: none.
     pub kl: KlConfig,
-    /// The loss is lowered by this times the entropy. Default: 0.
+    /// Coefficient of the entropy bonus, which is subtracted from the loss. Default: 0.
     pub entropy_coefficient: f64,
-    /// Where the old policy's log-probabilities come from. Default: rollout.
+    /// Source of the old policy's log-probabilities. Default: rollout.
     pub old_logprobs: OldLogprobs,
-    /// Importance weights between rollout and training numerics; needs old_logprobs = "recompute". Default: none.
+    /// Importance sampling correction between rollout and training numerics; requires old_logprobs = "recompute". Default: none.
     pub rollout_correction: RolloutCorrection,
-    /// Their upper bound. Default: 2.
+    /// Upper bound of the importance weights. Default: 2.
     pub rollout_correction_cap: f64,
-    /// Whether responses that the length limit cut are left out of the loss; they still count in their group's mean.
+    /// Whether to exclude responses that the length limit truncated from the loss. They still count in the mean of their group.
     /// Default: false.
     pub mask_truncated: bool,
-    /// Mini-batches, and so optimizer updates, per pass over a step's samples; groups stay whole. Default: 4 (8192 rows,
-    /// 2048 each).
-    pub updates_per_step: usize,
-    /// Passes over a step's samples. Default: 1.
-    pub epochs_per_step: usize,
-    /// Most tokens in one packed forward pass; a longer sequence goes alone. Changes memory and speed, not the result.
-    /// Default: 16384.
-    pub tokens_per_microbatch: usize,
-    /// Whether the prompt that a group's samples share is computed once. Changes memory and speed, not the result.
+    /// Number of mini-batches, and thus of optimizer updates, per pass over a step's samples; groups are not split. Default: 4
+    /// (8192 rows, 2048 each).
+    pub num_minibatches: usize,
+    /// Number of passes over a step's samples. Default: 1.
+    pub num_iterations: usize,
+    /// Maximum number of tokens in one packed forward pass; a longer sequence is processed alone. Changes memory and speed, not the
+    /// result. Default: 16384.
+    pub micro_batch_tokens: usize,
+    /// Whether to compute the prompt that a group's samples share only once. Changes memory and speed, not the result.
     /// Default: true.
     pub share_prompts: bool,
 }
@@ -218,16 +217,16 @@ impl Default for AlgorithmConfig {
             rollout_correction: RolloutCorrection::default(),
             rollout_correction_cap: 2.0,
             mask_truncated: false,
-            updates_per_step: 4,
-            epochs_per_step: 1,
-            tokens_per_microbatch: 16384,
+            num_minibatches: 4,
+            num_iterations: 1,
+            micro_batch_tokens: 16384,
             share_prompts: true,
         }
     }
 }
 
 impl AlgorithmConfig {
-    /// Whether a reference policy is needed.
+    /// Returns whether a reference policy is required.
     pub fn needs_reference(&self) -> bool {
         self.kl.coefficient > 0.0
     }
@@ -247,8 +246,8 @@ impl AlgorithmConfig {
         let expected = "\"none\", or old_logprobs = \"recompute\" beside it: without, ratios are to the rollout's own";
         ensure(recomputed, "rollout_correction", format!("{:?}", self.rollout_correction).to_lowercase(), expected)?;
         positive("rollout_correction_cap", self.rollout_correction_cap)?;
-        at_least("updates_per_step", self.updates_per_step, 1)?;
-        at_least("epochs_per_step", self.epochs_per_step, 1)?;
-        at_least("tokens_per_microbatch", self.tokens_per_microbatch, 1)
+        at_least("num_minibatches", self.num_minibatches, 1)?;
+        at_least("num_iterations", self.num_iterations, 1)?;
+        at_least("micro_batch_tokens", self.micro_batch_tokens, 1)
     }
 }

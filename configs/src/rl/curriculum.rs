@@ -1,37 +1,37 @@
-//! In which order people come.
+//! The order of users.
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, ensure, not_negative};
 
-/// By what people are chosen for a step.
+/// How users are selected for a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// A new random order in each epoch.
     #[default]
     Shuffle,
-    /// The file's order.
+    /// The order of the file.
     File,
-    /// A random order in the first epoch; in later ones those first whom the judge predicted best so far.
+    /// A random order in the first epoch; later epochs start with the users whom the judge has predicted best so far.
     EasyFirst,
-    /// The same the other way round.
+    /// A random order in the first epoch; later epochs start with the users whom the judge has predicted worst so far.
     HardFirst,
-    /// Drawn for each step without replacement. Whoever's accuracy so far is in `band`, or who was never judged, has weight
-    /// 1, the others `outside`. An epoch is then as many people as the rows hold.
+    /// Sampling without replacement at each step. A user whose accuracy so far is in `band`, or who was never judged, has weight 1;
+    /// any other user has weight `outside`. An epoch is as many users as the rows contain.
     Sample,
 }
 
-/// In which order people come. Difficulty is the share of a person's well-formed summaries so far with which the judge
-/// predicted the choice; it is kept in checkpoints (trainer/people.json).
+/// The order of users. Difficulty is the fraction of a user's well-formed summaries so far with which the judge predicted the
+/// choice. Checkpoints contain it (trainer/users.json).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CurriculumConfig {
-    /// Default: shuffle.
+    /// How users are selected for a step. Default: shuffle.
     pub order: Order,
-    /// Accuracies, both included, within which `sample` prefers a person. Default: [0.2, 0.8].
+    /// Range of accuracies, inclusive, within which `sample` prefers a user. Default: [0.2, 0.8].
     pub band: [f64; 2],
-    /// Weight of people outside it. Default: 0.1.
+    /// Sampling weight of users outside the band. Default: 0.1.
     pub outside: f64,
 }
 

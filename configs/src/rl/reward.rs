@@ -1,29 +1,30 @@
-//! What a summary is worth.
+//! The reward of a summary.
 
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
 use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given, not_negative};
 
-/// What a summary is worth: the weighted sum of its terms, and from the stage after it a share of what it led to.
+/// The reward of a summary: the weighted sum of its terms, plus the credit from the next stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardConfig {
-    /// The terms. Default: [{ name = "judge", weight = 1 }].
+    /// The terms of the reward. Default: [{ name = "judge", weight = 1 }].
     pub terms: Vec<TermConfig>,
-    /// Number of choices by which a summary is judged: its stage's own target and, above 1, further ones drawn by seed from the
-    /// row's `targets`, the same for the whole group. The judge's probabilities are averaged. Default: 1, as published.
+    /// Number of choices by which a summary is judged: the target of its stage and, above 1, further ones sampled with the seed
+    /// from the row's `targets`, the same for the whole group. The judge's probabilities are averaged. Default: 1, as published.
     pub targets_per_stage: usize,
-    /// λ: share of the next stage's mean reward that the carried summary gets. Default: 0.9.
+    /// λ: the fraction of the next stage's mean reward that the carried summary receives as credit. Default: 0.9.
     pub carry_discount: f64,
-    /// What every other summary of the group gets in its place, before the discount: the reward expected by chance.
-    /// Without effect where `rollout.carry` is "each". Default: 0.5.
+    /// Credit, before the discount, of the summaries of the group that are not carried: the reward expected by chance. Ignored if
+    /// `rollout.carry` is "each". Default: 0.5.
     pub carry_baseline: f64,
-    /// Factor of each stage's advantages. Empty (the default): 1 for all.
+    /// Multiplier of the advantages of each stage. Empty (the default): 1 for all stages.
     pub stage_weights: Vec<f64>,
-    /// Soft punishment of long responses (DAPO, arXiv 2503.14476, eq. 13): within the last so many tokens before
-    /// `rollout.max_new_tokens` the reward falls in a straight line by up to `overlong_penalty`. 0 (the default): none.
+    /// Soft overlong penalty (DAPO, arXiv 2503.14476, eq. 13): within this number of tokens before `rollout.max_new_tokens`, the
+    /// reward decreases linearly by up to `overlong_penalty`. 0 (the default): no penalty.
     pub overlong_band: usize,
-    /// What a response at the limit loses. Default: 1.
+    /// Penalty of a response at the limit. Default: 1.
     pub overlong_penalty: f64,
 }
 
@@ -63,7 +64,7 @@ impl RewardConfig {
         not_negative("overlong_penalty", self.overlong_penalty)
     }
 
-    /// The factor of a stage's advantages, from 0.
+    /// Returns the multiplier of the advantages of `stage`, counted from 0.
     pub fn stage_weight(&self, stage: usize) -> f64 {
         self.stage_weights.get(stage).copied().unwrap_or(1.0)
     }
@@ -73,14 +74,17 @@ impl RewardConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TermConfig {
-    /// The term's registered name. Default: judge.
+    /// Registered name of the term. Default: judge.
     pub name: String,
-    /// Its factor in the sum; negative for a penalty. Default: 1.
+    /// Weight of the term in the sum; negative for a penalty. Default: 1.
     pub weight: f64,
+    /// Parameters of the term, by name. The built-in terms take none. Default: none.
+    #[serde(skip_serializing_if = "Table::is_empty")]
+    pub params: Table,
 }
 
 impl Default for TermConfig {
     fn default() -> Self {
-        Self { name: "judge".into(), weight: 1.0 }
+        Self { name: "judge".into(), weight: 1.0, params: Table::new() }
     }
 }

@@ -1,4 +1,4 @@
-//! A small tokenizer, rows and folders.
+//! Fixtures: a small tokenizer, rows and folders.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use configs::sft::SftData;
 use corpus::{Corpus, CorpusError, Sequence};
 use serde_json::{Value as Json, json};
 
-/// ChatML whose assistant turns are generation blocks.
+/// A ChatML template whose assistant turns are generation blocks.
 pub const MARKED: &str = "{%- for message in messages %}
     {%- if message.role == 'assistant' %}
         {{- '<|im_start|>assistant\\n' }}
@@ -23,20 +23,20 @@ pub const MARKED: &str = "{%- for message in messages %}
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}";
 
-/// ChatML that leaves the reasoning of earlier turns out, as Qwen3's template does.
+/// A ChatML template that omits the reasoning of earlier turns, as Qwen3's template does.
 pub const FORGETFUL: &str = "{%- for m in messages %}
     {%- set content = m.content if loop.last else m.content.split('</think>')[-1] %}
     {{- '<|im_start|>' + m.role + '\\n' + content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
 
-/// With the ChatML template.
+/// Trains a tokenizer with the ChatML template.
 pub fn tokenizer() -> Tokenizer {
-    let text = "the person likes warm stories about space and avoids long dry reports on finance\n".repeat(30);
+    let text = "the user likes warm stories about space and avoids long dry reports on finance\n".repeat(30);
     Tokenizer::train([text.as_str()].into_iter(), 420).unwrap()
 }
 
-/// With another template.
+/// Trains a tokenizer with another template.
 pub fn tokenizer_with(template: &str) -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
     tokenizer().save(folder.path()).unwrap();
@@ -44,7 +44,7 @@ pub fn tokenizer_with(template: &str) -> Tokenizer {
     Tokenizer::load(folder.path()).unwrap()
 }
 
-/// Rows as JSON lines in a file `name` of `folder`.
+/// Writes rows as JSON lines to the file `name` of `folder`.
 pub fn write(folder: &Path, name: &str, rows: &[Json]) -> PathBuf {
     let path = folder.join(name);
     let lines: Vec<String> = rows.iter().map(|row| format!("{row}\n")).collect();
@@ -52,23 +52,23 @@ pub fn write(folder: &Path, name: &str, rows: &[Json]) -> PathBuf {
     path
 }
 
-/// A list of messages, user and assistant by turns, from the user.
+/// Returns a list of messages with alternating roles, starting with the user.
 pub fn turns(texts: &[&str]) -> Json {
     let roles = ["user", "assistant"].into_iter().cycle();
     texts.iter().zip(roles).map(|(text, role)| json!({"role": role, "content": text})).collect()
 }
 
-/// `count` rows of text, each of its own.
+/// Returns `count` distinct rows of text.
 pub fn numbered(count: usize) -> Vec<Json> {
     (0..count).map(|i| json!({"text": format!("row {i} likes space")})).collect()
 }
 
-/// Opens without telling anything.
+/// Opens a corpus without reporting progress.
 pub fn open(data: &SftData, tokenizer: &Tokenizer, folder: &Path) -> Result<Corpus, CorpusError> {
     corpus::open(data, tokenizer, &folder.join("cache"), 7, &mut |_, _, _| {})
 }
 
-/// All sequences of `rows` in their order, and the corpus.
+/// Returns all sequences of `rows` in order, and the corpus.
 pub fn sequences(rows: &[Json], data: &SftData, tokenizer: &Tokenizer) -> Result<(Vec<Sequence>, Corpus), CorpusError> {
     let folder = tempfile::tempdir().unwrap();
     let data = SftData { train: write(folder.path(), "rows.jsonl", rows), shuffle: false, ..data.clone() };
@@ -77,7 +77,7 @@ pub fn sequences(rows: &[Json], data: &SftData, tokenizer: &Tokenizer) -> Result
     Ok((all, corpus))
 }
 
-/// The texts of the runs of trained tokens.
+/// Returns the texts of the runs of trained tokens.
 pub fn trained(sequence: &Sequence, tokenizer: &Tokenizer) -> Vec<String> {
     let (mut texts, mut begin) = (Vec::new(), 0);
     for run in sequence.trained.chunk_by(|a, b| a == b) {

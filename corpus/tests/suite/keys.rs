@@ -1,4 +1,4 @@
-//! What each key of `[data]` does to rows.
+//! How each key of `[data]` affects rows.
 
 use chat::tokenizer::Tokenizer;
 use configs::sft::{LossOn, SftData, Truncation, Unusable};
@@ -7,13 +7,13 @@ use serde_json::{Value as Json, json};
 
 use crate::fixtures::{FORGETFUL, MARKED, sequences, tokenizer, tokenizer_with, trained, turns};
 
-/// The trained texts of one row.
+/// Returns the trained texts of one row.
 fn texts(row: Json, loss_on: LossOn, tokenizer: &Tokenizer) -> Vec<String> {
     let (all, _) = sequences(&[row], &SftData { loss_on, ..SftData::default() }, tokenizer).unwrap();
     trained(&all[0], tokenizer)
 }
 
-/// Why one row is refused.
+/// Returns the error for one row.
 fn refused(row: Json, data: SftData, tokenizer: &Tokenizer) -> String {
     sequences(&[row], &data, tokenizer).unwrap_err().to_string()
 }
@@ -25,7 +25,7 @@ fn loss_on_completion_is_what_follows_the_prompt() {
     assert_eq!(texts(json!({"messages": chat}), LossOn::Completion, &t), ["likes<|im_end|>\n"]);
     let row = json!({"prompt": turns(&["space?"]), "completion": [{"role": "assistant", "content": "warm"}]});
     assert_eq!(texts(row, LossOn::Completion, &t), ["warm<|im_end|>\n"]);
-    let row = json!({"prompt": "the person", "completion": " likes space"});
+    let row = json!({"prompt": "the user", "completion": " likes space"});
     assert_eq!(texts(row, LossOn::Completion, &t), [" likes space<|im_end|>"]);
     let row = json!({"text": "<|im_start|>space<|im_end|>"});
     assert_eq!(texts(row, LossOn::Completion, &t), ["space<|im_end|>"], "all but the first, and no second end");
@@ -39,7 +39,7 @@ fn loss_on_assistant_is_every_turn_of_the_assistant() {
     let chat = turns(&["space?", "warm 日", "why?", "likes"]);
     let last = json!([{"role": "assistant", "content": "likes"}]);
     let split = json!({"prompt": turns(&["space?", "warm 日", "why?"]), "completion": last});
-    // Without generation blocks the turn goes on to its end, as a completion does.
+    // Without generation blocks, a turn includes its end-of-turn tokens, as a completion does.
     let plain = ["warm 日<|im_end|>\n", "likes<|im_end|>\n"];
     let marked = ["warm 日<|im_end|>", "likes<|im_end|>"];
     for (t, expected) in [(tokenizer(), plain), (tokenizer_with(MARKED), marked)] {
@@ -81,7 +81,7 @@ fn loss_on_all_is_everything_but_the_first_token() {
 #[test]
 fn indices_say_which_tokens_are_trained_whatever_loss_on_says() {
     let t = tokenizer();
-    let text = "the person likes space";
+    let text = "the user likes space";
     let ids = t.encode(text).unwrap();
     for loss_on in [LossOn::Completion, LossOn::Assistant, LossOn::All] {
         let data = SftData { loss_on, ..SftData::default() };
@@ -100,7 +100,7 @@ fn indices_say_which_tokens_are_trained_whatever_loss_on_says() {
 #[test]
 fn max_length_and_truncation() {
     let t = tokenizer();
-    let text = "the person likes warm stories about space";
+    let text = "the user likes warm stories about space";
     let ids = t.encode_text(&format!("{text}<|im_end|>")).unwrap();
     let rows = [json!({"text": text}), json!({"text": "space"})];
     let cut = |truncation, max_length| sequences(&rows, &SftData { truncation, max_length, ..SftData::default() }, &t);
@@ -124,8 +124,8 @@ fn max_length_and_truncation() {
 #[test]
 fn unusable_rows_end_the_run_or_are_counted() {
     let t = tokenizer();
-    let long = json!({"prompt": "the person likes warm stories", "completion": " about"});
-    let merged = json!({"prompt": "the per", "completion": "son"});
+    let long = json!({"prompt": "the user likes warm stories", "completion": " about"});
+    let merged = json!({"prompt": "the us", "completion": "er"});
     let rows = [
         json!({"text": "likes space"}),
         json!({"messages": turns(&["a"])}),

@@ -1,7 +1,7 @@
-//! What becomes of files of rows, by every key of the configuration, and beside TRL.
+//! Tests of reading data files: every key of the configuration, and a comparison with TRL.
 
 mod fixtures;
 mod keys;
 mod mixing;
+mod reference;
 mod storage;
-mod witness;

@@ -1,4 +1,4 @@
-//! Sets, epochs, batches and held-out rows.
+//! Tests of sets, epochs, batches and held-out rows.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Files of all kinds, the cache, and what people are shown.
+//! Tests of all file formats, the cache, and what users are shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn a_folder_is_its_files_and_files_may_be_lines_or_an_array() {
     assert!(matches!(open(&empty, &tokenizer(), folder.path()).unwrap_err(), CorpusError::Empty { .. }));
 }
 
-/// The one folder of a cache.
+/// Returns the only folder of a cache.
 fn stored(cache: &Path) -> PathBuf {
     let all: Vec<PathBuf> = fs::read_dir(cache).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(all.len(), 1, "{all:?}");
@@ -50,7 +50,7 @@ fn rows_are_tokenized_once_and_a_damaged_cache_is_made_again() {
         foreign[0] ^= 0x55;
         for damaged in [&whole[..whole.len() - 1], &[], &foreign] {
             if name == "tokens" && damaged.len() == whole.len() {
-                continue; // sizes and formats are checked, not every token
+                continue; // opening checks sizes and formats, not every token
             }
             fs::write(&path, damaged).unwrap();
             let mended = open(&data, &tokenizer(), folder.path()).unwrap();
@@ -113,7 +113,7 @@ fn a_preview_shows_what_is_trained_and_why_rows_are_not() {
     let rows = [
         json!({"messages": turns(&["space?", "warm 日本"])}),
         json!({"messages": turns(&["space?"])}),
-        json!({"text": "the person likes warm stories and ".repeat(9)}),
+        json!({"text": "the user likes warm stories and ".repeat(9)}),
         json!({"text": "not shown"}),
     ];
     let path = write(folder.path(), "rows.jsonl", &rows);

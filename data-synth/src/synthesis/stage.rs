@@ -1,4 +1,4 @@
-//! One stage of the synthesis, for many people at once: choose targets, generate, verify, merge, re-test.
+//! One stage of the synthesis, for many users at once: select targets, generate, verify, merge, re-test.
 
 use chat::prompts::Candidate;
 use chat::records::SignalRecord;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{PREFERENCE_SEPARATOR, SynthesisConfig, SynthesisError};
 use crate::signal::{Verify, ask, question};
 
-/// What one person brings to a stage.
+/// The input of a stage for one user.
 pub(super) struct Part<'a> {
     pub past: Option<String>,
     pub read: &'a [Interaction],
@@ -20,36 +20,36 @@ pub(super) struct Part<'a> {
     pub rng: ChaCha8Rng,
 }
 
-/// What one person takes from a stage.
-pub(super) struct Lesson {
+/// The output of a stage for one user.
+pub(super) struct SynthesizedRow {
     pub reasoning: String,
     pub preference: String,
 }
 
-/// Where a stage lost people and candidates.
+/// The numbers of users and candidates lost in a stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageReport {
-    /// People who entered.
+    /// The number of users who entered.
     pub entered: usize,
-    /// People lost: too few decidable targets.
+    /// The number of users lost to too few decidable targets.
     pub few_targets: usize,
-    /// Candidate summaries generated.
+    /// The number of candidate summaries generated.
     pub candidates: usize,
-    /// Candidates without a well-formed reasoning and summary.
+    /// The number of candidates without well-formed reasoning and summary.
     pub malformed_candidates: usize,
-    /// Candidates that did not predict their target.
+    /// The number of candidates that did not predict their target.
     pub wrong_candidates: usize,
-    /// People lost: too few correct candidates.
+    /// The number of users lost to too few correct candidates.
     pub few_correct: usize,
-    /// People lost: the merge was malformed.
+    /// The number of users lost to a malformed merge.
     pub malformed_merges: usize,
-    /// People lost: the merged summary failed the second test.
+    /// The number of users lost to the re-test of the merged summary.
     pub failed_retest: usize,
-    /// People who passed.
+    /// The number of users who passed.
     pub passed: usize,
 }
 
-/// Whom a stage asks, and by what rules.
+/// The models and rules of a stage.
 pub(super) struct Tools<'a> {
     pub teacher: &'a dyn Completer,
     pub prompts: &'a PromptSet,
@@ -57,16 +57,20 @@ pub(super) struct Tools<'a> {
     pub config: &'a SynthesisConfig,
 }
 
-/// A candidate summary and the choice it was made for.
+/// A candidate summary and the choice it was generated for.
 struct Draft<'a> {
-    person: usize,
+    user: usize,
     target: &'a Interaction,
     candidate: Candidate,
 }
 
 impl Tools<'_> {
-    /// One lesson for each person who passes.
-    pub fn run(&self, parts: &[Part<'_>], report: &mut StageReport) -> Result<Vec<Option<Lesson>>, SynthesisError> {
+    /// Runs the stage; returns one row for each user who passes.
+    pub fn run(
+        &self,
+        parts: &[Part<'_>],
+        report: &mut StageReport,
+    ) -> Result<Vec<Option<SynthesizedRow>>, SynthesisError> {
         report.entered += parts.len();
         let mut rngs: Vec<ChaCha8Rng> = parts.iter().map(|p| p.rng.clone()).collect();
         let targets: Vec<Vec<&Interaction>> =
@@ -84,7 +88,7 @@ impl Tools<'_> {
         Ok(lessons)
     }
 
-    /// Decidable choices ahead; none if there are too few.
+    /// Selects decidable choices ahead; empty if there are too few.
     fn targets<'a>(&self, part: &Part<'a>, rng: &mut ChaCha8Rng) -> Vec<&'a Interaction> {
         let decidable = |s: &Option<SignalRecord>| s.is_some_and(|s| s.logprob1.exp() > self.config.target_probability);
         let ahead: Vec<&Interaction> =
@@ -93,7 +97,7 @@ impl Tools<'_> {
         if chosen.len() < self.config.least_targets.max(1) { Vec::new() } else { chosen }
     }
 
-    /// One candidate for each target, the well-formed ones.
+    /// Generates one candidate for each target; returns the well-formed ones.
     fn generate<'a>(
         &self,
         parts: &[Part<'_>],
@@ -102,8 +106,8 @@ impl Tools<'_> {
         report: &mut StageReport,
     ) -> Result<Vec<Draft<'a>>, SynthesisError> {
         let (mut requests, mut asked) = (Vec::new(), Vec::new());
-        for (person, (part, targets)) in parts.iter().zip(targets).enumerate() {
-            let rng = &mut rngs[person];
+        for (user, (part, targets)) in parts.iter().zip(targets).enumerate() {
+            let rng = &mut rngs[user];
             for &target in targets {
                 let rejected = target.rejected.as_deref().unwrap_or_default();
                 let chosen_first = rng.random_bool(0.5);
@@ -112,7 +116,7 @@ impl Tools<'_> {
                 let past = part.past.as_deref();
                 let messages = self.prompts.teach(past, part.read, target.query.as_deref(), a, b)?;
                 requests.push(self.request(messages, true, rng));
-                asked.push((person, target));
+                asked.push((user, target));
             }
         }
         let answers = self.teacher.complete(&requests)?;
@@ -120,30 +124,30 @@ impl Tools<'_> {
         let drafts: Vec<Draft<'a>> = asked
             .into_iter()
             .zip(answers)
-            .filter_map(|((person, target), answer)| {
+            .filter_map(|((user, target), answer)| {
                 let parts = reasoning::split(&answer.text)?;
                 let candidate = Candidate { reasoning: parts.reasoning.into(), preference: parts.summary.into() };
-                Some(Draft { person, target, candidate })
+                Some(Draft { user, target, candidate })
             })
             .collect();
         report.malformed_candidates += requests.len() - drafts.len();
         Ok(drafts)
     }
 
-    /// The candidates that predict their target, person by person; none for people with too few.
+    /// Keeps the candidates that predict their target, grouped by user; none for users with too few.
     fn keep_correct<'a>(
         &self,
         drafts: Vec<Draft<'a>>,
-        people: usize,
+        users: usize,
         report: &mut StageReport,
     ) -> Result<Vec<Vec<Draft<'a>>>, SynthesisError> {
         let questions: Vec<Question> =
             drafts.iter().filter_map(|d| question(d.target, &d.candidate.preference)).collect();
         let verdicts = ask(self.verify, &questions)?;
-        let mut correct: Vec<Vec<Draft<'a>>> = (0..people).map(|_| Vec::new()).collect();
+        let mut correct: Vec<Vec<Draft<'a>>> = (0..users).map(|_| Vec::new()).collect();
         for (draft, probability) in drafts.into_iter().zip(verdicts) {
             if probability > 0.5 {
-                correct[draft.person].push(draft);
+                correct[draft.user].push(draft);
             } else {
                 report.wrong_candidates += 1;
             }
@@ -162,29 +166,29 @@ impl Tools<'_> {
         correct: &[Vec<Draft<'_>>],
         rngs: &mut [ChaCha8Rng],
         report: &mut StageReport,
-    ) -> Result<Vec<Option<Lesson>>, SynthesisError> {
+    ) -> Result<Vec<Option<SynthesizedRow>>, SynthesisError> {
         let (mut requests, mut asked) = (Vec::new(), Vec::new());
-        for (person, kept) in correct.iter().enumerate().filter(|(_, kept)| !kept.is_empty()) {
+        for (user, kept) in correct.iter().enumerate().filter(|(_, kept)| !kept.is_empty()) {
             let candidates: Vec<Candidate> = kept.iter().map(|d| d.candidate.clone()).collect();
-            let messages = self.prompts.merge(parts[person].past.as_deref(), &candidates)?;
-            requests.push(self.request(messages, false, &mut rngs[person]));
-            asked.push(person);
+            let messages = self.prompts.merge(parts[user].past.as_deref(), &candidates)?;
+            requests.push(self.request(messages, false, &mut rngs[user]));
+            asked.push(user);
         }
-        let mut merged: Vec<Option<Lesson>> = correct.iter().map(|_| None).collect();
-        for (person, answer) in asked.into_iter().zip(self.teacher.complete(&requests)?) {
-            merged[person] = read_merge(&answer.text);
-            report.malformed_merges += usize::from(merged[person].is_none());
+        let mut merged: Vec<Option<SynthesizedRow>> = correct.iter().map(|_| None).collect();
+        for (user, answer) in asked.into_iter().zip(self.teacher.complete(&requests)?) {
+            merged[user] = read_merge(&answer.text);
+            report.malformed_merges += usize::from(merged[user].is_none());
         }
         Ok(merged)
     }
 
-    /// Drops merged summaries that do not predict enough of the targets their candidates predicted.
+    /// Drops merged summaries that do not predict enough of the targets that their candidates predicted.
     fn retest(
         &self,
-        merged: Vec<Option<Lesson>>,
+        merged: Vec<Option<SynthesizedRow>>,
         correct: &[Vec<Draft<'_>>],
         report: &mut StageReport,
-    ) -> Result<Vec<Option<Lesson>>, SynthesisError> {
+    ) -> Result<Vec<Option<SynthesizedRow>>, SynthesisError> {
         let mut questions = Vec::new();
         for (lesson, kept) in merged.iter().zip(correct) {
             if let Some(lesson) = lesson {
@@ -213,11 +217,11 @@ impl Tools<'_> {
     }
 }
 
-/// Reads `reasoning |PREFERENCE| preference`; a model that thinks in spite of being told not to may put that in tags.
-fn read_merge(answer: &str) -> Option<Lesson> {
+/// Parses `reasoning |PREFERENCE| preference`. A model that thinks although told not to may wrap that in tags.
+fn read_merge(answer: &str) -> Option<SynthesizedRow> {
     let (reasoning, preference) = reasoning::summary_leniently(answer).split_once(PREFERENCE_SEPARATOR)?;
     let (reasoning, preference) = (reasoning.trim(), preference.trim());
     let row = reasoning::join(reasoning, preference);
-    // What the reward would reject must not be taught.
-    reasoning::split(&row).map(|_| Lesson { reasoning: reasoning.into(), preference: preference.into() })
+    // Do not train on what the reward would reject.
+    reasoning::split(&row).map(|_| SynthesizedRow { reasoning: reasoning.into(), preference: preference.into() })
 }

@@ -8,31 +8,31 @@ use crate::signal::score;
 use crate::summary::Summary;
 use crate::teacher::{Teacher, read_choices};
 use crate::testing;
-use crate::world::{LifeSpan, Population, WorldConfig, people};
+use crate::world::{LifeSpan, Population, WorldConfig, users};
 
 fn scored(count: usize, least: usize, most: usize) -> Vec<ScoredHistory> {
     let span = LifeSpan { least_interactions: least, most_interactions: most, targets: 0, transfer_targets: 0 };
-    let subjects = people(&WorldConfig::default(), Population::Synthesis, count, &span);
+    let subjects = users(&WorldConfig::default(), Population::Synthesis, count, &span);
     let histories: Vec<_> = subjects.iter().map(|s| s.history()).collect();
     let oracles: Vec<_> = subjects.iter().map(|s| s.oracle.clone()).collect();
     score(&histories, &oracles, "", &ideal::verify).unwrap()
 }
 
 fn run(
-    people: &[ScoredHistory],
+    users: &[ScoredHistory],
     teacher: &dyn Completer,
     config: &SynthesisConfig,
 ) -> Result<(Vec<SftRow>, SynthesisReport), SynthesisError> {
-    synthesize(people, teacher, &testing::compact(), &ideal::verify, config)
+    synthesize(users, teacher, &testing::compact(), &ideal::verify, config)
 }
 
 #[test]
 fn rows_are_published_rows_and_everyone_is_accounted_for() {
-    let people = scored(150, 7, 24);
-    // So terse a teacher rarely passes the published re-test.
+    let users = scored(150, 7, 24);
+    // A teacher this terse rarely passes the published re-test.
     let config = SynthesisConfig { retest: 0.6, ..SynthesisConfig::default() };
-    let (rows, report) = run(&people, &Teacher::default(), &config).unwrap();
-    assert_eq!(report.people, 150);
+    let (rows, report) = run(&users, &Teacher::default(), &config).unwrap();
+    assert_eq!(report.users, 150);
     assert!(report.too_short > 0 && report.rows > 20, "{report:?}");
     assert_eq!((rows.len(), rows.len() % 2), (report.rows, 0));
     assert_eq!(report.first.entered, 150 - report.too_short);
@@ -59,24 +59,24 @@ fn rows_are_published_rows_and_everyone_is_accounted_for() {
 
 #[test]
 fn batching_and_company_change_nothing() {
-    let people = scored(40, 12, 20);
+    let users = scored(40, 12, 20);
     let config = SynthesisConfig::default();
-    let all = run(&people, &Teacher::default(), &config).unwrap();
-    let by_three = run(&people, &Teacher::default(), &SynthesisConfig { people_a_batch: 3, ..config.clone() }).unwrap();
+    let all = run(&users, &Teacher::default(), &config).unwrap();
+    let by_three = run(&users, &Teacher::default(), &SynthesisConfig { users_a_batch: 3, ..config.clone() }).unwrap();
     assert_eq!(all, by_three);
-    let other = run(&people, &Teacher::default(), &SynthesisConfig { seed: 7, ..config }).unwrap();
+    let other = run(&users, &Teacher::default(), &SynthesisConfig { seed: 7, ..config }).unwrap();
     assert_ne!(all.0, other.0);
 }
 
 #[test]
 fn the_judge_is_asked_in_few_large_calls() {
-    let people = scored(60, 15, 15);
+    let users = scored(60, 15, 15);
     let calls = RefCell::new(Vec::new());
     let verify = |questions: &[Question]| {
         calls.borrow_mut().push(questions.len());
         ideal::verify(questions)
     };
-    synthesize(&people, &Teacher::default(), &testing::compact(), &verify, &SynthesisConfig::default()).unwrap();
+    synthesize(&users, &Teacher::default(), &testing::compact(), &verify, &SynthesisConfig::default()).unwrap();
     assert_eq!(calls.borrow().len(), 4);
     assert!(calls.borrow()[0] > 100, "{:?}", calls.borrow());
 }
@@ -96,19 +96,19 @@ fn a_teacher_out_of_form_costs_candidates_not_the_run() {
 
 #[test]
 fn positive_only_histories_have_no_targets() {
-    let mut people = scored(5, 12, 12);
-    for person in &mut people {
-        person.interactions.iter_mut().for_each(|i| i.rejected = None);
-        person.signals.fill(None);
+    let mut users = scored(5, 12, 12);
+    for user in &mut users {
+        user.interactions.iter_mut().for_each(|i| i.rejected = None);
+        user.signals.fill(None);
     }
-    let (rows, report) = run(&people, &Teacher::default(), &SynthesisConfig::default()).unwrap();
+    let (rows, report) = run(&users, &Teacher::default(), &SynthesisConfig::default()).unwrap();
     assert_eq!((rows.len(), report.first.few_targets), (0, 5));
 }
 
 #[test]
 fn a_failing_judge_stops_the_run() {
     let fail = |_: &[Question]| Err("out of memory".to_owned());
-    let people = scored(10, 15, 15);
-    let error = synthesize(&people, &Teacher::default(), &testing::compact(), &fail, &SynthesisConfig::default());
+    let users = scored(10, 15, 15);
+    let error = synthesize(&users, &Teacher::default(), &testing::compact(), &fail, &SynthesisConfig::default());
     assert!(error.unwrap_err().to_string().contains("out of memory"));
 }

@@ -1,24 +1,24 @@
-//! One forward pass over whatever the rows need next: whole prompts, parts of long ones, single new tokens.
+//! One forward pass over the tokens that each sequence needs next: whole prompts, chunks of long prompts, single new tokens.
 
 use tch::Tensor;
 use torch_ext::{PagedLayer, PagedQueries, Slots, most_paged_tokens, paged_layers};
 
-use crate::engine::cache::Cache;
-use crate::engine::row::Row;
+use crate::engine::kv_cache::KvCache;
+use crate::engine::sequence::Sequence;
 use crate::layer::{finish, project, scale};
 use crate::packed::{PackedMatrices, PackedModel};
 use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
 
-/// Tokens `from..from + count` of a row.
+/// Tokens `from..from + count` of a sequence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk {
-    pub row: usize,
+    pub seq: usize,
     pub from: usize,
     pub count: usize,
 }
 
-/// What a pass computes with. `packed` is there where the CPU has kernels for whole passes.
+/// Weights of a forward pass. `packed` is set if the CPU has kernels for whole passes.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     pub model: &'a Decoder,
@@ -26,12 +26,13 @@ pub(super) struct Weights<'a> {
     pub packed: Option<&'a PackedModel>,
 }
 
-/// Last layer's output, [outputs, hidden], for the tokens `outputs` (ascending) of all chunks end to end. Chunks that begin a
-/// sequence must come first: on a GPU they attend within themselves, by the kernel that training uses.
+/// Computes the output of the last layer, [outputs, hidden], for the tokens `outputs` (ascending indices into the concatenated
+/// chunks). Chunks that begin a sequence must come first: on a GPU they attend only within themselves, and use the kernel of
+/// training.
 pub(super) fn forward(
     weights: Weights<'_>,
-    cache: &Cache,
-    rows: &[Row],
+    cache: &KvCache,
+    seqs: &[Sequence],
     chunks: &[Chunk],
     outputs: &[i64],
 ) -> Result<Tensor, LmError> {
@@ -43,7 +44,7 @@ pub(super) fn forward(
     let packed =
         packed.filter(|_| tokens <= most_paged_tokens(model.device(), model.params.flat.kind(), spec.head_dim));
     for chunk in chunks {
-        let row = &rows[chunk.row];
+        let row = &seqs[chunk.seq];
         let range = chunk.from..chunk.from + chunk.count;
         ids.extend(row.tokens[range.clone()].iter().map(|&id| i64::from(id)));
         positions.extend(range.clone().map(|p| p as i64));
@@ -58,7 +59,7 @@ pub(super) fn forward(
     let tensor = |values: &[i64]| torch_ext::upload(values, model.device());
     let rotations = model
         .rotary()
-        .at(&tensor(&positions), chunks.iter().map(|c| (c.count as i64, rows[c.row].tokens.len() as i64)));
+        .at(&tensor(&positions), chunks.iter().map(|c| (c.count as i64, seqs[c.seq].tokens.len() as i64)));
     let rotations = (&rotations.0, &rotations.1);
     let mut x = model.embed(&tensor(&ids))?;
     if let Some(packed) = packed {
@@ -80,11 +81,11 @@ pub(super) fn forward(
         let (keys, values) = cache.layer(layer);
         torch_ext::write_paged(keys, values, &k, &v, &slots)?;
         if layer == last && outputs.len() < ids.len() {
-            // After the last keys and values nobody looks at the other tokens.
+            // Once the last keys and values are written, the outputs of the other tokens are not needed.
             if outputs.is_empty() {
                 return Ok(pick(&x));
             }
-            let queries = single(rows, chunks, outputs);
+            let queries = single(seqs, chunks, outputs);
             let attended = torch_ext::paged_attention(&pick(&q), keys, values, &queries, scale(spec))?;
             return finish(spec, weights.into(), &pick(&x), &attended.view([-1, width]));
         }
@@ -103,15 +104,15 @@ pub(super) fn forward(
     Ok(x)
 }
 
-/// The tokens `outputs` of all chunks end to end, as queries.
-fn single(rows: &[Row], chunks: &[Chunk], outputs: &[i64]) -> PagedQueries {
+/// Returns the tokens `outputs` of the concatenated chunks as queries.
+fn single(seqs: &[Sequence], chunks: &[Chunk], outputs: &[i64]) -> PagedQueries {
     let mut queries = PagedQueries::default();
     let mut outputs = outputs.iter().map(|&at| at as usize).peekable();
     let mut begin = 0;
     for chunk in chunks {
         while let Some(at) = outputs.next_if(|&at| at < begin + chunk.count) {
             let position = chunk.from + at - begin;
-            queries.push_row(&rows[chunk.row].blocks, position..position + 1);
+            queries.push_row(&seqs[chunk.seq].blocks, position..position + 1);
         }
         begin += chunk.count;
     }

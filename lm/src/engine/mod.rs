@@ -1,22 +1,24 @@
-//! Continuous batching: requests of any length come and go, and each forward pass does what every row needs next.
+//! Continuous batching: requests of any length arrive and finish at any time, and each forward pass computes what every sequence
+//! needs next.
 //!
-//! A pass reads parts of prompts and one new token of each row that is generating. Keys and values lie in blocks under a
-//! stated budget ([`blocks`]); rows that begin alike share them, the samples of one request share its whole prompt. A row
-//! is admitted when the blocks of its prompt are free; if the cache fills up later, the youngest row gives its blocks back
-//! and is read again when there is room. Draws are counter-based ([`crate::sampling`]), and on the CPU every token is computed
-//! by the same operations in the same order whatever is beside it: what a request gets, ids and log-probabilities, does not
-//! depend on its neighbors, to the bit (docs/determinism.md).
+//! A pass reads chunks of prompts, and one new token of each sequence that is generating. The KV cache consists of blocks under
+//! a fixed budget ([`block_pool`]). Sequences with a common prefix share its blocks, and the samples of one request share its
+//! whole prompt. A sequence is admitted when enough blocks for its prompt are free. If the cache fills up later, the youngest
+//! sequence is preempted: it frees its blocks, and is recomputed when there is room. Sampling is counter-based
+//! ([`crate::sampling`]), and on the CPU every token is computed by the same operations in the same order, whatever else is in
+//! the batch. The token ids and log-probabilities of a request therefore do not depend on its neighbors, to the bit
+//! (docs/determinism.md).
 //!
-//! Reading order: request → blocks → cache → row → schedule → forward → sampler → step.
+//! Reading order: request → block_pool → kv_cache → sequence → schedule → forward → sampler → step.
 
-pub mod blocks;
-mod cache;
-mod draw;
+pub mod block_pool;
+mod device_sampler;
 mod forward;
+mod kv_cache;
 mod request;
-mod row;
 mod sampler;
 mod schedule;
+mod sequence;
 mod step;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,104 +26,104 @@ use std::collections::{HashMap, VecDeque};
 use chat::FinishReason;
 use tch::Tensor;
 
-pub use request::{Alternative, Drawn, Generated, Limits, Request, RequestId, ScoreRequest, Scored};
+pub use request::{Alternative, Generated, Limits, Request, RequestId, SampledToken, ScoreRequest, Scored};
 
 use crate::packed::PackedModel;
 use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
-use blocks::Blocks;
-use cache::Cache;
-use row::{Row, Task};
+use block_pool::BlockPool;
+use kv_cache::KvCache;
+use sequence::{Sequence, Task};
 
-/// What is not in a forward pass yet.
+/// Work that is not part of the running batch.
 #[derive(Debug)]
 enum Waiting {
-    /// A request whose prompt nobody has read.
-    First(RequestId),
+    /// A request whose prompt has not been read.
+    Prompt(RequestId),
     /// A further sample of a request whose prompt has been read.
-    Next(RequestId, usize),
-    /// A row that had to give its blocks back.
-    Again(Row),
+    Sample(RequestId, usize),
+    /// A sequence that was preempted.
+    Preempted(Sequence),
 }
 
-/// A request's prompt after it was read, kept for samples that have not begun.
+/// Prompt of a request after it was read, kept for the samples that have not begun.
 #[derive(Debug)]
 struct Prompt {
     blocks: Vec<u32>,
-    /// [vocab], fp32.
+    /// Logits of the last prompt token, [vocab], fp32.
     logits: Tensor,
-    /// Samples to come.
+    /// Number of samples that have not begun.
     left: usize,
 }
 
-/// A request and what is known of its answer.
+/// A request with its results so far.
 #[derive(Debug)]
 enum Job {
     Generate { request: Request, samples: Vec<Option<Generated>>, prompt: Option<Prompt> },
     Score { request: ScoreRequest, scored: Option<Scored> },
 }
 
-/// What a step did.
+/// Results of one step.
 #[derive(Debug, Default)]
-pub struct Progress {
-    /// Tokens drawn, in the rows' order.
-    pub drawn: Vec<Drawn>,
-    /// Requests that are answered now.
+pub struct StepOutput {
+    /// Sampled tokens, in the order of the sequences.
+    pub sampled: Vec<SampledToken>,
+    /// Requests that are complete.
     pub done: Vec<RequestId>,
 }
 
-/// Counts since the engine began.
+/// Counters since the engine was created.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Tokens read in forward passes, those of prompts that were found in the cache left out.
+pub struct Stats {
+    /// Number of tokens read in forward passes, without prompt tokens that were found in the cache.
     pub prompt_tokens: usize,
-    /// Prompt tokens that were found in the cache.
+    /// Number of prompt tokens that were found in the cache.
     pub shared_tokens: usize,
-    /// Tokens drawn.
-    pub drawn_tokens: usize,
-    /// Times that a row had to give its blocks back.
+    /// Number of sampled tokens.
+    pub sampled_tokens: usize,
+    /// Number of preemptions.
     pub preemptions: usize,
-    /// Forward passes.
+    /// Number of forward passes.
     pub passes: usize,
-    /// Tokens drawn in steps that read no prompt.
+    /// Number of tokens sampled in steps that read no prompt.
     pub decoded_tokens: usize,
-    /// Seconds of steps that read prompts.
+    /// Time of the steps that read prompts, in seconds.
     pub prefill_seconds: f64,
-    /// Seconds of the other steps.
+    /// Time of the other steps, in seconds.
     pub decode_seconds: f64,
 }
 
-/// A model with its cache and the requests it is working on.
+/// Generation engine: a model, its KV cache, and the requests in progress.
 pub struct Engine<'a> {
     model: &'a Decoder,
     stop_ids: &'a [u32],
     limits: Limits,
     layers: Vec<LayerWeights>,
     packed: Option<PackedModel>,
-    cache: Cache,
-    blocks: Blocks,
+    cache: KvCache,
+    pool: BlockPool,
     block_limit: usize,
-    /// In order of admission.
-    rows: Vec<Row>,
+    /// Running sequences, in order of admission.
+    running: Vec<Sequence>,
     waiting: VecDeque<Waiting>,
     jobs: HashMap<RequestId, Job>,
     next: u64,
-    /// Answered since the last step said so.
+    /// Requests completed since the last step reported them.
     done: Vec<RequestId>,
-    counts: Counts,
+    stats: Stats,
 }
 
 impl std::fmt::Debug for Engine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Engine({} rows, {} waiting, {:?})", self.rows.len(), self.waiting.len(), self.limits)
+        write!(f, "Engine({} seqs, {} waiting, {:?})", self.running.len(), self.waiting.len(), self.limits)
     }
 }
 
 impl<'a> Engine<'a> {
-    /// An idle engine. `stop_ids` end a sample.
+    /// Creates an idle engine. `stop_ids` are the tokens that end a sample.
     pub fn new(model: &'a Decoder, stop_ids: &'a [u32], limits: Limits) -> Self {
         let (spec, kind) = (model.spec(), model.params.flat.kind());
-        let block = Cache::block_bytes(spec, kind);
+        let block = KvCache::block_bytes(spec, kind);
         let block_limit = (limits.cache_bytes / block).max(1);
         Self {
             model,
@@ -129,25 +131,25 @@ impl<'a> Engine<'a> {
             limits,
             layers: (0..spec.num_hidden_layers).map(|layer| model.params.layer(layer)).collect(),
             packed: None,
-            cache: Cache::new(spec, kind, model.device()),
-            blocks: Blocks::new(block_limit, limits.retain_bytes / block),
+            cache: KvCache::new(spec, kind, model.device()),
+            pool: BlockPool::new(block_limit, limits.retain_bytes / block),
             block_limit,
-            rows: Vec::new(),
+            running: Vec::new(),
             waiting: VecDeque::new(),
             jobs: HashMap::new(),
             next: 0,
             done: Vec::new(),
-            counts: Counts::default(),
+            stats: Stats::default(),
         }
     }
 
-    /// Queues a request.
+    /// Queues a generation request.
     ///
     /// # Errors
-    /// [`LmError::Request`] if its prompt is empty or fills the context, or if it can never fit the cache.
+    /// [`LmError::Request`] if the prompt is empty or fills the context, or if the request can never fit in the cache.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, LmError> {
         let context = self.model.spec().context();
-        // A prompt leaves room for at least one new token.
+        // The context must have room for at least one new token after the prompt.
         self.check(&request.prompt, context.saturating_sub(1))?;
         let longest = request.prompt.len().saturating_add(request.sampling.max_tokens).min(context);
         self.check_fit(
@@ -162,7 +164,7 @@ impl<'a> Engine<'a> {
         if done {
             self.done.push(id);
         } else {
-            self.waiting.push_back(Waiting::First(id));
+            self.waiting.push_back(Waiting::Prompt(id));
         }
         Ok(id)
     }
@@ -170,8 +172,8 @@ impl<'a> Engine<'a> {
     /// Queues a request for log-probabilities.
     ///
     /// # Errors
-    /// [`LmError::Request`] if the tokens are none or too many, `from` is not among 1 to their number, or they can never
-    /// fit the cache.
+    /// [`LmError::Request`] if there are no tokens or too many, if `from` is not between 1 and the number of tokens, or if the
+    /// tokens can never fit in the cache.
     pub fn submit_score(&mut self, request: ScoreRequest) -> Result<RequestId, LmError> {
         let count = request.ids.len();
         self.check(&request.ids, self.model.spec().context())?;
@@ -187,7 +189,7 @@ impl<'a> Engine<'a> {
         if nothing {
             self.done.push(id);
         } else {
-            self.waiting.push_back(Waiting::First(id));
+            self.waiting.push_back(Waiting::Prompt(id));
         }
         Ok(id)
     }
@@ -205,7 +207,7 @@ impl<'a> Engine<'a> {
     }
 
     fn check_fit(&self, tokens: usize, what: &str) -> Result<(), LmError> {
-        let fits = self.block_limit * blocks::BLOCK;
+        let fits = self.block_limit * block_pool::BLOCK;
         if tokens > fits {
             let bytes = self.limits.cache_bytes;
             return Err(LmError::Request(format!(
@@ -223,27 +225,27 @@ impl<'a> Engine<'a> {
         id
     }
 
-    /// Whether nothing is left to do.
+    /// Returns whether there is no work left and no completed request left to report.
     pub fn is_idle(&self) -> bool {
-        self.rows.is_empty() && self.waiting.is_empty() && self.done.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.done.is_empty()
     }
 
-    /// Requests that nobody has begun to read.
+    /// Returns the number of requests whose prompt has not been started.
     pub fn queued(&self) -> usize {
-        self.waiting.iter().filter(|w| matches!(w, Waiting::First(_))).count()
+        self.waiting.iter().filter(|w| matches!(w, Waiting::Prompt(_))).count()
     }
 
-    /// Blocks of the cache that rows and prompts hold.
+    /// Returns the number of cache blocks that sequences and prompts reference.
     pub fn blocks_held(&self) -> usize {
-        self.blocks.held()
+        self.pool.num_allocated()
     }
 
-    /// What was done so far.
-    pub fn counts(&self) -> Counts {
-        self.counts
+    /// Returns the counters since the engine was created.
+    pub fn stats(&self) -> Stats {
+        self.stats
     }
 
-    /// The samples of a request whose answer is complete; the engine forgets it.
+    /// Returns the samples of a complete request, and removes the request from the engine.
     pub fn take(&mut self, id: RequestId) -> Option<Vec<Generated>> {
         match self.jobs.get_mut(&id)? {
             Job::Generate { samples, .. } if samples.iter().all(Option::is_some) => {
@@ -255,7 +257,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// The scores of a request whose answer is complete; the engine forgets it.
+    /// Returns the scores of a complete request, and removes the request from the engine.
     pub fn take_scored(&mut self, id: RequestId) -> Option<Scored> {
         match self.jobs.get_mut(&id)? {
             Job::Score { scored, .. } => {
@@ -267,34 +269,35 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Ends one sample with what it has (a stop string was seen).
+    /// Ends a running sample with the tokens it has, for example at a stop string.
     pub fn stop(&mut self, id: RequestId, sample: usize) {
-        let this = |row: &Row| row.request == id && matches!(row.task, Task::Generate { sample: s, .. } if s == sample);
-        if let Some(at) = self.rows.iter().position(this) {
-            let row = self.rows.remove(at);
-            self.complete(row, FinishReason::Stop);
+        let this =
+            |seq: &Sequence| seq.request == id && matches!(seq.task, Task::Generate { sample: s, .. } if s == sample);
+        if let Some(at) = self.running.iter().position(this) {
+            let seq = self.running.remove(at);
+            self.complete(seq, FinishReason::Stop);
         }
     }
 
-    /// Forgets a request and what it has drawn.
+    /// Cancels a request and discards its tokens.
     pub fn cancel(&mut self, id: RequestId) {
-        let (gone, kept) = std::mem::take(&mut self.rows).into_iter().partition(|row: &Row| row.request == id);
-        self.rows = kept;
-        for row in gone {
-            self.give_back(row.blocks);
+        let (gone, kept) = std::mem::take(&mut self.running).into_iter().partition(|seq: &Sequence| seq.request == id);
+        self.running = kept;
+        for seq in gone {
+            self.free_blocks(seq.blocks);
         }
         self.waiting.retain(|waiting| match waiting {
-            Waiting::First(other) | Waiting::Next(other, _) => *other != id,
-            Waiting::Again(row) => row.request != id,
+            Waiting::Prompt(other) | Waiting::Sample(other, _) => *other != id,
+            Waiting::Preempted(seq) => seq.request != id,
         });
         if let Some(Job::Generate { prompt: Some(prompt), .. }) = self.jobs.remove(&id) {
-            self.give_back(prompt.blocks);
+            self.free_blocks(prompt.blocks);
         }
     }
 
-    fn give_back(&mut self, blocks: Vec<u32>) {
+    fn free_blocks(&mut self, blocks: Vec<u32>) {
         for block in blocks {
-            self.blocks.release(block);
+            self.pool.free(block);
         }
     }
 }

@@ -1,93 +1,93 @@
-//! What is asked of the engine and what it answers.
+//! Requests to the engine, and their results.
 
 use chat::{FinishReason, Sampling};
 
-/// One prompt and the samples wanted of it.
+/// One prompt and the samples to generate from it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Prompt tokens.
     pub prompt: Vec<u32>,
-    /// One random stream a sample.
+    /// Seed of each sample. Their number is the number of samples.
     pub seeds: Vec<u64>,
-    /// How tokens are drawn.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// Alternatives to report per token.
+    /// Number of alternatives to report per token.
     pub top_logprobs: usize,
 }
 
-/// A token the model considered, with its own log-probability (temperature 1).
+/// A candidate token and its log-probability under the model itself (temperature 1).
 pub type Alternative = (u32, f32);
 
-/// One sample.
+/// One generated sample.
 #[derive(Clone, Debug)]
 pub struct Generated {
-    /// New tokens, the one that ended the turn included.
+    /// New tokens, including the one that ended the turn.
     pub ids: Vec<u32>,
-    /// Log-probability of each under the sampled distribution before truncation and penalties: logits divided by the
-    /// temperature (by 1 if decoding is greedy). Nats.
+    /// Log-probability of each token, in nats, under the sampled distribution before truncation and penalties: logits divided by
+    /// the temperature (by 1 in greedy decoding).
     pub logprobs: Vec<f32>,
-    /// Alternatives of each token, best first, where asked for; the drawn token comes first of all.
+    /// Alternatives of each token, most likely first, if requested. The sampled token precedes them.
     pub top: Vec<Vec<Alternative>>,
-    /// Why it ended.
+    /// Why the sample ended.
     pub finish: FinishReason,
 }
 
-/// What bounds the engine.
+/// Limits of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Rows that generate at once.
-    pub max_rows: usize,
-    /// Tokens of one forward pass (a long prompt is read in several).
-    pub step_tokens: usize,
-    /// Bytes of keys and values held at once, over all layers.
+    /// Maximum number of sequences that generate at once. Default: 512.
+    pub max_num_seqs: usize,
+    /// Maximum number of tokens of one forward pass. A longer prompt is read in several passes. Default: 8,192.
+    pub max_num_batched_tokens: usize,
+    /// Maximum size of the KV cache over all layers, in bytes. Default: 4 GiB.
     pub cache_bytes: usize,
-    /// Bytes of them that may lie unused, in case a later request begins alike.
+    /// Size of the unused part of the KV cache that is kept for later requests with a common prefix, in bytes. Default: 256 MiB.
     pub retain_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_rows: 512, step_tokens: 8 << 10, cache_bytes: 4 << 30, retain_bytes: 256 << 20 }
+        Self { max_num_seqs: 512, max_num_batched_tokens: 8 << 10, cache_bytes: 4 << 30, retain_bytes: 256 << 20 }
     }
 }
 
-/// Given tokens whose log-probabilities are wanted.
+/// A request for the log-probabilities of given tokens.
 #[derive(Clone, Debug, Default)]
 pub struct ScoreRequest {
     /// All tokens.
     pub ids: Vec<u32>,
-    /// The first that is scored; at least 1, at most their number (then only `candidates` are).
+    /// Index of the first token to score: at least 1, at most the number of tokens (then only `candidates` are scored).
     pub from: usize,
-    /// Tokens of which any might come after the last one: their log-probabilities are wanted too.
+    /// Candidates for the token after the last one, whose log-probabilities are computed too.
     pub candidates: Vec<u32>,
 }
 
-/// Log-probabilities at temperature 1, nats.
+/// Log-probabilities at temperature 1, in nats.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
-    /// Of `ids[from..]`.
+    /// Log-probabilities of `ids[from..]`.
     pub logprobs: Vec<f32>,
-    /// Of each candidate, after all of `ids`.
+    /// Log-probability of each candidate after all of `ids`.
     pub candidates: Vec<f32>,
 }
 
-/// A request of an engine.
+/// Identifier of a request in an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// A token just drawn.
+/// A token that was just sampled.
 #[derive(Clone, Debug)]
-pub struct Drawn {
-    /// Which request.
+pub struct SampledToken {
+    /// Request of the token.
     pub request: RequestId,
-    /// Which of its samples, from 0.
+    /// Index of the sample in the request, from 0.
     pub sample: usize,
-    /// The token.
+    /// Token id.
     pub id: u32,
-    /// Its log-probability, as in [`Generated::logprobs`].
+    /// Log-probability of the token, as in [`Generated::logprobs`].
     pub logprob: f32,
-    /// Its alternatives, as in [`Generated::top`].
+    /// Alternatives of the token, as in [`Generated::top`].
     pub top: Vec<Alternative>,
-    /// Whether it was the sample's last.
+    /// Why the sample ended, if this is its last token.
     pub finish: Option<FinishReason>,
 }

@@ -1,26 +1,26 @@
-//! From logits to tokens, for all rows of a step at once.
+//! Samples tokens from logits, for all sequences of a step at once.
 
 use chat::Sampling;
 use tch::{Device, Kind, Tensor};
 
 use crate::LmError;
-use crate::engine::draw::draw_rows;
+use crate::engine::device_sampler::sample_rows;
 use crate::engine::request::Alternative;
-use crate::sampling::{argmax, draw, uniform};
+use crate::sampling::{argmax, sample, uniform};
 
-/// What one row wants.
+/// Input of the sampler for one row.
 #[derive(Debug)]
 pub(super) struct Pick<'a> {
     pub sampling: &'a Sampling,
     pub seed: u64,
-    /// Prompt and what was drawn before: what a repetition penalty looks at.
+    /// Prompt and previously sampled tokens, which the repetition penalty reads.
     pub tokens: &'a [u32],
-    /// How many were drawn before.
+    /// Number of previously sampled tokens.
     pub position: usize,
     pub top_logprobs: usize,
 }
 
-/// What one row gets.
+/// Result of the sampler for one row.
 #[derive(Debug)]
 pub(super) struct Picked {
     pub id: u32,
@@ -28,8 +28,8 @@ pub(super) struct Picked {
     pub top: Vec<Alternative>,
 }
 
-/// Samples a token for each row of `logits`, [rows, vocab], fp32. On the CPU a row's token and log-probability do not depend on
-/// the other rows, and the log-probability has the bits of [`crate::head::score`].
+/// Samples a token for each row of `logits`, [rows, vocab], fp32. On the CPU, a row's token and log-probability do not depend on
+/// the other rows, and the log-probability has the same bits as [`crate::head::score`].
 pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, LmError> {
     let device = logits.device();
     let temperatures: Vec<f32> =
@@ -40,11 +40,11 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
     };
     let penalized = penalized(logits, picks).map(|logits| scaled(&logits));
     let sampled = match device {
-        Device::Cpu => sample_here(&scaled(logits), penalized.as_ref(), picks)?,
+        Device::Cpu => sample_on_host(&scaled(logits), penalized.as_ref(), picks)?,
         _ => {
             let reported = scaled(logits).softmax(-1, Kind::Float);
             let from = penalized.map(|logits| logits.softmax(-1, Kind::Float));
-            sample_there(&reported, from.as_ref().unwrap_or(&reported), picks)?
+            sample_on_device(&reported, from.as_ref().unwrap_or(&reported), picks)?
         }
     };
     let tops = alternatives(logits, picks, &sampled)?;
@@ -54,7 +54,7 @@ pub(super) fn pick(logits: &Tensor, picks: &[Pick<'_>]) -> Result<Vec<Picked>, L
 /// Token and log-probability of each row.
 type Sampled = Vec<(usize, f32)>;
 
-fn sample_here(logits: &Tensor, penalized: Option<&Tensor>, picks: &[Pick<'_>]) -> Result<Sampled, LmError> {
+fn sample_on_host(logits: &Tensor, penalized: Option<&Tensor>, picks: &[Pick<'_>]) -> Result<Sampled, LmError> {
     let reported = torch_ext::softmax(logits)?;
     let sampled_from = penalized.map(torch_ext::softmax).transpose()?;
     let weights = torch_ext::floats(&sampled_from.as_ref().unwrap_or(&reported).weights)?;
@@ -64,27 +64,27 @@ fn sample_here(logits: &Tensor, penalized: Option<&Tensor>, picks: &[Pick<'_>]) 
         let (pick, row) = (&picks[i], i * vocab..(i + 1) * vocab);
         match pick.sampling.temperature {
             0.0 => argmax(&greedy_from[row]),
-            _ => draw(&weights[row], pick.sampling, uniform(pick.seed, pick.position as u64)),
+            _ => sample(&weights[row], pick.sampling, uniform(pick.seed, pick.position as u64)),
         }
     });
     Ok(ids.into_iter().enumerate().map(|(i, id)| (id, reported.logprob(i, logits[i * vocab + id]))).collect())
 }
 
-/// The same on the tensors' device: two numbers a row come back instead of the vocabulary.
-fn sample_there(reported: &Tensor, sampled_from: &Tensor, picks: &[Pick<'_>]) -> Result<Sampled, LmError> {
+/// Samples on the device of the tensors. Two values per row are copied to the host, instead of the vocabulary.
+fn sample_on_device(reported: &Tensor, sampled_from: &Tensor, picks: &[Pick<'_>]) -> Result<Sampled, LmError> {
     let samplings: Vec<_> = picks.iter().map(|pick| pick.sampling).collect();
     let uniforms: Vec<f64> = picks.iter().map(|pick| uniform(pick.seed, pick.position as u64)).collect();
-    let ids = draw_rows(sampled_from, &samplings, &uniforms);
+    let ids = sample_rows(sampled_from, &samplings, &uniforms);
     let chances = reported.gather(-1, &ids.unsqueeze(-1), false).squeeze_dim(-1);
-    // One copy for both; float64 holds either exactly.
+    // One copy transfers both; float64 represents either exactly.
     let both = Tensor::stack(&[ids.to_kind(Kind::Double), chances.to_kind(Kind::Double)], 0);
     let both: Vec<f64> = Vec::try_from(both.to_device(Device::Cpu).view(-1))?;
     let (ids, chances) = both.split_at(picks.len());
     Ok(ids.iter().zip(chances).map(|(&id, &p)| (id as usize, (p as f32).ln())).collect())
 }
 
-/// Logits with the penalty of Keskar et al. 2019 on every token seen before, as transformers has it: positive ones
-/// divided, negative ones multiplied. `None` if no row wants it.
+/// Applies the repetition penalty of Keskar et al. 2019 to every token seen before, as in transformers: positive logits are
+/// divided, negative ones are multiplied. Returns `None` if no row uses the penalty.
 fn penalized(logits: &Tensor, picks: &[Pick<'_>]) -> Option<Tensor> {
     let wanted = |p: &Pick<'_>| p.sampling.repetition_penalty != 1.0;
     if !picks.iter().any(wanted) {
@@ -103,7 +103,7 @@ fn penalized(logits: &Tensor, picks: &[Pick<'_>]) -> Option<Tensor> {
     Some(changed)
 }
 
-/// The sampled token and the likeliest ones with the model's own log-probabilities, for the rows that ask.
+/// Returns the sampled token and the most likely tokens with the model's own log-probabilities, for the rows that request them.
 fn alternatives(logits: &Tensor, picks: &[Pick<'_>], sampled: &Sampled) -> Result<Vec<Vec<Alternative>>, LmError> {
     let vocab = logits.size()[1];
     let wanted = picks.iter().map(|p| p.top_logprobs).max().unwrap_or(0).min(vocab as usize);
@@ -111,7 +111,7 @@ fn alternatives(logits: &Tensor, picks: &[Pick<'_>], sampled: &Sampled) -> Resul
         return Ok(vec![Vec::new(); picks.len()]);
     }
     let softmax = if logits.device() == Device::Cpu { Some(torch_ext::softmax(logits)?) } else { None };
-    // Log-probabilities, or logits that `softmax` turns into them.
+    // Log-probabilities, or logits that `softmax` converts to log-probabilities.
     let own = if softmax.is_some() { logits.shallow_clone() } else { logits.log_softmax(-1, Kind::Float) };
     let logprob = |row: usize, value: f32| softmax.as_ref().map_or(value, |s| s.logprob(row, value));
     let (values, ids) = own.topk(wanted as i64, -1, true, true);

@@ -1,47 +1,48 @@
-//! Which rows are in, which tokens the next pass reads, and who gives way when the cache is full.
+//! The scheduler: selects the running sequences, the tokens of the next pass, and the sequences to preempt if the cache is full.
 
 use std::collections::HashSet;
 
 use tch::Tensor;
 
 use crate::LmError;
-use crate::engine::blocks::{BLOCK, PrefixDigest};
+use crate::engine::block_pool::{BLOCK, PrefixDigest};
 use crate::engine::forward::Chunk;
-use crate::engine::row::{Row, Task, blocks_for};
+use crate::engine::sequence::{Sequence, Task, blocks_for};
 use crate::engine::{Engine, Job, RequestId, Waiting};
 
 impl Engine<'_> {
-    /// Lets waiting work in, first come first served, while there is room. Returns the new rows that have only to draw
-    /// (their prompt has been read), as places in `self.rows`, and the logits to draw from.
+    /// Admits waiting work, first come, first served, while there is room. Returns the new sequences that only need to sample
+    /// (their prompt has been read), as indices into `self.running`, with the logits to sample from.
     pub(super) fn admit(&mut self) -> Vec<(usize, Tensor)> {
         let mut ready = Vec::new();
-        while self.rows.len() < self.limits.max_rows
+        while self.running.len() < self.limits.max_num_seqs
             && let Some(next) = self.waiting.front()
         {
-            // Beside its own tokens, one block for each row that is growing: less would soon push somebody out again.
+            // Besides the blocks of the new sequence, one block per running sequence must be free. Otherwise a sequence would
+            // soon be preempted again.
             let own = match next {
-                Waiting::First(id) => blocks_for(self.prompt_of(*id).len()),
-                Waiting::Next(..) => 1,
-                Waiting::Again(row) => blocks_for(row.tokens.len()),
+                Waiting::Prompt(id) => blocks_for(self.prompt_of(*id).len()),
+                Waiting::Sample(..) => 1,
+                Waiting::Preempted(seq) => blocks_for(seq.tokens.len()),
             };
-            if !self.rows.is_empty() && self.blocks.left() < own + self.rows.len() {
+            if !self.running.is_empty() && self.pool.num_free() < own + self.running.len() {
                 break;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::First(id)) => {
-                    let row = Row::new(id, self.first_task(id), self.prompt_of(id));
-                    self.rows.push(row);
+                Some(Waiting::Prompt(id)) => {
+                    let seq = Sequence::new(id, self.first_task(id), self.prompt_of(id));
+                    self.running.push(seq);
                 }
-                Some(Waiting::Again(row)) => self.rows.push(row),
-                Some(Waiting::Next(id, sample)) => match self.follow(id, sample) {
-                    Some((row, logits)) => {
-                        ready.extend(logits.map(|logits| (self.rows.len(), logits)));
-                        self.rows.push(row);
+                Some(Waiting::Preempted(seq)) => self.running.push(seq),
+                Some(Waiting::Sample(id, sample)) => match self.fork_sample(id, sample) {
+                    Some((seq, logits)) => {
+                        ready.extend(logits.map(|logits| (self.running.len(), logits)));
+                        self.running.push(seq);
                     }
                     None => {
-                        self.waiting.push_front(Waiting::Next(id, sample));
-                        // With no row at work, only kept prompts can hold the blocks.
-                        if !(self.rows.is_empty() && self.forget_prompts()) {
+                        self.waiting.push_front(Waiting::Sample(id, sample));
+                        // If no sequence is running, only kept prompts can hold the blocks.
+                        if !(self.running.is_empty() && self.evict_prompts()) {
                             break;
                         }
                     }
@@ -55,7 +56,7 @@ impl Engine<'_> {
     fn prompt_of(&self, id: RequestId) -> &[u32] {
         match &self.jobs[&id] {
             Job::Generate { request, .. } => &request.prompt,
-            // The last token's keys are needed by nobody, unless something is asked of what follows it.
+            // Nothing reads the keys of the last token, unless candidates after it are scored.
             Job::Score { request, .. } if request.candidates.is_empty() => &request.ids[..request.ids.len() - 1],
             Job::Score { request, .. } => &request.ids,
         }
@@ -68,91 +69,92 @@ impl Engine<'_> {
         }
     }
 
-    /// A row for a further sample: it shares the prompt's full blocks, gets a copy of the one that is filled in part, and
-    /// draws from the prompt's logits. If the prompt's blocks had to be given back, the row reads it again.
-    fn follow(&mut self, id: RequestId, sample: usize) -> Option<(Row, Option<Tensor>)> {
+    /// Creates a sequence for a further sample. It shares the full blocks of the prompt, gets a copy of the partial block, and
+    /// samples from the prompt's logits. If the prompt's blocks were freed, the sequence reads the prompt again.
+    fn fork_sample(&mut self, id: RequestId, sample: usize) -> Option<(Sequence, Option<Tensor>)> {
         let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&id) else { return None };
-        let mut row = Row::new(id, Task::Generate { sample, seed: request.seeds[sample] }, &request.prompt);
-        let Some(read) = prompt else { return Some((row, None)) };
+        let mut seq = Sequence::new(id, Task::Generate { sample, seed: request.seeds[sample] }, &request.prompt);
+        let Some(read) = prompt else { return Some((seq, None)) };
         let full = request.prompt.len() / BLOCK;
         if let Some(&partial) = read.blocks.get(full) {
-            let copy = self.blocks.take()?;
-            self.cache.make_room(self.blocks.in_use(), self.block_limit).ok()?;
+            let copy = self.pool.allocate()?;
+            self.cache.make_room(self.pool.num_created(), self.block_limit).ok()?;
             self.cache.copy(partial, copy);
-            row.blocks.push(copy);
+            seq.blocks.push(copy);
         }
         for &block in read.blocks[..full].iter().rev() {
-            self.blocks.share(block);
-            row.blocks.insert(0, block);
+            self.pool.add_ref(block);
+            seq.blocks.insert(0, block);
         }
-        row.computed = request.prompt.len();
-        row.named = full;
+        seq.computed = request.prompt.len();
+        seq.num_inserted = full;
         let logits = read.logits.shallow_clone();
         read.left -= 1;
         if read.left == 0
             && let Some(read) = prompt.take()
         {
-            self.give_back(read.blocks);
+            self.free_blocks(read.blocks);
         }
-        Some((row, Some(logits)))
+        Some((seq, Some(logits)))
     }
 
-    /// What the next pass reads, sequences that begin first. Every chunk has its blocks.
+    /// Selects the tokens of the next pass, as chunks with allocated blocks. Chunks that begin a sequence come first.
     ///
     /// # Errors
-    /// If memory does not suffice.
-    pub(super) fn plan(&mut self) -> Result<Vec<Chunk>, LmError> {
-        let mut budget = self.limits.step_tokens.max(1);
+    /// If memory cannot be allocated.
+    pub(super) fn schedule(&mut self) -> Result<Vec<Chunk>, LmError> {
+        let mut budget = self.limits.max_num_batched_tokens.max(1);
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut being_read: HashSet<PrefixDigest> = HashSet::new();
-        // Rows that are generating need one token each; they go before prompts, so that long ones do not stall them.
+        // Generating sequences need one token each. They go before prompts, so that long prompts do not stall them.
         for generating in [true, false] {
             let mut at = 0;
-            while at < self.rows.len() && budget > 0 {
-                let pending = self.rows[at].pending();
-                let is_generating = pending == 1 && self.rows[at].computed > 0;
+            while at < self.running.len() && budget > 0 {
+                let pending = self.running[at].pending();
+                let is_generating = pending == 1 && self.running[at].computed > 0;
                 if pending > 0 && is_generating == generating {
-                    if !generating && self.find_prefix(at, &being_read) {
+                    if !generating && self.lookup_prefix(at, &being_read) {
                         at += 1;
                         continue;
                     }
-                    let count = self.rows[at].pending().min(budget);
+                    let count = self.running[at].pending().min(budget);
                     if !self.reserve(at, count, &mut chunks) {
                         break;
                     }
-                    let row = &mut self.rows[at];
-                    let from = row.computed;
+                    let seq = &mut self.running[at];
+                    let from = seq.computed;
                     if !generating {
-                        being_read.extend((from / BLOCK..(from + count) / BLOCK).map(|block| row.digest(block)));
+                        being_read.extend((from / BLOCK..(from + count) / BLOCK).map(|block| seq.digest(block)));
                     }
-                    chunks.push(Chunk { row: at, from, count });
+                    chunks.push(Chunk { seq: at, from, count });
                     budget -= count;
                 }
                 at += 1;
             }
         }
         chunks.sort_by_key(|chunk| chunk.from != 0);
-        self.cache.make_room(self.blocks.in_use(), self.block_limit)?;
+        self.cache.make_room(self.pool.num_created(), self.block_limit)?;
         Ok(chunks)
     }
 
-    /// Takes over blocks that hold the row's next tokens already. True if one of them is being read in this very pass:
-    /// the row had better wait for it.
-    fn find_prefix(&mut self, at: usize, being_read: &HashSet<PrefixDigest>) -> bool {
-        let row = &mut self.rows[at];
-        // One token must remain to be read: its output is what the row is there for. Scores need all of theirs.
-        let most = match row.task {
-            Task::Generate { .. } => row.tokens.len() - 1,
-            Task::Score { from } => (from - 1).min(row.tokens.len() - 1),
+    /// Adopts cached blocks that contain the next tokens of a sequence. Returns true if one more such block is being computed in
+    /// this pass, so that the sequence should wait for it.
+    fn lookup_prefix(&mut self, at: usize, being_read: &HashSet<PrefixDigest>) -> bool {
+        let seq = &mut self.running[at];
+        // At least one token must be computed, because its output is needed. A score request needs the output of every token
+        // that predicts a scored one.
+        let most = match seq.task {
+            Task::Generate { .. } => seq.tokens.len() - 1,
+            Task::Score { from } => (from - 1).min(seq.tokens.len() - 1),
         };
-        while row.computed.is_multiple_of(BLOCK) && row.computed + BLOCK <= most {
-            let digest = row.digest(row.computed / BLOCK);
-            match self.blocks.find(&digest) {
+        while seq.computed.is_multiple_of(BLOCK) && seq.computed + BLOCK <= most {
+            let digest = seq.digest(seq.computed / BLOCK);
+            match self.pool.lookup(&digest) {
                 Some(block) => {
-                    row.blocks.push(block);
-                    row.computed += BLOCK;
-                    row.named = row.blocks.len();
-                    self.counts.shared_tokens += BLOCK;
+                    seq.blocks.push(block);
+                    seq.computed += BLOCK;
+                    seq.num_inserted = seq.blocks.len();
+                    self.stats.shared_tokens += BLOCK;
                 }
                 None => return being_read.contains(&digest),
             }
@@ -160,23 +162,23 @@ impl Engine<'_> {
         false
     }
 
-    /// Takes the blocks for `count` more tokens of a row. If there are none, the youngest row gives way (its chunk with
-    /// it). False if that was the row itself.
+    /// Allocates the blocks for `count` more tokens of a sequence. If none are free, preempts the youngest sequence and removes its
+    /// chunk. Returns false if the sequence itself was preempted.
     fn reserve(&mut self, at: usize, count: usize, chunks: &mut Vec<Chunk>) -> bool {
-        let needed = blocks_for(self.rows[at].computed + count);
-        while self.rows[at].blocks.len() < needed {
-            match self.blocks.take() {
-                Some(block) => self.rows[at].blocks.push(block),
-                None if self.forget_prompts() => {}
+        let needed = blocks_for(self.running[at].computed + count);
+        while self.running[at].blocks.len() < needed {
+            match self.pool.allocate() {
+                Some(block) => self.running[at].blocks.push(block),
+                None if self.evict_prompts() => {}
                 None => {
-                    let youngest = self.rows.len() - 1;
-                    let mut row = self.rows.remove(youngest);
-                    chunks.retain(|chunk| chunk.row != youngest);
-                    self.give_back(std::mem::take(&mut row.blocks));
-                    (row.computed, row.named) = (0, 0);
-                    row.forget_scores();
-                    self.counts.preemptions += 1;
-                    self.waiting.push_front(Waiting::Again(row));
+                    let youngest = self.running.len() - 1;
+                    let mut seq = self.running.remove(youngest);
+                    chunks.retain(|chunk| chunk.seq != youngest);
+                    self.free_blocks(std::mem::take(&mut seq.blocks));
+                    (seq.computed, seq.num_inserted) = (0, 0);
+                    seq.clear_scores();
+                    self.stats.preemptions += 1;
+                    self.waiting.push_front(Waiting::Preempted(seq));
                     if youngest == at {
                         return false;
                     }
@@ -186,8 +188,8 @@ impl Engine<'_> {
         true
     }
 
-    /// Gives back the blocks of prompts whose remaining samples have not begun. False if there were none.
-    fn forget_prompts(&mut self) -> bool {
+    /// Frees the blocks of prompts that are kept for samples that have not begun. Returns false if there were none.
+    fn evict_prompts(&mut self) -> bool {
         let mut freed = Vec::new();
         for job in self.jobs.values_mut() {
             if let Job::Generate { prompt, .. } = job
@@ -197,7 +199,7 @@ impl Engine<'_> {
             }
         }
         let any = !freed.is_empty();
-        self.give_back(freed);
+        self.free_blocks(freed);
         any
     }
 }

@@ -1,4 +1,4 @@
-//! One step: let rows in, read, draw, let rows out.
+//! One step: admit sequences, run a forward pass, sample, retire complete sequences.
 
 use std::time::Instant;
 
@@ -6,78 +6,78 @@ use chat::FinishReason;
 use tch::{Device, Tensor};
 
 use crate::LmError;
-use crate::engine::blocks::BLOCK;
+use crate::engine::block_pool::BLOCK;
 use crate::engine::forward::{Chunk, Weights, forward};
-use crate::engine::request::{Drawn, Generated, Scored};
-use crate::engine::row::{Row, Task};
+use crate::engine::request::{Generated, SampledToken, Scored};
 use crate::engine::sampler::{Pick, Picked, pick};
-use crate::engine::{Engine, Job, Progress, Prompt, Waiting};
+use crate::engine::sequence::{Sequence, Task};
+use crate::engine::{Engine, Job, Prompt, StepOutput, Waiting};
 use crate::head::{self, Targets};
 use crate::packed::PackedModel;
 
-/// Which outputs of a forward pass are wanted.
+/// Outputs of a forward pass that are needed.
 #[derive(Default)]
 struct Wanted {
-    /// The tokens of the pass whose outputs they are, ascending.
+    /// Tokens of the pass whose outputs are needed, ascending.
     outputs: Vec<i64>,
-    /// Rows that draw, and the place in `outputs` they draw from.
-    draws: Vec<(usize, i64)>,
-    /// Rows that are scored, the place in `outputs` and the token that comes after it.
+    /// Sequences that sample, each with the index in `outputs` to sample from.
+    samples: Vec<(usize, i64)>,
+    /// Tokens to score: the sequence, the index in `outputs`, and the token that follows it.
     scores: Vec<(usize, i64, i64)>,
 }
 
 impl Engine<'_> {
-    /// Reads what every row needs next and draws a token for each that has read all it has.
+    /// Reads the tokens that each sequence needs next, and samples a token for each sequence that has read all its tokens.
     ///
     /// # Errors
-    /// If libtorch fails (memory). The engine is not to be used any more then.
-    pub fn step(&mut self) -> Result<Progress, LmError> {
+    /// If libtorch fails (memory). The engine must not be used after an error.
+    pub fn step(&mut self) -> Result<StepOutput, LmError> {
         tch::no_grad(|| {
-            let (begun, read, drawn) = (Instant::now(), self.counts.prompt_tokens, self.counts.drawn_tokens);
+            let (begun, read, drawn) = (Instant::now(), self.stats.prompt_tokens, self.stats.sampled_tokens);
             let mut ready = self.admit();
-            let chunks = self.plan()?;
-            // Planning may have sent the youngest away again.
-            ready.retain(|(row, _)| *row < self.rows.len());
+            let chunks = self.schedule()?;
+            // Scheduling may have preempted the youngest sequences.
+            ready.retain(|(seq, _)| *seq < self.running.len());
             let (mut drawing, mut logits) = (Vec::new(), Vec::new());
             if !chunks.is_empty() {
                 let wanted = self.wanted(&chunks);
                 self.pack()?;
                 let weights = Weights { model: self.model, layers: &self.layers, packed: self.packed.as_ref() };
-                let hidden = forward(weights, &self.cache, &self.rows, &chunks, &wanted.outputs)?;
-                self.counts.passes += 1;
+                let hidden = forward(weights, &self.cache, &self.running, &chunks, &wanted.outputs)?;
+                self.stats.passes += 1;
                 self.advance(&chunks);
                 self.score(&hidden, &wanted)?;
-                if !wanted.draws.is_empty() {
-                    let at: Vec<i64> = wanted.draws.iter().map(|&(_, at)| at).collect();
+                if !wanted.samples.is_empty() {
+                    let at: Vec<i64> = wanted.samples.iter().map(|&(_, at)| at).collect();
                     let made = head::logits_packed(self.model, self.packed.as_ref(), &hidden, &self.on_device(&at))?;
-                    drawing.extend(wanted.draws.iter().map(|&(row, _)| row));
+                    drawing.extend(wanted.samples.iter().map(|&(seq, _)| seq));
                     ready.extend(self.share_prompts(&drawing, &made)?);
                     logits.push(made);
                 }
             }
-            for (row, of_prompt) in ready {
-                drawing.push(row);
+            for (seq, of_prompt) in ready {
+                drawing.push(seq);
                 logits.push(of_prompt.unsqueeze(0));
             }
-            let mut progress = Progress::default();
+            let mut output = StepOutput::default();
             if !drawing.is_empty() {
                 let logits = if logits.len() == 1 { logits.remove(0) } else { Tensor::cat(&logits, 0) };
-                self.draw(&drawing, &logits, &mut progress)?;
+                self.sample(&drawing, &logits, &mut output)?;
             }
-            self.let_out(&progress);
-            progress.done = std::mem::take(&mut self.done);
+            self.retire(&output);
+            output.done = std::mem::take(&mut self.done);
             let seconds = begun.elapsed().as_secs_f64();
-            if self.counts.prompt_tokens > read {
-                self.counts.prefill_seconds += seconds;
+            if self.stats.prompt_tokens > read {
+                self.stats.prefill_seconds += seconds;
             } else {
-                self.counts.decode_seconds += seconds;
-                self.counts.decoded_tokens += self.counts.drawn_tokens - drawn;
+                self.stats.decode_seconds += seconds;
+                self.stats.decoded_tokens += self.stats.sampled_tokens - drawn;
             }
-            Ok(progress)
+            Ok(output)
         })
     }
 
-    /// Copies the model's matrices for the CPU's kernels, once.
+    /// Packs the model's matrices for the CPU kernels, once.
     fn pack(&mut self) -> Result<(), LmError> {
         let (kind, dim) = (self.model.params.flat.kind(), self.model.spec().head_dim);
         if self.packed.is_none() && torch_ext::most_paged_tokens(self.model.device(), kind, dim) > 0 {
@@ -90,17 +90,18 @@ impl Engine<'_> {
         torch_ext::upload(values, self.model.device())
     }
 
-    /// Which outputs of a pass over `chunks` are wanted: the last of each row that draws, and those of scored tokens.
+    /// Returns which outputs of a pass over `chunks` are needed: the last of each sequence that samples, and those that predict
+    /// scored tokens.
     fn wanted(&self, chunks: &[Chunk]) -> Wanted {
         let mut wanted = Wanted::default();
         let mut begin = 0;
         for chunk in chunks {
-            let (row, end) = (&self.rows[chunk.row], chunk.from + chunk.count);
+            let (seq, end) = (&self.running[chunk.seq], chunk.from + chunk.count);
             let mut output = |position: usize| {
                 wanted.outputs.push(begin + (position - chunk.from) as i64);
                 wanted.outputs.len() as i64 - 1
             };
-            match (row.task, &self.jobs[&row.request]) {
+            match (seq.task, &self.jobs[&seq.request]) {
                 (Task::Score { from }, Job::Score { request, .. }) => {
                     for position in chunk.from.max(from - 1)..end {
                         let after = request.ids.get(position + 1).into_iter();
@@ -109,13 +110,13 @@ impl Engine<'_> {
                             after.chain(request.candidates.iter().filter(|_| last)).copied().collect();
                         if !asked.is_empty() {
                             let at = output(position);
-                            wanted.scores.extend(asked.into_iter().map(|id| (chunk.row, at, i64::from(id))));
+                            wanted.scores.extend(asked.into_iter().map(|id| (chunk.seq, at, i64::from(id))));
                         }
                     }
                 }
-                _ if end == row.tokens.len() => {
+                _ if end == seq.tokens.len() => {
                     let at = output(end - 1);
-                    wanted.draws.push((chunk.row, at));
+                    wanted.samples.push((chunk.seq, at));
                 }
                 _ => {}
             }
@@ -124,18 +125,18 @@ impl Engine<'_> {
         wanted
     }
 
-    /// Notes what the pass has read and makes full blocks known.
+    /// Records the tokens that the pass has read, and registers full blocks for prefix caching.
     fn advance(&mut self, chunks: &[Chunk]) {
         for chunk in chunks {
-            let row = &mut self.rows[chunk.row];
-            row.computed += chunk.count;
-            while (row.named + 1) * BLOCK <= row.computed {
-                let digest = row.digest(row.named);
-                self.blocks.name(row.blocks[row.named], digest);
-                row.named += 1;
+            let seq = &mut self.running[chunk.seq];
+            seq.computed += chunk.count;
+            while (seq.num_inserted + 1) * BLOCK <= seq.computed {
+                let digest = seq.digest(seq.num_inserted);
+                self.pool.insert(seq.blocks[seq.num_inserted], digest);
+                seq.num_inserted += 1;
             }
-            let generates_on = !row.drawn().is_empty() && chunk.count == 1;
-            self.counts.prompt_tokens += if generates_on { 0 } else { chunk.count };
+            let generates_on = !seq.sampled().is_empty() && chunk.count == 1;
+            self.stats.prompt_tokens += if generates_on { 0 } else { chunk.count };
         }
     }
 
@@ -147,48 +148,47 @@ impl Engine<'_> {
         let at = Targets { rows: self.on_device(&column(|s| s.1)), targets: self.on_device(&column(|s| s.2)) };
         let scores = head::score_packed(self.model, self.packed.as_ref(), hidden, &at)?;
         let logprobs: Vec<f32> = Vec::try_from(scores.logprobs.to_device(Device::Cpu))?;
-        for (&(row, ..), logprob) in wanted.scores.iter().zip(logprobs) {
-            self.rows[row].logprobs.push(logprob);
+        for (&(seq, ..), logprob) in wanted.scores.iter().zip(logprobs) {
+            self.running[seq].logprobs.push(logprob);
         }
         Ok(())
     }
 
-    /// Prompts that were just read to the end are shared with the further samples of their requests. Returns those that
-    /// can begin at once.
+    /// Shares prompts that were just read with the further samples of their requests. Returns the samples that can begin at once.
     fn share_prompts(&mut self, drawing: &[usize], logits: &Tensor) -> Result<Vec<(usize, Tensor)>, LmError> {
         let mut any = false;
         for (i, &at) in drawing.iter().enumerate().rev() {
-            let row = &self.rows[at];
-            if !row.drawn().is_empty() || !matches!(row.task, Task::Generate { sample: 0, .. }) {
+            let seq = &self.running[at];
+            if !seq.sampled().is_empty() || !matches!(seq.task, Task::Generate { sample: 0, .. }) {
                 continue;
             }
-            let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&row.request) else { continue };
+            let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&seq.request) else { continue };
             let left = request.seeds.len() - 1;
             if left == 0 {
                 continue;
             }
-            for &block in &row.blocks {
-                self.blocks.share(block);
+            for &block in &seq.blocks {
+                self.pool.add_ref(block);
             }
-            *prompt = Some(Prompt { blocks: row.blocks.clone(), logits: logits.get(i as i64).copy(), left });
+            *prompt = Some(Prompt { blocks: seq.blocks.clone(), logits: logits.get(i as i64).copy(), left });
             for sample in (1..=left).rev() {
-                self.waiting.push_front(Waiting::Next(row.request, sample));
+                self.waiting.push_front(Waiting::Sample(seq.request, sample));
             }
             any = true;
         }
         Ok(if any { self.admit() } else { Vec::new() })
     }
 
-    fn draw(&mut self, drawing: &[usize], logits: &Tensor, progress: &mut Progress) -> Result<(), LmError> {
+    fn sample(&mut self, drawing: &[usize], logits: &Tensor, output: &mut StepOutput) -> Result<(), LmError> {
         let mut picks = Vec::with_capacity(drawing.len());
         for &at in drawing {
-            let row = &self.rows[at];
-            if let (Task::Generate { seed, .. }, Job::Generate { request, .. }) = (row.task, &self.jobs[&row.request]) {
+            let seq = &self.running[at];
+            if let (Task::Generate { seed, .. }, Job::Generate { request, .. }) = (seq.task, &self.jobs[&seq.request]) {
                 picks.push(Pick {
                     sampling: &request.sampling,
                     seed,
-                    tokens: &row.tokens,
-                    position: row.drawn().len(),
+                    tokens: &seq.tokens,
+                    position: seq.sampled().len(),
                     top_logprobs: request.top_logprobs,
                 });
             }
@@ -196,64 +196,64 @@ impl Engine<'_> {
         let picked = pick(logits, &picks)?;
         let context = self.model.spec().context();
         for (&at, picked) in drawing.iter().zip(picked) {
-            let row = &mut self.rows[at];
-            let (Task::Generate { sample, .. }, Job::Generate { request, .. }) = (row.task, &self.jobs[&row.request])
+            let seq = &mut self.running[at];
+            let (Task::Generate { sample, .. }, Job::Generate { request, .. }) = (seq.task, &self.jobs[&seq.request])
             else {
                 continue;
             };
-            row.tokens.push(picked.id);
-            row.logprobs.push(picked.logprob);
-            row.top.push(picked.top.clone());
-            let full = row.drawn().len() >= request.sampling.max_tokens || row.tokens.len() >= context;
+            seq.tokens.push(picked.id);
+            seq.logprobs.push(picked.logprob);
+            seq.top.push(picked.top.clone());
+            let full = seq.sampled().len() >= request.sampling.max_tokens || seq.tokens.len() >= context;
             let ends = !request.sampling.ignore_eos && self.stop_ids.contains(&picked.id);
             let finish = match ends {
                 true => Some(FinishReason::Stop),
                 false => full.then_some(FinishReason::Length),
             };
-            self.counts.drawn_tokens += 1;
+            self.stats.sampled_tokens += 1;
             let Picked { id, logprob, top } = picked;
-            progress.drawn.push(Drawn { request: row.request, sample, id, logprob, top, finish });
+            output.sampled.push(SampledToken { request: seq.request, sample, id, logprob, top, finish });
         }
         Ok(())
     }
 
-    /// Takes out the rows that are complete.
-    fn let_out(&mut self, progress: &Progress) {
+    /// Retires the sequences that are complete.
+    fn retire(&mut self, output: &StepOutput) {
         let mut finished =
-            progress.drawn.iter().filter_map(|d| Some((d.request, d.sample, d.finish?))).collect::<Vec<_>>();
-        let rows = std::mem::take(&mut self.rows);
-        for row in rows {
-            match row.task {
-                Task::Score { .. } if row.pending() == 0 => self.complete(row, FinishReason::Stop),
+            output.sampled.iter().filter_map(|d| Some((d.request, d.sample, d.finish?))).collect::<Vec<_>>();
+        let seqs = std::mem::take(&mut self.running);
+        for seq in seqs {
+            match seq.task {
+                Task::Score { .. } if seq.pending() == 0 => self.complete(seq, FinishReason::Stop),
                 Task::Generate { sample, .. } => {
-                    match finished.iter().position(|&(id, s, _)| (id, s) == (row.request, sample)) {
+                    match finished.iter().position(|&(id, s, _)| (id, s) == (seq.request, sample)) {
                         Some(at) => {
                             let (.., finish) = finished.swap_remove(at);
-                            self.complete(row, finish);
+                            self.complete(seq, finish);
                         }
-                        None => self.rows.push(row),
+                        None => self.running.push(seq),
                     }
                 }
-                Task::Score { .. } => self.rows.push(row),
+                Task::Score { .. } => self.running.push(seq),
             }
         }
     }
 
-    /// Notes a row's answer and gives its blocks back.
-    pub(super) fn complete(&mut self, mut row: Row, finish: FinishReason) {
-        self.give_back(std::mem::take(&mut row.blocks));
-        match (row.task, self.jobs.get_mut(&row.request)) {
+    /// Stores the result of a sequence and frees its blocks.
+    pub(super) fn complete(&mut self, mut seq: Sequence, finish: FinishReason) {
+        self.free_blocks(std::mem::take(&mut seq.blocks));
+        match (seq.task, self.jobs.get_mut(&seq.request)) {
             (Task::Generate { sample, .. }, Some(Job::Generate { samples, .. })) => {
-                let ids = row.tokens.split_off(row.prompt_len);
-                samples[sample] = Some(Generated { ids, logprobs: row.logprobs, top: row.top, finish });
+                let ids = seq.tokens.split_off(seq.prompt_len);
+                samples[sample] = Some(Generated { ids, logprobs: seq.logprobs, top: seq.top, finish });
                 if samples.iter().all(Option::is_some) {
-                    self.done.push(row.request);
+                    self.done.push(seq.request);
                 }
             }
             (Task::Score { .. }, Some(Job::Score { request, scored })) => {
-                let candidates = row.logprobs.split_off(request.ids.len() - request.from);
-                *scored = Some(Scored { logprobs: row.logprobs, candidates });
-                self.done.push(row.request);
+                let candidates = seq.logprobs.split_off(request.ids.len() - request.from);
+                *scored = Some(Scored { logprobs: seq.logprobs, candidates });
+                self.done.push(seq.request);
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Model folders: what is wrong with one is named, and a save is whole or does not happen.
+//! Model folders: errors name what is wrong in a folder, and a save completes or changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ fn load(folder: &Path) -> Result<Decoder, LmError> {
     checkpoint::load(folder, Kind::Float, Device::Cpu)
 }
 
-/// Every file under `folder` with its bytes.
+/// Returns every file under `folder` with its bytes.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).map(|p| (p.clone(), fs::read(p).unwrap())).collect()
 }
@@ -32,7 +32,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A saved model of the family, to be damaged.
+/// Saves a model of the family, which the tests then damage.
 fn saved(family: Family, tied: bool) -> (tempfile::TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("model");
@@ -48,7 +48,7 @@ fn refused(folder: &Path, expect: &[&str]) {
     }
 }
 
-/// Rewrites model.safetensors with the tensors that `change` leaves, under the names and shapes it gives them.
+/// Rewrites model.safetensors with the tensors that `change` keeps, under the names and shapes that it returns.
 fn rewrite(folder: &Path, change: impl Fn(&str, Vec<usize>) -> Option<(String, Vec<usize>)>) {
     let path = folder.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
@@ -71,7 +71,7 @@ fn a_saved_model_loads_to_the_same_bits_and_saves_to_the_same_bytes() {
         assert_eq!(again.params.flat, decoder(family, tied).params.flat);
         let read = again.spec();
         assert_eq!(
-            lm::ModelSpec { source: serde_json::Map::new(), rope: spec(family, tied).rope, ..read.clone() },
+            lm::ModelConfig { source: serde_json::Map::new(), rope: spec(family, tied).rope, ..read.clone() },
             spec(family, tied)
         );
         assert_eq!((read.rope.theta, &read.rope.scaling), (spec(family, tied).rope.theta, &lm::rope::Scaling::None));
@@ -105,7 +105,7 @@ fn lower_precisions_are_stored_as_such_and_read_into_any() {
         assert_eq!(read.params.flat, exact.params.flat.to_kind(kind).to_kind(Kind::Float));
         let same = checkpoint::load(&folder, kind, Device::Cpu).unwrap();
         assert_eq!(same.params.flat, exact.params.flat.to_kind(kind));
-        // The model also runs in that dtype. Its logits differ by the rounding of a few layers' sums.
+        // The model also runs in that dtype. Its logits differ by the rounding of the sums of a few layers.
         let (ours, reference) = tch::no_grad(|| (same.logits(&batch).unwrap(), read.logits(&batch).unwrap()));
         assert_eq!(ours.kind(), kind);
         close(dtype, &ours, &reference, 40.0 * rounding);
@@ -167,7 +167,7 @@ fn tensors_that_do_not_fit_the_config_are_named() {
     refused(&folder, &["model.safetensors", "`model.layers.2.mlp.up_proj.weight` is [79, 48]", "[80, 48]"]);
 }
 
-/// Weights of one family under the config of another: many names are missing, few are shown.
+/// Weights of one family with the config of another: many names are missing, and the message shows few of them.
 #[test]
 fn a_long_list_of_missing_tensors_is_shortened() {
     let (_place, folder) = saved(Family::Llama, true);
@@ -245,14 +245,14 @@ fn a_failed_save_leaves_the_old_folder_and_nothing_else() {
         assert_eq!(contents(&folder), before);
         assert_eq!(names(place.path()), expect);
     };
-    // What the caller writes beside the weights fails (a full disk, say).
+    // What the caller writes beside the weights fails (for example, on a full disk).
     let full = |partial: &Path| Err(LmError::File { path: partial.into(), message: "disk is full".into() });
     intact(checkpoint::save(&folder, &other, &tokenizer(), full).unwrap_err(), "disk is full", &["model"]);
-    // The old folder cannot be moved away, because a file has the name it would get.
+    // The old folder cannot be moved away, because a file occupies its new path.
     fs::write(place.path().join(".model.old"), "in the way").unwrap();
     intact(save(&folder, &other).unwrap_err(), "cannot be written", &[".model.old", "model"]);
     fs::remove_file(place.path().join(".model.old")).unwrap();
-    // The new folder cannot be made, because a file has its name.
+    // The new folder cannot be created, because a file occupies its path.
     fs::write(place.path().join(".model.partial"), "in the way").unwrap();
     intact(save(&folder, &other).unwrap_err(), ".model.partial", &[".model.partial", "model"]);
 }

@@ -21,13 +21,13 @@ fn one(model: &LocalModel, request: CompletionRequest) -> Completion {
     model.complete(&[request]).unwrap().remove(0)
 }
 
-/// Log-probabilities of the next token after `ids`, temperature 1.
+/// Returns the log-probabilities of the next token after `ids`, at temperature 1.
 fn next(model: &LocalModel, ids: &[u32]) -> Tensor {
     let batch = Packed::new(&[ids], CONTEXT, Device::Cpu).unwrap();
     tch::no_grad(|| model.decoder.logits(&batch)).unwrap().get(-1).log_softmax(-1, Kind::Float)
 }
 
-/// How a judge is asked: the answer's beginning is forced, and the next token's alternatives are read.
+/// Tests requests as the judge makes them: the beginning of the answer is forced, and the alternatives of the next token are read.
 #[test]
 fn a_forced_prefix_is_continued_and_alternatives_are_reported() {
     let model = model();
@@ -103,7 +103,7 @@ fn tokens_are_reported_only_when_asked_for() {
     assert!(!answers[1].tokens.is_empty());
 }
 
-/// A seed whose text has a plain word piece in the middle, and that piece.
+/// Returns a seed whose text has a plain word piece in the middle, its completion, and that piece.
 fn with_a_piece(model: &LocalModel) -> (CompletionRequest, Completion, String) {
     (0..50)
         .find_map(|seed| {
@@ -128,7 +128,7 @@ fn a_stop_string_ends_the_text_and_stays_in_it() {
     assert_eq!(stopped.finish, FinishReason::Stop);
     let end = free.text.find(&piece).unwrap() + piece.len();
     assert_eq!(stopped.text, free.text[..end]);
-    // It stopped at the first token that completed the string: without that token the string is not there.
+    // Generation stopped at the first token that completed the string: without that token, the text lacks the string.
     let before: String = stopped.tokens[..stopped.tokens.len() - 1].iter().map(|t| t.text.as_str()).collect();
     assert!(!before.contains(&piece));
     assert_eq!(stops(&["never said ###"]), free);
@@ -164,7 +164,7 @@ fn answers_do_not_depend_on_the_batch() {
         let alone = one(&model, request.clone());
         assert_eq!((&alone.text, alone.finish), (&answer.text, answer.finish));
     }
-    model.limits = lm::generate::Limits { max_rows: 2, step_tokens: 10, ..model.limits };
+    model.limits = lm::generate::Limits { max_num_seqs: 2, max_num_batched_tokens: 10, ..model.limits };
     requests.reverse();
     let mut cut = model.complete(&requests).unwrap();
     cut.reverse();
@@ -184,7 +184,7 @@ fn a_prompt_beyond_the_context_is_named() {
 
 #[test]
 fn a_tokenizer_larger_than_the_embedding_is_refused() {
-    let small = lm::ModelSpec { vocab_size: 100, ..spec(Family::Llama, true) };
+    let small = lm::ModelConfig { vocab_size: 100, ..spec(Family::Llama, true) };
     let error = LocalModel::new("odd", Decoder::new(weights(&small, 1)), tokenizer()).unwrap_err().to_string();
     assert!(error.contains("100 rows") && error.contains("odd"), "{error}");
 }

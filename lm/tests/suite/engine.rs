@@ -1,7 +1,7 @@
-//! Continuous batching: many requests, little memory, scores, what is shared and what is given back.
+//! Continuous batching: many requests, little memory, scores, prefix caching, preemption.
 
-use chat::{FinishReason, Sampling};
-use lm::engine::{Engine, Limits, Request, RequestId, ScoreRequest};
+use chat::Sampling;
+use lm::engine::{Limits, Request, ScoreRequest};
 use lm::generate::{Generated, Generator};
 use lm::head::{Targets, score};
 use lm::sampling::uniform;
@@ -9,25 +9,25 @@ use lm::{Decoder, Family, Packed};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{CpuLevel, EmulatedGpu};
 
-use crate::fixtures::{CONTEXT, VOCAB, decoder, ids, spec, weights};
+use crate::fixtures::{CONTEXT, decoder, ids, spec, weights};
 
-fn limits(max_rows: usize, step_tokens: usize, blocks: usize) -> Limits {
-    // 3 layers, 2 key/value heads of 32 channels, fp32, 32 positions a block.
+pub fn limits(max_num_seqs: usize, max_num_batched_tokens: usize, blocks: usize) -> Limits {
+    // 3 layers, 2 key/value heads of 32 channels, fp32, 32 positions per block.
     let block = 3 * 2 * 2 * 32 * 4 * 32;
-    Limits { max_rows, step_tokens, cache_bytes: blocks * block, retain_bytes: 2 * block }
+    Limits { max_num_seqs, max_num_batched_tokens, cache_bytes: blocks * block, retain_bytes: 2 * block }
 }
 
-fn request(prompt: Vec<u32>, seeds: Vec<u64>, max_tokens: usize) -> Request {
+pub fn request(prompt: Vec<u32>, seeds: Vec<u64>, max_tokens: usize) -> Request {
     Request { prompt, seeds, sampling: Sampling::all(max_tokens), top_logprobs: 0 }
 }
 
-fn generate(model: &Decoder, limits: Limits, requests: &[Request]) -> Vec<Vec<Generated>> {
+pub fn generate(model: &Decoder, limits: Limits, requests: &[Request]) -> Vec<Vec<Generated>> {
     Generator { model, stop_ids: &[], limits }.generate(requests, None).unwrap()
 }
 
-/// Compares two runs of the same requests by different kernels, and counts the samples that differ by a tie: the draw fell so
-/// close to the boundary between two tokens that rounding decides. At the first token that differs, that boundary is looked up
-/// in a plain pass. Anything else that differs is a failure.
+/// Compares two runs of the same requests on different kernels, and counts the samples that differ by a tie: the random number is
+/// so close to the boundary between two tokens that rounding decides. At the first token that differs, the boundary is computed
+/// in an ordinary pass. Any other difference is a failure.
 fn ties(what: &str, model: &Decoder, requests: &[Request], a: &[Vec<Generated>], b: &[Vec<Generated>]) -> usize {
     let mut ties = 0;
     for (request, (a, b)) in requests.iter().zip(a.iter().zip(b)) {
@@ -50,12 +50,12 @@ fn ties(what: &str, model: &Decoder, requests: &[Request], a: &[Vec<Generated>],
     ties
 }
 
-/// Requests of any length, many with a common beginning, some with several samples, some with a temperature of their own.
+/// Requests of any length: many with a common prefix, some with several samples, some with a temperature of their own.
 fn crowd(count: u64) -> Vec<Request> {
     (0..count)
         .map(|i| {
             let random = |what: u64, below: f64| (uniform(900 + what, i) * below) as usize;
-            // One of five beginnings of up to 80 tokens, then an own end.
+            // One of five prefixes of up to 80 tokens, then a suffix of its own.
             let mut prompt = ids(950 + random(0, 5.0) as u64, random(1, 80.0));
             prompt.extend(ids(1000 + i, 1 + random(2, 40.0)));
             let seeds = (0..1 + random(3, 3.0) as u64).map(|s| i * 10 + s).collect();
@@ -69,7 +69,7 @@ fn crowd(count: u64) -> Vec<Request> {
         .collect()
 }
 
-/// Asserts that two answers have the same tokens and the same bits of log-probabilities.
+/// Asserts that two lists of results have the same tokens and the same bits of log-probabilities.
 fn same_answers(what: &str, found: &[Vec<Generated>], expected: &[Vec<Generated>]) {
     let bits = |logprobs: &[f32]| logprobs.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     for (request, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -84,9 +84,9 @@ fn same_answers(what: &str, found: &[Vec<Generated>], expected: &[Vec<Generated>
     }
 }
 
-/// 500 requests, six ways: what a request gets is the same to the bit alone and with any neighbors, in any order, after
-/// preemption, with any cache and any budget of a pass, on one thread and on several; and it is what the forward pass of
-/// training computes.
+/// 500 requests in six configurations. The results of a request are the same to the bit alone and with any neighbors, in any
+/// order, after preemption, with any cache size and any token budget of a pass, on one thread and on several. They also equal
+/// the results of the forward pass of training.
 fn batching_changes_nothing(family: Family, kind: Kind) {
     if kind == Kind::BFloat16 && CpuLevel::batch_dependent_bf16() {
         eprintln!("large products of bf16 go to libtorch on this CPU; XPLORE_CPU=avx512 keeps them here");
@@ -105,9 +105,10 @@ fn batching_changes_nothing(family: Family, kind: Kind) {
     let mut other = generate(&model, limits(17, 200, 400), &reversed);
     other.reverse();
     same_answers("another order", &other, &together);
-    // The longest rows need seven blocks: rows are sent away and come back.
+    // The longest sequences need seven blocks, so sequences are preempted and resumed.
     let block = block_bytes(&model);
-    let cramped = Limits { max_rows: 64, step_tokens: 64, cache_bytes: 10 * block, retain_bytes: 2 * block };
+    let cramped =
+        Limits { max_num_seqs: 64, max_num_batched_tokens: 64, cache_bytes: 10 * block, retain_bytes: 2 * block };
     let generator = Generator { model: &model, stop_ids: &[], limits: cramped };
     let (cramped, counts) = generator.generate_counted(&requests, None).unwrap();
     assert!(counts.preemptions > 20, "{counts:?}");
@@ -124,7 +125,7 @@ fn batching_changes_nothing(family: Family, kind: Kind) {
     training_agrees(&model, &requests[..60], &together);
 }
 
-/// The log-probabilities of samples, by the packed forward pass that training runs.
+/// Asserts that the packed forward pass of training computes the log-probabilities of the samples.
 fn training_agrees(model: &Decoder, requests: &[Request], generated: &[Vec<Generated>]) {
     for (request, samples) in requests.iter().zip(generated) {
         let whole: Vec<Vec<u32>> = samples.iter().map(|s| [&request.prompt[..], &s.ids].concat()).collect();
@@ -168,7 +169,7 @@ for_each_model! {
     batching_changes_nothing_llama_bf16: Family::Llama, Kind::BFloat16;
 }
 
-/// By the kernels for GPUs, emulated: prompts, parts of them, single tokens and shared beginnings, drawn alike.
+/// Runs the emulated GPU kernels on prompts, chunks of prompts, single tokens and shared prefixes: the same tokens are sampled.
 #[test]
 fn the_kernels_for_gpus_generate_the_same() {
     let model = decoder(Family::Qwen3, true);
@@ -184,16 +185,16 @@ fn the_kernels_for_gpus_generate_the_same() {
     assert!(ties("on a GPU", &model, &requests, &expected, &found) <= 1);
 }
 
-/// Prompts that are kept for further samples can fill the whole cache: then they are read again, and nothing hangs.
+/// Prompts that are kept for further samples can fill the whole cache. They are then evicted and read again, without a deadlock.
 #[test]
 fn kept_prompts_give_way() {
     let model = decoder(Family::Qwen3, true);
     let requests: Vec<Request> = (0..6).map(|i| request(ids(60 + i, 40), (0..5).collect(), 10)).collect();
     let roomy = generate(&model, Limits::default(), &requests);
     for blocks in 2..8 {
-        for max_rows in [1, 2, 9] {
-            let cramped = generate(&model, limits(max_rows, 1000, blocks), &requests);
-            same_answers(&format!("{blocks} blocks, {max_rows} rows"), &cramped, &roomy);
+        for max_num_seqs in [1, 2, 9] {
+            let cramped = generate(&model, limits(max_num_seqs, 1000, blocks), &requests);
+            same_answers(&format!("{blocks} blocks, {max_num_seqs} rows"), &cramped, &roomy);
         }
     }
 }
@@ -206,9 +207,9 @@ fn common_beginnings_are_read_once() {
         (0..10).map(|i| request([beginning.clone(), ids(10 + i, 5)].concat(), vec![0, 1], 3)).collect();
     let generator = Generator { model: &model, stop_ids: &[], limits: Limits::default() };
     let (_, counts) = generator.generate_counted(&requests, None).unwrap();
-    // The first reads 101 tokens; nine find three blocks of 32 and read 5; no second sample reads anything.
+    // The first request reads 101 tokens. Nine find three blocks of 32 and read 5 each. No second sample reads anything.
     assert_eq!((counts.prompt_tokens, counts.shared_tokens), (101 + 9 * 5, 9 * 96));
-    assert_eq!(counts.drawn_tokens, 60);
+    assert_eq!(counts.sampled_tokens, 60);
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn scores_are_those_of_a_plain_pass_whatever_is_shared() {
     }
 }
 
-/// Log-probabilities of samples under temperature, top-p and a penalty are those of a fresh pass at that temperature.
+/// Log-probabilities of samples under temperature, top-p and a penalty equal those of a separate pass at that temperature.
 #[test]
 fn reported_log_probabilities_are_those_of_a_fresh_pass() {
     for family in [Family::Llama, Family::Qwen3] {
@@ -277,9 +278,9 @@ fn reported_are_fresh(model: &Decoder) {
     }
 }
 
-/// 20,000 first tokens against the exact distribution of each setting. Pearson's chi-square over the cells with at least
-/// five expected draws, the rest together; the bound mean + 5 deviations + 20 is passed by chance less than once in
-/// 100,000 runs for the cells that occur here (3 to 400).
+/// Compares 20,000 first tokens with the exact distribution of each setting. Pearson's chi-square is taken over the cells with at
+/// least five expected samples, with the rest as one cell. The bound of mean + 5 deviations + 20 is exceeded by chance less than
+/// once in 100,000 runs for the numbers of cells that occur here (3 to 400).
 #[test]
 fn draws_of_every_setting_follow_its_distribution() {
     let model = decoder(Family::Qwen3, true);
@@ -327,7 +328,7 @@ fn draws_of_every_setting_follow_its_distribution() {
     }
 }
 
-/// The distribution a setting asks for, in float64, written down independently: transformers' order.
+/// Returns the distribution of a setting in float64, implemented independently, in the order of transformers.
 fn exact(logits: &[f32], prompt: &[u32], s: &Sampling) -> Vec<f64> {
     let mut x: Vec<f64> = logits.iter().map(|&l| f64::from(l)).collect();
     for (id, l) in x.iter_mut().enumerate() {
@@ -360,90 +361,4 @@ fn exact(logits: &[f32], prompt: &[u32], s: &Sampling) -> Vec<f64> {
         kept[i] &= *p >= s.min_p * best;
     }
     softmax(&x, &kept)
-}
-
-#[test]
-fn what_can_never_fit_is_refused_before_it_begins() {
-    let model = decoder(Family::Qwen3, true);
-    let mut engine = Engine::new(&model, &[], limits(4, 100, 3));
-    let refused = |outcome: Result<RequestId, lm::LmError>, names: &str| {
-        let error = outcome.unwrap_err().to_string();
-        assert!(error.contains(names), "{error}");
-    };
-    refused(engine.submit(request(ids(5, 60), vec![1], 40)), "100 tokens");
-    refused(engine.submit(request(vec![1, VOCAB as u32], vec![1], 4)), "token id 520");
-    let scored = |ids: Vec<u32>, from| ScoreRequest { ids, from, candidates: vec![] };
-    refused(engine.submit_score(scored(ids(6, 97), 1)), "97 tokens");
-    refused(engine.submit_score(scored(ids(6, 9), 0)), "from token 0");
-    refused(engine.submit_score(scored(ids(6, 9), 10)), "from token 10");
-    assert!(engine.is_idle());
-    assert!(engine.submit(request(ids(5, 56), vec![1], 40)).is_ok());
-}
-
-#[test]
-fn a_request_that_is_cancelled_gives_everything_back() {
-    let model = decoder(Family::Qwen3, true);
-    let mut engine = Engine::new(&model, &[], limits(1, 1000, 40));
-    let gone = engine.submit(request(ids(7, 50), (0..6).collect(), 100)).unwrap();
-    let stays = engine.submit(request(ids(8, 50), vec![9], 20)).unwrap();
-    for _ in 0..5 {
-        assert!(engine.step().unwrap().drawn.iter().all(|d| d.request == gone));
-    }
-    engine.cancel(gone);
-    let mut drawn = 0;
-    while !engine.is_idle() {
-        let progress = engine.step().unwrap();
-        assert!(progress.drawn.iter().all(|d| d.request == stays));
-        drawn += progress.drawn.len();
-    }
-    assert_eq!(drawn, 20);
-    assert!(engine.take(gone).is_none());
-    assert_eq!(engine.take(stays).unwrap()[0].ids.len(), 20);
-    assert_eq!(engine.blocks_held(), 0, "every block was given back");
-}
-
-#[test]
-fn one_sample_is_stopped_and_the_others_go_on() {
-    let model = decoder(Family::Llama, true);
-    let mut engine = Engine::new(&model, &[], Limits::default());
-    let id = engine.submit(request(ids(9, 20), vec![1, 2, 3], 30)).unwrap();
-    for _ in 0..4 {
-        engine.step().unwrap();
-    }
-    engine.stop(id, 1);
-    while !engine.is_idle() {
-        assert!(engine.step().unwrap().drawn.iter().all(|d| d.sample != 1));
-    }
-    let ends: Vec<_> = engine.take(id).unwrap().iter().map(|g| (g.ids.len(), g.finish)).collect();
-    assert_eq!(ends, [(30, FinishReason::Length), (4, FinishReason::Stop), (30, FinishReason::Length)]);
-}
-
-#[test]
-fn nothing_asked_nothing_drawn() {
-    let model = decoder(Family::Llama, true);
-    let samples =
-        generate(&model, Limits::default(), &[request(ids(9, 20), vec![1, 2], 0), request(ids(9, 3), vec![], 5)]);
-    assert_eq!(samples.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0]);
-    assert!(samples[0].iter().all(|g| g.ids.is_empty()));
-}
-
-/// A prompt longer than a step is read in several, while others go on drawing.
-#[test]
-fn a_long_prompt_does_not_stall_the_others() {
-    let model = decoder(Family::Qwen3, true);
-    let mut engine = Engine::new(&model, &[], limits(8, 40, 100));
-    let short = engine.submit(request(ids(10, 5), vec![1], 30)).unwrap();
-    engine.step().unwrap();
-    let long = engine.submit(request(ids(11, 200), vec![1], 5)).unwrap();
-    let mut steps = 0;
-    loop {
-        let drawn = engine.step().unwrap().drawn;
-        assert!(drawn.iter().any(|d| d.request == short), "the short one draws in every step");
-        steps += 1;
-        if drawn.iter().any(|d| d.request == long) {
-            break;
-        }
-    }
-    // 39 prompt tokens a step beside the one that is drawn.
-    assert_eq!(steps, 200usize.div_ceil(39));
 }

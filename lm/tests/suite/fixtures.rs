@@ -1,28 +1,29 @@
-//! Tiny models and the comparisons all tests make.
+//! Tiny models, and the comparisons that all tests use.
 
 use std::sync::LazyLock;
 
 use chat::tokenizer::Tokenizer;
 use lm::params::Role;
 use lm::sampling::uniform;
-use lm::{Biases, Decoder, Family, ModelSpec, Params, Rope};
+use lm::{Biases, Decoder, Family, ModelConfig, Params, Rope};
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
 
-/// Longest sequence of the tiny models.
+/// Maximum sequence length of the tiny models.
 pub const CONTEXT: usize = 256;
-/// Rows of their embedding; a little more than the tokenizer has tokens.
+/// Number of rows of their embedding, slightly more than the number of tokens of the tokenizer.
 pub const VOCAB: i64 = 520;
 
 /// Both families, tied and untied.
 pub const VARIANTS: [(Family, bool); 4] =
     [(Family::Qwen3, true), (Family::Qwen3, false), (Family::Llama, true), (Family::Llama, false)];
 
-/// Grouped queries in both; in Qwen3 the heads together are wider than the residual stream. The sizes of Qwen3 are multiples
-/// of 32, so that new tokens take the kernels for few rows; Llama's are not, so that they take the general way.
-pub fn spec(family: Family, tied: bool) -> ModelSpec {
+/// Configuration of a tiny model. Both families have grouped queries; in Qwen3, the heads together are wider than the residual
+/// stream. The sizes of Qwen3 are multiples of 32, so that new tokens use the kernels for few rows. Those of Llama are not, so
+/// that they use the general path.
+pub fn spec(family: Family, tied: bool) -> ModelConfig {
     let qwen = family == Family::Qwen3;
-    ModelSpec {
+    ModelConfig {
         family,
         vocab_size: VOCAB,
         hidden_size: if qwen { 64 } else { 48 },
@@ -41,38 +42,38 @@ pub fn spec(family: Family, tied: bool) -> ModelSpec {
     }
 }
 
-/// The same in sizes that the kernels for few rows take.
-fn even(spec: ModelSpec) -> ModelSpec {
-    ModelSpec { hidden_size: 64, intermediate_size: 96, head_dim: 32, ..spec }
+/// Changes a configuration to sizes that the kernels for few rows support.
+fn even(spec: ModelConfig) -> ModelConfig {
+    ModelConfig { hidden_size: 64, intermediate_size: 96, head_dim: 32, ..spec }
 }
 
-/// One model of every kind that the decoder knows: families, biases, ways to stretch RoPE.
-pub fn specimens() -> Vec<(&'static str, ModelSpec)> {
+/// One model of each kind that the decoder supports: families, biases, types of RoPE scaling.
+pub fn specimens() -> Vec<(&'static str, ModelConfig)> {
     let rope = |scaling: serde_json::Value| {
         let config = serde_json::json!({ "rope_theta": 1e4, "rope_scaling": scaling, "max_position_embeddings": 64 });
         Rope::from_config(&config).unwrap()
     };
     let stretched =
-        |scaling| ModelSpec { rope: rope(scaling), max_position_embeddings: 64, ..spec(Family::Llama, true) };
+        |scaling| ModelConfig { rope: rope(scaling), max_position_embeddings: 64, ..spec(Family::Llama, true) };
     let all = Biases { qkv: true, o: true, mlp: true };
     vec![
         ("qwen3-tied", spec(Family::Qwen3, true)),
         ("qwen3-untied", spec(Family::Qwen3, false)),
-        ("qwen3-biases", ModelSpec { biases: Biases { mlp: false, ..all }, ..spec(Family::Qwen3, true) }),
+        ("qwen3-biases", ModelConfig { biases: Biases { mlp: false, ..all }, ..spec(Family::Qwen3, true) }),
         ("qwen2-tied", even(spec(Family::Qwen2, true))),
         ("qwen2-untied", spec(Family::Qwen2, false)),
         ("mistral", even(spec(Family::Mistral, false))),
-        ("mistral-window", ModelSpec { window: Some(CONTEXT), ..spec(Family::Mistral, false) }),
+        ("mistral-window", ModelConfig { window: Some(CONTEXT), ..spec(Family::Mistral, false) }),
         ("llama-tied", spec(Family::Llama, true)),
         ("llama-untied", spec(Family::Llama, false)),
-        ("llama-biases", ModelSpec { biases: all, ..spec(Family::Llama, false) }),
-        ("llama-biases-even", even(ModelSpec { biases: all, ..spec(Family::Llama, false) })),
+        ("llama-biases", ModelConfig { biases: all, ..spec(Family::Llama, false) }),
+        ("llama-biases-even", even(ModelConfig { biases: all, ..spec(Family::Llama, false) })),
         ("llama-linear", stretched(serde_json::json!({ "type": "linear", "factor": 4.0 }))),
         ("llama-dynamic", stretched(serde_json::json!({ "rope_type": "dynamic", "factor": 4.0 }))),
         ("llama-llama3", {
             let scaling = serde_json::json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 32 });
-            ModelSpec { rope: rope(scaling), ..spec(Family::Llama, true) }
+            ModelConfig { rope: rope(scaling), ..spec(Family::Llama, true) }
         }),
         (
             "llama-yarn",
@@ -83,18 +84,18 @@ pub fn specimens() -> Vec<(&'static str, ModelSpec)> {
         ("qwen3-yarn", {
             let scaling = serde_json::json!({ "rope_type": "yarn", "factor": 8.0, "beta_fast": 16.0, "beta_slow": 2.0,
                 "original_max_position_embeddings": 32, "attention_factor": 1.3, "truncate": false });
-            ModelSpec { rope: rope(scaling), max_position_embeddings: 64, ..spec(Family::Qwen3, true) }
+            ModelConfig { rope: rope(scaling), max_position_embeddings: 64, ..spec(Family::Qwen3, true) }
         }),
     ]
 }
 
-/// The weights of a specimen.
+/// Returns a specimen with its weights.
 pub fn specimen(name: &str) -> Decoder {
     let (_, spec) = specimens().into_iter().find(|(n, _)| *n == name).unwrap();
     Decoder::new(weights(&spec, 7))
 }
 
-/// Numbers from N(0, std²), [shape]. A function of `seed` alone: libtorch's generator is global and tests run at once.
+/// Samples from N(0, std²), [shape]. The result depends only on `seed`: libtorch's generator is global, and tests run concurrently.
 pub fn normal(seed: u64, std: f64, shape: &[i64]) -> Tensor {
     let numel: i64 = shape.iter().product();
     let values: Vec<f32> = (0..numel as u64)
@@ -106,8 +107,8 @@ pub fn normal(seed: u64, std: f64, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// Weights wide enough that logits vary by several nats; norm weights differ from 1, so that leaving one out shows.
-pub fn weights(spec: &ModelSpec, seed: u64) -> Params {
+/// Weights with a variance that makes logits vary by several nats. Norm weights differ from 1, so that a missing norm is detected.
+pub fn weights(spec: &ModelConfig, seed: u64) -> Params {
     let params = Params::zeros(spec, Kind::Float, Device::Cpu).unwrap();
     for (i, entry) in params.entries().iter().enumerate() {
         let mean = if entry.role() == Role::Norm { 1.0 } else { 0.0 };
@@ -136,17 +137,17 @@ pub fn tokenizer() -> Tokenizer {
     TRAINED.clone()
 }
 
-/// `length` token ids that depend on `seed` alone.
+/// Returns `length` token ids that depend only on `seed`.
 pub fn ids(seed: u64, length: usize) -> Vec<u32> {
     (0..length as u64).map(|i| (uniform(seed, i) * VOCAB as f64) as u32).collect()
 }
 
-/// Ragged sequences, the shortest of one token, the longest near the context's end.
+/// Sequences of different lengths: the shortest has one token, and the longest nearly fills the context.
 pub fn sequences() -> Vec<Vec<u32>> {
     [33, 1, 17, 200, 2, 64].iter().enumerate().map(|(i, n)| ids(100 + i as u64, *n)).collect()
 }
 
-/// |actual - expected| / |expected|, Euclidean; infinite if anything is not finite.
+/// Returns |actual - expected| / |expected| (Euclidean), or infinity if any element is not finite.
 pub fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(actual.size(), expected.size());
     let (a, e) = (actual.detach().to_kind(Kind::Double), expected.detach().to_kind(Kind::Double));
@@ -154,13 +155,13 @@ pub fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
     if d.is_finite() { d } else { f64::INFINITY }
 }
 
-/// Asserts [`distance`] within `tolerance`.
+/// Asserts that [`distance`] is within `tolerance`.
 #[track_caller]
 pub fn close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_within!(distance(actual, expected), tolerance, "{what}: relative distance");
 }
 
-/// Asserts [`distance`], and the largest single difference beside the largest value, within `tolerance`.
+/// Asserts that [`distance`], and the maximum difference divided by the maximum value, are within `tolerance`.
 #[track_caller]
 pub fn close_everywhere(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
     close(what, actual, expected, tolerance);

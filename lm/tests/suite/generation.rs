@@ -1,4 +1,4 @@
-//! The generation engine against forward passes without a cache, and against itself in other batches.
+//! The generation engine compared with forward passes without a cache, and with itself in other batches.
 
 use std::collections::HashMap;
 
@@ -27,13 +27,13 @@ fn tokens(samples: &[Generated]) -> Vec<Vec<u32>> {
     samples.iter().map(|s| s.ids.clone()).collect()
 }
 
-/// Log-probabilities of the whole vocabulary after each token of `ids`, by one pass without a cache.
+/// Returns the log-probabilities of the whole vocabulary after each token of `ids`, from one pass without a cache.
 fn forward(model: &Decoder, ids: &[u32], temperature: f64) -> Tensor {
     let batch = Packed::new(&[ids], CONTEXT, Device::Cpu).unwrap();
     (tch::no_grad(|| model.logits(&batch)).unwrap() / temperature).log_softmax(-1, Kind::Float)
 }
 
-/// 70 tokens: the cache grows twice (32, 64, 128 places).
+/// Generates 70 tokens, so that the cache grows twice (32, 64, 128 positions).
 #[test]
 fn greedy_tokens_are_the_argmax_of_a_full_forward_pass() {
     for (family, tied) in VARIANTS {
@@ -44,7 +44,7 @@ fn greedy_tokens_are_the_argmax_of_a_full_forward_pass() {
         for (prompt, samples) in prompts.iter().zip(run(&model, &[], &requests)) {
             let sample = &samples[0];
             assert_eq!((sample.ids.len(), sample.finish), (70, FinishReason::Length));
-            // One pass over the finished text gives the argmax at every step: a causal model's past does not change.
+            // One pass over the finished text gives the argmax of every step, because the model is causal.
             let whole: Vec<u32> = prompt.iter().chain(&sample.ids).copied().collect();
             let own = forward(&model, &whole, 1.0).narrow(0, prompt.len() as i64 - 1, 70);
             let best: Vec<i64> = Vec::try_from(own.argmax(-1, false)).unwrap();
@@ -61,7 +61,7 @@ fn log_probabilities_of_samples_are_those_of_a_scoring_pass() {
         let model = decoder(family, tied);
         for temperature in [1.0, 0.7] {
             let requests = [request(ids(4, 20), vec![1, 2, 3], sampling(temperature, 50)), {
-                // Truncation changes what is drawn, not what is reported.
+                // Truncation changes what is sampled, not the reported log-probabilities.
                 let truncated = Sampling { top_k: 20, top_p: 0.9, ..sampling(temperature, 40) };
                 request(ids(5, 7), vec![4, 5], truncated)
             }];
@@ -85,8 +85,8 @@ fn log_probabilities_of_samples_are_those_of_a_scoring_pass() {
     }
 }
 
-/// The mean log-probability of draws is minus the entropy; its deviation over 2,000 independent draws is known, and the
-/// test allows five of them (a false alarm once in 1.7 million seeds).
+/// The mean log-probability of samples is minus the entropy. Its standard deviation over 2,000 independent samples is known, and
+/// the test allows five of them (a false alarm for one in 1.7 million seeds).
 #[test]
 fn draws_follow_the_models_distribution() {
     let model = decoder(Family::Qwen3, true);
@@ -120,7 +120,7 @@ fn truncation_keeps_draws_inside_the_kept_set() {
     seen.dedup();
     let mut best = order[..4].to_vec();
     best.sort_unstable();
-    // The fourth-likeliest is drawn in one of 300 tries unless it is rarer than one in fifty among the four.
+    // The fourth most likely token occurs in one of 300 tries, unless its probability among the four is below one in fifty.
     assert_eq!(seen, best);
     let nucleus = with(0, 0.5);
     let mass = |id: u32| {
@@ -161,10 +161,10 @@ fn a_sample_does_not_depend_on_its_neighbours() {
     }
     let roomy = Limits::default();
     for limits in [
-        Limits { max_rows: 1, step_tokens: 1, ..roomy },
-        Limits { max_rows: 5, step_tokens: 100_000, ..roomy },
-        Limits { max_rows: 512, step_tokens: 94, ..roomy },
-        Limits { step_tokens: 7, ..roomy },
+        Limits { max_num_seqs: 1, max_num_batched_tokens: 1, ..roomy },
+        Limits { max_num_seqs: 5, max_num_batched_tokens: 100_000, ..roomy },
+        Limits { max_num_seqs: 512, max_num_batched_tokens: 94, ..roomy },
+        Limits { max_num_batched_tokens: 7, ..roomy },
     ] {
         let cut = Generator { model: &model, stop_ids: &stop, limits }.generate(&requests, None).unwrap();
         for (samples, other) in together.iter().zip(&cut) {
@@ -206,8 +206,8 @@ fn the_hook_sees_every_new_token_of_its_request() {
     let model = decoder(Family::Llama, true);
     let requests =
         [request(ids(30, 4), vec![1], sampling(1.0, 20)), request(ids(31, 4), vec![2, 3], sampling(1.0, 20))];
-    // One row at a time, so that request indices count across batches.
-    let limits = Limits { max_rows: 1, ..Limits::default() };
+    // One sequence at a time, so that request indices count across batches.
+    let limits = Limits { max_num_seqs: 1, ..Limits::default() };
     let generator = Generator { model: &model, stop_ids: &[], limits };
     let mut seen: HashMap<(usize, usize), Vec<u32>> = HashMap::new();
     let mut hook = |request: usize, sample: usize, id: u32| {

@@ -1,23 +1,23 @@
-//! The explicit way back against plain autograd through the whole model.
+//! The explicit backward pass compared with ordinary autograd through the whole model.
 
 use lm::head::{Coefficients, Scores, Targets, score_and_backward};
-use lm::{Decoder, Family, Packed, Params, Recompute, Trained};
+use lm::{ActivationCheckpointing, Decoder, Family, Packed, Params, Trained};
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, VARIANTS, close, decoder, ids, sequences, spec, weights};
 
-/// A loss: the weighted sum of log-probabilities, `sum(weights[i] · logprob(targets[i] after token rows[i]))`, and perhaps of
-/// the entropies there.
+/// A loss: the weighted sum of log-probabilities, `sum(weights[i] · logprob(targets[i] after token rows[i]))`, and optionally of
+/// the entropies at the same tokens.
 #[derive(Default)]
 pub struct Weighted {
-    /// Tokens of the packed batch that predict.
+    /// Tokens of the packed batch that predict the targets.
     pub rows: Vec<i64>,
-    /// What they predict.
+    /// Token ids that they predict.
     pub targets: Vec<i64>,
-    /// How much each counts.
+    /// Weight of each log-probability.
     pub weights: Vec<f32>,
-    /// How much each entropy counts.
+    /// Weight of each entropy.
     pub entropies: Option<Vec<f32>>,
 }
 
@@ -29,19 +29,19 @@ impl Weighted {
         self.weights.push(weight);
     }
 
-    /// Where log-probabilities are wanted.
+    /// Returns the tokens to score.
     pub fn at(&self) -> Targets {
         Targets { rows: Tensor::from_slice(&self.rows), targets: Tensor::from_slice(&self.targets) }
     }
 }
 
-/// Gradients of the loss by the model's own way back, and its scores.
+/// Returns the gradients of the loss from the model's own backward pass, and the scores.
 pub fn layerwise(
     model: &Decoder,
     batch: &Packed,
     wanted: &Weighted,
     temperature: f64,
-    recompute: Recompute,
+    recompute: ActivationCheckpointing,
 ) -> (Params, Scores) {
     let grads = Params::zeros(model.spec(), Kind::Float, Device::Cpu).unwrap();
     let scores = add_layerwise(&grads, model, batch, wanted, temperature, recompute);
@@ -54,7 +54,7 @@ fn add_layerwise(
     batch: &Packed,
     wanted: &Weighted,
     temperature: f64,
-    recompute: Recompute,
+    recompute: ActivationCheckpointing,
 ) -> Scores {
     let weights = Tensor::from_slice(&wanted.weights);
     let entropies = wanted.entropies.as_deref().map(Tensor::from_slice);
@@ -69,7 +69,7 @@ fn add_layerwise(
     scores
 }
 
-/// The same by autograd: the flat buffer's gradient, and log-probabilities.
+/// Returns the gradient of the flat buffer and the log-probabilities, from autograd.
 pub fn autograd(params: &Params, batch: &Packed, wanted: &Weighted, temperature: f64) -> (Params, Tensor) {
     let mut copy = Params::zeros(params.spec(), Kind::Float, Device::Cpu).unwrap();
     copy.flat = params.flat.detach().copy().set_requires_grad(true);
@@ -89,7 +89,7 @@ pub fn autograd(params: &Params, batch: &Packed, wanted: &Weighted, temperature:
     (grads, logprobs.detach())
 }
 
-/// Part of the tokens predict, in no order; weights of both signs, some zero.
+/// A loss on part of the tokens, in arbitrary order, with weights of both signs and some zeros.
 fn wanted(batch: &Packed) -> Weighted {
     let mut wanted = Weighted::default();
     let targets = ids(40, batch.tokens() as usize);
@@ -99,7 +99,7 @@ fn wanted(batch: &Packed) -> Weighted {
     wanted
 }
 
-/// Of every parameter the gradients, none of which may be nearly zero.
+/// Asserts that the gradients of every parameter are close. None of them may be nearly zero.
 #[track_caller]
 pub fn every_parameter_is_close(what: &str, ours: &Params, expected: &Params, tolerance: f64) {
     for entry in ours.entries() {
@@ -117,7 +117,11 @@ fn the_explicit_way_back_is_autograds() {
         let model = decoder(family, tied);
         for temperature in [1.0, 0.7] {
             let (expected, logprobs) = autograd(&model.params, &batch, &wanted, temperature);
-            for recompute in [Recompute::Nothing, Recompute::EveryKth(1), Recompute::EveryKth(2)] {
+            for recompute in [
+                ActivationCheckpointing::Nothing,
+                ActivationCheckpointing::EveryKth(1),
+                ActivationCheckpointing::EveryKth(2),
+            ] {
                 let what = format!("{family:?}, tied {tied}, temperature {temperature}, {recompute:?}");
                 let (grads, scores) = layerwise(&model, &batch, &wanted, temperature, recompute);
                 close(&what, &scores.logprobs, &logprobs, 1e-5);
@@ -127,7 +131,7 @@ fn the_explicit_way_back_is_autograds() {
     }
 }
 
-/// By the kernels for GPUs, emulated: forwards, again, and back.
+/// Runs the emulated GPU kernels: forward, recomputation, and backward.
 #[test]
 fn so_is_that_of_the_kernels_for_gpus() {
     let batch = Packed::new(&sequences()[..2], CONTEXT, Device::Cpu).unwrap();
@@ -135,7 +139,7 @@ fn so_is_that_of_the_kernels_for_gpus() {
     let model = decoder(Family::Qwen3, true);
     let (expected, logprobs) = autograd(&model.params, &batch, &wanted, 1.0);
     let gpu = torch_ext::EmulatedGpu::new();
-    let (grads, scores) = layerwise(&model, &batch, &wanted, 1.0, Recompute::EveryKth(2));
+    let (grads, scores) = layerwise(&model, &batch, &wanted, 1.0, ActivationCheckpointing::EveryKth(2));
     let started = gpu.started();
     drop(gpu);
     for kernel in
@@ -147,7 +151,7 @@ fn so_is_that_of_the_kernels_for_gpus() {
     every_parameter_is_close("on a GPU", &grads, &expected, 1e-5);
 }
 
-/// Entropies in the loss, beside log-probabilities and alone.
+/// Tests entropies in the loss, with log-probabilities and alone.
 #[test]
 fn entropies_have_gradients() {
     let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
@@ -160,7 +164,7 @@ fn entropies_have_gradients() {
         for (temperature, wanted, parts) in [(1.0, &both, "both"), (0.7, &both, "both"), (1.3, &alone, "alone")] {
             let what = format!("{family:?}, tied {tied}, temperature {temperature}, {parts}");
             let (expected, _) = autograd(&model.params, &batch, wanted, temperature);
-            let (grads, _) = layerwise(&model, &batch, wanted, temperature, Recompute::Nothing);
+            let (grads, _) = layerwise(&model, &batch, wanted, temperature, ActivationCheckpointing::Nothing);
             every_parameter_is_close(&what, &grads, &expected, 1e-5);
         }
     }
@@ -171,14 +175,14 @@ fn recomputing_changes_no_bit() {
     let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
     let wanted = wanted(&batch);
     let model = decoder(VARIANTS[0].0, true);
-    let (kept, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::Nothing);
+    let (kept, _) = layerwise(&model, &batch, &wanted, 1.0, ActivationCheckpointing::Nothing);
     for k in [1, 2] {
-        let (again, _) = layerwise(&model, &batch, &wanted, 1.0, Recompute::EveryKth(k));
+        let (again, _) = layerwise(&model, &batch, &wanted, 1.0, ActivationCheckpointing::EveryKth(k));
         assert_eq!(kept.flat, again.flat);
     }
 }
 
-/// Micro-batches: gradients are added up, and the sum is that of one large batch.
+/// The gradients of micro-batches are accumulated, and their sum is the gradient of one large batch.
 #[test]
 fn gradients_of_micro_batches_add_up() {
     let sequences = sequences();
@@ -189,7 +193,7 @@ fn gradients_of_micro_batches_add_up() {
     }
     for (family, tied) in VARIANTS {
         let model = decoder(family, tied);
-        let (expected, _) = layerwise(&model, &whole, &all, 1.0, Recompute::Nothing);
+        let (expected, _) = layerwise(&model, &whole, &all, 1.0, ActivationCheckpointing::Nothing);
         let sum = Params::zeros(model.spec(), Kind::Float, Device::Cpu).unwrap();
         let mut begin = 0;
         for pair in sequences.chunks(2) {
@@ -200,14 +204,14 @@ fn gradients_of_micro_batches_add_up() {
                 part.push(row, targets[i], all.weights[i]);
             }
             begin += batch.tokens();
-            add_layerwise(&sum, &model, &batch, &part, 1.0, Recompute::EveryKth(1));
+            add_layerwise(&sum, &model, &batch, &part, 1.0, ActivationCheckpointing::EveryKth(1));
         }
         every_parameter_is_close(&format!("{family:?}, tied {tied}"), &sum, &expected, 1e-5);
     }
 }
 
-/// A step along the gradient must raise the objective by step · |gradient|² (float32 allows a loose check only; it
-/// catches a wrong sign or scale that both implementations above might share).
+/// A step along the gradient must increase the objective by step · |gradient|². float32 allows only a loose check, but it detects
+/// a wrong sign or scale that both implementations above might share.
 #[test]
 fn the_gradient_predicts_the_change_of_the_objective() {
     let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
@@ -225,7 +229,7 @@ fn the_gradient_predicts_the_change_of_the_objective() {
                 .double_value(&[])
         };
         let model = Decoder::new(weights(&spec(family, tied), 9));
-        let (grads, _) = layerwise(&model, &batch, &wanted, 0.7, Recompute::Nothing);
+        let (grads, _) = layerwise(&model, &batch, &wanted, 0.7, ActivationCheckpointing::Nothing);
         let length = grads.flat.norm().double_value(&[]);
         let step = &grads.flat * (2e-3 / length);
         let rise = objective(&params.flat + &step) - objective(&params.flat - &step);

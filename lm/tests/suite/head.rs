@@ -1,7 +1,7 @@
-//! Scores at the output: entropy, chunks, and batches with nothing to score.
+//! Scores of the head: entropy, chunks, and batches with nothing to score.
 
 use lm::head::{self, Targets};
-use lm::{Decoder, Family, ModelSpec, Packed, Recompute};
+use lm::{ActivationCheckpointing, Decoder, Family, ModelConfig, Packed};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixtures::{CONTEXT, close, decoder, ids, sequences, spec, weights};
@@ -27,9 +27,9 @@ fn scores_are_those_of_the_softmax_in_float64() {
     }
 }
 
-/// A vocabulary so large that 16 Mi logits, the most that exist at once, are 32 rows: 75 targets make three chunks.
-fn large_vocabulary() -> (ModelSpec, Packed, Weighted) {
-    let spec = ModelSpec {
+/// A vocabulary so large that 16 Mi logits, the maximum in memory at once, are 32 rows: 75 targets take three chunks.
+fn large_vocabulary() -> (ModelConfig, Packed, Weighted) {
+    let spec = ModelConfig {
         vocab_size: 1 << 19,
         hidden_size: 8,
         intermediate_size: 8,
@@ -66,18 +66,18 @@ fn chunks_of_the_logits_do_not_show() {
     let scores = head::score(&model, &hidden, &wanted.at(), 0.7).unwrap();
     close("log-probabilities", &scores.logprobs, &logprobs, 1e-5);
     close("entropies", &scores.entropy, &chunked.entropy, 1e-6);
-    let (grads, _) = layerwise(&model, &batch, &wanted, 0.7, Recompute::Nothing);
+    let (grads, _) = layerwise(&model, &batch, &wanted, 0.7, ActivationCheckpointing::Nothing);
     for entry in grads.entries() {
         close(&entry.name, &grads.view(entry), &expected.view(entry), 1e-5);
     }
 }
 
-/// A micro-batch whose rows are all prompt.
+/// A micro-batch that contains only prompt tokens.
 #[test]
 fn nothing_to_score_is_no_error() {
     let model = decoder(Family::Llama, true);
     let batch = Packed::new(&sequences(), CONTEXT, Device::Cpu).unwrap();
-    let (grads, scores) = layerwise(&model, &batch, &Weighted::default(), 1.0, Recompute::Nothing);
+    let (grads, scores) = layerwise(&model, &batch, &Weighted::default(), 1.0, ActivationCheckpointing::Nothing);
     assert_eq!(scores.logprobs.size(), [0]);
     assert_eq!(grads.flat.abs().max().double_value(&[]), 0.0);
     let hidden = model.forward(&batch).unwrap();

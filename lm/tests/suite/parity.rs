@@ -1,4 +1,4 @@
-//! Folders written by us, read by transformers: logits, gradients, greedy tokens, token ids and chat templates agree.
+//! transformers reads folders that this crate writes: logits, gradients, greedy tokens, token ids and chat templates agree.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -7,32 +7,32 @@ use chat::tokenizer::Tokenizer;
 use chat::{Message, Sampling};
 use lm::generate::{Generator, Limits, Request};
 use lm::rope::Rotary;
-use lm::{Packed, Recompute, Rope, checkpoint};
+use lm::{ActivationCheckpointing, Packed, Rope, checkpoint};
 use serde_json::{Value as Json, json};
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, close, close_everywhere, ids, normal, sequences, specimen, specimens, tokenizer};
 use crate::gradients::{Weighted, layerwise};
+use crate::reference::{Answers, ask};
 use crate::texts::{TEXTS, THINKING_TEMPLATE, conversations};
-use crate::witness::{Answers, ask};
 
 const NEW_TOKENS: usize = 64;
 const TEMPERATURE: f64 = 0.7;
-/// Head width, RoPE base and last position: those of Qwen3, of Llama 3, and small ones.
+/// Head width, RoPE base and last position: those of Qwen3, those of Llama 3, and small ones.
 const ROTATIONS: [(i64, f64, usize); 3] = [(128, 1e6, 131_071), (64, 5e5, 131_071), (16, 1e4, 4095)];
 
 fn names() -> Vec<&'static str> {
     specimens().into_iter().map(|(name, _)| name).collect()
 }
 
-/// Specimens whose token ids and chats are compared. In a folder of Qwen2's, transformers puts that family's own splitting
-/// rules in place of the file's, which real Qwen2 folders have in their file.
+/// Specimens whose token ids and chats are compared. For a Qwen2 folder, transformers uses the splitting rules of that family in
+/// place of those in the file. Published Qwen2 folders contain the same rules in their file.
 fn with_words() -> impl Iterator<Item = &'static str> {
     names().into_iter().filter(|name| !name.starts_with("qwen2"))
 }
 
-/// One specimen carries a template with everything in it; the others the one that our own tokenizers get.
+/// Returns a tokenizer. One specimen has a template that uses many features; the others have the template of our own tokenizers.
 fn tokenizer_of(name: &str) -> Tokenizer {
     if name != "llama-untied" {
         return tokenizer();
@@ -52,7 +52,7 @@ fn prompts() -> Vec<Vec<u32>> {
     (0..10).map(|i| ids(300 + i, 1 + 9 * i as usize)).collect()
 }
 
-/// Every conversation, with and without the assistant's turn opened, under each setting of `thinking`.
+/// Returns every conversation, with and without the generation prompt, under each setting of `thinking`.
 fn chats() -> Vec<(Vec<Message>, bool, Option<bool>)> {
     let mut chats = Vec::new();
     for thinking in [None, Some(false), Some(true)] {
@@ -88,7 +88,7 @@ fn job_of(name: &str, folder: &Path) -> Json {
     })
 }
 
-/// One Python process serves all tests of this file.
+/// Results of one Python process, which serves all tests of this file.
 static ANSWERS: LazyLock<Answers> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let models: Vec<Json> = names().into_iter().map(|name| job_of(name, folder.path())).collect();
@@ -121,7 +121,7 @@ fn logits_of_a_packed_batch_are_those_of_each_sequence_alone() {
         for (i, pair) in batch.cu_seqlens.windows(2).enumerate() {
             let expected = ANSWERS.tensor(&format!("{name}/logits/{i}"));
             let ours = logits.narrow(0, pair[0], pair[1] - pair[0]);
-            // Logits that hardly vary would agree whatever the layers do.
+            // Logits that hardly vary would agree regardless of the layers.
             assert!(expected.std(true).double_value(&[]) > 0.5);
             close_everywhere(&format!("{name}, sequence {i}"), &ours, &expected, 1e-4);
         }
@@ -140,7 +140,7 @@ fn gradients_of_a_packed_batch_are_those_of_the_sequences() {
     }
     for name in names() {
         let model = specimen(name);
-        let (grads, _) = layerwise(&model, &batch, &wanted, TEMPERATURE, Recompute::Nothing);
+        let (grads, _) = layerwise(&model, &batch, &wanted, TEMPERATURE, ActivationCheckpointing::Nothing);
         let prefix = format!("{name}/gradient/");
         let mut theirs = ANSWERS.names(&prefix);
         let mut ours: Vec<&str> = grads.entries().iter().map(|e| e.name.as_str()).collect();
@@ -200,7 +200,7 @@ fn chat_templates_render_the_same_bytes() {
     }
 }
 
-/// Far positions need the same fp32 frequencies to the last bit: position 131,071 multiplies their error by as much.
+/// Distant positions need frequencies that are equal to the last bit of fp32: position 131,071 multiplies their error.
 #[test]
 fn rope_tables_agree_to_the_end_of_a_long_context() {
     for (head_dim, theta, last) in ROTATIONS {

@@ -1,14 +1,14 @@
-//! Sequences that share their beginning beside the same sequences packed in full.
+//! Sequences with a shared prefix compared with the same sequences packed in full.
 
 use lm::head::score;
-use lm::{Decoder, Family, ModelSpec, Packed, Recompute, SharedPrefix};
+use lm::{ActivationCheckpointing, Decoder, Family, ModelConfig, Packed, SharedPrefix};
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
 
 use crate::fixtures::{CONTEXT, close, distance, ids, spec, specimens, weights};
 use crate::gradients::{Weighted, autograd, every_parameter_is_close, layerwise};
 
-/// Lengths of prefixes and their branches: ragged, of one token, alone, and a sequence that shares nothing.
+/// Lengths of prefixes and their branches: various lengths, one token, a single branch, and a sequence without a prefix.
 const GROUPS: [(usize, &[usize]); 5] = [(13, &[17, 1, 40, 2]), (20, &[9]), (0, &[25]), (1, &[5, 1]), (40, &[20, 3])];
 
 struct Group {
@@ -29,12 +29,12 @@ fn groups() -> Vec<Group> {
 struct Both {
     shared: (Packed, Weighted),
     plain: (Packed, Weighted),
-    /// Tokens of the shared batch and where the same stand in the other; of a prefix, in its first sequence.
+    /// Tokens of the shared batch, and the same tokens in the plain batch. Those of a prefix are in its first sequence.
     same: (Vec<i64>, Vec<i64>),
 }
 
-/// Every branch's tokens count, by log-probability and entropy; so do those of prefixes, once in the shared batch and in
-/// equal shares in the sequences that have them.
+/// Builds both packings. The log-probability and entropy of every branch token count. Those of prefix tokens count once in the
+/// shared batch, and in equal parts in the sequences that contain them.
 fn both() -> Both {
     let groups = groups();
     let borrowed: Vec<SharedPrefix<'_>> = groups
@@ -81,7 +81,7 @@ fn both() -> Both {
     Both { shared: (shared, of_shared), plain: (plain, of_plain), same }
 }
 
-/// How many terms both losses begin with: those of the branches.
+/// Returns the number of terms of the branches, with which both losses begin.
 fn of_branches(both: &Both) -> i64 {
     let prefixes: usize = GROUPS.iter().map(|(prefix, _)| prefix.saturating_sub(1)).sum();
     (both.shared.1.rows.len() - prefixes) as i64
@@ -104,8 +104,8 @@ fn agree(what: &str, model: &Decoder, temperature: f64, tolerance: f64) {
     {
         close(&format!("{what}, {name}"), &found.narrow(0, 0, n), &expected.narrow(0, 0, n), tolerance);
     }
-    let (expected, scores) = layerwise(model, plain, of_plain, temperature, Recompute::Nothing);
-    for recompute in [Recompute::Nothing, Recompute::EveryKth(1)] {
+    let (expected, scores) = layerwise(model, plain, of_plain, temperature, ActivationCheckpointing::Nothing);
+    for recompute in [ActivationCheckpointing::Nothing, ActivationCheckpointing::EveryKth(1)] {
         let what = format!("{what}, {recompute:?}");
         let (grads, found) = layerwise(model, shared, of_shared, temperature, recompute);
         close(&what, &found.logprobs.narrow(0, 0, n), &scores.logprobs.narrow(0, 0, n), tolerance);
@@ -113,18 +113,18 @@ fn agree(what: &str, model: &Decoder, temperature: f64, tolerance: f64) {
     }
 }
 
-/// Grouped queries in all of them, biases, every way to stretch RoPE.
+/// Tests grouped queries in all models, biases, and every type of RoPE scaling.
 #[test]
 fn shared_prefixes_change_nothing() {
     for (name, spec) in specimens() {
-        // No sequence here is so long that this kind of stretching begins.
+        // No sequence here is long enough to activate this type of scaling.
         assert_eq!(spec.rope.varies_with_length(), name == "llama-dynamic");
         agree(name, &Decoder::new(weights(&spec, 7)), 1.0, 1e-5);
     }
 }
 
-fn one_key_head_for_each_query_head() -> ModelSpec {
-    ModelSpec { num_key_value_heads: 4, ..spec(Family::Llama, false) }
+fn one_key_head_for_each_query_head() -> ModelConfig {
+    ModelConfig { num_key_value_heads: 4, ..spec(Family::Llama, false) }
 }
 
 #[test]
@@ -138,13 +138,13 @@ fn gradients_with_shared_prefixes_are_autograds_without() {
     for family in [Family::Qwen3, Family::Llama] {
         let params = weights(&spec(family, true), 7);
         let (expected, _) = autograd(&params, &plain, &of_plain, 0.7);
-        let (grads, _) = layerwise(&Decoder::new(params), &shared, &of_shared, 0.7, Recompute::Nothing);
+        let (grads, _) = layerwise(&Decoder::new(params), &shared, &of_shared, 0.7, ActivationCheckpointing::Nothing);
         every_parameter_is_close(&format!("{family:?}"), &grads, &expected, 1e-5);
     }
 }
 
-/// Both packings round in different places, which these wide weights amplify (3% and 11% here, of the whole gradient);
-/// sharing brings the gradient no further from what fp32 makes of the same weights.
+/// The packings round in different places, and these large weights amplify the difference (3% and 11% of the whole gradient
+/// here). Sharing must not move the gradient further from the fp32 gradient of the same weights.
 #[test]
 fn shared_prefixes_in_bf16_are_as_exact_as_full_sequences() {
     let Both { shared: (shared, of_shared), plain: (plain, of_plain), .. } = both();
@@ -155,12 +155,13 @@ fn shared_prefixes_in_bf16_are_as_exact_as_full_sequences() {
             Decoder::new(params)
         };
         let (rounded, exact) = (in_kind(Kind::BFloat16), in_kind(Kind::Float));
-        let gradients =
-            |model, batch, wanted| layerwise(model, batch, wanted, 1.0, Recompute::Nothing).0.flat.shallow_clone();
+        let gradients = |model, batch, wanted| {
+            layerwise(model, batch, wanted, 1.0, ActivationCheckpointing::Nothing).0.flat.shallow_clone()
+        };
         let expected = gradients(&exact, &plain, &of_plain);
         let of_full = distance(&gradients(&rounded, &plain, &of_plain), &expected);
         let of_parts = distance(&gradients(&rounded, &shared, &of_shared), &expected);
-        // How far both are from fp32 is the dtype's matter; that sharing adds nothing to it is ours.
+        // The distance of both from fp32 depends on the dtype. The test is that sharing does not increase it.
         assert_within!(of_parts / of_full - 1.0, 0.3, "{name}: off by {of_parts:.3}, in full by {of_full:.3}");
     }
 }

@@ -1,8 +1,8 @@
-//! Texts, conversations and a chat template that try what tokenizers and templates get wrong.
+//! Texts, conversations and a chat template that are difficult for tokenizers and template engines.
 
 use chat::Message;
 
-/// Texts in several scripts, with odd spaces, control characters and special tokens.
+/// Texts in several scripts, with unusual spaces, control characters and special tokens.
 pub const TEXTS: [&str; 24] = [
     "",
     " ",
@@ -30,7 +30,7 @@ pub const TEXTS: [&str; 24] = [
     "!!!???...---===***   ((()))",
 ];
 
-/// Conversations of one to seven turns, each beginning with a system or user turn.
+/// Conversations of one to seven turns, each of which begins with a system or user turn.
 pub fn conversations() -> Vec<Vec<Message>> {
     let system = |text: &str| Message::system(text);
     let user = |text: &str| Message::user(text);
@@ -72,8 +72,8 @@ pub fn conversations() -> Vec<Vec<Message>> {
     ]
 }
 
-/// Uses what the templates of published reasoning models use: namespaces, reversed messages, string methods, tests,
-/// loop variables, filters, block trimming, and `enable_thinking`.
+/// A template with the features that templates of published reasoning models use: namespaces, reversed messages, string methods,
+/// tests, loop variables, filters, block trimming, and `enable_thinking`.
 pub const THINKING_TEMPLATE: &str = r#"{%- set ns = namespace(asked=-1, turns=0) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}

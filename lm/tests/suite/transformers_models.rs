@@ -1,4 +1,4 @@
-//! Models written by transformers, in the forms it writes: one file or shards, fp32 or bf16, tied or untied.
+//! Models written by transformers, in the forms that it writes: one file or shards, fp32 or bf16, tied or untied.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use tch::{Device, Kind};
 
 use crate::fixtures::{CONTEXT, close_everywhere, ids};
-use crate::witness::ask;
+use crate::reference::ask;
 
 struct Made {
     name: &'static str,
@@ -56,7 +56,7 @@ fn models_written_by_transformers_have_the_same_logits_here() {
     let answers = ask(&json!({ "make": make, "models": models, "rope": [] }), place.path());
     for made in &MODELS {
         let folder = place.path().join(made.name);
-        // The forms this test is about: RoPE in an object, shards with an index.
+        // The forms under test: RoPE in an object, shards with an index.
         let config: Json = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         assert_eq!(config["rope_parameters"]["rope_theta"], 500_000.0);
         assert_eq!(config.get("rope_theta"), None);

@@ -1,4 +1,4 @@
-//! A made-up run folder, shaped like a quickstart's.
+//! A synthetic run folder, similar to that of a quickstart.
 
 use std::f64::consts::E;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Every file that a run can have.
 pub const FILES: [&str; 5] = ["metrics.jsonl", "eval.json", "eval-gains.json", "examples.json", "config.toml"];
 
-/// Writes a whole run; `skill` shifts what RL reaches.
+/// Writes a complete run; `skill` shifts the accuracy of RL.
 pub fn run(folder: &Path, seed: u64, skill: f64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     fs::create_dir_all(folder).unwrap();
@@ -88,7 +88,7 @@ fn eval(rng: &mut ChaCha8Rng, skill: f64) -> Vec<EvalRow> {
 fn row((model, setting, targets, judge): (Model, Setting, Targets, Judge), accuracy: f64) -> EvalRow {
     let half = 1.96 * (accuracy * (1.0 - accuracy) / 240.0).sqrt();
     let (ci_low, ci_high) = (accuracy - half, (accuracy + half).min(1.0));
-    EvalRow { model, setting, targets, judge, accuracy, ci_low, ci_high, people: 120, targets_judged: 480 }
+    EvalRow { model, setting, targets, judge, accuracy, ci_low, ci_high, users: 120, targets_judged: 480 }
 }
 
 fn gains(skill: f64) -> Vec<GainRow> {
@@ -99,7 +99,7 @@ fn gains(skill: f64) -> Vec<GainRow> {
                 let gain = 0.12 + skill - if judge == Judge::Second { 0.09 } else { 0.0 };
                 let (baseline, model) = (Model::Sft, Model::Rl);
                 let (ci_low, ci_high) = (gain - 0.033, gain + 0.034);
-                rows.push(GainRow { setting, targets, judge, baseline, model, gain, ci_low, ci_high, people: 120 });
+                rows.push(GainRow { setting, targets, judge, baseline, model, gain, ci_low, ci_high, users: 120 });
             }
         }
     }
@@ -108,10 +108,10 @@ fn gains(skill: f64) -> Vec<GainRow> {
 
 fn examples() -> Vec<Example> {
     let text = json!([
-        {"uid": "person-0412", "truth": "likes long, in-depth pieces; science over sports; a dry tone; dislikes listicles",
+        {"uid": "user-0412", "truth": "likes long, in-depth pieces; science over sports; a dry tone; dislikes listicles",
          "history": ["News: \"Ten quick facts about owls\" passed over for \"How barn owls hear, in depth\"",
                      "Product: the 900-page field guide rather than the pocket card", "Reply: the detailed one, not the short one"],
-         "sft": {"reasoning": "depth: 3 for, 0 against\ntopic science: 1 for", "summary": "The person likes science. They prefer formal items."},
+         "sft": {"reasoning": "depth: 3 for, 0 against\ntopic science: 1 for", "summary": "The user likes science. They prefer formal items."},
          "rl": {"reasoning": "depth: 3 for, 0 against\ntopic science: 1 for\ntone dry: 2 for\nlists: 2 against",
                 "summary": "Prefers in-depth, long items on science. Likes a dry tone. Avoids listicles and sports."}},
         {"uid": "<script>alert('uid')</script>", "truth": "cheap & cheerful; <b>short</b> replies",

@@ -1,28 +1,32 @@
-//! Term `accuracy`.
+//! Reward term `accuracy`.
 
-use crate::{Judged, RewardTerm};
+use serde::Deserialize;
 
-/// 1 where the judge, given the summary, finds what the person picked the likelier one, else 0: what [`super::JudgeChoice`]
-/// rounds to, as a verifier of right and wrong would give it.
-pub struct Accuracy;
+use crate::batch::RewardBatch;
+use crate::error::RewardError;
+use crate::terms::RewardTerm;
+
+/// 1 if the judge, given the summary, assigns the user's choice a probability above 0.5, else 0: [`super::JudgeChoice`] rounded to
+/// a binary reward, as a verifier of right and wrong returns it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accuracy {}
 
 impl RewardTerm for Accuracy {
-    fn name(&self) -> &'static str {
-        "accuracy"
-    }
-
-    fn score(&self, responses: &[Judged<'_>]) -> Vec<f64> {
-        responses.iter().map(|r| if r.p_chosen.is_some_and(|p| p > 0.5) { 1.0 } else { 0.0 }).collect()
+    fn score(&self, batch: &RewardBatch<'_>) -> Result<Vec<f64>, RewardError> {
+        Ok(batch.responses.iter().map(|r| if r.p_chosen.is_some_and(|p| p > 0.5) { 1.0 } else { 0.0 }).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::response;
 
     #[test]
     fn only_the_likelier_choice_counts() {
-        let judged = |p_chosen| Judged { text: "", tokens: 1, token_limit: 9, p_chosen };
-        assert_eq!(Accuracy.score(&[judged(Some(0.51)), judged(Some(0.5)), judged(None)]), [1.0, 0.0, 0.0]);
+        let responses = [response(Some(0.51), 1), response(Some(0.5), 1), response(None, 1)];
+        let batch = RewardBatch { step: 0, responses: &responses, verdicts: &[] };
+        assert_eq!(Accuracy {}.score(&batch), Ok(vec![1.0, 0.0, 0.0]));
     }
 }

@@ -1,17 +1,18 @@
-//! Term `brevity`.
+//! Reward term `brevity`.
 
-use crate::{Judged, RewardTerm};
+use serde::Deserialize;
 
-/// 1 − tokens / limit: 1 for an empty response, 0 for one that fills its limit. The reasoning counts too.
-pub struct Brevity;
+use crate::batch::RewardBatch;
+use crate::error::RewardError;
+use crate::terms::RewardTerm;
+
+/// 1 − tokens / limit: 1 for an empty response, 0 for a response that reaches its limit. Tokens include the reasoning.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brevity {}
 
 impl RewardTerm for Brevity {
-    fn name(&self) -> &'static str {
-        "brevity"
-    }
-
-    fn score(&self, responses: &[Judged<'_>]) -> Vec<f64> {
-        let used = |r: &Judged<'_>| r.tokens as f64 / r.token_limit.max(1) as f64;
-        responses.iter().map(|r| (1.0 - used(r)).max(0.0)).collect()
+    fn score(&self, batch: &RewardBatch<'_>) -> Result<Vec<f64>, RewardError> {
+        Ok(batch.responses.iter().map(|r| (1.0 - r.tokens as f64 / r.token_limit.max(1) as f64).max(0.0)).collect())
     }
 }

@@ -1,16 +1,18 @@
-//! Term `format`.
+//! Reward term `format`.
 
-use crate::{Judged, RewardTerm};
+use serde::Deserialize;
+
+use crate::batch::RewardBatch;
+use crate::error::RewardError;
+use crate::terms::RewardTerm;
 
 /// 1 for a response that passes the format gate, 0 otherwise.
-pub struct Format;
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Format {}
 
 impl RewardTerm for Format {
-    fn name(&self) -> &'static str {
-        "format"
-    }
-
-    fn score(&self, responses: &[Judged<'_>]) -> Vec<f64> {
-        responses.iter().map(|r| if r.well_formed() { 1.0 } else { 0.0 }).collect()
+    fn score(&self, batch: &RewardBatch<'_>) -> Result<Vec<f64>, RewardError> {
+        Ok(batch.responses.iter().map(|r| if r.well_formed() { 1.0 } else { 0.0 }).collect())
     }
 }

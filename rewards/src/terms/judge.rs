@@ -1,17 +1,19 @@
-//! Term `judge`.
+//! Reward term `judge`.
 
-use crate::{Judged, RewardTerm};
+use serde::Deserialize;
 
-/// The probability that the judge, given the summary, picks what the person picked; 0 for a response that fails the
-/// format gate. This is AlignXplore+'s reward.
-pub struct JudgeChoice;
+use crate::batch::RewardBatch;
+use crate::error::RewardError;
+use crate::terms::RewardTerm;
+
+/// The probability that the judge, given the summary, picks the user's choice; 0 for a response that fails the format gate. This is
+/// the reward of AlignXplore+.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeChoice {}
 
 impl RewardTerm for JudgeChoice {
-    fn name(&self) -> &'static str {
-        "judge"
-    }
-
-    fn score(&self, responses: &[Judged<'_>]) -> Vec<f64> {
-        responses.iter().map(|r| r.p_chosen.unwrap_or(0.0)).collect()
+    fn score(&self, batch: &RewardBatch<'_>) -> Result<Vec<f64>, RewardError> {
+        Ok(batch.responses.iter().map(|r| r.p_chosen.unwrap_or(0.0)).collect())
     }
 }

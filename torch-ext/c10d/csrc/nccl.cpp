@@ -1,4 +1,4 @@
-// NCCL's process groups, in programs built for CUDA.
+// NCCL process groups, in programs built for CUDA.
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
 #include <cstdlib>
@@ -8,8 +8,8 @@
 namespace xplore {
 
 Group nccl_group(const StorePointer& store, int rank, int size, std::chrono::milliseconds timeout) {
-  // By default libtorch's watchdog ends the process when a collective fails. With 2 it only aborts the communicator, which lets
-  // the host go on to the next collective, and that says which rank is gone (dist).
+  // By default, libtorch's watchdog ends the process when a collective fails. With 2 it only aborts the communicator,
+  // so the host continues to the next collective, which reports the rank that is gone (crate `distributed`).
   setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", 0);
   auto options = c10d::ProcessGroupNCCL::Options::create();
   options->timeout = timeout;

@@ -1,4 +1,4 @@
-// The C side of c10d's lib.rs: a store for the ranks to meet at, and collectives on tensors.
+// The C side of c10d's lib.rs: a rendezvous store, process groups, and collectives on tensors.
 #include "process_group.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -21,7 +21,7 @@ using WorkPointer = c10::intrusive_ptr<Work>;
 
 namespace xplore {
 
-// include/gloo only names Gloo's types: nothing here may depend on what they hold.
+// include/gloo only declares Gloo's types: nothing here may depend on their contents.
 template <class T, class = void>
 constexpr bool defined = false;
 template <class T>
@@ -54,9 +54,10 @@ Group nccl_group(const StorePointer&, int, int, milliseconds) {
 
 namespace {
 
-// A work that is under way goes to Rust; waiting for it tells its failure. One at a time: the flight recorder, in which every
-// group of the process notes what begins, looks into a map without a lock (FlightRecorder::recordWithResetEnabled, libtorch
-// 2.11), so that two threads that begin at once may spin or crash.
+// Starts a collective and hands its work object to Rust; waiting for it reports a failure. Starts are serialized: the
+// flight recorder, in which every group of the process records its collectives, reads a map without a lock
+// (FlightRecorder::recordWithResetEnabled, libtorch 2.11), so two threads that start collectives concurrently may spin
+// or crash.
 template <class F>
 int begun(WorkPointer** result, F&& begin) {
   return guarded([&] {
@@ -81,10 +82,10 @@ int xt_store_open(const char* host, int port, int serves, int64_t timeout_ms, St
   });
 }
 
-// The port at which it is served.
+// Returns the port of the server.
 int xt_store_port(StorePointer* store) { return dynamic_cast<c10d::TCPStore&>(**store).getPort(); }
 
-// Another connection to the same place, for use by another thread.
+// Opens another connection to the same store, for use by another thread.
 int xt_store_clone(StorePointer* store, StorePointer** result) {
   return guarded([&] { *result = new StorePointer((*store)->clone()); });
 }
@@ -97,7 +98,7 @@ int xt_store_has(StorePointer* store, const char* key, int* has) {
   return guarded([&] { *has = (*store)->check({key}); });
 }
 
-// Calls f(data, value, length) with the value, for which it waits.
+// Calls f(data, value, length) with the value. Waits until the key is set.
 int xt_store_get(StorePointer* store, const char* key, void (*f)(void*, const uint8_t*, size_t), void* data) {
   return guarded([&] {
     const std::vector<uint8_t> value = (*store)->get(key);
@@ -119,12 +120,13 @@ int xt_group_open(StorePointer* store, const char* prefix, int rank, int size, i
 
 void xt_group_free(Group* group) { delete group; }
 
-// Ends all collectives under way: their kernels return, and whoever waits for them on the host goes on. Gloo has nothing of the kind.
+// Aborts all pending collectives: their kernels return, and host threads that wait for them continue. Gloo has no
+// equivalent.
 int xt_group_abort(Group* group) {
   return guarded([&] { (*group)->abort(); });
 }
 
-// Fails if a collective of the group has failed since it was opened. For groups of NCCL, where no wait tells.
+// Fails if a collective of the group has failed since it was opened. For NCCL groups, where no wait reports a failure.
 int xt_group_check(Group* group) {
   return guarded([&] {
     switch ((*group)->getError()) {
@@ -166,7 +168,7 @@ int xt_work_wait(WorkPointer* work) {
   return guarded([&] { TORCH_CHECK((*work)->wait(), "given up"); });
 }
 
-// Waits for at most so long. Not for NCCL, where a wait with a limit blocks the host.
+// Waits at most `ms` milliseconds. Not for NCCL, where a wait with a timeout blocks the host.
 int xt_work_wait_for(WorkPointer* work, int64_t ms, int* done) {
   return guarded([&] {
     try {
@@ -174,7 +176,8 @@ int xt_work_wait_for(WorkPointer* work, int64_t ms, int* done) {
     } catch (...) {
       if (!(*done = (*work)->isCompleted())) return;
     }
-    // It has ended, with the wait or right after its time was up; this returns at once, or tells why it failed.
+    // The work has completed, during the wait or just after the timeout. This call returns at once, or throws the
+    // reason of the failure.
     *done = 1;
     TORCH_CHECK((*work)->wait(), "given up");
   });

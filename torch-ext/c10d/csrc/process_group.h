@@ -1,4 +1,4 @@
-// c10d's process groups behind one pointer: which engine sends is settled when a group is made.
+// c10d process groups behind one pointer; the backend is chosen when a group is created.
 #pragma once
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -11,7 +11,7 @@ using Group = c10::intrusive_ptr<c10d::Backend>;
 using StorePointer = c10::intrusive_ptr<c10d::Store>;
 
 Group gloo_group(const StorePointer& store, int rank, int size, std::chrono::milliseconds timeout);
-// Throws where this program was built without NCCL.
+// Throws if this program was built without NCCL.
 Group nccl_group(const StorePointer& store, int rank, int size, std::chrono::milliseconds timeout);
 
 }  // namespace xplore

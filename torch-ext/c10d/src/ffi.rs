@@ -1,4 +1,4 @@
-//! The C functions of `csrc/process_group.cpp`.
+//! Bindings to the C functions of `csrc/process_group.cpp`.
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -1,6 +1,6 @@
-//! c10d, PyTorch's own distributed engine: a store where ranks meet, groups, and collectives on tensors.
+//! Bindings to c10d, PyTorch's distributed backend: a rendezvous store, process groups, and collectives on tensors.
 //!
-//! With the feature `cuda` a group may be one of NCCL, between GPUs; without, only of Gloo, between CPUs.
+//! With the feature `cuda`, a process group uses NCCL (between GPUs) or Gloo (between CPUs); without it, only Gloo.
 #![expect(unsafe_code, reason = "calls into the C shim")]
 
 mod ffi;
@@ -12,12 +12,12 @@ use std::time::Duration;
 use tch::Tensor;
 use torch_ext::{TorchError, check, raw};
 
-/// Which engine sends.
+/// The communication backend of a process group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// For tensors on the CPU.
+pub enum Backend {
+    /// Gloo, for tensors on the CPU.
     Gloo,
-    /// For tensors on NVIDIA GPUs, in programs built with the feature `cuda`.
+    /// NCCL, for tensors on NVIDIA GPUs, in programs built with the feature `cuda`.
     Nccl,
 }
 
@@ -35,7 +35,7 @@ fn made<T>(call: impl FnOnce(*mut *mut T) -> c_int) -> Result<NonNull<T>, TorchE
     Ok(NonNull::new(pointer).expect("a call that succeeds leaves its result"))
 }
 
-/// A key-value store over TCP (c10d's TCPStore), where the ranks of a job meet.
+/// A key-value store over TCP (c10d's `TCPStore`), which the ranks of a job use for rendezvous.
 #[derive(Debug)]
 pub struct Store(NonNull<c_void>);
 
@@ -45,11 +45,11 @@ unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Connects to the store at `host`:`port`; with `serves`, it is opened here (at a free port if `port` is 0). Waiting for
-    /// a value or for the server ends after `timeout`.
+    /// Connects to the store at `host`:`port`. With `serves`, this process hosts the store (on a free port if `port` is
+    /// 0). Waiting for a value or for the server times out after `timeout`.
     ///
     /// # Errors
-    /// If nobody serves there within `timeout`, or the port is taken.
+    /// Returns an error if no server answers within `timeout`, or if the port is in use.
     pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Self, TorchError> {
         let host = text(host)?;
         // SAFETY: a C string that outlives the call; the result is checked.
@@ -59,35 +59,35 @@ impl Store {
         Ok(Self(store))
     }
 
-    /// The port it is served at.
+    /// Returns the port of the server.
     pub fn port(&self) -> u16 {
         // SAFETY: a live store. A port fits into 16 bits.
         unsafe { ffi::xt_store_port(self.0.as_ptr()) as u16 }
     }
 
-    /// Another connection to the same store.
+    /// Opens another connection to the same store.
     ///
     /// # Errors
-    /// If the server is gone.
+    /// Returns an error if the server is gone.
     pub fn again(&self) -> Result<Self, TorchError> {
         // SAFETY: a live store.
         Ok(Self(made(|out| unsafe { ffi::xt_store_clone(self.0.as_ptr(), out) })?))
     }
 
-    /// Sets a value.
+    /// Sets the value of `key`.
     ///
     /// # Errors
-    /// If the server is gone.
+    /// Returns an error if the server is gone.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), TorchError> {
         let key = text(key)?;
         // SAFETY: a live store, a C string, and bytes with their length.
         check(unsafe { ffi::xt_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
-    /// A value, if it is there.
+    /// Returns the value of `key`, or `None` if the key is not set.
     ///
     /// # Errors
-    /// If the server is gone.
+    /// Returns an error if the server is gone.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, TorchError> {
         let (key, mut has) = (text(key)?, 0);
         // SAFETY: a live store and a C string.
@@ -97,12 +97,12 @@ impl Store {
         }
         extern "C" fn keep(into: *mut c_void, value: *const u8, length: usize) {
             if length > 0 {
-                // SAFETY: `into` is the vector below; `value` holds `length` bytes for the time of this call.
+                // SAFETY: `into` is the vector below; `value` holds `length` bytes for the duration of this call.
                 unsafe { (*into.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(value, length)) };
             }
         }
         let mut value: Vec<u8> = Vec::new();
-        // SAFETY: `keep` gets the vector it expects, which outlives the call.
+        // SAFETY: `keep` receives the vector it expects, which outlives the call.
         check(unsafe { ffi::xt_store_get(self.0.as_ptr(), key.as_ptr(), keep, (&raw mut value).cast()) })?;
         Ok(Some(value))
     }
@@ -110,69 +110,73 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // SAFETY: made by `open` or `again`, freed once.
+        // SAFETY: created by `open` or `again`, freed once.
         unsafe { ffi::xt_store_free(self.0.as_ptr()) }
     }
 }
 
-/// Ranks that send to each other. All of them must make the same calls in the same order.
+/// A process group. All of its ranks must issue the same collectives in the same order.
 #[derive(Debug)]
 pub struct ProcessGroup {
     group: NonNull<c_void>,
-    engine: Engine,
+    backend: Backend,
     rank: usize,
     size: usize,
 }
 
-// SAFETY: process groups lock each of their calls.
+// SAFETY: a process group locks each of its calls.
 unsafe impl Send for ProcessGroup {}
-// SAFETY: collectives begin one at a time (`begun` in process_group.cpp); `abort` and `check` lock, and are made for other threads.
+// SAFETY: collectives start one at a time (`begun` in process_group.cpp); `abort` and `check` lock, and are meant to be
+// called from other threads.
 unsafe impl Sync for ProcessGroup {}
 
 impl ProcessGroup {
-    /// Joins a group as `rank` of `size`. `name` tells groups that meet at one store apart. Calls fail after `timeout`.
+    /// Joins a process group as `rank` of `size`. `name` distinguishes groups that share a store. Calls fail after
+    /// `timeout`.
     ///
     /// # Errors
-    /// If not all ranks come within `timeout`, or the engine is not there.
+    /// Returns an error if not all ranks join within `timeout`, or if the backend is not available.
     pub fn open(
         store: &Store,
         name: &str,
         (rank, size): (usize, usize),
         timeout: Duration,
-        engine: Engine,
+        backend: Backend,
     ) -> Result<Self, TorchError> {
-        let (name, ms, nccl) = (text(name)?, milliseconds(timeout), c_int::from(engine == Engine::Nccl));
+        let (name, ms, nccl) = (text(name)?, milliseconds(timeout), c_int::from(backend == Backend::Nccl));
         let (own, all) = (rank as c_int, size as c_int);
         // SAFETY: a live store and a C string.
         let group =
             made(|out| unsafe { ffi::xt_group_open(store.0.as_ptr(), name.as_ptr(), own, all, ms, nccl, out) })?;
-        Ok(Self { group, engine, rank, size })
+        Ok(Self { group, backend, rank, size })
     }
 
-    /// Which engine sends.
-    pub fn engine(&self) -> Engine {
-        self.engine
+    /// Returns the backend of this group.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
-    /// Ends all collectives under way, for good: on a GPU their kernels return and leave undefined results, so that a thread
-    /// that waits for the GPU goes on. Gloo cannot do that; see [`Work::wait_for`]. Another thread may be in a collective.
+    /// Aborts all pending collectives permanently. On a GPU, their kernels return and leave undefined results, so a
+    /// thread that waits for the GPU continues. Gloo cannot abort; see [`Work::wait_for`]. Another thread may be inside
+    /// a collective.
     ///
     /// # Errors
-    /// If NCCL refuses.
+    /// Returns an error if NCCL reports one.
     pub fn abort(&self) -> Result<(), TorchError> {
         // SAFETY: a live group.
         check(unsafe { ffi::xt_group_abort(self.group.as_ptr()) })
     }
 
-    /// Whether all of NCCL's collectives went well so far. Gloo's fail in their `wait` and pass here.
+    /// Checks that all NCCL collectives of this group have succeeded so far. Gloo reports failures in `wait`, so a Gloo
+    /// group always passes.
     ///
     /// # Errors
-    /// If one failed or timed out.
+    /// Returns an error if a collective failed or timed out.
     pub fn check(&self) -> Result<(), TorchError> {
-        match self.engine {
-            Engine::Gloo => Ok(()),
+        match self.backend {
+            Backend::Gloo => Ok(()),
             // SAFETY: a live group.
-            Engine::Nccl => check(unsafe { ffi::xt_group_check(self.group.as_ptr()) }),
+            Backend::Nccl => check(unsafe { ffi::xt_group_check(self.group.as_ptr()) }),
         }
     }
 
@@ -189,22 +193,23 @@ impl ProcessGroup {
         Ok(Work { work, _tensors: tensors.iter().map(|t| t.shallow_clone()).collect(), copies: None })
     }
 
-    /// Every rank's `tensor` becomes the sum of all, or the largest of each number.
+    /// Reduces `tensor` across all ranks in place: to the sum, or to the elementwise maximum if `largest`.
     ///
     /// # Errors
-    /// If the call cannot begin.
+    /// Returns an error if the collective cannot start.
     pub fn all_reduce(&self, tensor: &Tensor, largest: bool) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensor, which the work keeps.
         self.begun(&[tensor], |g, out| unsafe { ffi::xt_all_reduce(g, raw(tensor), largest.into(), out) })
     }
 
-    /// `output` becomes this rank's share of the sum of all `input`s, which are as long as all shares.
+    /// Sums `input` over all ranks and writes this rank's shard of the sum to `output`. `input` is as long as all
+    /// shards together.
     ///
     /// # Errors
-    /// If the call cannot begin.
+    /// Returns an error if the collective cannot start.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor) -> Result<Work, TorchError> {
-        if self.engine == Engine::Gloo {
-            // c10d does the same, in a work that cannot be waited for with a limit.
+        if self.backend == Backend::Gloo {
+            // c10d does the same, but returns a work object that does not support a wait with a timeout.
             if output.dim() != 1 || input.size() != [output.numel() as i64 * self.size as i64] {
                 return Err(TorchError(format!(
                     "{} ranks share {:?} elements in {:?}",
@@ -223,19 +228,19 @@ impl ProcessGroup {
         self.begun(&[output, input], |g, out| unsafe { ffi::xt_reduce_scatter(g, raw(output), raw(input), out) })
     }
 
-    /// `output` becomes the `input`s of all ranks, one after the other.
+    /// Gathers the `input` of every rank into `output`, concatenated in rank order.
     ///
     /// # Errors
-    /// If the call cannot begin.
+    /// Returns an error if the collective cannot start.
     pub fn all_gather(&self, output: &Tensor, input: &Tensor) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensors, which the work keeps.
         self.begun(&[output, input], |g, out| unsafe { ffi::xt_all_gather(g, raw(output), raw(input), out) })
     }
 
-    /// Every rank's `tensor` becomes that of rank `from`.
+    /// Broadcasts `tensor` from rank `from` to all ranks, in place.
     ///
     /// # Errors
-    /// If the call cannot begin.
+    /// Returns an error if the collective cannot start.
     pub fn broadcast(&self, tensor: &Tensor, from: usize) -> Result<Work, TorchError> {
         // SAFETY: a live group and tensor, which the work keeps.
         self.begun(&[tensor], |g, out| unsafe { ffi::xt_broadcast(g, raw(tensor), from as c_int, out) })
@@ -244,39 +249,40 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // SAFETY: made by `open`, freed once.
+        // SAFETY: created by `open`, freed once.
         unsafe { ffi::xt_group_free(self.group.as_ptr()) }
     }
 }
 
-/// A collective under way, with its tensors. Their contents are defined once [`Self::wait`] has returned.
+/// A pending collective and its tensors, whose contents are defined once [`Self::wait`] has returned.
 #[derive(Debug)]
 #[must_use = "the tensors are not to be touched before wait()"]
 pub struct Work {
     work: NonNull<c_void>,
     _tensors: Vec<Tensor>,
-    /// What is copied at the end, and from where.
+    /// Destination and source of a copy that runs on completion.
     copies: Option<(Tensor, Tensor)>,
 }
 
-// SAFETY: c10d's works are counted and locked for use by several threads.
+// SAFETY: c10d's work objects are reference-counted and locked for use by several threads.
 unsafe impl Send for Work {}
 
 impl Work {
-    /// Waits for the end. On a GPU only the current stream does.
+    /// Waits for completion. On a GPU, only the current stream waits.
     ///
     /// # Errors
-    /// If a rank is gone or the time is up.
+    /// Returns an error if a rank is gone or the timeout expires.
     pub fn wait(self) -> Result<(), TorchError> {
         // SAFETY: a live work.
         check(unsafe { ffi::xt_work_wait(self.work.as_ptr()) })?;
         self.finish()
     }
 
-    /// Waits for the end, at most `limit`; whether it has come. For Gloo: with NCCL a limit makes the host wait.
+    /// Waits for completion, at most `limit`, and returns whether the collective has completed. For Gloo: with NCCL, a
+    /// limit blocks the host.
     ///
     /// # Errors
-    /// As [`Self::wait`].
+    /// Returns an error as [`Self::wait`] does.
     pub fn wait_for(&self, limit: Duration) -> Result<bool, TorchError> {
         let mut done = 0;
         // SAFETY: a live work.
@@ -296,7 +302,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // SAFETY: made by a collective, freed once.
+        // SAFETY: created by a collective, freed once.
         unsafe { ffi::xt_work_free(self.work.as_ptr()) }
     }
 }

@@ -1,23 +1,24 @@
-// Softmax attention whose every result is a fixed sequence of operations on the positions that a query sees, whatever else is
-// computed beside it:
+// Softmax attention in which every result is a fixed sequence of operations on the positions that a query attends to,
+// independent of what else is computed in the same call:
 //   score[t] = (chain of fused multiply-adds of q[d] · k[t, d] over d) · scale
 //   p[t]     = exp(score[t] - max), sum = the 16 sums of p over t ≡ l (mod 16), added pairwise (numbers.h, Lanes)
 //   out[d]   = (chain of fused multiply-adds of p[t] · v[t, d] over t) / sum
-// So a token gets the same bits as part of a prompt, as a new token over the cache, and in training.
+// A token therefore gets the same bits as part of a prompt, as a new token over the cache, and in training.
 #pragma once
 #include <cstdint>
 
 namespace xplore {
 
-// Positions of a block of keys and values.
+// Number of positions per block of keys and values.
 constexpr int64_t kBlock = 32;
-// Rows of a tile at most.
+// Maximum number of rows per tile.
 constexpr int64_t kMostRows = 64;
 
-// Queries of one key/value head that see the beginning of one sequence.
+// Queries of one key/value head that attend to a prefix of one sequence.
 struct AttentionTile {
-  // Keys lie [dim, kBlock] a block, values [kBlock, dim]; fp32 or the bits of bf16. `keys` and `values` point to this head in
-  // block 0, `block_stride` is the distance between blocks in elements, `table` holds the sequence's blocks.
+  // Keys are stored as [dim, kBlock] per block, values as [kBlock, dim]; fp32 or the bits of bf16. `keys` and `values`
+  // point to this head in block 0, `block_stride` is the distance between blocks in elements, and `table` holds the
+  // blocks of the sequence.
   const void *keys, *values;
   bool bf16;
   int64_t block_stride;
@@ -26,14 +27,14 @@ struct AttentionTile {
   float scale;
   int64_t rows;
   const float* q;          // [rows, dim]
-  const int64_t* length;   // [rows]: positions that each sees, at least 1
+  const int64_t* length;   // [rows]: positions that each row attends to, at least 1
   float* out;              // [rows, dim]
   float* lse;              // [rows]: log of the sum of exponentials of scores; may be null
   float* scores;           // room for [rows, longest length rounded up to kBlock]
 };
 
 struct AttentionKernels {
-  // Rows that share a load of a key or a value.
+  // Number of rows that share a load of a key or a value.
   int64_t tile_rows;
   void (*attend)(const AttentionTile&);
 };

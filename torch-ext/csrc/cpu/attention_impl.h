@@ -1,4 +1,4 @@
-// The kernels of attention.h for the instruction set that isa.h is told.
+// The kernels of attention.h for the instruction set that isa.h selects.
 #pragma once
 #include "attention.h"
 #include "isa.h"
@@ -19,8 +19,8 @@ FORCE_INLINE void accumulate(Vec (&acc)[R][C], const float* a, int64_t a_row, co
   }
 }
 
-// Scores of R rows on the keys of one block. With few rows more vectors at once, or each multiply-add would wait for the one
-// before.
+// Scores of R rows on the keys of one block. With few rows, more vectors are in flight, or each multiply-add would wait
+// for the previous one.
 template <class T, int R>
 FORCE_INLINE void block_scores(const AttentionTile& t, int64_t first, const T* keys, float* scores, int64_t stride) {
   constexpr int C = R > kTileRows / 2 ? 2 : kBlock / kLanes;
@@ -62,7 +62,8 @@ FORCE_INLINE void weighted_values(const AttentionTile& t, int64_t first, const f
   }
 }
 
-// Scores of a row become exponentials; beyond its length there are zeros up to `end`. Returns their sum and the maximum.
+// Replaces the scores of a row with exponentials, and zeros from its length up to `end`. Returns their sum and the
+// maximum score.
 FORCE_INLINE void softmax(float* s, int64_t length, int64_t end, float scale, float& sum, float& best) {
   for (int64_t t = 0; t < length; ++t) s[t] *= scale;
   float most[16];
@@ -112,7 +113,7 @@ void attend_rows(const AttentionTile& t, std::integer_sequence<int, R...>) {
   for (int64_t r = 0; r < t.rows; ++r) longest = t.length[r] > longest ? t.length[r] : longest;
   const int64_t blocks = (longest + kBlock - 1) / kBlock, stride = blocks * kBlock;
   const auto first_of = [&](int64_t tile) { return t.rows * tile / tiles; };
-  // The positions that some row of a tile sees.
+  // The maximum number of positions that any row of a tile attends to.
   const auto longest_of = [&](int64_t tile) {
     int64_t most = 0;
     for (int64_t r = first_of(tile); r < first_of(tile + 1); ++r) most = t.length[r] > most ? t.length[r] : most;

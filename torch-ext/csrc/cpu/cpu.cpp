@@ -31,7 +31,7 @@ bool has(CpuLevel level) {
 
 CpuLevel fastest() {
   if (has(CpuLevel::kAmx)) return CpuLevel::kAmx;
-  // Intel's cores multiply pairs at half the speed at which they multiply fp32 values.
+  // Intel cores multiply bf16 pairs at half the rate of fp32 values.
   if (has(CpuLevel::kAvx512Bf16) && __builtin_cpu_is("amd")) return CpuLevel::kAvx512Bf16;
   return has(CpuLevel::kAvx512) ? CpuLevel::kAvx512 : has(CpuLevel::kAvx2) ? CpuLevel::kAvx2 : CpuLevel::kPortable;
 }

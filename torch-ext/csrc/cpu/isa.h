@@ -1,6 +1,6 @@
-// The vector registers of one instruction set. Include after `#pragma GCC target`; XPLORE_ISA selects 512, 2 (AVX2 and FMA) or
-// 0 (portable, for other compilers and CPUs). Everything here is compiled once per instruction set, in an anonymous
-// namespace.
+// The vector registers of one instruction set. Include after `#pragma GCC target`; XPLORE_ISA selects 512, 2 (AVX2 and
+// FMA) or 0 (portable, for other compilers and CPUs). Everything here is compiled once per instruction set, in an
+// anonymous namespace.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -19,9 +19,11 @@ namespace {
 
 using Vec = __m512;
 constexpr int kLanes = 16;
-// Rows of a product's tile. With two vectors of columns: 24 sums, 2 weights and an activation in 32 registers.
+// Number of rows of a product's tile. With two vectors of columns: 24 sums, 2 weights and an activation in 32
+// registers.
 constexpr int kTileRows = 12;
-// Of the parts of panels that are used at once (products_impl.h): 64 KiB each, of a second-level cache of 1 MiB and more.
+// Depth and number of the panel parts that are used at once (products_impl.h): 64 KiB each, in an L2 cache of at least
+// 1 MiB.
 constexpr int64_t kDepth = 512, kGroup = 8;
 FORCE_INLINE Vec zero() { return _mm512_setzero_ps(); }
 FORCE_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
@@ -32,7 +34,8 @@ FORCE_INLINE Vec load(const uint16_t* p) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 }
-// Two vectors of bf16 numbers interleaved: the low halves of 32-bit words are the first, the high halves the second.
+// Loads two interleaved vectors of bf16 values: the low halves of the 32-bit words are the first, the high halves the
+// second.
 FORCE_INLINE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
   const __m512i both = _mm512_loadu_si512(p);
   a = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
@@ -45,7 +48,7 @@ using Vec = __m256;
 constexpr int kLanes = 8;
 // With two vectors of columns: 12 sums, 2 weights and an activation in 16 registers.
 constexpr int kTileRows = 6;
-// 32 KiB each, where the second-level cache may hold but 256.
+// 32 KiB each, because the L2 cache may hold only 256 KiB.
 constexpr int64_t kDepth = 512, kGroup = 1;
 FORCE_INLINE Vec zero() { return _mm256_setzero_ps(); }
 FORCE_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
@@ -97,10 +100,10 @@ FORCE_INLINE void load_interleaved(const uint16_t* p, Vec& a, Vec& b) {
 
 #endif
 
-// Asks for a cache line before it is used.
+// Prefetches a cache line.
 FORCE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-// Columns of a panel: two vectors.
+// Number of columns of a panel: two vectors.
 constexpr int kPanel = 2 * kLanes;
 
 }  // namespace

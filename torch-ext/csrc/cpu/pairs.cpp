@@ -1,4 +1,4 @@
-// Products by the instruction that multiplies pairs of bf16 numbers.
+// Products with the instruction that multiplies pairs of bf16 values.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #include <cmath>
 #include <cstdlib>

@@ -1,4 +1,5 @@
-// For CPUs and compilers without vectors of their own here. Exact like the others, and slow where a fused multiply-add is a call.
+// For CPUs and compilers without vector code here. Bit-identical to the other levels, but slow where a fused
+// multiply-add is a function call.
 #include <cmath>
 #include <cstdlib>
 #include <utility>

@@ -1,20 +1,20 @@
-// Matrix products whose every element is one chain of fused multiply-adds over k, in order: y[i, j] = fma(a[i, k], b[k, j],
-// y[i, j]) for k = 0, 1, … in fp32. Nothing else enters a result: not the number of rows or columns, not how the work is cut
-// into tiles or over threads, not the width of the registers. A token gets the same bits alone and in any batch, on every CPU
+// Matrix products in which every element is one chain of fused multiply-adds over k, in order: y[i, j] = fma(a[i, k],
+// b[k, j], y[i, j]) for k = 0, 1, … in fp32. Nothing else affects a result: not the number of rows or columns, the
+// split into tiles or threads, or the register width. A token gets the same bits alone and in any batch, on every CPU
 // with these instructions.
 #pragma once
 #include <cstdint>
 
 namespace xplore {
 
-// How b is stored in panels, and how it is multiplied.
+// The storage format of b in panels, which also selects how it is multiplied.
 enum class Format {
   kFloat,    // fp32.
-  kWidened,  // bf16, widened to fp32 as it is used: the bits of kFloat on the same values.
-  kPairs,    // bf16, two k at once by vdpbf16ps, which rounds in its own way; a is bf16 too.
+  kWidened,  // bf16, widened to fp32 on load: same bits as kFloat on the same values.
+  kPairs,    // bf16, two k at once by vdpbf16ps, which rounds differently; a is bf16 too.
 };
 
-// Element [i, j] lies at data[i * row + j * col].
+// Element [i, j] is at data[i * row + j * col].
 template <class T>
 struct Strided {
   const T* data;
@@ -27,8 +27,8 @@ struct Left {
   int64_t row, col;
 };
 
-// The kernels for one instruction set. A panel holds `panel` neighboring columns of b for all k; columns beyond the last are
-// zero. It takes panel · k elements (kPairs: k rounded up to even).
+// The kernels for one instruction set. A panel holds `panel` neighboring columns of b for all k; columns beyond the
+// last are zero. It takes panel · k elements (kPairs: k rounded up to even).
 struct ProductKernels {
   int64_t panel, tile_rows;
   // Copies columns [first, first + count) of b, [k, n], into panels. `first` is a multiple of `panel`.

@@ -1,6 +1,6 @@
-// The kernels of products.h for the instruction set that isa.h is told. The including file includes <cstdlib> and <utility>
-// before its `#pragma GCC target`; no templates of the standard library are instantiated after it, or the linker might keep
-// their code for this instruction set as everybody's.
+// The kernels of products.h for the instruction set that isa.h selects. The including file includes <cstdlib> and
+// <utility> before its `#pragma GCC target`. No standard library templates are instantiated after it, because the
+// linker might keep their code for this instruction set for all callers.
 #pragma once
 #include "isa.h"
 #include "products.h"
@@ -8,15 +8,15 @@
 namespace xplore {
 namespace {
 
-// The bytes of a block of rows, and of the parts of panels, kDepth deep and kGroup in number, that it passes over: they stay in the
-// second-level cache. A single panel (32 KiB in fp32) stays in the first, or near it; of a group it is the tile of rows that does.
-// Deeper parts spare y a trip to memory, groups let a tile write it line after line.
+// Size in bytes of a block of rows. The block and the panel parts that it iterates over (kDepth deep, kGroup in number)
+// stay in the L2 cache. A single panel part (32 KiB in fp32) stays in or near the L1 cache; with a group, the tile of
+// rows does. Deeper parts save a round trip of y to memory; groups let a tile write y line after line.
 constexpr int64_t kBlockBytes = 160 << 10;
 
 FORCE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 FORCE_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Room that grows.
+// A buffer that grows on demand.
 template <class T>
 struct Room {
   T* data = nullptr;
@@ -65,19 +65,19 @@ struct WidenedPanel {
   }
 };
 
-// Where a tile's rows of the left operand lie.
+// The location of a tile's rows in the left operand.
 template <class X>
 struct Rows {
   const X* data;
   int64_t row, step;
 };
 
-// R rows by P panels, `next` elements apart, over `depth`. What lies `ahead` elements beyond the weights is fetched.
+// R rows by P panels, `next` elements apart, over `depth`. Prefetches `ahead` elements beyond the weights.
 template <class How, int R, int P>
 FORCE_INLINE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, int64_t ahead, float* y, int64_t y_row,
                  int64_t depth, bool add) {
   Vec acc[R][2 * P];
-  // The rows below are next.
+  // The rows below are processed next.
   for (int r = 0; r < R; ++r) prefetch(y + (R + r) * y_row);
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2 * P; ++c) acc[r][c] = add ? load(y + r * y_row + c * kLanes) : zero();
@@ -93,7 +93,7 @@ FORCE_INLINE void tile(Rows<typename How::X> a, const typename How::W* w, int64_
 template <class How, int R>
 FORCE_INLINE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* y, int64_t y_row, int64_t depth,
                       int64_t count, bool add) {
-  // Rows, and as many that are only asked for ahead.
+  // The rows, and as many more that are only prefetched.
   float own[2 * R * kPanel];
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < kPanel; ++c) own[r * kPanel + c] = add && c < count ? y[r * y_row + c] : 0;
@@ -102,11 +102,12 @@ FORCE_INLINE void last_tile(Rows<typename How::X> a, const typename How::W* w, f
     for (int64_t c = 0; c < count; ++c) y[r * y_row + c] = own[r * kPanel + c];
 }
 
-// Panels that a tile of R rows covers at once: with few rows several, or each multiply-add would wait for the one before.
+// Number of panels that a tile of R rows covers at once: several with few rows, or each multiply-add would wait for the
+// previous one.
 template <int R>
 constexpr int kPanels = R == 1 ? 4 : R == 2 ? 3 : R == 3 ? 2 : 1;
 
-// R rows over `count` columns. `fetch`: the panels after those at hand are wanted next.
+// R rows over `count` columns. `fetch`: prefetches the panels after the current ones.
 template <class How, int R>
 void row_tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, bool fetch, float* y, int64_t y_row,
               int64_t depth, int64_t count, bool add) {
@@ -145,22 +146,23 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
   const auto* w = static_cast<const typename How::W*>(panels);
   const int64_t padded = (k + How::kStep - 1) / How::kStep * How::kStep, next = kPanel * padded;
   const Tiles tiles(m);
-  // A single tile of rows goes over all panels; several take turns on a group of them.
+  // A single tile of rows iterates over all panels; several tiles take turns on a group of panels.
   const int64_t columns = tiles.count == 1 ? count : kGroup * kPanel;
-  // Rows that do not lie along k are copied so that a tile reads them from front to back; so are rows a multiple of a page
-  // apart, of which a cache holds few at once, where that pays.
+  // Rows that are not contiguous along k are copied, so that a tile reads them sequentially. Rows a multiple of a page
+  // apart collide in a cache, so they are copied too where that pays off.
   const bool collide = left.row * static_cast<int64_t>(sizeof(X)) % 4096 == 0 && tiles.count > 1 && count >= 256;
   const bool copies = How::kStep == 1 && (left.col != 1 || collide);
   Room<X> room;
   const int64_t parts = (k + kDepth - 1) / kDepth;
   for (int64_t part = 0; part < parts; ++part) {
-    // Of nearly equal depth, in whole steps.
+    // Parts of nearly equal depth, in whole steps.
     const int64_t from = padded / How::kStep * part / parts * How::kStep;
     const int64_t depth = padded / How::kStep * (part + 1) / parts * How::kStep - from;
     const int64_t block = most(1, kBlockBytes / (kTileRows * depth * static_cast<int64_t>(sizeof(X))));
     for (int64_t begin = 0; begin < tiles.count; begin += block) {
       const int64_t end = least(tiles.count, begin + block), top = tiles.first(begin);
-      // Where a tile's copy begins: a cache line off a multiple of a page, or all would fall into the same few lines.
+      // Where a tile's copy starts: offset from a page multiple by a cache line, or all tiles would map to the same few
+      // lines.
       const auto place = [&](int64_t t) { return (tiles.first(t) - top) * depth + (t - begin) * 32; };
       if (copies) {
         X* copy = room.at_least(place(end));
@@ -170,7 +172,7 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
           const X* at = a + row * left.row + (from + i) * left.col;
           for (int64_t r = 0; r < rows; ++r) to[r] = at[r * left.row];
         };
-        // In the order in which the operand lies.
+        // In the memory order of the operand.
         if (left.row == 1) {
           for (int64_t i = 0; i < depth; ++i)
             for (int64_t t = begin; t < end; ++t) copy_tile(t, i);
@@ -199,14 +201,15 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
   (format == Format::kFloat ? multiply_as<FloatPanel> : multiply_as<WidenedPanel>)(a, panels, y, y_row, m, k, count, add);
 }
 
-// Where column `c` of a panel lies in a row of it. bf16 columns are interleaved, so that one load gives two vectors.
+// Returns the position of column `c` within a row of a panel. bf16 columns are interleaved, so that one load yields two
+// vectors.
 FORCE_INLINE int64_t column_place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
 
 // T: float, or uint16_t for kWidened.
 template <class T>
 void pack(Strided<T> b, int64_t k, int64_t first, int64_t count, T* panels) {
   constexpr bool bf16 = sizeof(T) == 2;
-  // So many k at once that the part of the panel they fill stays in the first-level cache.
+  // Depth at which the part of the panel being filled stays in the L1 cache.
   constexpr int64_t kPart = 64;
   for (int64_t p = 0; p < count; p += kPanel, panels += kPanel * k) {
     const int64_t columns = least(kPanel, count - p);

@@ -1,4 +1,5 @@
-// Runs the kernels for GPUs on a CPU, for their tests: every thread of a block is a fiber that runs until it waits for others.
+// Emulates the CUDA kernels on a CPU, for tests: every thread of a block is a fiber that runs until it waits for
+// others.
 #include <ucontext.h>
 
 #include <algorithm>
@@ -18,7 +19,7 @@ struct Index {
   unsigned x, y, z;
 };
 
-// Threads that wait for each other: a block, or a warp.
+// A barrier for the threads of a block or a warp.
 struct Meeting {
   unsigned size = 0, arrived = 0, times = 0;
 };
@@ -35,7 +36,7 @@ struct Block {
   std::vector<Fiber> fibers;
   Meeting all;
   std::vector<Meeting> warps;
-  std::vector<float> passed;  // what each thread gives to its warp
+  std::vector<float> passed;  // the value that each thread passes to its warp
   ucontext_t scheduler;
   const std::function<void()>* body = nullptr;
 };
@@ -94,7 +95,7 @@ float from_lane(float x, unsigned lane) {
   return found;
 }
 
-// What the kernels know by themselves on a GPU.
+// CUDA built-ins that the kernels use.
 #define __device__
 #define __global__
 #define __shared__ static thread_local
@@ -157,10 +158,10 @@ const std::map<std::string, Call>& kernels() {
 
 }  // namespace
 
-// The bf16 number that the kernels make of the fp32 number with these bits.
+// Returns the bf16 value that the kernels compute from the fp32 value with these bits.
 extern "C" uint16_t xt_emulated_narrow(uint32_t bits) { return xplore_emulated::narrow(__uint_as_float(bits)); }
 
-// As xplore::Start (launch.h, which needs libtorch's headers).
+// Mirrors xplore::Start (launch.h, which needs libtorch's headers).
 struct Start {
   const char* name;
   int device;

@@ -16,7 +16,7 @@ Launcher launcher_for(const at::Tensor& t) {
   return t.device().is_cuda() ? for_cuda.load() : t.device().is_cpu() ? for_cpu : nullptr;
 }
 
-// The one on which libtorch works on this thread.
+// The stream that libtorch uses on this thread.
 void* current_stream(const at::Tensor& like) {
   if (!like.is_cuda()) return nullptr;
   return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(like.device()).native_handle();
@@ -47,9 +47,9 @@ void launch_raw(const at::Tensor& like, const char* name, Grid grid, unsigned th
 
 extern "C" {
 
-// Takes our kernels into use on CUDA devices.
+// Enables the custom kernels on CUDA devices.
 void xt_use_gpu_kernels(xplore::Launcher launcher) { xplore::for_cuda = launcher; }
 
-// For tests: takes them into use for this thread's tensors on the CPU, or (null) out of it.
+// For tests: enables the kernels for this thread's CPU tensors, or disables them if null.
 void xt_emulate_gpu_kernels(xplore::Launcher launcher) { xplore::for_cpu = launcher; }
 }

@@ -1,5 +1,5 @@
-// Our kernels for GPUs (*.cu beside this file), as the rest of the C side calls them. Who compiles and starts them is settled
-// from Rust: NVRTC and the driver, or, in tests, an emulation on the CPU.
+// The custom CUDA kernels (*.cu in this folder), as the rest of the C side calls them. Rust supplies the launcher:
+// NVRTC and the driver, or an emulation on the CPU in tests.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -7,8 +7,8 @@
 
 namespace xplore {
 
-// A kernel to start on a stream of the device: pointers to its arguments, as cuLaunchKernel takes them, and `room` bytes for
-// what went wrong.
+// A kernel launch on a stream of the device: pointers to the arguments, as cuLaunchKernel takes them, and `room` bytes
+// for an error message.
 struct Start {
   const char* name;
   int device;
@@ -19,16 +19,16 @@ struct Start {
   size_t room;
 };
 
-// Starts it in the order of its stream. Returns 0, or another number with a text in `error`.
+// Launches a kernel in the order of its stream. Returns 0, or another number and a message in `error`.
 using Launcher = int (*)(const Start&);
 
-// Whether our kernels take this tensor: fp32 or bf16, on a GPU they are there for (or on the CPU, where this thread emulates
-// them).
+// Whether the custom kernels support this tensor: fp32 or bf16, on a GPU they are loaded for (or on the CPU, if this
+// thread emulates them).
 bool has_gpu_kernels(const at::Tensor& t);
 // Whether this thread emulates them.
 bool emulates_gpu();
 
-// At most so many pieces of the rows have sums of their own, enough for every multiprocessor.
+// Maximum number of parts of the rows with their own partial sum, enough for every multiprocessor.
 constexpr int64_t kPieces = 512;
 
 struct Grid {
@@ -37,8 +37,8 @@ struct Grid {
 
 void launch_raw(const at::Tensor& like, const char* name, Grid grid, unsigned threads, void** arguments);
 
-// Starts `name` in the variant for the dtype of `like`. Arguments must have exactly the types of the kernel's parameters
-// (pointers: any).
+// Launches the variant of `name` for the dtype of `like`. Arguments must have exactly the types of the kernel's
+// parameters (any pointer type is allowed).
 template <class... A>
 void launch(const at::Tensor& like, const std::string& name, Grid grid, unsigned threads, A... arguments) {
   void* pointers[] = {static_cast<void*>(&arguments)...};
@@ -46,7 +46,7 @@ void launch(const at::Tensor& like, const std::string& name, Grid grid, unsigned
   launch_raw(like, (name + suffix).c_str(), grid, threads, pointers);
 }
 
-// Blocks of 256 threads for so many warps or threads.
+// Grids of 256-thread blocks for n warps or n threads.
 inline Grid warps(int64_t n) { return {(n + 7) / 8}; }
 inline Grid threads(int64_t n) { return {(n + 255) / 256}; }
 constexpr unsigned kThreads = 256;

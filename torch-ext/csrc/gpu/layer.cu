@@ -1,12 +1,12 @@
-// The steps of a layer between its products, and their ways back: what csrc/kernels.h does on a CPU.
+// The operations of a layer between its products, and their backward passes: the GPU counterpart of csrc/kernels.h.
 
-// Which of all warps this one is.
+// The global index of this warp.
 __device__ inline i64 warp_number() {
   return static_cast<i64>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
 }
 __device__ inline i64 thread_number() { return static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
-// A warp a row; dim a multiple of 4.
+// One warp per row; dim is a multiple of 4.
 template <class T>
 __device__ void rms_norm(const T* x, const T* w, T* y, float* inv, i64 rows, i64 dim, float eps) {
   const i64 row = warp_number(), lane = threadIdx.x % kWarp;
@@ -27,7 +27,7 @@ __device__ void rms_norm(const T* x, const T* w, T* y, float* inv, i64 rows, i64
   if (lane == 0) inv[row] = scale;
 }
 
-// dx; a warp a row.
+// Computes dx; one warp per row.
 template <class T>
 __device__ void rms_norm_input(const T* dy, const T* x, const T* w, const float* inv, T* dx, i64 rows, i64 dim) {
   const i64 row = warp_number(), lane = threadIdx.x % kWarp;
@@ -48,7 +48,8 @@ __device__ void rms_norm_input(const T* dy, const T* x, const T* w, const float*
   }
 }
 
-// The weight's gradient, a sum for each piece of the rows: sums [pieces, dim]. A thread a column; blockIdx.y: the piece.
+// Partial sums of the weight's gradient, one per part of the rows: sums [pieces, dim]. One thread per column;
+// blockIdx.y: the part.
 template <class T>
 __device__ void rms_norm_weight(const T* dy, const T* x, const float* inv, float* sums, i64 rows, i64 dim) {
   const i64 column = thread_number(), piece = blockIdx.y, pieces = gridDim.y;
@@ -59,7 +60,7 @@ __device__ void rms_norm_weight(const T* dy, const T* x, const float* inv, float
   sums[piece * dim + column] = sum;
 }
 
-// gate_up [rows, 2 width] -> out [rows, width]; width a multiple of 4, a thread four columns.
+// gate_up [rows, 2 width] -> out [rows, width]; width is a multiple of 4, one thread per four columns.
 template <class T>
 __device__ void swiglu(const T* gate_up, T* out, i64 rows, i64 width) {
   const i64 at = thread_number() * 4, row = at / width, column = at % width;
@@ -90,13 +91,14 @@ __device__ void swiglu_input(const T* dout, const T* gate_up, T* d, i64 rows, i6
   *reinterpret_cast<Four<T>*>(d + place + width) = dup;
 }
 
-// One half of a rotated pair; `sign` -1 turns back.
+// One element of a rotated pair, own * c + other * s. The caller picks the sign of s, which selects the direction of
+// rotation.
 template <class T>
 __device__ inline float turned(float own, float other, float c, float s) {
   return rounded<T>(rounded<T>(own * c) + rounded<T>(other * s));
 }
 
-// qkv [rows, heads + 2 kv, dim] -> q, k (normed unless their weights are null, then rotated), v. A warp a head.
+// qkv [rows, heads + 2 kv, dim] -> q, k (normalized unless their weights are null, then rotated), v. One warp per head.
 template <class T>
 __device__ void heads(const T* qkv, const T* q_norm, const T* k_norm, const float* cos, const float* sin, T* q, T* k,
                       T* v, float* inv, i64 rows, i64 query_heads, i64 kv_heads, i64 dim, float eps) {
@@ -126,7 +128,7 @@ __device__ void heads(const T* qkv, const T* q_norm, const T* k_norm, const floa
   }
 }
 
-// dqkv of the above; qkv is read only where there are norms. A warp a head.
+// dqkv of the above; qkv is read only with norms. One warp per head.
 template <class T>
 __device__ void heads_input(const T* dq, const T* dk, const T* dv, const T* qkv, const T* q_norm, const T* k_norm,
                             const float* cos, const float* sin, const float* inv, T* dqkv, i64 rows, i64 query_heads,
@@ -159,7 +161,8 @@ __device__ void heads_input(const T* dq, const T* dk, const T* dv, const T* qkv,
     put(out[i], w ? back(i) * widen(w[i]) * scale - widen(x[i]) * shrink : back(i));
 }
 
-// The norms' gradients, sums [pieces, 2, dim]: a thread a column; blockIdx.y: the piece; blockIdx.z: queries or keys.
+// Partial sums of the norms' gradients, sums [pieces, 2, dim]: one thread per column; blockIdx.y: the part; blockIdx.z:
+// queries or keys.
 template <class T>
 __device__ void heads_weight(const T* dq, const T* dk, const T* qkv, const float* cos, const float* sin,
                              const float* inv, float* sums, i64 rows, i64 query_heads, i64 kv_heads, i64 dim) {

@@ -1,12 +1,13 @@
-// Log-probabilities and entropies of logits, and their way back in place: what csrc/cross_entropy.cpp has for a CPU.
+// Log-probabilities and entropies of logits, and their backward pass in place: the GPU counterpart of
+// csrc/cross_entropy.cpp.
 
 constexpr unsigned kLossWarps = 8;
 
-// Over a block of kLossWarps warps, of which each gives its own `x`; every thread gets the result.
+// Reduces over a block of kLossWarps warps, each of which contributes its own `x`; every thread receives the result.
 template <class F>
 __device__ inline float over_block(float x, F&& join) {
   __shared__ float found[kLossWarps];
-  // What the call before left is read by all before it goes.
+  // All threads must have read the previous call's values before they are overwritten.
   __syncthreads();
   if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = x;
   __syncthreads();
@@ -21,7 +22,7 @@ __device__ inline float block_most(float x) {
   return over_block(warp_most(x), [](float a, float b) { return fmaxf(a, b); });
 }
 
-// logits [rows, vocab] -> logsumexp, log-probability of the target, entropy, [rows] each; a block a row.
+// logits [rows, vocab] -> logsumexp, log-probability of the target, entropy, [rows] each; one block per row.
 extern "C" __global__ void cross_entropy_f32(const float* logits, const i64* targets, float* lse, float* logprobs,
                                              float* entropy, i64 vocab) {
   const i64 row = blockIdx.x;
@@ -33,7 +34,7 @@ extern "C" __global__ void cross_entropy_f32(const float* logits, const i64* tar
   for (i64 i = threadIdx.x; i < vocab; i += blockDim.x) {
     const float d = x[i] - most, e = expf(d);
     sum += e;
-    // A logit of minus infinity has no part in the entropy.
+    // A logit of minus infinity does not contribute to the entropy.
     if (e > 0) weighted += e * d;
   }
   sum = block_sum(sum), weighted = block_sum(weighted);
@@ -41,13 +42,13 @@ extern "C" __global__ void cross_entropy_f32(const float* logits, const i64* tar
   const float log_sum = logf(sum);
   const i64 target = targets[row];
   lse[row] = most + log_sum;
-  // A target that is no token must not pass for one.
+  // An out-of-range target gives NaN instead of a plausible value.
   logprobs[row] = target >= 0 && target < vocab ? x[target] - most - log_sum : __uint_as_float(0x7fffffffu);
   entropy[row] = log_sum - weighted / sum;
 }
 
-// Logits become the gradient of sum_r c[r] logprobs[r] + w[r] entropy[r] with respect to them; entropy and w may be null. A
-// thread a number, blockIdx.y the row.
+// Replaces logits with the gradient of sum_r c[r] logprobs[r] + w[r] entropy[r] with respect to them; entropy and w may
+// be null. One thread per element; blockIdx.y: the row.
 extern "C" __global__ void cross_entropy_input_f32(float* logits, const i64* targets, const float* lse, const float* c,
                                                    const float* entropy, const float* w, i64 vocab) {
   const i64 i = thread_number(), row = blockIdx.y;

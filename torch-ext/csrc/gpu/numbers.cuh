@@ -1,5 +1,5 @@
-// fp32 and bf16 numbers on a GPU, with the roundings of csrc/numbers.h, and sums over a warp. Compiled by NVRTC, which has no
-// headers; kernels of one source follow each other, this file first.
+// fp32 and bf16 values on a GPU, with the rounding of csrc/numbers.h, and warp reductions. Compiled by NVRTC without
+// headers; the kernel sources are concatenated, this file first.
 typedef unsigned short bf16;
 typedef long long i64;
 
@@ -8,7 +8,8 @@ __device__ inline float widen(bf16 x) { return __uint_as_float(static_cast<unsig
 
 __device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 
-// To the nearest, ties to even. What a GPU makes of an undefined result, 0x7fffffff, would be rounded to minus zero.
+// Rounds to nearest, ties to even. Without the check, the NaN that a GPU produces, 0x7fffffff, would round to minus
+// zero.
 __device__ inline bf16 narrow(float x) {
   if (x != x) return 0x7fff;
   const unsigned bits = __float_as_uint(x);
@@ -17,13 +18,13 @@ __device__ inline bf16 narrow(float x) {
 __device__ inline void put(float& to, float x) { to = x; }
 __device__ inline void put(bf16& to, float x) { to = narrow(x); }
 
-// What is left of a number that is stored as T.
+// Returns x rounded to the precision of T.
 template <class T>
 __device__ inline float rounded(float x) {
   return sizeof(T) == 2 ? widen(narrow(x)) : x;
 }
 
-// Four neighbours, moved by one instruction.
+// Four neighboring elements, moved by one instruction.
 template <class T>
 struct alignas(4 * sizeof(T)) Four {
   T at[4];

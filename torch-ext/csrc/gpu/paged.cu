@@ -1,8 +1,8 @@
-// The key/value cache: writing to it and attending to it. Keys lie [blocks, kv_heads, dim, 32], values [blocks, kv_heads, 32,
-// dim], as on a CPU.
+// The KV cache: writing to it and attending to it. Keys are stored as [blocks, kv_heads, dim, 32], values as
+// [blocks, kv_heads, 32, dim], as on a CPU.
 constexpr i64 kBlock = 32;
 
-// k, v [n, kv_heads, dim] go to positions slots[n]; a thread a number.
+// Writes k, v [n, kv_heads, dim] to positions slots[n]; one thread per element.
 template <class T>
 __device__ void write_paged(const T* k, const T* v, T* keys, T* values, const i64* slots, i64 n, i64 kv_heads, i64 dim) {
   const i64 at = thread_number(), d = at % dim, head = at / dim % kv_heads, token = at / dim / kv_heads;
@@ -14,14 +14,15 @@ __device__ void write_paged(const T* k, const T* v, T* keys, T* values, const i6
 
 constexpr unsigned kWarps = 4;
 
-// Attention of query blockIdx.x over the part blockIdx.z of its positions, for the group of query heads that share the
-// key/value head blockIdx.y; kWarps warps take one block of the cache after the other, each with its own softmax, which are
-// joined at the end (as flash decoding does, Dao et al. 2023). Each key and value is read once. A lane scores one position of
-// a block and holds FOURS times four channels of the outcome.
+// Attention of query blockIdx.x over part blockIdx.z of its positions, for the group of query heads that share the
+// key/value head blockIdx.y. kWarps warps iterate over the blocks of the cache, each with its own softmax; the results
+// are merged at the end (as in flash decoding, Dao et al. 2023). Each key and value is read once. A lane scores one
+// position of a block and holds FOURS times four channels of the output.
 //
-// q [n, heads, dim]; query i attends to the first length[i] positions of the blocks table[begin[i]...]. With one part the
-// outcome goes to out [n, heads, dim], else unnormalised to parts [n, heads, parts, dim + 2], whose last two numbers are the
-// largest score and the sum of the exponentials. group at most GROUP, dim at most 128 FOURS and a multiple of 4.
+// q [n, heads, dim]; query i attends to the first length[i] positions of the blocks table[begin[i]...]. With one part,
+// the output goes to out [n, heads, dim]. Otherwise it goes unnormalized to parts [n, heads, parts, dim + 2], whose
+// last two elements are the maximum score and the sum of the exponentials. group is at most GROUP; dim is at most 128
+// FOURS and a multiple of 4.
 template <class T, int GROUP, int FOURS>
 __device__ void paged_attention(const T* q, const T* keys, const T* values, const int* table, const i64* begin,
                                 const i64* length, T* out, float* parts, i64 heads, i64 kv_heads, i64 dim, float scale) {
@@ -60,7 +61,7 @@ __device__ void paged_attention(const T* q, const T* keys, const T* values, cons
     const i64 positions = end - b * kBlock < kBlock ? end - b * kBlock : kBlock;
 #pragma unroll
     for (int g = 0; g < GROUP; ++g) {
-      // Block b holds at least one position, so the largest score is a number.
+      // Block b holds at least one position, so the maximum score is finite.
       const float s = lane < positions ? score[g] : -infinity(), highest = fmaxf(m[g], warp_most(s));
       const float shrink = expf(m[g] - highest);
       score[g] = expf(s - highest);
@@ -96,7 +97,7 @@ __device__ void paged_attention(const T* q, const T* keys, const T* values, cons
     float highest = -infinity(), sum = 0, joined = 0;
     for (unsigned w = 0; w < kWarps; ++w) highest = fmaxf(highest, most[w][g]);
     for (unsigned w = 0; w < kWarps; ++w) {
-      // A warp without a block has neither sum nor score.
+      // A warp without a block has neither a sum nor a score.
       const float share = most[w][g] == -infinity() ? 0.0f : expf(most[w][g] - highest);
       sum += share * total[w][g];
       joined += share * sums[w][g][d];
@@ -112,7 +113,7 @@ __device__ void paged_attention(const T* q, const T* keys, const T* values, cons
   }
 }
 
-// parts [rows, count, dim + 2] -> out [rows, dim]; a warp a row.
+// Merges parts [rows, count, dim + 2] into out [rows, dim]; one warp per row.
 template <class T>
 __device__ void join_parts(const float* parts, T* out, i64 rows, i64 count, i64 dim) {
   const i64 row = warp_number(), lane = threadIdx.x % kWarp, step = dim + 2;

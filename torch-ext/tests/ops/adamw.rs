@@ -1,11 +1,11 @@
-//! The optimizer's step.
+//! Tests of the optimizer step.
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{AdamW, adamw_step};
 
 use crate::{close, normal};
 
-/// Ten steps against the update of Loshchilov & Hutter 2019 (Algorithm 2), in float64.
+/// Compares ten steps with the update of Loshchilov & Hutter 2019 (Algorithm 2), in float64.
 #[test]
 fn ten_steps_follow_the_published_update() {
     let n = 1000;
@@ -40,7 +40,7 @@ fn a_step_on_a_view_changes_the_buffer_behind_it_and_nothing_else() {
     let mut moments = (Tensor::zeros([4], (Kind::Float, Device::Cpu)), Tensor::zeros([4], (Kind::Float, Device::Cpu)));
     let grad = Tensor::ones([4], (Kind::Float, Device::Cpu));
     adamw_step(&mut flat.narrow(0, 3, 4), &grad, (&mut moments.0, &mut moments.1), 1, hyper).unwrap();
-    // The first step moves by lr against the gradient's sign.
+    // The first step moves by lr against the sign of the gradient.
     let expected = Tensor::from_slice(&[0f32, 0., 0., -0.1, -0.1, -0.1, -0.1, 0., 0., 0.]);
     close("buffer", &flat, &expected, 1e-6);
 }

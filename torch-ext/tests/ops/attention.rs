@@ -1,11 +1,11 @@
-//! Attention over packed batches, and over a cache.
+//! Tests of attention over packed batches and over a KV cache.
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{BLOCK, PagedQueries};
 
 use crate::{close, forward_and_gradients_agree, leaf, normal};
 
-/// Softmax attention of q [n, heads, dim] over k, v [m, kv_heads, dim] where `allowed` [n, m] is true.
+/// Computes softmax attention of q [n, heads, dim] over k, v [m, kv_heads, dim] where `allowed` [n, m] is true.
 fn attention_formula(q: &Tensor, k: &Tensor, v: &Tensor, allowed: &Tensor, scale: f64) -> Tensor {
     let group = q.size()[1] / k.size()[1];
     let heads_first = |t: &Tensor| t.transpose(0, 1);
@@ -15,7 +15,7 @@ fn attention_formula(q: &Tensor, k: &Tensor, v: &Tensor, allowed: &Tensor, scale
     heads_first(&scores.softmax(-1, q.kind()).matmul(&repeated(v)))
 }
 
-/// Token i may see token j: same sequence, not later.
+/// Returns the mask in which token i attends to token j of the same sequence if j is not later.
 fn block_causal(cu_seqlens: &[i64]) -> Tensor {
     let tokens = cu_seqlens[cu_seqlens.len() - 1];
     let allowed = Tensor::zeros([tokens, tokens], (Kind::Bool, Device::Cpu));
@@ -81,7 +81,8 @@ pub fn a_sequence_does_not_see_its_neighbours() {
     assert_ne!(before.narrow(0, 0, 7), after.narrow(0, 0, 7));
 }
 
-/// As [`block_causal`], and every token of a segment may see all of the segment that it continues.
+/// Returns the mask of [`block_causal`], where every token of a segment also attends to all of the segment that it
+/// continues.
 fn with_prefixes(cu_seqlens: &[i64], prefix_of: &[i64]) -> Tensor {
     let allowed = block_causal(cu_seqlens);
     for (pair, &of) in cu_seqlens.windows(2).zip(prefix_of) {
@@ -93,8 +94,8 @@ fn with_prefixes(cu_seqlens: &[i64], prefix_of: &[i64]) -> Tensor {
     allowed
 }
 
-/// Several prefixes, of one token and of many blocks of the kernel; branches of one token, many and alone; a sequence that
-/// shares nothing.
+/// Cases with several prefixes, of one token and of many kernel blocks; branches of one token, many and alone; and a
+/// sequence that shares nothing.
 const SHARED: [(&[i64], &[i64]); 4] = [
     (&[0, 1, 2], &[-1, 0]),
     (&[0, 5, 8, 9, 30], &[-1, 0, 0, 0]),
@@ -116,7 +117,7 @@ pub fn attention_with_shared_prefixes_is_its_formula() {
             forward_and_gradients_agree(&what, &inputs, ours, formula);
             let plain = tch::no_grad(|| ours(&inputs));
             close(&format!("{what}, no graph"), &plain, &formula(&inputs), 1e-5);
-            // In double nothing but the order of the sums differs.
+            // In double precision, only the order of the sums differs.
             let run = |f: &dyn Fn(&[Tensor]) -> Tensor| {
                 let leaves: Vec<Tensor> = inputs.iter().map(|t| leaf(t, Kind::Double)).collect();
                 let output = f(&leaves);
@@ -132,7 +133,7 @@ pub fn attention_with_shared_prefixes_is_its_formula() {
     }
 }
 
-/// Where nothing is shared both operations do the same.
+/// Without shared prefixes, both operations compute the same.
 #[test]
 pub fn attention_without_prefixes_is_varlen_attention() {
     let cu = [0, 7, 20, 26];
@@ -141,12 +142,13 @@ pub fn attention_without_prefixes_is_varlen_attention() {
     assert_eq!(plain, torch_ext::prefix_attention(&q, &k, &v, &cu, &[-1; 3], 0.4).unwrap());
 }
 
-/// Rows whose blocks are out of order, shared and partly filled; queries of one position and of several.
+/// Tests sequences whose blocks are out of order, shared and partly filled, with queries of one position and of
+/// several.
 #[track_caller]
 pub fn paged(kind: Kind, heads: i64, dim: i64, tolerance: f64) {
     let (kv_heads, blocks, block) = (2, 5, BLOCK as i64);
     let to = |t: Tensor| t.to_kind(kind);
-    // (blocks of the row, query positions): the second shares its first block, the last asks for three positions.
+    // (blocks of the sequence, query positions): the second shares its first block, the last has three query positions.
     let rows: [(&[u32], std::ops::Range<usize>); 4] =
         [(&[3, 0], 39..40), (&[3, 4], 33..34), (&[2], 0..1), (&[1, 2, 0], 62..65)];
     let history = to(normal(9, &[blocks * block, kv_heads, dim]));
@@ -156,7 +158,7 @@ pub fn paged(kind: Kind, heads: i64, dim: i64, tolerance: f64) {
         Tensor::full([blocks, kv_heads, dim, block], f64::NAN, options),
         Tensor::full([blocks, kv_heads, block, dim], f64::NAN, options),
     );
-    // Written out of order; the last positions of block 4 are never written.
+    // Positions are written out of order; the last positions of block 4 are never written.
     let slots: Vec<i64> = (0..blocks * block - 30).rev().collect();
     let at = Tensor::from_slice(&slots);
     torch_ext::write_paged(&k, &v, &history.index_select(0, &at), &values.index_select(0, &at), &slots.into()).unwrap();
@@ -183,7 +185,7 @@ pub fn paged(kind: Kind, heads: i64, dim: i64, tolerance: f64) {
     }
 }
 
-/// The last `queries` positions of a row of 1,000, after one query of a short row.
+/// Tests the last `queries` positions of a sequence of 1,000, after one query of a short sequence.
 pub fn long_row(kind: Kind, queries: usize) {
     let (heads, kv_heads, dim, block, length) = (4, 2, 16, BLOCK as i64, 1000);
     let blocks = (length as usize).div_ceil(BLOCK);
@@ -217,7 +219,7 @@ pub fn paged_attention_over_many_positions_is_its_formula() {
     }
 }
 
-/// 1, 2, 3, 5 and 8 queries a key/value head: every way in which the kernel cuts them.
+/// Covers 1, 2, 3, 5 and 8 query heads per key/value head: every way in which the kernel splits them.
 #[test]
 pub fn paged_attention_is_its_formula() {
     for group in [1, 2, 3, 5, 8] {

@@ -1,5 +1,6 @@
-//! The kernels for the CPU against the sequence of operations that they promise (`csrc/cpu/products.h`,
-//! `csrc/cpu/attention.h`), written out one scalar at a time: equal to the bit, whatever is computed beside.
+//! Compares the CPU kernels with the sequence of operations that they promise (`csrc/cpu/products.h`,
+//! `csrc/cpu/attention.h`), written out one scalar at a time: bit-identical, whatever else is computed in the same
+//! call.
 #![expect(clippy::excessive_precision, clippy::approx_constant, reason = "the digits of csrc/numbers.h")]
 
 use tch::{Device, Kind, Tensor};
@@ -11,7 +12,7 @@ fn floats(t: &Tensor) -> Vec<f32> {
     Vec::try_from(t.to_kind(Kind::Float).contiguous().view(-1)).unwrap()
 }
 
-/// `start[i, j]`, then fused multiply-adds over k in order, of fp32 values a(i, k), b(k, j).
+/// Computes `start[i, j]`, then fused multiply-adds over k in order, of fp32 values a(i, k), b(k, j).
 fn chains(
     [m, n, k]: [usize; 3],
     start: Option<&[f32]>,
@@ -25,7 +26,7 @@ fn chains(
     Tensor::from_slice(&(0..m * n).map(element).collect::<Vec<f32>>()).view([m as i64, n as i64])
 }
 
-/// Heights around those of a tile, widths around those of a panel, depths around those of a part.
+/// Heights around that of a tile, widths around that of a panel, depths around that of a part.
 const SHAPES: [[usize; 3]; 11] = [
     [0, 20, 30],
     [3, 20, 0],
@@ -69,7 +70,7 @@ fn products_are_chains_of_fused_multiply_adds() {
     }
 }
 
-/// Over more outputs than 4096 an input's gradient is the sum of chains of equal length, first to last.
+/// For more than 4096 outputs, an input's gradient is the sum of chains of equal length, first to last.
 #[test]
 fn input_gradients_over_many_outputs_are_sums_of_chains() {
     for (n, parts) in [(4096, vec![4096]), (4097, vec![2048, 2049]), (10_000, vec![3333, 3333, 3334])] {
@@ -87,7 +88,7 @@ fn input_gradients_over_many_outputs_are_sums_of_chains() {
     }
 }
 
-/// Holds for the instructions for pairs of bf16 values too: against float64, and each row alone against all rows.
+/// Also covers the bf16 pair instructions: compares with float64, and each row alone with all rows.
 #[test]
 fn a_row_of_a_product_does_not_depend_on_the_others() {
     for kind in [Kind::Float, Kind::BFloat16] {
@@ -111,7 +112,7 @@ fn a_row_of_a_product_does_not_depend_on_the_others() {
     }
 }
 
-/// Micro-batches in turn give the bits of one batch.
+/// Consecutive micro-batches give the same bits as one batch.
 #[test]
 fn weight_gradients_continue_where_they_stopped() {
     let (dy, x) = (normal(1, &[90, 40]), normal(2, &[90, 50]));
@@ -124,7 +125,7 @@ fn weight_gradients_continue_where_they_stopped() {
     same_bits("gradients", &parts, &whole);
 }
 
-/// `csrc/numbers.h`.
+/// Computes the exponential of `csrc/numbers.h`.
 fn exponential(x: f32) -> f32 {
     if x < -87.3 {
         return 0.0;
@@ -139,7 +140,7 @@ fn exponential(x: f32) -> f32 {
     (((p * r).mul_add(r, r)) + 1.0) * n.exp2()
 }
 
-/// Attention of one query, one scalar at a time.
+/// Computes attention of one query, one scalar at a time.
 fn attend(q: &[f32], keys: &[&[f32]], values: &[&[f32]], scale: f32) -> Vec<f32> {
     let chain = |k: &[f32]| q.iter().zip(k).fold(0.0f32, |sum, (q, k)| q.mul_add(*k, sum));
     let scores: Vec<f32> = keys.iter().map(|k| chain(k) * scale).collect();
@@ -166,7 +167,7 @@ fn random_heads(tokens: i64, heads: i64, kv_heads: i64, dim: i64, kind: Kind) ->
     Heads { q: of(1, heads) * 2.0, k: of(2, kv_heads), v: of(3, kv_heads) }
 }
 
-/// A token's attention by [`attend`] over the tokens `seen`, [heads, dim].
+/// Computes a token's attention over the tokens `seen` with [`attend`], [heads, dim].
 fn reference(h: &Heads, token: i64, seen: &[i64], scale: f32) -> Tensor {
     let (heads, kv_heads, dim) = (h.q.size()[1], h.k.size()[1], h.q.size()[2] as usize);
     let (q, k, v) = (floats(&h.q.get(token)), floats(&h.k), floats(&h.v));
@@ -185,14 +186,15 @@ fn reference(h: &Heads, token: i64, seen: &[i64], scale: f32) -> Tensor {
     Tensor::from_slice(&out).view([heads, dim as i64])
 }
 
-/// Packed sequences, branches of a shared prefix, and new tokens over a paged cache: all have the bits of the formula, so all
-/// have those of each other.
+/// Packed sequences, branches of a shared prefix, and new tokens over a paged cache are all bit-identical to the
+/// formula, and so to each other.
 #[test]
 fn attention_is_one_sequence_of_operations_everywhere() {
     let scale = 0.3;
     for kind in [Kind::Float, Kind::BFloat16] {
         for (heads, kv_heads, dim) in [(4, 2, 32), (3, 1, 20), (2, 2, 64), (8, 1, 12)] {
-            // Two sequences; then a prefix and two branches, the first of which ends inside the block of the prefix's end.
+            // Two sequences; then a prefix and two branches, the first of which ends inside the block where the prefix
+            // ends.
             let cu = [0, 50, 51, 51 + 45, 51 + 45 + 10, 51 + 45 + 10 + 77];
             let prefix_of = [-1, -1, -1, 2, 2];
             let tokens = cu[5];
@@ -200,7 +202,7 @@ fn attention_is_one_sequence_of_operations_everywhere() {
             let found = torch_ext::prefix_attention(&h.q, &h.k, &h.v, &cu, &prefix_of, f64::from(scale)).unwrap();
             for s in 0..5 {
                 let before: Vec<i64> = if prefix_of[s] < 0 { vec![] } else { (cu[2]..cu[3]).collect() };
-                // A cache in which this sequence's blocks lie backwards.
+                // A cache that holds the blocks of this sequence in reverse order.
                 let all: Vec<i64> = before.iter().copied().chain(cu[s]..cu[s + 1]).collect();
                 let blocks = all.len().div_ceil(BLOCK);
                 let table: Vec<u32> = (0..blocks as u32).rev().collect();
@@ -241,7 +243,7 @@ fn attention_is_one_sequence_of_operations_everywhere() {
     }
 }
 
-/// What sampling reports is what training computes.
+/// The log-probabilities that sampling reports are those that training computes.
 #[test]
 fn a_softmax_gives_the_log_probabilities_of_the_loss() {
     for vocab in [1, 15, 520, 5000] {

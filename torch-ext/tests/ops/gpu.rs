@@ -1,12 +1,12 @@
-//! The kernels for GPUs, emulated on the CPU thread by thread, against what the kernels for the CPU are held against; and
-//! that NVRTC compiles them. Neither needs a GPU.
+//! Tests of the GPU kernels, emulated on the CPU thread by thread, with the tests of the CPU kernels; and of their
+//! compilation with NVRTC. Neither needs a GPU.
 
 use tch::Kind;
 use torch_ext::EmulatedGpu;
 
 use crate::{attention, pointwise, training};
 
-/// The names of the kernels that `f` started.
+/// Returns the names of the kernels that `f` launches.
 fn started(f: impl Fn()) -> Vec<String> {
     let gpu = EmulatedGpu::new();
     f();
@@ -45,8 +45,8 @@ fn gradients_and_their_buffers_are_the_same_there() {
     );
 }
 
-/// Every number of queries a key/value head that has its kernel and those between them, heads of up to 256 channels, few
-/// positions, and so many that they are cut into parts.
+/// Covers every number of query heads per key/value head that has its own kernel and those in between, heads of up to
+/// 256 channels, few positions, and enough positions to split them into parts.
 #[test]
 fn attention_over_the_cache_is_its_formula_there_too() {
     for (group, kernel) in [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8)] {
@@ -63,10 +63,10 @@ fn attention_over_the_cache_is_its_formula_there_too() {
             &[if kind == Kind::Float { "join_parts_f32" } else { "join_parts_bf16" }],
         );
     }
-    // More heads than a kernel has room for.
+    // More query heads per key/value head than any kernel supports.
     let names = started(|| attention::paged(Kind::Float, 18, 16, 1e-5));
     assert!(names.iter().all(|name| !name.starts_with("paged_attention")), "{names:?}");
-    // Many queries of one row go to libtorch's attention, the others do not.
+    // Many queries of one sequence go to libtorch's attention; the other queries do not.
     started_all(|| attention::long_row(Kind::Float, 70), &["paged_attention_2_1_f32"]);
 }
 

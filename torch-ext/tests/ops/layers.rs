@@ -1,4 +1,4 @@
-//! All layers in one call against the same layers by single operations.
+//! Compares all layers in one call with the same layers as single operations.
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
@@ -13,7 +13,7 @@ const DIM: i64 = 32;
 const EPS: f64 = 1e-5;
 const SCALE: f64 = 0.2;
 
-/// What varies between families.
+/// The properties that vary between model families.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     heads: i64,
@@ -78,7 +78,7 @@ impl Layer {
     }
 }
 
-/// The layers by the single operations of this crate.
+/// Runs the layers with the single operations of this crate.
 fn by_operations(
     x: &Tensor,
     layers: &[Layer],
@@ -112,7 +112,7 @@ fn by_operations(
     x
 }
 
-/// `rows`: blocks and query positions of each row.
+/// Compares both for `rows`, the blocks and query positions of each sequence.
 fn agrees(shape: Shape, rows: &[(&[u32], std::ops::Range<usize>)]) {
     let blocks = 6;
     let make = || -> Vec<Layer> { (0..3).map(|l| Layer::new(100 * l, shape, blocks)).collect() };
@@ -143,7 +143,7 @@ fn agrees(shape: Shape, rows: &[(&[u32], std::ops::Range<usize>)]) {
         same_bits(&format!("{what}, keys"), &a.keys, &b.keys);
         same_bits(&format!("{what}, values"), &a.values, &b.values);
     }
-    // Fewer outputs change none of those that are left.
+    // Requesting fewer outputs does not change the remaining ones.
     let some: Vec<i64> = (0..n).filter(|at| at % 3 == 1).collect();
     same_bits(&format!("{what}, outputs {some:?}"), &run(&some), &expected.index_select(0, &Tensor::from_slice(&some)));
 }
@@ -157,7 +157,7 @@ fn all_layers_at_once_are_the_layers_one_by_one() {
             let shape = Shape { heads, kv_heads, qk_norm, biases, kind };
             agrees(shape, &[(&[3], 0..1)]);
             agrees(shape, &[(&[3, 0], 39..40), (&[2], 1..2), (&[1, 4], 62..63)]);
-            // Several tokens of one row see each other; 64 in all.
+            // Several tokens of one sequence attend to each other; 64 tokens in total.
             agrees(shape, &[(&[3, 0], 20..45), (&[2], 0..30), (&[1, 4, 5], 64..73)]);
             if most_paged_tokens(Device::Cpu, kind, DIM) > 64 {
                 agrees(shape, &[(&[3, 0, 1, 4], 0..101), (&[2], 0..30), (&[5], 3..17)]);

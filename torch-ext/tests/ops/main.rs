@@ -1,19 +1,19 @@
-//! Every operation of this crate against its formula written out in float64 with plain libtorch operations.
+//! Compares every operation of this crate with its formula, written in float64 with plain libtorch operations.
 
 mod adamw;
 mod attention;
 mod exact;
 mod gpu;
+mod invalid_inputs;
 mod layers;
 mod pointwise;
-mod refusals;
 mod training;
 
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
 
-/// Numbers from about N(0, 1) (a sum of twelve uniforms), [shape], fp32. A function of `seed` alone: libtorch's own
-/// generator is global and tests run side by side.
+/// Returns values from about N(0, 1) (a sum of twelve uniforms), [shape], fp32. They depend only on `seed`: libtorch's
+/// own generator is global, and tests run in parallel.
 fn normal(seed: u64, shape: &[i64]) -> Tensor {
     let numel: i64 = shape.iter().product();
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -25,12 +25,12 @@ fn normal(seed: u64, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// The same numbers as a leaf that wants a gradient, in `kind`.
+/// Returns the same values as a leaf that requires a gradient, in `kind`.
 fn leaf(value: &Tensor, kind: Kind) -> Tensor {
     value.detach().to_kind(kind).copy().set_requires_grad(true)
 }
 
-/// |actual - expected| / |expected|, Euclidean; infinite if anything is not finite.
+/// Returns |actual - expected| / |expected|, Euclidean; infinite if any value is not finite.
 fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(actual.size(), expected.size());
     let (a, e) = (actual.detach().to_kind(Kind::Double), expected.detach().to_kind(Kind::Double));
@@ -59,7 +59,7 @@ fn same_bits(what: &str, actual: &Tensor, expected: &Tensor) {
     );
 }
 
-/// Runs `fused` on fp32 leaves and `formula` on float64 leaves of the same `inputs`, and compares the outputs and, for one
+/// Runs `fused` on fp32 leaves and `formula` on float64 leaves of the same `inputs`. Compares the outputs and, for one
 /// random direction of the output, the gradients of every input.
 fn forward_and_gradients_agree(
     what: &str,
@@ -83,7 +83,7 @@ fn forward_and_gradients_agree(
     }
 }
 
-/// Angles as RoPE has them at `positions`: cos and sin, [tokens, half], fp32.
+/// Returns the RoPE angles at `positions`: cos and sin, [tokens, half], fp32.
 fn rotations(positions: &[i64], half: i64) -> (Tensor, Tensor) {
     let frequencies = (Tensor::arange(half, (Kind::Double, Device::Cpu)) * -1.7).exp();
     let angles = Tensor::from_slice(positions).to_kind(Kind::Double).unsqueeze(1) * frequencies.unsqueeze(0);

@@ -1,4 +1,4 @@
-//! RMSNorm, SwiGLU and RoPE.
+//! Tests of RMSNorm, SwiGLU, RoPE and linear layers.
 
 use tch::{Kind, Tensor};
 use tolerance::assert_within;
@@ -13,7 +13,7 @@ fn rms_norm_formula(x: &Tensor, w: &Tensor) -> Tensor {
     x / (mean + EPS).sqrt() * w
 }
 
-/// `x·cos + rotate_half(x)·sin` with cos and sin repeated over both halves, as transformers writes it.
+/// Computes `x·cos + rotate_half(x)·sin` with cos and sin repeated over both halves, as in transformers.
 fn rope_formula(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
     let half = x.size()[2] / 2;
     let wide = |t: &Tensor| Tensor::cat(&[t, t], -1).unsqueeze(1).to_kind(x.kind());
@@ -23,7 +23,7 @@ fn rope_formula(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
 
 #[test]
 pub fn rms_norm_is_its_formula() {
-    // Widths beside and at the vector lengths; 700 rows make several pieces of the weight's gradient.
+    // Widths next to and equal to the vector lengths; 700 rows split the weight's gradient into several parts.
     for shape in [vec![1, 3], vec![5, 7], vec![700, 96], vec![33, 4, 16]] {
         let dim = shape[shape.len() - 1];
         let inputs = [normal(1, &shape) * 3.0, normal(2, &[dim]) + 1.0];
@@ -90,7 +90,7 @@ pub fn swiglu_before_a_product_is_its_formula() {
 #[test]
 pub fn swiglu_holds_for_gates_of_any_size() {
     let gates = [-1e30f32, -1e4, -200.0, -104.0, -90.0, -88.0, -60.0, 0.0, 60.0, 88.0, 90.0, 104.0, 200.0, 1e4, 1e30];
-    // Wide rows, so that vector code runs and not only its scalar tail.
+    // Wide rows, so that the vector code runs and not only its scalar tail.
     let width = 16 * gates.len() as i64;
     let gate = Tensor::from_slice(&gates).repeat([16]);
     let input = Tensor::cat(&[gate.shallow_clone(), Tensor::full(width, 0.5, (Kind::Float, gate.device()))], 0);
@@ -115,7 +115,7 @@ pub fn swiglu_holds_for_gates_of_any_size() {
     }
 }
 
-/// Queries, keys and values, each flattened, side by side.
+/// Returns queries, keys and values, each flattened, side by side.
 fn heads_formula(
     qkv: &Tensor,
     (heads, kv): (i64, i64),
@@ -161,7 +161,7 @@ pub fn heads_are_their_formula() {
     }
 }
 
-/// Other dtypes take libtorch's own operations.
+/// Other dtypes fall back to libtorch's own operations.
 #[test]
 pub fn other_kinds_agree_with_the_formulas() {
     let x = normal(10, &[11, 4, 8]).to_kind(Kind::Double);
@@ -174,8 +174,8 @@ pub fn other_kinds_agree_with_the_formulas() {
     close("swiglu", &torch_ext::swiglu(&gate_up).unwrap(), &(&gate * gate.sigmoid() * up), 1e-12);
 }
 
-/// 1 to 13 rows and odd numbers of columns: every bundle and every remainder of the kernel for few rows; 2112 columns of x
-/// come in three parts. 65 rows of fp32 and a width of 40 go to libtorch, 600 rows of bf16 to its product for fp32.
+/// 1 to 13 rows and odd numbers of columns cover every tile height and remainder; 2112 columns of x span several depth
+/// parts. On a CPU with AMX, 65 and 600 rows of bf16 go to libtorch.
 #[test]
 pub fn linear_is_its_formula() {
     for kind in [Kind::Float, Kind::BFloat16] {
@@ -188,7 +188,8 @@ pub fn linear_is_its_formula() {
                 let wide = |t: &Tensor| t.to_kind(Kind::Double);
                 let exact = wide(&x).matmul(&wide(&w).tr());
                 let what = format!("{rows} rows of {width}, {columns} columns, {kind:?}");
-                // A chain of 2112 roundings at 2^-24 of the sum so far; in bf16, two roundings at 2^-9 of results that may cancel.
+                // A chain of 2112 roundings at 2^-24 of the sum so far; in bf16, two roundings at 2^-9 of results that
+                // may cancel.
                 let tolerance = if kind == Kind::Float { 4e-6 } else { 1.2e-2 };
                 close(&what, &torch_ext::linear_f32(&x, &w).unwrap(), &exact, tolerance);
                 let with_bias = torch_ext::linear(&x, &w, Some((&bias).into())).unwrap();
@@ -219,8 +220,8 @@ pub fn linear_has_gradients_where_they_are_wanted() {
     );
 }
 
-/// bfloat16 without gradients has kernels of its own; with gradients the separate operations of libtorch run. Both round
-/// in the same places, so they differ at most where the order of a sum decides a rounding.
+/// The bf16 kernels round in the same places as libtorch's separate operations, so results differ at most where the
+/// order of a sum decides a rounding.
 #[test]
 pub fn bf16_kernels_round_as_separate_operations_do() {
     let to = |t: Tensor| t.to_kind(Kind::BFloat16);
@@ -230,7 +231,7 @@ pub fn bf16_kernels_round_as_separate_operations_do() {
         assert_within!(differ, 1e-3, "{what}: share of the numbers that differ");
         close(what, &fast, &slow.to_kind(Kind::Double), 1e-3);
     };
-    // libtorch's own operations, each rounding its result.
+    // libtorch's own operations, each of which rounds its result.
     let norm = |x: &Tensor, w: &Tensor, eps: f64| {
         let wide = x.to_kind(Kind::Float);
         let root = (wide.pow_tensor_scalar(2).mean_dim(&[-1i64][..], true, Kind::Float) + eps).rsqrt();

@@ -1,4 +1,4 @@
-//! What training has beyond the forward pass: gradients in bf16, gradients into buffers, the loss, dropout.
+//! Tests of what training needs beyond the forward pass: bf16 gradients, gradient buffers, the loss, dropout.
 
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
@@ -6,7 +6,7 @@ use torch_ext::{EntropyTerm, HeadNorms, Weight};
 
 use crate::{close, distance, leaf, normal, rotations};
 
-/// Gradients of `f`'s output along one direction, of each input, in `kind`.
+/// Returns the gradients of `f`'s output along one direction with respect to each input, in `kind`.
 fn gradients(inputs: &[Tensor], kind: Kind, f: &dyn Fn(&[Tensor]) -> Tensor) -> Vec<Tensor> {
     let leaves: Vec<Tensor> = inputs.iter().map(|t| leaf(&t.to_kind(Kind::BFloat16), kind)).collect();
     let output = f(&leaves);
@@ -15,8 +15,8 @@ fn gradients(inputs: &[Tensor], kind: Kind, f: &dyn Fn(&[Tensor]) -> Tensor) -> 
     torch_ext::grad(&[&output], &[&direction], &leaves.iter().collect::<Vec<_>>()).unwrap()
 }
 
-/// Each operation in bf16 beside itself in fp32, which other tests compare with formulas: gradients within bf16's rounding of
-/// a few stored numbers.
+/// Compares each operation in bf16 with itself in fp32, which other tests compare with formulas: gradients agree within
+/// the bf16 rounding of a few stored values.
 #[test]
 pub fn gradients_in_bf16_are_those_of_fp32_rounded() {
     let (cos, sin) = rotations(&(0..40).collect::<Vec<_>>(), 8);
@@ -70,7 +70,7 @@ pub fn gradients_in_bf16_are_those_of_fp32_rounded() {
     }
 }
 
-/// With buffers, the gradients of weights are added to what stands there, and none of them reaches autograd.
+/// With buffers, weight gradients are added to the buffer's contents, and none of them reaches autograd.
 #[test]
 pub fn weights_with_buffers_have_their_gradients_added_there() {
     let (cos, sin) = rotations(&(0..30).collect::<Vec<_>>(), 4);
@@ -156,7 +156,7 @@ pub fn cross_entropy_is_its_formula() {
 #[test]
 pub fn products_of_gradients_are_their_formulas() {
     for kind in [Kind::Float, Kind::BFloat16] {
-        // 9000 × 1000 weights come in two pieces where they are widened.
+        // 9000 outputs span several chains (`csrc/products.cpp`).
         for (rows, out, columns) in [(3, 5, 8), (70, 9000, 1000)] {
             let (dy, w, x) = (normal(1, &[rows, out]), normal(2, &[out, columns]), normal(3, &[rows, columns]));
             let (dy, w, x) = (dy.to_kind(kind), w.to_kind(kind), x.to_kind(kind));
@@ -185,8 +185,8 @@ pub fn tokens_that_occur_twice_add_up_in_the_embedding() {
     }
 }
 
-/// What devices without loops of our own take (fp16 does on the CPU): 3004 times 1, each of which is too small for a bf16 sum of
-/// 256 and more.
+/// Covers the fallback of devices without custom loops (fp16 uses it on the CPU): 3004 additions of 1, which a bf16 sum
+/// of 256 or more would each absorb.
 #[test]
 pub fn a_token_that_occurs_often_loses_nothing_in_bf16() {
     let (dy, ids) =
@@ -195,7 +195,7 @@ pub fn a_token_that_occurs_often_loses_nothing_in_bf16() {
     let grad = Tensor::zeros([4, 8], (Kind::BFloat16, Device::Cpu));
     torch_ext::embedding_backward(&dy, &ids, &grad).unwrap();
     let rows: Vec<f64> = (0..4).map(|row| grad.double_value(&[row, 7])).collect();
-    // 3008 is the bf16 number nearest to 3004.
+    // 3008 is the bf16 value nearest to 3004.
     assert_eq!(rows, [0.0, 3008.0, 1.0, 0.0]);
     for kind in [Kind::Half, Kind::Double] {
         let dy = normal(1, &[5, 70]).to_kind(kind);
@@ -207,8 +207,8 @@ pub fn a_token_that_occurs_often_loses_nothing_in_bf16() {
     }
 }
 
-/// 200,000 draws: the share left out lies within 4.9 standard deviations of the probability (false alarm below 1e-6), and
-/// neighbouring places are left out independently (the same bound on pairs).
+/// 200,000 elements: the dropped share lies within 4.9 standard deviations of the probability (false alarm rate below
+/// 1e-6), and neighboring elements are dropped independently (the same bound on pairs).
 #[test]
 pub fn dropout_leaves_out_its_share() {
     let n = 200_000.0f64;
@@ -221,7 +221,7 @@ pub fn dropout_leaves_out_its_share() {
         let close_to =
             |share: f64, p: f64| assert!((share - p).abs() < 4.9 * (p * (1.0 - p) / n).sqrt(), "{share}, {p}");
         close_to(share(&out), p);
-        // Pairs overlap, which widens their deviation by less than √3.
+        // Pairs overlap, which increases their deviation by a factor below √3.
         let pairs = out.narrow(0, 0, 199_999) * out.narrow(0, 1, 199_999);
         assert!((share(&pairs) - p * p).abs() < 4.9 * 1.8 * (p * p / n).sqrt());
         let kept = mask.max().double_value(&[]);
@@ -230,7 +230,7 @@ pub fn dropout_leaves_out_its_share() {
     assert_eq!(torch_ext::dropout_mask(&[9], 0.0, 1).unwrap(), Tensor::ones([9], (Kind::Float, Device::Cpu)));
 }
 
-/// libtorch's own norm loses 2e-4 over four million numbers.
+/// libtorch's own norm loses 2e-4 over four million elements.
 #[test]
 pub fn squares_of_many_numbers_add_up() {
     for n in [0, 1, 1023, 1025, 5_000_000] {

@@ -1,79 +1,79 @@
-//! Which numbers of a model a rank holds: an equal share of each part, so that a part comes together in one collective.
+//! The elements of a model that a rank holds: an equal shard of each param unit, so that one collective unshards a unit.
 
 use std::ops::Range;
 
-use dist::Share;
-use lm::ModelSpec;
-use lm::params::{self, Part};
+use distributed::Shard;
+use lm::ModelConfig;
+use lm::params::{self, ParamUnit};
 
-use crate::optimizer::Stretch;
+use crate::optimizer::ParamGroup;
 
-/// A part of a model, as it is spread.
+/// A param unit and its sharding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The part.
-    pub part: Part,
-    /// Where it begins in the whole model's buffer.
+    /// The param unit.
+    pub unit: ParamUnit,
+    /// Offset of the unit in the whole model's buffer.
     pub begin: usize,
-    /// How it is spread.
-    pub share: Share,
-    /// Where a rank's share of it begins among all it holds.
+    /// How the unit is sharded.
+    pub shard: Shard,
+    /// Offset of a rank's shard of the unit in the rank's buffer.
     pub at: usize,
 }
 
-/// How a model is spread over ranks, and which of them this is.
+/// The sharding of a model over ranks, as seen by one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shards {
-    /// The parts, in the order of the model's buffer.
+    /// The param units, in the order of the model's buffer.
     pub pieces: Vec<Piece>,
-    /// This rank's place.
+    /// The rank within the shard group.
     pub rank: usize,
 }
 
 impl Shards {
-    /// A model of this shape over `ranks` ranks.
-    pub fn new(spec: &ModelSpec, rank: usize, ranks: usize) -> Self {
+    /// Returns the sharding of a model with this configuration over `ranks` ranks.
+    pub fn new(spec: &ModelConfig, rank: usize, ranks: usize) -> Self {
         let mut at = 0;
-        let piece = |stretch: params::Stretch| {
-            let share = Share { numel: stretch.numel as usize, ranks };
-            at += share.length();
-            Piece { part: stretch.part, begin: stretch.offset as usize, share, at: at - share.length() }
+        let piece = |group: params::ParamRange| {
+            let shard = Shard { numel: group.numel as usize, ranks };
+            at += shard.length();
+            Piece { unit: group.unit, begin: group.offset as usize, shard, at: at - shard.length() }
         };
-        Self { pieces: params::parts(&params::layout(spec)).into_iter().map(piece).collect(), rank }
+        Self { pieces: params::units(&params::layout(spec)).into_iter().map(piece).collect(), rank }
     }
 
-    /// Numbers a rank holds, padding included.
+    /// Returns the number of elements that a rank holds, including padding.
     pub fn length(&self) -> usize {
-        self.pieces.last().map_or(0, |last| last.at + last.share.length())
+        self.pieces.last().map_or(0, |last| last.at + last.shard.length())
     }
 
-    /// One part.
-    pub fn piece(&self, part: Part) -> &Piece {
-        self.pieces.iter().find(|piece| piece.part == part).expect("a part of this model")
+    /// Returns the sharding of one param unit.
+    pub fn piece(&self, unit: ParamUnit) -> &Piece {
+        self.pieces.iter().find(|piece| piece.unit == unit).expect("a part of this model")
     }
 
-    /// This rank's numbers: where they stand in the whole model's buffer, and where among those it holds.
+    /// Returns this rank's elements, as ranges in the whole model's buffer and offsets in this rank's buffer.
     pub fn own(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
         self.pieces.iter().map(|piece| {
-            let own = piece.share.of(self.rank);
+            let own = piece.shard.of(self.rank);
             (piece.begin + own.start..piece.begin + own.end, piece.at)
         })
     }
 
-    /// Stretches of the whole model's buffer, cut to what this rank holds. The weights they lead to are those of the whole
-    /// model, or (`shared`) of this rank's share.
-    pub fn cut(&self, whole: &[Stretch], shared: bool) -> Vec<Stretch> {
+    /// Restricts param groups of the whole model's buffer to the elements that this rank holds. Their weight offsets refer to
+    /// the whole model's buffer or, if `sharded`, to this rank's shard.
+    pub fn cut(&self, whole: &[ParamGroup], sharded: bool) -> Vec<ParamGroup> {
         let mut found = Vec::new();
         for (own, at) in self.own() {
-            for stretch in whole {
-                let begin = own.start.max(stretch.weights as usize);
-                let end = own.end.min((stretch.weights + stretch.length) as usize);
+            for group in whole {
+                let begin = own.start.max(group.weights as usize);
+                let end = own.end.min((group.weights + group.length) as usize);
                 if begin >= end {
                     continue;
                 }
                 let state = (at + begin - own.start) as i64;
-                let weights = if shared { state } else { begin as i64 };
-                found.push(Stretch { weights, state, length: (end - begin) as i64, decays: stretch.decays });
+                let weights = if sharded { state } else { begin as i64 };
+                found.push(ParamGroup { weights, state, length: (end - begin) as i64, decays: group.decays });
             }
         }
         found
@@ -86,19 +86,19 @@ mod tests {
 
     #[test]
     fn stretches_are_cut_at_the_borders_of_shares() {
-        // Two parts of 100 and 40 numbers over two ranks: shares of 64 and 32.
-        let share = |numel| Share { numel, ranks: 2 };
+        // Two units of 100 and 40 elements over two ranks: shards of 64 and 32.
+        let shard = |numel| Shard { numel, ranks: 2 };
         let pieces = vec![
-            Piece { part: Part::Embedding, begin: 0, share: share(100), at: 0 },
-            Piece { part: Part::Head, begin: 100, share: share(40), at: 64 },
+            Piece { unit: ParamUnit::Embedding, begin: 0, shard: shard(100), at: 0 },
+            Piece { unit: ParamUnit::Head, begin: 100, shard: shard(40), at: 64 },
         ];
         let second = Shards { pieces, rank: 1 };
         assert_eq!(second.length(), 96);
         assert_eq!(second.own().collect::<Vec<_>>(), [(64..100, 0), (132..140, 64)]);
-        let whole = |from: i64, to: i64, decays| Stretch { weights: from, state: from, length: to - from, decays };
-        let cut = |shared| second.cut(&[whole(0, 90, true), whole(90, 140, false)], shared);
-        let stretch = |weights, state, length, decays| Stretch { weights, state, length, decays };
-        assert_eq!(cut(false), [stretch(64, 0, 26, true), stretch(90, 26, 10, false), stretch(132, 64, 8, false)]);
-        assert_eq!(cut(true), [stretch(0, 0, 26, true), stretch(26, 26, 10, false), stretch(64, 64, 8, false)]);
+        let whole = |from: i64, to: i64, decays| ParamGroup { weights: from, state: from, length: to - from, decays };
+        let cut = |sharded| second.cut(&[whole(0, 90, true), whole(90, 140, false)], sharded);
+        let group = |weights, state, length, decays| ParamGroup { weights, state, length, decays };
+        assert_eq!(cut(false), [group(64, 0, 26, true), group(90, 26, 10, false), group(132, 64, 8, false)]);
+        assert_eq!(cut(true), [group(0, 0, 26, true), group(26, 26, 10, false), group(64, 64, 8, false)]);
     }
 }

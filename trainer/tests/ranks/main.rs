@@ -1,35 +1,35 @@
-//! GRPO on several processes: the same as on one.
+//! GRPO on several ranks gives the same result as on one.
 //!
-//! Each test starts this program again, several times, as the ranks of a job (the ignored test `rank`).
+//! Each test starts this program several times, as the ranks of a job (the ignored test `rank`).
 
 #[expect(dead_code, reason = "the tests of one process use the rest")]
-#[path = "../rl/fixtures.rs"]
+#[path = "../grpo/fixtures.rs"]
 mod fixtures;
 
 use std::path::{Path, PathBuf};
 
 use configs::lora::LoraConfig;
 use configs::{ParallelConfig, RlConfig, Sharding};
-use dist::launch::{LaunchError, launch};
+use distributed::launch::{LaunchError, launch};
 use serde_json::Value as Json;
 use tolerance::assert_within;
-use trainer::rl::replay::RecordedStep;
-use trainer::rl::{rollout_file, train};
-use trainer::trainee::{Lora, Trainee};
-use trainer::{Output, Run, Team, checkpoints, resume, start};
+use trainer::grpo::replay::RecordedStep;
+use trainer::grpo::{rollout_file, train};
+use trainer::trainable_model::{Lora, TrainableModel};
+use trainer::{Output, ParallelContext, Run, checkpoints, resume, start};
 
 const CASE: &str = "XPLORE_TEST_CASE";
 const STEPS: usize = 20;
 
-/// The configuration of a case, by the words in its name.
+/// Returns the configuration of a case, by the words in its name.
 fn configured(case: &str) -> RlConfig {
     let mut config = fixtures::config();
     config.train.steps = STEPS;
     config.log.rollouts_every = 1;
-    // Fewer prompts than four ranks: the samples of a prompt are split.
-    config.rollout.people_per_step = 3;
-    // Mini-batches whose groups fall on ranks unevenly.
-    config.algorithm.tokens_per_microbatch = 200;
+    // Fewer prompts than four ranks, so that the samples of a prompt are split.
+    config.rollout.users_per_step = 3;
+    // Small micro-batches, so that ranks get unequal numbers of them.
+    config.algorithm.micro_batch_tokens = 200;
     config.parallel = ParallelConfig { timeout_seconds: 60.0, ..ParallelConfig::default() };
     config.parallel.sharding = match case {
         c if c.contains("optimizer") => Sharding::Optimizer,
@@ -37,7 +37,7 @@ fn configured(case: &str) -> RlConfig {
         _ => Sharding::Replicate,
     };
     if case.contains("hybrid") {
-        config.parallel.shard_within = 2;
+        config.parallel.hsdp_shard_size = 2;
     }
     if case.contains("kept") {
         config.checkpoint.every = 5;
@@ -45,7 +45,7 @@ fn configured(case: &str) -> RlConfig {
     if case.contains("kl") {
         config.algorithm.kl.coefficient = 0.05;
         config.algorithm.entropy_coefficient = 0.01;
-        config.train.recompute_every = 1;
+        config.train.activation_checkpointing_every = 1;
     }
     if case.contains("lora") {
         config.lora = Some(LoraConfig { rank: 4, dropout: 0.1, ..LoraConfig::default() });
@@ -54,26 +54,26 @@ fn configured(case: &str) -> RlConfig {
     config
 }
 
-fn trainee(config: &RlConfig, team: Team) -> Trainee {
-    let alone = fixtures::trainee(config, None);
+fn trainable(config: &RlConfig, context: ParallelContext) -> TrainableModel {
+    let alone = fixtures::trainable(config, None);
     let lora = config.lora.as_ref().map(|config| Lora { config, base: "base", seed: 3 });
-    Trainee::in_team(alone.model, lora, &config.optimizer, team).unwrap()
+    TrainableModel::with_context(alone.model, lora, &config.optimizer, context).unwrap()
 }
 
-fn run(folder: &Path, case: &str, team: Team) {
+fn run(folder: &Path, case: &str, context: ParallelContext) {
     let config = configured(case);
     let kept = case.contains("kept").then(|| folder.join("checkpoints"));
     let from = kept.as_ref().and_then(|place| checkpoints::newest(place).unwrap());
-    let mut run = match (team.world.leads(), &from) {
+    let mut run = match (context.world.is_rank_zero(), &from) {
         (true, None) => Run::create(folder, "").unwrap(),
         (true, Some(from)) => Run::go_on(folder, "", resume::step_of(from).unwrap()).unwrap(),
         (false, _) => Run::written_elsewhere(folder),
     };
     let rows = fixtures::rows(9);
-    let mut trainee = trainee(&config, team);
+    let mut trainable = trainable(&config, context);
     fixtures::with_rollouts(&config, |rollouts| {
         let mut output = Output { run: &mut run, phase: "rl", checkpoints: kept, progress: &mut |_, _, _| {} };
-        train(&mut trainee, &rows, rollouts, None, from, None, &mut output).unwrap();
+        train(&mut trainable, &rows, rollouts, None, from, None, &mut output).unwrap();
     });
 }
 
@@ -84,18 +84,18 @@ fn rank() {
     let case = std::env::var(CASE).expect("started by a test of this program");
     let (folder, case) = case.split_once('|').unwrap();
     let config = configured(case);
-    let team = start::prepare_rank(1, configs::Device::Cpu, &config.parallel).unwrap();
-    run(Path::new(folder), case, team);
+    let context = start::init_distributed(1, configs::Device::Cpu, &config.parallel).unwrap();
+    run(Path::new(folder), case, context);
 }
 
-/// A case on `ranks` processes, in its own folder.
+/// Runs a case on `ranks` processes; returns its folder.
 fn ranks(place: &Path, case: &str, ranks: usize) -> PathBuf {
     let folder = place.join(format!("{case}-{ranks}"));
     started(&folder, case, ranks, &[]).unwrap();
     folder
 }
 
-/// The same in a folder, with more in the environment; it may fail.
+/// Runs a case in a folder with additional environment variables; it may fail.
 fn started(folder: &Path, case: &str, ranks: usize, environment: &[&str]) -> Result<(), LaunchError> {
     let program = std::env::current_exe().unwrap();
     let arguments = ["rank", "--exact", "--ignored", "--nocapture", "--test-threads=1"].map(str::to_owned);
@@ -110,14 +110,14 @@ fn metrics(folder: &Path) -> Vec<Json> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Sampled ids of a step, group after group.
+/// Returns the sampled ids of a step, group by group.
 fn ids(folder: &Path, step: usize) -> Vec<Vec<u32>> {
     let recorded = RecordedStep::read(&rollout_file(folder, step as u64, "safetensors")).unwrap();
     recorded.groups.into_iter().flat_map(|group| group.samples).map(|sample| sample.ids).collect()
 }
 
-/// Compares steps until a draw falls on a tie that rounding decides otherwise, after which two runs go their own ways.
-/// Returns the tokens that were compared, and whether there was such a tie.
+/// Compares steps until sampling meets a tie that rounding decides differently, after which two runs diverge. Returns the
+/// number of compared tokens, and whether there was such a tie.
 fn same_until_a_tie(folder: &Path, alone: &Path) -> (usize, bool) {
     let (found, expected) = (metrics(folder), metrics(alone));
     assert_eq!(found.len(), STEPS);
@@ -131,7 +131,7 @@ fn same_until_a_tie(folder: &Path, alone: &Path) -> (usize, bool) {
         }
         for key in ["loss", "grad_norm", "entropy", "reward/total", "length/mean", "zero_variance"] {
             let (a, b) = (found[key].as_f64().unwrap(), expected[key].as_f64().unwrap());
-            // A policy loss near zero is a difference of numbers of the size of the advantages, 1.
+            // A policy loss near zero is a difference of terms of the size of the advantages, 1.
             let allowed = 1e-5 * b.abs().max(if key == "loss" { 0.1 } else { 0.0 });
             assert_within!(a - b, allowed, "{} step {step}: {key} is {a}, alone {b}", folder.display());
         }
@@ -144,7 +144,7 @@ fn check(cases: &[(&str, &[usize])]) {
     let (mut tokens, mut ties) = (0, 0);
     for (case, sizes) in cases {
         let alone = place.path().join(format!("{case}-alone"));
-        run(&alone, &case.replace("hybrid", ""), Team::alone());
+        run(&alone, &case.replace("hybrid", ""), ParallelContext::single());
         for &size in *sizes {
             let (compared, tie) = same_until_a_tie(&ranks(place.path(), case, size), &alone);
             tokens += compared;
@@ -164,12 +164,12 @@ fn so_do_hybrid_sharding_references_and_adapters() {
     check(&[("full-hybrid", &[4]), ("full-kl", &[2]), ("full-lora", &[2]), ("replicate-lora", &[2])]);
 }
 
-/// A rank is killed while it rolls out, judges, or makes gradients; the job ends, and goes on from its newest checkpoint.
+/// A rank is killed during rollout, judging, or the backward pass; the job ends, and resumes from its newest checkpoint.
 #[test]
 fn the_death_of_a_rank_in_any_phase_loses_nothing_that_was_kept() {
     let place = tempfile::tempdir().unwrap();
     let alone = place.path().join("alone");
-    run(&alone, "plain", Team::alone());
+    run(&alone, "plain", ParallelContext::single());
     for (name, case, fault) in [
         ("rollout", "full-kept", "XPLORE_FAULT=1:kill:25:rollouts"),
         ("judgement", "replicate-kept", "XPLORE_FAULT=0:kill:31:judgements"),

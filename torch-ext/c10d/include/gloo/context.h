@@ -1,5 +1,6 @@
-// Names of Gloo's types, for libtorch's ProcessGroupGloo.hpp, which includes Gloo's headers; Gloo's code is in libtorch_cpu.
-// That header only holds pointers to these types, so nothing here says what is in them; csrc/process_group.cpp asserts it.
+// Declarations of Gloo's types, for libtorch's ProcessGroupGloo.hpp, which includes Gloo's headers. Gloo's code is in
+// libtorch_cpu. That header only holds pointers to these types, so their contents are not declared here;
+// csrc/process_group.cpp asserts this.
 #pragma once
 #include <chrono>
 

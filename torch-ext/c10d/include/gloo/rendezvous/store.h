@@ -1,4 +1,5 @@
-// The base of ProcessGroupGloo.hpp's GlooStore, with the functions it overrides. Only libtorch makes and calls such stores.
+// The base class of GlooStore in ProcessGroupGloo.hpp, with the functions it overrides. Only libtorch creates and calls
+// such stores.
 #pragma once
 #include <chrono>
 #include <string>

@@ -1,7 +1,0 @@
-//! Tests of this crate link libtorch and must find it by themselves.
-
-fn main() {
-    if let Ok(lib) = std::env::var("DEP_TORCH_EXT_LIBTORCH_LIB") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
-    }
-}

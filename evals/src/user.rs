@@ -1,0 +1,84 @@
+//! The users of an evaluation.
+
+use chat::Interaction;
+use chat::records::{Checked, Defect};
+use serde::{Deserialize, Serialize};
+
+use crate::Targets;
+
+/// A user with held-out choices. Files hold one JSON object per line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The id of the user, unique in a file.
+    pub uid: String,
+    /// The interactions that summaries are written from, oldest first; all of one domain.
+    pub history: Vec<Interaction>,
+    /// The held-out choices in the same domain.
+    pub targets: Vec<Interaction>,
+    /// The held-out choices in other domains, for measuring transfer; may be absent.
+    #[serde(default)]
+    pub transfer: Vec<Interaction>,
+    /// The user's true preferences in words (the oracle's summary), if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<String>,
+}
+
+impl User {
+    /// Returns the held-out choices of a kind.
+    pub fn targets_of(&self, kind: Targets) -> &[Interaction] {
+        match kind {
+            Targets::InDomain => &self.targets,
+            Targets::Transfer => &self.transfer,
+        }
+    }
+}
+
+impl Checked for User {
+    fn defect(&self) -> Option<Defect> {
+        let defect = |field, message: String| Some(Defect { field, message });
+        if self.uid.is_empty() {
+            return defect("uid", "is empty; expected a name unique to the user".into());
+        }
+        if self.history.is_empty() {
+            return defect("history", "is empty; expected at least one interaction".into());
+        }
+        if self.targets.is_empty() {
+            return defect("targets", "is empty; expected at least one held-out choice".into());
+        }
+        for (field, targets) in [("targets", &self.targets), ("transfer", &self.transfer)] {
+            if let Some(i) = targets.iter().position(|t| t.rejected.is_none()) {
+                return defect(field, format!("has no `rejected` item in entry {}; a judge compares two items", i + 1));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn users_are_read_from_json_lines_and_bad_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.jsonl");
+        let good = r#"{"uid":"a","history":[{"chosen":"x"}],"targets":[{"chosen":"x","rejected":"y"}]}"#;
+        let read = |second: &str| {
+            fs::write(&path, format!("{good}\n{second}\n")).unwrap();
+            chat::jsonl::read::<User>(&path)
+        };
+        let users = read("").unwrap();
+        assert_eq!((users[0].transfer.len(), users[0].truth.clone()), (0, None));
+        for (bad, message) in [
+            (good.replace(r#","rejected":"y""#, ""), "field `targets` has no `rejected` item in entry 1"),
+            (good.replace(r#"[{"chosen":"x"}]"#, "[]"), "field `history` is empty"),
+            (good.replace(r#""a""#, r#""""#), "field `uid` is empty"),
+            (good.replace("targets", "target"), "missing field `targets`"),
+        ] {
+            let error = read(&bad).unwrap_err().to_string();
+            assert!(error.contains("users.jsonl:2: ") && error.contains(message), "{error}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! GRPO over streaming stages: rollout, judge, credit, advantages, update.
+//!
+//! Streaming is not a separate trainer; it is GRPO with more than one stage ([`stages`]). A step runs these modules in order:
+//!
+//! - [`curriculum_sampler`]: selects the users of the step.
+//! - [`rollout`]: samples the summaries of all stages, judges them, and carries some into the next stage.
+//! - [`advantages`]: assigns credit and penalties, and computes advantages.
+//! - [`micro_batches`]: computes log-probabilities and gradients in packed micro-batches; [`reference`] and
+//!   [`importance_sampling`] provide what they are compared with.
+//! - [`policy_loss`]: the loss of a response; [`update`]: mini-batches and optimizer updates.
+//! - [`metrics`], [`record`], [`replay`]: log, write, and replay a step.
+
+pub mod advantages;
+pub mod curriculum_sampler;
+pub mod importance_sampling;
+pub mod metrics;
+pub mod micro_batches;
+pub mod policy_loss;
+mod record;
+mod reference;
+pub mod replay;
+pub mod rollout;
+pub mod stages;
+pub mod update;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use chat::RlRow;
+use configs::RunConfig;
+use configs::rl::RlConfig;
+use configs::rl::algorithm::{KlPlace, OldLogprobs, ZeroVariance};
+
+use self::advantages::{StepAdvantages, is_trained};
+use self::curriculum_sampler::CurriculumSampler;
+use self::importance_sampling::Mismatch;
+use self::metrics::Costs;
+pub use self::record::path as rollout_file;
+pub use self::reference::Reference;
+use self::rollout::{Group, Rollouts};
+use self::update::MiniBatch;
+use crate::checkpoints::{Checkpoints, Keeping};
+use crate::optimizer::Optimizer;
+use crate::parallel::memory_report::MemoryReport;
+use crate::resume::{self, TrainProgress};
+use crate::trainable_model::{Measure, TrainableModel};
+use crate::{Output, TrainError};
+
+/// Returns the number of steps of a run over `users` users.
+pub fn steps(config: &RlConfig, users: usize) -> u64 {
+    match config.train.steps as u64 {
+        0 => (users as u64 * config.train.epochs as u64).div_ceil(config.rollout.users_per_step.min(users) as u64),
+        steps => steps,
+    }
+}
+
+/// Trains on `rows`, resuming from the checkpoint `from` if one is given. `measure` is called as `validation` configures;
+/// `peak_flops` is the peak of the device, FLOP/s.
+///
+/// # Errors
+/// If no row is long enough for the stages, the judge fails, a file cannot be written, or too many consecutive gradients are
+/// not finite.
+pub fn train(
+    trainable: &mut TrainableModel,
+    rows: &[RlRow],
+    rollouts: Rollouts<'_>,
+    peak_flops: Option<f64>,
+    from: Option<PathBuf>,
+    mut measure: Option<&mut Measure<'_>>,
+    output: &mut Output<'_>,
+) -> Result<(), TrainError> {
+    let config = rollouts.config;
+    let users = CurriculumSampler::new(rows, config)?;
+    let steps = steps(config, users.len());
+    // The reference is the policy at the start of the run, so it is created before a checkpoint is restored.
+    let reference = Reference::new(trainable, config)?;
+    let optimizer = trainable.optimizer(&config.optimizer)?;
+    MemoryReport::write(&trainable.context, output.run, MemoryReport::now(trainable, &optimizer))?;
+    let mut tuning = GrpoTrainer { rollouts, users, reference, optimizer, steps, peak_flops };
+    let progress = match &from {
+        Some(folder) => tuning.restore(trainable, folder)?,
+        None => TrainProgress::default(),
+    };
+    let mut checkpoints = Checkpoints::new(
+        trainable.context.world.clone(),
+        output.checkpoints.clone(),
+        &config.checkpoint,
+        progress.best,
+    );
+    if progress.step == 0
+        && config.validation.at_start
+        && let Some(measure) = &mut measure
+    {
+        output.step(0, steps, trainable.measured_by(measure)?)?;
+    }
+    for step in progress.step..steps {
+        let done = tuning.step(trainable, step)?;
+        let mut metrics = done.metrics;
+        if step + 1 == steps {
+            trainable.apply_ema(&tuning.optimizer)?;
+        }
+        let every = config.validation.every as u64;
+        if every > 0
+            && ((step + 1).is_multiple_of(every) || step + 1 == steps)
+            && let Some(measure) = &mut measure
+        {
+            metrics.extend(trainable.measured_by(measure)?);
+        }
+        output.step(step + 1, steps, metrics.clone())?;
+        if output.run.writes()
+            && config.log.rollouts_every > 0
+            && (step + 1).is_multiple_of(config.log.rollouts_every as u64)
+        {
+            tuning.write(trainable, step + 1, done.groups, &done.advantages, done.updates, output)?;
+        }
+        let keeping = Keeping { step: step + 1, last: step + 1 == steps, numbers: &metrics };
+        checkpoints.after(keeping, |folder, best| {
+            let state = config.checkpoint.state.then_some(&tuning.optimizer);
+            trainable.save(folder, |inside| {
+                resume::write(inside, trainable, state, TrainProgress { step: step + 1, best })?;
+                if !trainable.context.world.is_rank_zero() {
+                    return Ok(());
+                }
+                let written = tuning.users.write(inside);
+                written.map_err(|e| lm::LmError::Write { path: inside.into(), message: e.to_string() })
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// A GRPO run in progress.
+struct GrpoTrainer<'a> {
+    rollouts: Rollouts<'a>,
+    users: CurriculumSampler<'a>,
+    reference: Option<Reference>,
+    optimizer: Optimizer,
+    steps: u64,
+    peak_flops: Option<f64>,
+}
+
+/// The output of a finished step.
+struct StepOutput {
+    groups: Vec<Group>,
+    advantages: StepAdvantages,
+    updates: Vec<MiniBatch>,
+    metrics: Vec<(String, f64)>,
+}
+
+impl GrpoTrainer<'_> {
+    fn restore(
+        &mut self,
+        trainable: &mut TrainableModel,
+        checkpoint: &std::path::Path,
+    ) -> Result<TrainProgress, TrainError> {
+        let progress = resume::restore(checkpoint, trainable, &mut self.optimizer)?;
+        self.users.restore(checkpoint)?;
+        Ok(progress)
+    }
+
+    fn step(&mut self, trainable: &mut TrainableModel, step: u64) -> Result<StepOutput, TrainError> {
+        let begin = Instant::now();
+        let config = self.rollouts.config;
+        let mut costs = Costs::default();
+        let (mut groups, advantages, rounds) = self.roll_out(trainable, step, &mut costs)?;
+        let mut mismatch = self.compute_old_and_ref_logprobs(trainable, &mut groups, &advantages, &mut costs)?;
+        let updating = Instant::now();
+        let updates = update::update(trainable, &mut self.optimizer, &groups, &advantages, config, (step, self.steps))?;
+        costs.updating = updating.elapsed().as_secs_f64();
+        if let (OldLogprobs::Rollout, Some(first)) = (config.algorithm.old_logprobs, updates.first()) {
+            for (&(g, i), seen) in first.places.iter().zip(&first.seen) {
+                mismatch.add(&seen.logprobs, &groups[g].samples[i].rollout);
+            }
+        }
+        for update in &updates {
+            costs.work.tokens += update.work.tokens;
+            costs.work.trained += update.work.trained;
+            costs.work.squares += update.work.squares;
+            costs.work.trains_weights = update.work.trains_weights;
+        }
+        self.users.learn(&groups);
+        costs.step = begin.elapsed().as_secs_f64();
+        let mut metrics = metrics::of_updates(&updates);
+        metrics.extend(metrics::of_mismatch(&mismatch));
+        metrics.extend(metrics::of_samples(&groups, &advantages, self.rollouts.composition));
+        metrics.extend(costs.of_terms());
+        metrics.push(("epoch".into(), self.users.epochs()));
+        metrics.push(("rollout_rounds".into(), rounds as f64));
+        let model = &trainable.model.decoder;
+        metrics.extend(metrics::of_costs(&costs, &groups, model, self.peak_flops));
+        Ok(StepOutput { groups, advantages, updates, metrics })
+    }
+
+    /// Rolls out the users of a step. If configured, further users replace those whose groups have zero variance. Returns the
+    /// number of rounds too.
+    fn roll_out(
+        &mut self,
+        trainable: &TrainableModel,
+        step: u64,
+        costs: &mut Costs,
+    ) -> Result<(Vec<Group>, StepAdvantages, u64), TrainError> {
+        let config = self.rollouts.config;
+        let algorithm = &config.algorithm;
+        let refills = algorithm.zero_variance == ZeroVariance::Refill;
+        let rounds = if refills { 1 + algorithm.refill_rounds as u64 } else { 1 };
+        let per_user = config.rollout.groups_per_user();
+        let mut wanted = config.rollout.users_per_step.min(self.users.len()) * per_user;
+        let (mut groups, mut users): (Vec<Group>, usize) = (Vec::new(), 0);
+        let mut live = 0;
+        for round in 0..rounds {
+            let next = self.users.next((wanted - live).div_ceil(per_user), (step, round));
+            let rolled_out =
+                trainable.as_one(|model| self.rollouts.roll_out((model, &trainable.context), &next, (step, users)))?;
+            costs.add(&rolled_out);
+            let mut more = rolled_out.groups;
+            for parent in more.iter_mut().filter_map(|g| g.parent.as_mut()) {
+                parent.group += groups.len();
+            }
+            users += next.len();
+            let before = groups.len();
+            groups.extend(more);
+            if round == 0 {
+                // Less than planned if malformed summaries are not carried.
+                wanted = groups.len();
+            }
+            if algorithm.needs_reference() && algorithm.kl.place == KlPlace::Reward {
+                self.refer(trainable, &mut groups, |g, _| g >= before, costs)?;
+            }
+            let advantages = advantages::credit(&groups, config)?;
+            live = groups.len() - advantages.num_zero_variance();
+            if live >= wanted || round + 1 == rounds {
+                return Ok((groups, advantages, round + 1));
+            }
+        }
+        unreachable!("the last round returns")
+    }
+
+    /// Computes the old and reference log-probabilities of the samples that take part in the update.
+    fn compute_old_and_ref_logprobs(
+        &self,
+        trainable: &TrainableModel,
+        groups: &mut [Group],
+        advantages: &StepAdvantages,
+        costs: &mut Costs,
+    ) -> Result<Mismatch, TrainError> {
+        let algorithm = &self.rollouts.config.algorithm;
+        let zero_variance = &advantages.zero_variance;
+        let mut mismatch = Mismatch::default();
+        if algorithm.needs_reference() && algorithm.kl.place == KlPlace::Loss {
+            self.refer(trainable, groups, |g, s| is_trained(s, zero_variance[g], algorithm), costs)?;
+        }
+        if algorithm.old_logprobs == OldLogprobs::Recompute {
+            let begin = Instant::now();
+            let places = places(groups, |g, s| is_trained(s, zero_variance[g], algorithm));
+            let (seen, work) = update::policy_logprobs(trainable, groups, &places, self.rollouts.config)?;
+            for ((g, i), seen) in places.into_iter().zip(seen) {
+                let sample = &mut groups[g].samples[i];
+                mismatch.add(&seen.logprobs, &sample.rollout);
+                sample.old = seen.logprobs;
+            }
+            costs.looking += begin.elapsed().as_secs_f64();
+            costs.looked += work.tokens;
+        }
+        Ok(mismatch)
+    }
+
+    /// Computes the log-probabilities of the `wanted` samples under the reference.
+    fn refer(
+        &self,
+        trainable: &TrainableModel,
+        groups: &mut [Group],
+        wanted: impl Fn(usize, &rollout::Sample) -> bool,
+        costs: &mut Costs,
+    ) -> Result<(), TrainError> {
+        let Some(reference) = &self.reference else { return Ok(()) };
+        let begin = Instant::now();
+        let places = places(groups, |g, s| wanted(g, s) && !s.ids.is_empty());
+        let (seen, work) = update::reference_logprobs(reference, trainable, groups, &places, self.rollouts.config)?;
+        for ((g, i), seen) in places.into_iter().zip(seen) {
+            groups[g].samples[i].reference = seen.logprobs;
+        }
+        costs.looking += begin.elapsed().as_secs_f64();
+        costs.looked += work.tokens;
+        Ok(())
+    }
+
+    /// Writes the rollouts of `step`.
+    fn write(
+        &self,
+        trainable: &TrainableModel,
+        step: u64,
+        groups: Vec<Group>,
+        advantages: &StepAdvantages,
+        updates: Vec<MiniBatch>,
+        output: &Output<'_>,
+    ) -> Result<(), TrainError> {
+        let config = self.rollouts.config;
+        let run = output.run.folder();
+        let decode = |ids: &[u32]| Ok(trainable.model.tokenizer.decode(ids)?);
+        let names = self.rollouts.composition.names();
+        record::write(run, step, (&groups, advantages), &names, decode, config.log.rollouts_max)?;
+        if config.log.replay {
+            let resolved = config.resolved().map_err(|e| TrainError::Data(e.to_string()))?;
+            let path = record::path(run, step, "safetensors");
+            replay::RecordedStep::new(step, resolved, groups, updates).write(&path)?;
+        }
+        Ok(())
+    }
+}
+
+fn places(groups: &[Group], wanted: impl Fn(usize, &rollout::Sample) -> bool) -> Vec<(usize, usize)> {
+    let all =
+        groups.iter().enumerate().flat_map(|(g, group)| group.samples.iter().enumerate().map(move |(i, s)| (g, i, s)));
+    all.filter(|(g, _, s)| wanted(*g, s)).map(|(g, i, _)| (g, i)).collect()
+}

@@ -1,0 +1,95 @@
+//! Sharded weights: a param unit is unsharded while it is used.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use distributed::{Group, Work};
+use lm::params::ParamUnit;
+use lm::{LmError, ShardedStorage};
+use tch::Tensor;
+
+use super::context::lost;
+use super::shards::Shards;
+
+/// Weight storage that implements [`ShardedStorage`].
+#[derive(Debug)]
+pub struct ShardedParams {
+    shards: Shards,
+    shard: Tensor,
+    group: Group,
+    buffers: Mutex<BTreeMap<ParamUnit, Buffer>>,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    /// As long as all shards of the unit together.
+    whole: Tensor,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Away,
+    Coming(Work),
+    Here,
+}
+
+impl ShardedParams {
+    /// Allocates buffers for a model that `shards` divides over `group`; `shard` is this rank's shard.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
+    pub fn new(shards: Shards, shard: &Tensor, group: Group) -> Result<Self, LmError> {
+        let buffer = |padded: usize| -> Result<Buffer, LmError> {
+            let whole = Tensor::f_empty([padded as i64], (shard.kind(), shard.device()))?;
+            torch_ext::release_memory(&whole)?;
+            Ok(Buffer { whole, state: State::Away })
+        };
+        let buffers = shards.pieces.iter().map(|piece| Ok((piece.unit, buffer(piece.shard.padded())?)));
+        let buffers = Mutex::new(buffers.collect::<Result<_, LmError>>()?);
+        Ok(Self { shards, shard: shard.shallow_clone(), group, buffers })
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, BTreeMap<ParamUnit, Buffer>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, buffers: &mut BTreeMap<ParamUnit, Buffer>, unit: ParamUnit) -> Result<(), LmError> {
+        let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
+        if !matches!(buffer.state, State::Away) {
+            return Ok(());
+        }
+        torch_ext::restore_memory(&buffer.whole)?;
+        let piece = self.shards.piece(unit);
+        let own = self.shard.narrow(0, piece.at as i64, piece.shard.length() as i64);
+        // `data()` has a version counter of its own, so autograd graphs that saved the weights do not see a modification.
+        let coming = self.group.all_gather(&format!("gather the weights of {unit:?}"), &buffer.whole.data(), &own);
+        buffer.state = State::Coming(coming.map_err(|e| lost(&e))?);
+        Ok(())
+    }
+}
+
+impl ShardedStorage for ShardedParams {
+    fn view(&self, unit: ParamUnit) -> Tensor {
+        self.buffers()[&unit].whole.narrow(0, 0, self.shards.piece(unit).shard.numel as i64)
+    }
+
+    fn unshard(&self, unit: ParamUnit, next: Option<ParamUnit>) -> Result<(), LmError> {
+        let mut buffers = self.buffers();
+        self.begin(&mut buffers, unit)?;
+        let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
+        if let State::Coming(coming) = std::mem::replace(&mut buffer.state, State::Here) {
+            coming.wait().map_err(|e| lost(&e))?;
+        }
+        next.map_or(Ok(()), |next| self.begin(&mut buffers, next))
+    }
+
+    fn reshard(&self, unit: ParamUnit) -> Result<(), LmError> {
+        let mut buffers = self.buffers();
+        let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
+        if let State::Coming(coming) = std::mem::replace(&mut buffer.state, State::Away) {
+            coming.wait().map_err(|e| lost(&e))?;
+        }
+        Ok(torch_ext::release_memory(&buffer.whole)?)
+    }
+}

@@ -1,0 +1,13 @@
+//! GRPO compared with an independent float64 reference and with TRL, and the effect of each setting.
+
+mod beside_trl;
+mod curriculum;
+mod fixtures;
+mod losses;
+mod on_policy;
+#[path = "../../../scripts/reference/ask.rs"]
+mod reference;
+mod replaying;
+mod resuming;
+mod settings;
+mod updates;

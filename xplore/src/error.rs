@@ -1,0 +1,213 @@
+//! The error of this crate and its kind, from which a program decides what to do.
+
+use std::fmt;
+
+use chat::jsonl::JsonlError;
+use hub::HubError;
+use lm::LmError;
+use trainer::TrainError;
+
+/// The kind of an error: who has to act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Usage or configuration: the caller has to change it.
+    Config,
+    /// Input data or a model folder: the caller has to correct it.
+    Data,
+    /// The environment of the process: files, memory, network or ranks.
+    Environment,
+    /// The user interrupted the process.
+    Interrupted,
+    /// A launched rank failed with this exit code.
+    Rank(u8),
+    /// Any other failure at run time.
+    Runtime,
+}
+
+impl ErrorKind {
+    /// Returns the exit code of the `xplore` program: 2 for usage or configuration, 3 for input data, 4 for the environment, 130
+    /// for an interrupt by the user, a rank's own exit code, and 1 for anything else.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Config => 2,
+            Self::Data => 3,
+            Self::Environment => 4,
+            Self::Interrupted => 130,
+            Self::Rank(code) => code,
+            Self::Runtime => 1,
+        }
+    }
+}
+
+/// An error with its kind. The message states the file, line or key, what was expected, and how to fix it.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// Kind of the error.
+    pub kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    /// Returns an error of kind [`ErrorKind::Config`].
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Config, message: message.into() }
+    }
+
+    /// Returns an error of kind [`ErrorKind::Data`].
+    pub fn data(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Data, message: message.into() }
+    }
+
+    /// Returns an error of kind [`ErrorKind::Environment`].
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Environment, message: message.into() }
+    }
+
+    /// Returns the error of a launched rank that ended with exit code `code`.
+    pub fn rank(code: u8, message: String) -> Self {
+        Self { kind: ErrorKind::Rank(code), message }
+    }
+
+    fn with(kind: ErrorKind, error: &dyn fmt::Display) -> Self {
+        Self { kind, message: error.to_string() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<configs::ConfigError> for Error {
+    fn from(error: configs::ConfigError) -> Self {
+        Self::with(ErrorKind::Config, &error)
+    }
+}
+
+impl From<chat::prompts::PromptError> for Error {
+    fn from(error: chat::prompts::PromptError) -> Self {
+        Self::with(ErrorKind::Config, &error)
+    }
+}
+
+impl From<rewards::RewardError> for Error {
+    fn from(error: rewards::RewardError) -> Self {
+        Self::with(ErrorKind::Config, &error)
+    }
+}
+
+impl From<JsonlError> for Error {
+    fn from(error: JsonlError) -> Self {
+        let writing = matches!(error, JsonlError::Io { action: "write", .. });
+        Self::with(if writing { ErrorKind::Environment } else { ErrorKind::Data }, &error)
+    }
+}
+
+impl From<distributed::DistError> for Error {
+    fn from(error: distributed::DistError) -> Self {
+        TrainError::Ranks(error).into()
+    }
+}
+
+impl From<LmError> for Error {
+    fn from(error: LmError) -> Self {
+        let kind = match error {
+            LmError::File { .. } | LmError::Tokenizer(_) | LmError::Request(_) => ErrorKind::Data,
+            LmError::Write { .. } => ErrorKind::Environment,
+            LmError::Torch(_) | LmError::Lost(_) => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<TrainError> for Error {
+    fn from(error: TrainError) -> Self {
+        let kind = match error {
+            TrainError::Model(error) => return error.into(),
+            TrainError::Hub(
+                HubError::NoSuchPlace { .. }
+                | HubError::NotAFile { .. }
+                | HubError::NotAModel { .. }
+                | HubError::NoRows { .. },
+            ) => ErrorKind::Data,
+            TrainError::Hub(HubError::NotCached { .. } | HubError::Network { .. }) => ErrorKind::Environment,
+            TrainError::Corpus(error) => return error.into(),
+            TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => ErrorKind::Data,
+            TrainError::Prompt(_) | TrainError::Reward(_) => ErrorKind::Config,
+            TrainError::File { .. } | TrainError::Environment(_) => ErrorKind::Environment,
+            TrainError::Interrupted { .. } => ErrorKind::Interrupted,
+            TrainError::Ranks(distributed::DistError::Join { .. }) => ErrorKind::Environment,
+            TrainError::Judge(_) | TrainError::Diverged(_) | TrainError::Ranks(_) => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<corpus::CorpusError> for Error {
+    fn from(error: corpus::CorpusError) -> Self {
+        match error {
+            corpus::CorpusError::Source(error) => TrainError::Hub(error).into(),
+            corpus::CorpusError::Io { action: "write", .. } => Self::with(ErrorKind::Environment, &error),
+            _ => Self::with(ErrorKind::Data, &error),
+        }
+    }
+}
+
+impl From<serve::ServeError> for Error {
+    fn from(error: serve::ServeError) -> Self {
+        Self::with(ErrorKind::Environment, &error)
+    }
+}
+
+impl From<rewards::JudgeError> for Error {
+    fn from(error: rewards::JudgeError) -> Self {
+        Self::with(ErrorKind::Runtime, &error)
+    }
+}
+
+impl From<chat::completer::CompleterError> for Error {
+    fn from(error: chat::completer::CompleterError) -> Self {
+        Self::with(ErrorKind::Runtime, &error)
+    }
+}
+
+impl From<evals::EvalError> for Error {
+    fn from(error: evals::EvalError) -> Self {
+        Self::with(
+            if matches!(error, evals::EvalError::User { .. }) { ErrorKind::Data } else { ErrorKind::Runtime },
+            &error,
+        )
+    }
+}
+
+impl From<evals::files::WriteError> for Error {
+    fn from(error: evals::files::WriteError) -> Self {
+        Self::with(ErrorKind::Environment, &error)
+    }
+}
+
+impl From<report::ReportError> for Error {
+    fn from(error: report::ReportError) -> Self {
+        let kind = match error {
+            report::ReportError::Malformed { .. } | report::ReportError::Nothing { .. } => ErrorKind::Data,
+            report::ReportError::Io { .. } => ErrorKind::Environment,
+            _ => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<data_synth::signal::JudgeError> for Error {
+    fn from(error: data_synth::signal::JudgeError) -> Self {
+        Self::with(ErrorKind::Runtime, &error)
+    }
+}
+
+impl From<data_synth::synthesis::SynthesisError> for Error {
+    fn from(error: data_synth::synthesis::SynthesisError) -> Self {
+        Self::with(ErrorKind::Runtime, &error)
+    }
+}

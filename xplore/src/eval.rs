@@ -1,0 +1,116 @@
+//! Evaluation from a configuration.
+
+use std::path::Path;
+
+use chat::{Completer, PromptSet};
+use configs::{EvalConfig, RunConfig};
+use evals::evaluate::{EvalJudge, Plan, evaluate};
+use evals::evaluation::Evaluation;
+use evals::{Contender, Gain, Split, User, files, table};
+use lm::LocalModel;
+use rewards::Judge;
+use trainer::start;
+
+use crate::error::Error;
+use crate::parts;
+use crate::reporter::Reporter;
+
+/// Runs the evaluation of `config`, and writes config.toml, eval.json and eval-gains.json into the run's folder.
+///
+/// # Errors
+/// Returns an error if users, models or judges cannot be loaded, a judge fails, or a file cannot be written.
+pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, Error> {
+    let mut users: Vec<User> = parts::rows(&config.users)?;
+    if config.max_users > 0 {
+        users.truncate(config.max_users);
+    }
+    let folder = config.folder();
+    parts::write(&folder.join("config.toml"), &config.resolved()?)?;
+    let evaluation = measure(config, &users, reporter)?;
+    write(&folder, &evaluation)?;
+    Ok(evaluation)
+}
+
+/// Evaluates the models of `config` and the reference contenders: no summary, and, if all users' true preferences are known, the
+/// true preferences of another user (if there is more than one user) and the oracle.
+///
+/// # Errors
+/// Same as [`run`].
+pub fn measure(config: &EvalConfig, users: &[User], reporter: &dyn Reporter) -> Result<Evaluation, Error> {
+    let prompts = parts::prompts(&config.prompts)?;
+    let models = config
+        .models
+        .iter()
+        .map(|m| Ok((m.name.as_str(), start::load(&m.model)?)))
+        .collect::<Result<Vec<(&str, LocalModel)>, Error>>()?;
+    let judge_parts = config
+        .judges
+        .iter()
+        .map(|j| Ok((parts::prompts(&j.judge.prompts)?, parts::judge_model(&j.judge)?)))
+        .collect::<Result<Vec<(PromptSet, Box<dyn Completer>)>, Error>>()?;
+    let judges = config
+        .judges
+        .iter()
+        .zip(&judge_parts)
+        .map(|(j, (prompts, model))| Judge::new(&**model, prompts, parts::judge_settings(&j.judge, config.seed)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let named: Vec<EvalJudge<'_>> =
+        config.judges.iter().zip(&judges).map(|(j, judge)| EvalJudge { name: &j.name, judge, limit: None }).collect();
+    let mut contenders = vec![Contender::none()];
+    let truth_known = users.iter().all(|p| p.truth.is_some());
+    if truth_known && users.len() > 1 {
+        contenders.push(Contender::random());
+    }
+    contenders.extend(models.iter().map(|(name, model)| Contender::model(*name, model)));
+    if truth_known {
+        contenders.push(Contender::oracle());
+    }
+    let plan = Plan {
+        settings: parts::settings(&config.settings),
+        split: Split::Halves,
+        sampling: parts::sampling(&config.sampling),
+        seed: config.seed,
+        requests_per_call: 512,
+    };
+    let mut progress = reporter.task("eval");
+    let mut show = |words: &str, done: usize, total: usize| progress.at(done as u64, total as u64, words);
+    let evaluation = evaluate(users, &contenders, &named, &prompts, &plan, &mut show)?;
+    let silent: usize = evaluation.scores.iter().map(|s| s.malformed).sum();
+    let judged: usize = evaluation.scores.iter().map(|s| s.targets_judged).sum();
+    progress.done(&format!("{} users, {judged} choices judged ({silent} without an answer)", users.len()));
+    Ok(evaluation)
+}
+
+/// Returns the gains of the last model over the first model, or an empty list if there is only one model.
+///
+/// # Errors
+/// Returns an error if the models were not evaluated on the same users.
+pub fn gains(evaluation: &Evaluation) -> Result<Vec<Gain>, Error> {
+    let mut names: Vec<&str> = evaluation.summaries.iter().map(|s| s.model.as_str()).collect();
+    names.dedup();
+    match (names.first(), names.last()) {
+        (Some(first), Some(last)) if first != last => Ok(evaluation.gains(last, first)?),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Writes eval.json and eval-gains.json.
+///
+/// # Errors
+/// Returns an error if a file cannot be written.
+pub fn write(folder: &Path, evaluation: &Evaluation) -> Result<(), Error> {
+    Ok(files::write(folder, &evaluation.rows(), &gains(evaluation)?)?)
+}
+
+/// Returns the tables of an evaluation as text: accuracies, and gains if there are any.
+///
+/// # Errors
+/// Same as [`gains`].
+pub fn tables(evaluation: &Evaluation) -> Result<String, Error> {
+    let gains = gains(evaluation)?;
+    let mut text = table::accuracies(&evaluation.rows()).to_string();
+    if !gains.is_empty() {
+        text = format!("{text}\n{}", table::gains(&gains));
+    }
+    Ok(text)
+}

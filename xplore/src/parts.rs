@@ -1,0 +1,160 @@
+//! Construction of the components that a configuration names.
+
+use std::path::Path;
+use std::time::Duration;
+
+use chat::records::Checked;
+use chat::{Completer, PromptSet, RlRow, Sampling, jsonl};
+use configs::judge::{ItemOrders, JudgeConfig, JudgeMode as ConfiguredMode, JudgePlacement};
+use configs::rl::RewardConfig;
+use configs::sampling::SamplingConfig;
+use remote::{ClientSettings, RemoteModel};
+use rewards::{Composition, JudgeMode, JudgeSettings, Orders, Registry, TermSpec};
+use serde::de::DeserializeOwned;
+use trainer::start;
+
+use crate::error::Error;
+
+/// Loads a prompt set by its built-in name or from a folder.
+///
+/// # Errors
+/// Returns an error if the prompt set does not exist or a template is not valid.
+pub fn prompts(set: &str) -> Result<PromptSet, Error> {
+    Ok(PromptSet::new(set, &configs::prompts::sources(set)?)?)
+}
+
+/// Reads the rows of a local file or a file on the hub.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or a row is not valid.
+pub fn rows<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, Error> {
+    let local = hub::data(path, &hub::HubSettings::from_environment()).map_err(trainer::TrainError::from)?;
+    Ok(jsonl::read(&local)?)
+}
+
+/// Reads the users of reinforcement learning from a file, a folder or a dataset on the hub.
+///
+/// # Errors
+/// Returns an error if the users cannot be read or a row is not valid.
+pub fn users(path: &Path) -> Result<Vec<RlRow>, Error> {
+    Ok(corpus::users(path, &hub::HubSettings::from_environment())?)
+}
+
+/// Loads a judge's model in this process, or connects to its endpoint.
+///
+/// # Errors
+/// Returns an error if the model cannot be loaded, the API key of the endpoint is missing, or its journal cannot be read.
+pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
+    let at = &config.endpoint;
+    if !at.is_given() {
+        return Ok(match config.placement {
+            JudgePlacement::Resident => Box::new(start::load(&config.model)?),
+            JudgePlacement::Offload => {
+                let device = start::device(config.model.device).map_err(Error::from)?;
+                let on_host = configs::ModelSource { device: configs::Device::Cpu, ..config.model.clone() };
+                Box::new(lm::Offloaded::new(start::load(&on_host)?, device).map_err(trainer::TrainError::from)?)
+            }
+        });
+    }
+    let api_key = match at.api_key_env.as_str() {
+        "" => None,
+        name => Some(std::env::var(name).map_err(|_| {
+            Error::usage(format!("endpoint.api_key_env names the environment variable {name}, which is not set"))
+        })?),
+    };
+    let settings = ClientSettings {
+        api_key,
+        concurrency: at.concurrency,
+        timeout: Duration::from_secs_f64(at.timeout_seconds),
+        retries: at.retries,
+        ..ClientSettings::new(&at.url, &at.model)
+    };
+    let model = RemoteModel::new(settings);
+    Ok(Box::new(match at.journal.as_os_str().is_empty() {
+        true => model,
+        false => model.with_journal(&at.journal).map_err(|e| Error::data(e.to_string()))?,
+    }))
+}
+
+/// Returns the settings of a judge. `seed` determines the item order if the judge sees only one order.
+pub fn judge_settings(config: &JudgeConfig, seed: u64) -> JudgeSettings {
+    let mode = match config.mode {
+        ConfiguredMode::Forced => JudgeMode::Forced,
+        ConfiguredMode::Reasoned => JudgeMode::Reasoned { max_new_tokens: config.max_new_tokens },
+    };
+    let orders = match config.orders {
+        ItemOrders::Both => Orders::Both,
+        ItemOrders::One => Orders::One { seed },
+    };
+    JudgeSettings { choices: config.choices.clone(), ..JudgeSettings::new(mode, orders, config.answer_prefix.clone()) }
+}
+
+/// Builds the reward terms of a configuration.
+///
+/// # Errors
+/// Returns an error if a term is not registered or does not accept its `params`.
+pub fn composition(config: &RewardConfig, registry: &Registry) -> Result<Composition, Error> {
+    let specs: Vec<TermSpec> = config
+        .terms
+        .iter()
+        .map(|t| {
+            let params = serde_json::to_value(&t.params).expect("a TOML table has strings as keys");
+            TermSpec { name: t.name.clone(), weight: t.weight, params }
+        })
+        .collect();
+    Ok(Composition::new(registry, &specs)?)
+}
+
+/// Returns the first local data file that does not exist.
+pub fn missing_data(data: &configs::SftData) -> Option<String> {
+    let train = (!data.train.as_os_str().is_empty()).then_some(&data.train);
+    let all = train.into_iter().chain(data.mix.iter().map(|set| &set.path));
+    let validation = (!data.validation.as_os_str().is_empty()).then_some(&data.validation);
+    let local = |path: &&std::path::PathBuf| !path.to_string_lossy().starts_with("hf://");
+    all.chain(validation).filter(local).find(|path| !path.exists()).map(|path| path.display().to_string())
+}
+
+/// Returns the evaluation settings of a configuration.
+pub fn settings(config: &[configs::Setting]) -> Vec<evals::Setting> {
+    let one = |setting: &configs::Setting| match setting {
+        configs::Setting::Direct => evals::Setting::Direct,
+        configs::Setting::Full => evals::Setting::Full,
+        configs::Setting::Streaming => evals::Setting::Streaming,
+    };
+    config.iter().map(one).collect()
+}
+
+/// Formats a duration in seconds for display.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match (whole / 86400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s:02} s"),
+        (0, h, m, _) => format!("{h} h {m:02} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+/// Returns the sampling parameters of a configuration.
+pub fn sampling(config: &SamplingConfig) -> Sampling {
+    Sampling {
+        temperature: config.temperature,
+        top_k: config.top_k,
+        top_p: config.top_p,
+        ..Sampling::all(config.max_new_tokens)
+    }
+}
+
+/// Writes a text file of a run atomically.
+///
+/// # Errors
+/// Returns an error if the file cannot be written.
+pub fn write(path: &Path, text: &str) -> Result<(), Error> {
+    files::replace(path, |out| out.write_all(text.as_bytes())).map_err(|e| {
+        trainer::TrainError::File {
+            path: path.into(),
+            message: format!("cannot write: {e}; free space or permissions, or choose another folder"),
+        }
+        .into()
+    })
+}

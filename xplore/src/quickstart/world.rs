@@ -1,0 +1,173 @@
+//! The data of the quickstart: rows for the judges and the base model, synthesized SFT rows, RL rows, and held-out users.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use chat::prompts::NO_PAST;
+use chat::{History, Interaction, PromptSet, Question, RlRow, SftRow, jsonl};
+use configs::QuickstartConfig;
+use data_synth::curriculum::Curriculum;
+use data_synth::judge_rows::judge_rows;
+use data_synth::policy_rows::reading_rows;
+use data_synth::rl_rows::{Pruning, rl_rows};
+use data_synth::signal::{ScoredHistory, score};
+use data_synth::synthesis::{SynthesisConfig, synthesize as run_synthesis};
+use data_synth::teacher::Teacher;
+use data_synth::world::{LifeSpan, Population, Subject, WorldConfig, users};
+use evals::User;
+use lm::LocalModel;
+use rewards::{Judge, JudgeSettings, Orders};
+
+use crate::error::Error;
+use crate::parts;
+use crate::reporter::Reporter;
+
+/// Data of the built-in world that requires no model.
+pub struct Data {
+    /// Training rows of the reward judge, easy rows first.
+    pub judge: Vec<SftRow>,
+    /// Training rows of the base model, short rows first.
+    pub reading: Vec<SftRow>,
+    /// Held-out histories for measuring reading accuracy.
+    pub probe: Vec<SftRow>,
+    /// Held-out users for the evaluation.
+    pub users: Vec<User>,
+    world: WorldConfig,
+}
+
+/// Number of histories for measuring reading accuracy: standard error 2 points at 90 %.
+const PROBES: usize = 200;
+
+/// Seed of the held-out users. They are the same for every seed of the run, like the test set of a benchmark, so that results of
+/// two seeds differ by their training only.
+const HELD_OUT_SEED: u64 = 0;
+
+/// Slower than the judges' curriculum: counting is easiest to learn on rows with little to count, and such rows are short.
+const READING_CURRICULUM: Curriculum = Curriculum { ramp: 0.9, skew: 0.3 };
+
+/// Histories are long enough that each third of a history can be read or predicted.
+const SYNTHESIS_LIFE: LifeSpan =
+    LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
+/// Stages have about the length that the evaluations read.
+const RL_LIFE: LifeSpan = LifeSpan { least_interactions: 8, most_interactions: 10, ..SYNTHESIS_LIFE };
+
+/// Generates the users of the world and the rows of the judges and the base model, and writes them to `folder`/data.
+pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -> Result<Data, Error> {
+    let progress = reporter.task("world");
+    let world = WorldConfig { seed: config.seed, ..WorldConfig::default() };
+    let policy_prompts = parts::prompts(&config.prompts)?;
+    let rows_of = |population, ask: &configs::JudgeConfig| -> Result<Vec<SftRow>, Error> {
+        let prompts = parts::prompts(&ask.prompts)?;
+        Ok(judge_rows(&world, population, &prompts, config.world.judge_rows, &Curriculum::default())?)
+    };
+    let judge = rows_of(Population::TrainingJudge, &config.judge.ask)?;
+    let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
+    let count = config.world.reading_rows;
+    let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &READING_CURRICULUM)?;
+    // The held-out rows are as hard as the last training rows.
+    let held_out = WorldConfig { seed: HELD_OUT_SEED, ..world.clone() };
+    let probe = Curriculum { ramp: 0.0, skew: 0.0 };
+    let probe = reading_rows(&held_out, Population::HeldOut, &policy_prompts, PROBES, &probe)?;
+    let (targets, transfer_targets) = (config.world.eval_targets, config.world.eval_transfer_targets);
+    let span = LifeSpan { targets, transfer_targets, ..LifeSpan::default() };
+    let users: Vec<User> =
+        users(&held_out, Population::HeldOut, config.world.eval_users, &span).into_iter().map(user).collect();
+
+    let data = folder.join("data");
+    jsonl::write(&data.join("judge.jsonl"), &judge)?;
+    jsonl::write(&data.join("second_judge.jsonl"), &second_judge)?;
+    jsonl::write(&data.join("reading.jsonl"), &reading)?;
+    jsonl::write(&data.join("users.jsonl"), &users)?;
+    progress.done(&format!("{} judge rows, {count} reading rows, {} held-out users", judge.len() * 2, users.len()));
+    Ok(Data { judge, reading, probe, users, world })
+}
+
+fn user(subject: Subject) -> User {
+    User {
+        uid: subject.uid,
+        history: subject.history,
+        targets: subject.targets,
+        transfer: subject.transfer,
+        truth: Some(subject.oracle),
+    }
+}
+
+/// Scores, synthesizes and prunes rows with the trained judge, and writes sft.jsonl and rl.jsonl to `folder`/data.
+pub fn synthesize(
+    config: &QuickstartConfig,
+    data: &Data,
+    judge_model: &LocalModel,
+    folder: &Path,
+    reporter: &dyn Reporter,
+) -> Result<Vec<RlRow>, Error> {
+    let mut progress = reporter.task("synthesis");
+    let judge_prompts = parts::prompts(&config.judge.ask.prompts)?;
+    // One random order per question, as published: synthesis asks many questions and averages over many targets.
+    let settings = JudgeSettings {
+        orders: Orders::One { seed: config.seed },
+        ..parts::judge_settings(&config.judge.ask, config.seed)
+    };
+    let judge = Judge::new(judge_model, &judge_prompts, settings)?;
+    let verify = |questions: &[Question]| {
+        let verdicts = judge.score(questions).map_err(|e| e.to_string())?;
+        Ok(verdicts.into_iter().map(|v| v.p_chosen).collect())
+    };
+    let scored = |subjects: &[Subject]| -> Result<Vec<ScoredHistory>, Error> {
+        let histories: Vec<History> = subjects.iter().map(Subject::history).collect();
+        let informed: Vec<String> = subjects.iter().map(|s| s.oracle.clone()).collect();
+        Ok(score(&histories, &informed, NO_PAST, &verify)?)
+    };
+    let prompts: PromptSet = parts::prompts(&config.prompts)?;
+    let count = config.world.synthesis_users;
+    let students = scored(&users(&data.world, Population::Synthesis, count, &SYNTHESIS_LIFE))?;
+    progress.at(1, 3, "histories scored");
+    let rules = &config.synthesis;
+    let synthesis = SynthesisConfig {
+        seed: config.seed,
+        target_probability: rules.target_probability,
+        most_targets: rules.most_targets,
+        least_targets: rules.least_targets,
+        least_correct: rules.least_correct,
+        retest: rules.retest,
+        ..SynthesisConfig::default()
+    };
+    let (sft, report) = run_synthesis(&students, &Teacher::default(), &prompts, &verify, &synthesis)?;
+    if sft.is_empty() {
+        return Err(Error::data(format!(
+            "no user passed the synthesis ({report:?}); give it more users (--set world.synthesis_users=…) or \
+             train the judge longer"
+        )));
+    }
+    progress.at(2, 3, "rows synthesized");
+    let life = LifeSpan { targets: config.world.rl_targets, ..RL_LIFE };
+    let tuned = users(&data.world, Population::Reinforcement, config.world.rl_users, &life);
+    let candidates = scored(&tuned)?;
+    let band = &config.pruning;
+    let pruning = Pruning {
+        most_signal: band.most_signal,
+        least_probability: band.least_probability,
+        band_end: band.band_end,
+        band_width: band.band_width,
+        least_window: band.least_window,
+    };
+    let (mut rl, pruned) = rl_rows(&candidates, &pruning);
+    let mut further: HashMap<String, Vec<Interaction>> = tuned.into_iter().map(|s| (s.uid, s.targets)).collect();
+    for row in &mut rl {
+        row.targets = further.remove(&row.uid).unwrap_or_default();
+    }
+    if rl.is_empty() {
+        return Err(Error::data(format!("no user is left after pruning ({pruned:?}); train the judge longer")));
+    }
+    let folder = folder.join("data");
+    jsonl::write(&folder.join("sft.jsonl"), &sft)?;
+    jsonl::write(&folder.join("rl.jsonl"), &rl)?;
+    progress.done(&format!(
+        "{} SFT rows from {} users ({} passed both stages), {} RL rows from {}",
+        sft.len(),
+        report.users,
+        report.second.passed,
+        rl.len(),
+        pruned.users
+    ));
+    Ok(rl)
+}

@@ -1,0 +1,95 @@
+//! Validation by summaries: the current model writes summaries of held-out users, and a judge predicts the users' choices from
+//! them.
+
+use chat::{Completer, PromptSet};
+use configs::validation::SummaryValidation;
+use evals::evaluate::{EvalJudge, Plan, evaluate};
+use evals::evaluation::Evaluation;
+use evals::{Contender, EvalRow, Source, Split, Targets, User};
+use lm::LocalModel;
+use rewards::Judge;
+use trainer::{ParallelContext, TrainError};
+
+use crate::error::Error;
+use crate::parts;
+
+/// Users, judge and prompts of the validation, loaded once.
+pub struct Judging {
+    users: Vec<User>,
+    prompts: PromptSet,
+    judge_prompts: PromptSet,
+    judge: Box<dyn Completer>,
+    config: SummaryValidation,
+    seed: u64,
+}
+
+impl Judging {
+    /// Loads the users, prompts and judge of `config`.
+    ///
+    /// # Errors
+    /// Returns an error if users, prompts or judge cannot be loaded.
+    pub fn new(config: &SummaryValidation, seed: u64) -> Result<Self, Error> {
+        let mut users: Vec<User> = parts::rows(&config.users)?;
+        if config.max_users > 0 {
+            users.truncate(config.max_users);
+        }
+        Ok(Self {
+            users,
+            prompts: parts::prompts(&config.prompts)?,
+            judge_prompts: parts::prompts(&config.judge.prompts)?,
+            judge: parts::judge_model(&config.judge)?,
+            config: config.clone(),
+            seed,
+        })
+    }
+
+    /// Computes the share of held-out choices that the judge predicts correctly from the model's summaries, with its 95 % interval
+    /// over users; the values are means over settings. The users are distributed over the ranks. All ranks must call this function.
+    ///
+    /// # Errors
+    /// Returns an error if generation, the judge or another rank fails.
+    pub fn measure(&self, model: &LocalModel, context: &ParallelContext) -> Result<Vec<(String, f64)>, TrainError> {
+        let costs: Vec<f64> = self.users.iter().map(|user| user.history.len() as f64).collect();
+        let spread = context.spread(&costs);
+        let own: Vec<User> = spread[context.world.rank()].iter().map(|&i| self.users[i].clone()).collect();
+        let found = match own.is_empty() {
+            true => Vec::new(),
+            false => self.judged(model, &own).map_err(|e| TrainError::Data(e.to_string()))?.scores,
+        };
+        let of = |user: &User| found.iter().filter(|s| s.uid == user.uid).cloned().collect::<Vec<_>>();
+        let scores =
+            context.all_gather_object("validation: what the judge predicted", &spread, own.iter().map(of).collect())?;
+        let all = Evaluation { scores: scores.concat(), summaries: Vec::new() };
+        Ok(numbers(&all.rows()))
+    }
+
+    fn judged(&self, model: &LocalModel, users: &[User]) -> Result<Evaluation, Error> {
+        let settings = parts::judge_settings(&self.config.judge, self.seed);
+        let judge = Judge::new(&*self.judge, &self.judge_prompts, settings)?;
+        let named = [EvalJudge { name: "judge", judge: &judge, limit: None }];
+        let plan = Plan {
+            settings: parts::settings(&self.config.settings),
+            split: Split::Halves,
+            sampling: parts::sampling(&self.config.sampling),
+            seed: self.seed,
+            requests_per_call: 512,
+        };
+        let contender = Contender { name: "model".into(), source: Source::Model { model, limit: None } };
+        Ok(evaluate(users, &[contender], &named, &self.prompts, &plan, &mut |_, _, _| {})?)
+    }
+}
+
+fn numbers(rows: &[EvalRow]) -> Vec<(String, f64)> {
+    let mut numbers = Vec::new();
+    for targets in Targets::ALL {
+        let of_kind: Vec<_> = rows.iter().filter(|row| row.targets == targets).collect();
+        if !of_kind.is_empty() {
+            let mean = |of: fn(&EvalRow) -> f64| of_kind.iter().map(|row| of(row)).sum::<f64>() / of_kind.len() as f64;
+            let name = if targets == Targets::InDomain { "accuracy" } else { "transfer_accuracy" };
+            numbers.push((format!("validation/{name}"), mean(|row| row.accuracy)));
+            numbers.push((format!("validation/{name}_low"), mean(|row| row.ci_low)));
+            numbers.push((format!("validation/{name}_high"), mean(|row| row.ci_high)));
+        }
+    }
+    numbers
+}
