@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 /// Starts the script with the Python that has torch and transformers.
 fn begun(out: &Path, more: &[&str]) -> Child {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let mut command = Command::new(python);
     // Temporary files of an interrupted script are removed with the test's folder.
     command.env("TMPDIR", out.ancestors().find(|folder| folder.is_dir()).unwrap());

@@ -30,7 +30,7 @@ fn the_official_client_is_served() {
     let (_place, folder) = folder();
     let server = serve(&folder, &["--api-key", "secret"]);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let run = Command::new(&python)
         .arg(root.join("scripts/reference/openai_client.py"))
         .args([&server.url, "tiny", "secret"])

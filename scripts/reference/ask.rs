@@ -7,12 +7,12 @@ use std::process::Command;
 use serde_json::Value as Json;
 
 const MEND: &str = "run scripts/test, which installs what these tests compare us with \
-                    (XPLORE_WITNESS_PYTHON names another Python that has it)";
+                    (XPLORE_REFERENCE_PYTHON names another Python that has it)";
 
 /// What the script answers to `job`; files go to `folder`.
 pub fn ask(script: &str, job: &Json, folder: &Path) -> Json {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace");
-    let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let (job_file, answers) = (folder.join("job.json"), folder.join("answers.json"));
     std::fs::write(&job_file, job.to_string()).unwrap();
     let run = Command::new(&python)

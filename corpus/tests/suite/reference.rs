@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::fixtures::{MARKED, open, tokenizer, tokenizer_with, turns, write};
 
 const MEND: &str = "run scripts/test, which installs what these tests compare us with \
-                    (XPLORE_WITNESS_PYTHON names another Python that has it)";
+                    (XPLORE_REFERENCE_PYTHON names another Python that has it)";
 
 #[derive(Deserialize)]
 struct Answer {
@@ -37,7 +37,7 @@ fn case(name: &'static str, rows: Vec<Json>, config: Json, data: SftData) -> Cas
 
 fn ask(job: &Json, folder: &Path) -> Vec<Vec<Answer>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace");
-    let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let (job_file, answers) = (folder.join("job.json"), folder.join("answers.json"));
     std::fs::write(&job_file, job.to_string()).unwrap();
     let run = Command::new(&python)

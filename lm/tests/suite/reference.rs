@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use tch::{Kind, Tensor};
 
 const MEND: &str = "run scripts/test, which installs what these tests compare us with \
-                    (XPLORE_WITNESS_PYTHON names another Python that has it)";
+                    (XPLORE_REFERENCE_PYTHON names another Python that has it)";
 
 /// Results of transformers.
 pub struct Answers {
@@ -38,7 +38,7 @@ impl Answers {
 /// Runs `job` with transformers (the script describes its format). Files are written to `folder`.
 pub fn ask(job: &Json, folder: &Path) -> Answers {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace");
-    let python = std::env::var_os("XPLORE_WITNESS_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
     let (job_file, answers) = (folder.join("job.json"), folder.join("answers"));
     std::fs::write(&job_file, job.to_string()).unwrap();
     let run = Command::new(&python)
