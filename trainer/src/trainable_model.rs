@@ -20,7 +20,7 @@ use self::params::{OptimizerLayout, TrainableParams};
 use crate::lr_schedule::ScheduleStep;
 use crate::optimizer::{Optimizer, Update};
 use crate::parallel::context::lost;
-use crate::{ParallelContext, TrainError, threads};
+use crate::{ParallelContext, TrainError};
 
 /// A model, its trained parameters, and their gradients.
 #[derive(Debug)]
@@ -115,7 +115,6 @@ impl TrainableModel {
     /// # Errors
     /// As [`Optimizer::update`], and if a rank is lost.
     pub fn update(&mut self, optimizer: &mut Optimizer, step: ScheduleStep) -> Result<Update, TrainError> {
-        threads::take_freed();
         self.params.reduce_gradients(&self.context)?;
         self.params.update(&mut self.model.decoder, &self.context, optimizer, step)
     }
