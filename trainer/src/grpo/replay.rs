@@ -240,7 +240,12 @@ pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition)
         )),
     };
     // Recorded steps count from 1; steps of the reward count from 0.
-    rollout::rewarded(&mut groups, composition, (step.step - 1, config.rollout.max_new_tokens), &no_judge)?;
+    rollout::rewarded(
+        &mut groups,
+        composition,
+        (step.step.saturating_sub(1), config.rollout.max_new_tokens),
+        &no_judge,
+    )?;
     let advantages = advantages::credit(&groups, config)?;
     let updates = step.updates.iter().map(|update| {
         let kept: Vec<usize> = (0..update.places.len())
