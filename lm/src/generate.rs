@@ -69,8 +69,8 @@ impl<'a> Generator<'a> {
         while !engine.is_idle() {
             let output = engine.step()?;
             if let Some(stop) = stop.as_mut() {
-                for SampledToken { request, sample, id, finish, .. } in output.sampled {
-                    if stop(places[&request], sample, id) && finish.is_none() {
+                for SampledToken { request, sample, id, .. } in output.sampled {
+                    if stop(places[&request], sample, id) {
                         engine.stop(request, sample);
                     }
                 }

@@ -269,13 +269,23 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Ends a running sample with the tokens it has, for example at a stop string.
+    /// Ends a sample with the tokens it has, for example at a stop string. A sample that has just reached its length is reported as
+    /// stopped. Has no effect on a sample without tokens.
     pub fn stop(&mut self, id: RequestId, sample: usize) {
         let this =
             |seq: &Sequence| seq.request == id && matches!(seq.task, Task::Generate { sample: s, .. } if s == sample);
+        let preempted = |waiting: &Waiting| matches!(waiting, Waiting::Preempted(seq) if this(seq));
         if let Some(at) = self.running.iter().position(this) {
             let seq = self.running.remove(at);
             self.complete(seq, FinishReason::Stop);
+        } else if let Some(at) = self.waiting.iter().position(preempted) {
+            if let Some(Waiting::Preempted(seq)) = self.waiting.remove(at) {
+                self.complete(seq, FinishReason::Stop);
+            }
+        } else if let Some(Job::Generate { samples, .. }) = self.jobs.get_mut(&id)
+            && let Some(Some(generated)) = samples.get_mut(sample)
+        {
+            generated.finish = FinishReason::Stop;
         }
     }
 
@@ -290,6 +300,7 @@ impl<'a> Engine<'a> {
             Waiting::Prompt(other) | Waiting::Sample(other, _) => *other != id,
             Waiting::Preempted(seq) => seq.request != id,
         });
+        self.done.retain(|done| *done != id);
         if let Some(Job::Generate { prompt: Some(prompt), .. }) = self.jobs.remove(&id) {
             self.free_blocks(prompt.blocks);
         }

@@ -13,7 +13,10 @@ use crate::engine::{Engine, Job, RequestId, Waiting};
 impl Engine<'_> {
     /// Admits waiting work, first come, first served, while there is room. Returns the new sequences that only need to sample
     /// (their prompt has been read), as indices into `self.running`, with the logits to sample from.
-    pub(super) fn admit(&mut self) -> Vec<(usize, Tensor)> {
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
+    pub(super) fn admit(&mut self) -> Result<Vec<(usize, Tensor)>, LmError> {
         let mut ready = Vec::new();
         while self.running.len() < self.limits.max_num_seqs
             && let Some(next) = self.waiting.front()
@@ -34,7 +37,7 @@ impl Engine<'_> {
                     self.running.push(seq);
                 }
                 Some(Waiting::Preempted(seq)) => self.running.push(seq),
-                Some(Waiting::Sample(id, sample)) => match self.fork_sample(id, sample) {
+                Some(Waiting::Sample(id, sample)) => match self.fork_sample(id, sample)? {
                     Some((seq, logits)) => {
                         ready.extend(logits.map(|logits| (self.running.len(), logits)));
                         self.running.push(seq);
@@ -50,7 +53,7 @@ impl Engine<'_> {
                 None => break,
             }
         }
-        ready
+        Ok(ready)
     }
 
     fn prompt_of(&self, id: RequestId) -> &[u32] {
@@ -70,15 +73,19 @@ impl Engine<'_> {
     }
 
     /// Creates a sequence for a further sample. It shares the full blocks of the prompt, gets a copy of the partial block, and
-    /// samples from the prompt's logits. If the prompt's blocks were freed, the sequence reads the prompt again.
-    fn fork_sample(&mut self, id: RequestId, sample: usize) -> Option<(Sequence, Option<Tensor>)> {
-        let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&id) else { return None };
+    /// samples from the prompt's logits. If the prompt's blocks were freed, the sequence reads the prompt again. Returns `None` if
+    /// no block is free for the copy.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
+    fn fork_sample(&mut self, id: RequestId, sample: usize) -> Result<Option<(Sequence, Option<Tensor>)>, LmError> {
+        let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&id) else { return Ok(None) };
         let mut seq = Sequence::new(id, Task::Generate { sample, seed: request.seeds[sample] }, &request.prompt);
-        let Some(read) = prompt else { return Some((seq, None)) };
+        let Some(read) = prompt else { return Ok(Some((seq, None))) };
         let full = request.prompt.len() / BLOCK;
         if let Some(&partial) = read.blocks.get(full) {
-            let copy = self.pool.allocate()?;
-            self.cache.make_room(self.pool.num_created(), self.block_limit).ok()?;
+            let Some(copy) = self.pool.allocate() else { return Ok(None) };
+            self.cache.make_room(self.pool.num_created(), self.block_limit)?;
             self.cache.copy(partial, copy);
             seq.blocks.push(copy);
         }
@@ -95,7 +102,7 @@ impl Engine<'_> {
         {
             self.free_blocks(read.blocks);
         }
-        Some((seq, Some(logits)))
+        Ok(Some((seq, Some(logits))))
     }
 
     /// Selects the tokens of the next pass, as chunks with allocated blocks. Chunks that begin a sequence come first.

@@ -34,7 +34,7 @@ impl Engine<'_> {
     pub fn step(&mut self) -> Result<StepOutput, LmError> {
         tch::no_grad(|| {
             let (begun, read, drawn) = (Instant::now(), self.stats.prompt_tokens, self.stats.sampled_tokens);
-            let mut ready = self.admit();
+            let mut ready = self.admit()?;
             let chunks = self.schedule()?;
             // Scheduling may have preempted the youngest sequences.
             ready.retain(|(seq, _)| *seq < self.running.len());
@@ -176,7 +176,7 @@ impl Engine<'_> {
             }
             any = true;
         }
-        Ok(if any { self.admit() } else { Vec::new() })
+        if any { self.admit() } else { Ok(Vec::new()) }
     }
 
     fn sample(&mut self, drawing: &[usize], logits: &Tensor, output: &mut StepOutput) -> Result<(), LmError> {

@@ -64,6 +64,54 @@ fn one_sample_is_stopped_and_the_others_go_on() {
     assert_eq!(ends, [(30, FinishReason::Length), (4, FinishReason::Stop), (30, FinishReason::Length)]);
 }
 
+/// Steps an engine with too small a cache until the younger of two requests was preempted. Returns the number of its tokens.
+fn preempt(engine: &mut Engine<'_>, younger: RequestId) -> usize {
+    let mut tokens = 0;
+    while engine.stats().preemptions == 0 {
+        assert!(!engine.is_idle(), "the cache was large enough for both");
+        tokens += engine.step().unwrap().sampled.iter().filter(|token| token.request == younger).count();
+    }
+    tokens
+}
+
+#[test]
+fn a_preempted_sample_can_be_stopped() {
+    let model = decoder(Family::Qwen3, true);
+    let mut engine = Engine::new(&model, &[], limits(4, 1000, 6));
+    let older = engine.submit(request(ids(9, 60), vec![1], 100)).unwrap();
+    let younger = engine.submit(request(ids(8, 60), vec![1], 100)).unwrap();
+    let tokens = preempt(&mut engine, younger);
+    assert!((1..100).contains(&tokens), "{tokens}");
+    engine.stop(younger, 0);
+    while !engine.is_idle() {
+        assert!(engine.step().unwrap().sampled.iter().all(|token| token.request == older));
+    }
+    let ends = |engine: &mut Engine<'_>, id| {
+        engine.take(id).unwrap().iter().map(|g| (g.ids.len(), g.finish)).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&mut engine, younger), [(tokens, FinishReason::Stop)]);
+    assert_eq!(ends(&mut engine, older), [(100, FinishReason::Length)]);
+    assert_eq!(engine.blocks_held(), 0, "every block was given back");
+}
+
+#[test]
+fn a_complete_sample_can_be_stopped_and_a_complete_request_canceled() {
+    let model = decoder(Family::Llama, true);
+    let mut engine = Engine::new(&model, &[], Limits::default());
+    let stopped = engine.submit(request(ids(9, 20), vec![1, 2], 1)).unwrap();
+    engine.step().unwrap();
+    engine.stop(stopped, 0);
+    while !engine.is_idle() {
+        engine.step().unwrap();
+    }
+    let finish: Vec<_> = engine.take(stopped).unwrap().iter().map(|g| g.finish).collect();
+    assert_eq!(finish, [FinishReason::Stop, FinishReason::Length]);
+    // Complete as soon as it is submitted, because it asks for no tokens.
+    let canceled = engine.submit(request(ids(9, 20), vec![1], 0)).unwrap();
+    engine.cancel(canceled);
+    assert!(engine.is_idle(), "a canceled request is not reported");
+}
+
 #[test]
 fn nothing_asked_nothing_drawn() {
     let model = decoder(Family::Llama, true);
