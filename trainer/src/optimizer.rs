@@ -44,7 +44,7 @@ pub struct Optimizer {
     ema: Option<Tensor>,
     /// The number of updates made.
     pub(crate) updates: u64,
-    skips_in_a_row: usize,
+    pub(crate) skips_in_a_row: usize,
     param_groups: Vec<ParamGroup>,
     matrices: Vec<Matrix>,
     config: OptimizerConfig,

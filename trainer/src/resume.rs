@@ -31,6 +31,9 @@ struct State {
     progress: TrainProgress,
     /// The number of updates made, without skipped ones.
     updates: u64,
+    /// The number of skipped updates since the last one that was made.
+    #[serde(default)]
+    skips_in_a_row: usize,
     /// Whether the checkpoint contains the optimizer state.
     optimizer: bool,
 }
@@ -51,8 +54,8 @@ pub fn write(
     std::fs::create_dir_all(&folder).map_err(|e| at(&folder, e.to_string()))?;
     let context = &trainable.context;
     if context.world.is_rank_zero() {
-        let updates = optimizer.map_or(0, |o| o.updates);
-        let state = State { format: 1, progress, updates, optimizer: optimizer.is_some() };
+        let (updates, skips_in_a_row) = optimizer.map_or((0, 0), |o| (o.updates, o.skips_in_a_row));
+        let state = State { format: 1, progress, updates, skips_in_a_row, optimizer: optimizer.is_some() };
         let path = folder.join(STATE);
         let text = serde_json::to_string_pretty(&state).map_err(|e| at(&path, e.to_string()))?;
         std::fs::write(&path, text + "\n").map_err(|e| at(&path, e.to_string()))?;
@@ -110,5 +113,37 @@ pub fn restore(
     trainable.restore(checkpoint)?;
     optimizer_file::read(&checkpoint.join(FOLDER), trainable.own_elements(), optimizer)?;
     optimizer.updates = state.updates;
+    optimizer.skips_in_a_row = state.skips_in_a_row;
     Ok(state.progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use chat::tokenizer::Tokenizer;
+    use configs::model::{Device, Dtype, ModelShape};
+    use configs::optimizer::OptimizerConfig;
+
+    use super::*;
+    use crate::start;
+
+    #[test]
+    fn the_count_of_consecutive_skips_survives() {
+        let config = OptimizerConfig::default();
+        let new = || {
+            let tokenizer = Tokenizer::train(["space"].into_iter(), 300).unwrap();
+            let shape = ModelShape { layers: 1, ..ModelShape::default() };
+            let model = start::random("new", &shape, tokenizer, 1, (Device::Cpu, Dtype::Fp32)).unwrap();
+            let trainable = TrainableModel::new(model, None, &config).unwrap();
+            let optimizer = trainable.optimizer(&config).unwrap();
+            (trainable, optimizer)
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (trainable, mut optimizer) = new();
+        (optimizer.updates, optimizer.skips_in_a_row) = (5, 2);
+        let progress = TrainProgress { step: 7, best: None };
+        trainable.save(folder.path(), |inside| write(inside, &trainable, Some(&optimizer), progress)).unwrap();
+        let (mut trainable, mut optimizer) = new();
+        assert_eq!(restore(folder.path(), &mut trainable, &mut optimizer).unwrap(), progress);
+        assert_eq!((optimizer.updates, optimizer.skips_in_a_row), (5, 2));
+    }
 }
