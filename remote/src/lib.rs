@@ -125,7 +125,7 @@ impl RemoteModel {
         if let Some(key) = &self.settings.api_key {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
-        let lost = |e: ureq::Error| Failed { message: format!("{url}: {e}"), passing: true };
+        let lost = |e: ureq::Error| Failed { message: format!("{url}: {e}"), passing: is_transient(&e) };
         let mut response = request.send_json(body).map_err(lost)?;
         let status = response.status().as_u16();
         let text = response.body_mut().with_config().limit(256 << 20).read_to_string().map_err(lost)?;
@@ -140,6 +140,23 @@ impl RemoteModel {
         let passing = matches!(status, 408 | 409 | 425 | 429) || status >= 500;
         Err(Failed { message: format!("{url} answered {status}: {said}"), passing })
     }
+}
+
+/// Returns whether a request that failed with `error` may succeed if it is sent again.
+fn is_transient(error: &ureq::Error) -> bool {
+    use ureq::Error::{
+        BadUri, BodyExceedsLimit, Http, InvalidProxyUrl, RedirectFailed, RequireHttpsOnly, TooManyRedirects,
+    };
+    !matches!(
+        error,
+        BadUri(_)
+            | BodyExceedsLimit(_)
+            | Http(_)
+            | InvalidProxyUrl
+            | RedirectFailed
+            | RequireHttpsOnly(_)
+            | TooManyRedirects
+    )
 }
 
 impl Completer for RemoteModel {
@@ -180,5 +197,21 @@ impl Completer for RemoteModel {
 
     fn name(&self) -> &str {
         &self.settings.model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_succeed_is_not_sent_again() {
+        assert!(!is_transient(&ureq::Error::BadUri("no scheme".into())));
+        assert!(is_transient(&ureq::Error::ConnectionFailed));
+        let settings =
+            ClientSettings { first_pause: Duration::from_secs(60), ..ClientSettings::new("no scheme", "tiny") };
+        let client = RemoteModel::new(settings);
+        let failed = client.send(&Json::Null).unwrap_err();
+        assert!(!failed.passing && failed.message.contains("no scheme"), "{failed:?}");
     }
 }
