@@ -13,10 +13,14 @@ const ENOUGH: usize = 64 << 20;
 /// # Errors
 /// Returns an error if a set is not available, or a row has none of the known formats.
 pub fn texts(data: &SftData) -> Result<Vec<String>, CorpusError> {
+    texts_up_to(data, ENOUGH)
+}
+
+fn texts_up_to(data: &SftData, enough: usize) -> Result<Vec<String>, CorpusError> {
     let mut texts = Vec::new();
     for set in sets(data) {
         let mut bytes = 0;
-        for file in source::files(&set.path, &hub::HubSettings::from_environment())? {
+        'files: for file in source::files(&set.path, &hub::HubSettings::from_environment())? {
             for raw in raw::open(&file)? {
                 let raw = raw?;
                 let row = Row::parse(&raw.json).map_err(|message| CorpusError::Row {
@@ -28,8 +32,8 @@ pub fn texts(data: &SftData) -> Result<Vec<String>, CorpusError> {
                     bytes += text.len();
                     texts.push(text);
                 }
-                if bytes > ENOUGH {
-                    break;
+                if bytes > enough {
+                    break 'files;
                 }
             }
         }
@@ -43,5 +47,25 @@ fn said(row: Row) -> Vec<String> {
         Row::Continued { prompt, completion } => vec![prompt, completion],
         Row::Conversation { messages } => messages.into_iter().map(|m| m.content).collect(),
         Row::Text { text } | Row::Marked { text, .. } => vec![text],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_limit_is_for_all_files_of_a_set() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, letter) in [("1.jsonl", 'a'), ("2.jsonl", 'b')] {
+            let row = |n: usize| format!("{{\"text\":\"{}\"}}\n", letter.to_string().repeat(n));
+            fs::write(folder.path().join(file), row(6) + &row(6)).unwrap();
+        }
+        let data = SftData { train: folder.path().into(), ..SftData::default() };
+        assert_eq!(texts_up_to(&data, 100).unwrap().len(), 4);
+        assert_eq!(texts_up_to(&data, 15).unwrap(), ["aaaaaa", "aaaaaa", "bbbbbb"]);
+        assert_eq!(texts_up_to(&data, 10).unwrap(), ["aaaaaa", "aaaaaa"]);
     }
 }
