@@ -52,6 +52,8 @@ pub fn read_config(folder: &Path) -> Result<AdapterFile, LmError> {
         ("layer_replication", vec![json!([])]),
         ("trainable_token_indices", vec![json!([]), json!({})]),
         ("target_parameters", vec![json!([])]),
+        // The other initializations of PEFT (PiSSA, OLoRA, LoftQ, CorDA) change the weights of the base model, too.
+        ("init_lora_weights", vec![json!(true), json!(false), json!("gaussian"), json!("eva"), json!("orthogonal")]),
     ];
     for (key, harmless) in known {
         if !is(key, &harmless) {
@@ -182,4 +184,31 @@ pub fn save(folder: &Path, adapters: &LoraAdapters, layers: usize, base: &str, d
     safetensors::serialize_to_file(views, metadata, &path).map_err(|e| at(&path)(e.to_string()))?;
     let sync = std::fs::File::open(&path).and_then(|f| f.sync_all());
     sync.map_err(|e| at(&path)(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_would_change_the_model_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |key: &str, value: Json| {
+            let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": true});
+            config[key] = value;
+            std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
+            read_config(folder.path()).map(|file| file.spec.rank).map_err(|e| e.to_string())
+        };
+        assert_eq!(read("init_lora_weights", json!("gaussian")), Ok(4));
+        for (key, value) in [
+            ("init_lora_weights", json!("pissa")),
+            ("fan_in_fan_out", json!(true)),
+            ("modules_to_save", json!(["lm_head"])),
+            ("rank_pattern", json!({"q_proj": 8})),
+        ] {
+            let refused = read(key, value).unwrap_err();
+            assert!(refused.contains(key) && refused.contains("merge this adapter with PEFT"), "{refused}");
+        }
+        assert!(read("r", json!(0.5)).unwrap_err().contains("rank of 1 or more"));
+    }
 }

@@ -82,18 +82,20 @@ mod tests {
 
     use crate::{ffi, grad, prefix_attention};
 
-    /// Compares the fallback of devices other than the CPU with the CPU kernel, which other tests compare with
-    /// formulas.
+    /// Compares the fallback of devices other than the CPU, in fp64, with the CPU kernel in fp32, which other tests compare
+    /// with formulas.
     #[test]
     fn prefixes_by_plain_operations_are_those_of_the_kernel() {
         let cu = [0i64, 5, 12, 13, 33, 36, 50];
         let prefix_of = [-1i64, -1, 1, 1, -1, 4];
         for kv_heads in [4, 2] {
-            let random = |heads: i64| Tensor::randn([50, heads, 8], (Kind::Double, Device::Cpu));
+            let random = |heads: i64| Tensor::randn([50, heads, 8], (Kind::Float, Device::Cpu));
             let values = [random(4), random(kv_heads), random(kv_heads)];
             let direction = random(4);
             let run = |plain: bool| {
-                let [q, k, v] = values.each_ref().map(|t| t.copy().set_requires_grad(true));
+                // The kernel has no fp64 form: `prefix_attention` would compute it by the fallback.
+                let kind = if plain { Kind::Double } else { Kind::Float };
+                let [q, k, v] = values.each_ref().map(|t| t.to_kind(kind).copy().set_requires_grad(true));
                 let out = if plain {
                     let (cu, n, of) = (cu.as_ptr(), cu.len() as i32, prefix_of.as_ptr());
                     // SAFETY: as in `prefix_attention`.
@@ -104,13 +106,13 @@ mod tests {
                 } else {
                     prefix_attention(&q, &k, &v, &cu, &prefix_of, 0.3).unwrap()
                 };
-                let mut found = grad(&[&out], &[&direction], &[&q, &k, &v]).unwrap();
+                let mut found = grad(&[&out], &[&direction.to_kind(kind)], &[&q, &k, &v]).unwrap();
                 found.push(out.detach());
                 found
             };
             for (plain, kernel) in run(true).iter().zip(run(false)) {
                 let error = ((plain - &kernel).norm() / kernel.norm()).double_value(&[]);
-                assert_within!(error, 1e-12, "{kv_heads} key heads");
+                assert_within!(error, 3e-6, "{kv_heads} key heads");
             }
         }
     }
