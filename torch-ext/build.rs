@@ -28,6 +28,7 @@ fn main() {
         "linear.cpp",
         "products.cpp",
         "functions.cpp",
+        "qk_norm_rope.cpp",
         "cross_entropy.cpp",
         "attention.cpp",
         "packed_attention.cpp",

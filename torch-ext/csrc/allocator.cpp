@@ -28,7 +28,7 @@ struct Aligned final : c10::Allocator {
     if (bytes == 0) return {nullptr, nullptr, &release, cpu};
     if (bytes >= kLarge) bytes = (bytes + kPage - 1) / kPage * kPage;
     void* block = std::malloc(bytes + kAlignment);
-    TORCH_CHECK(block, "out of memory: ", bytes, " bytes were asked for; use smaller batches or passes, or a smaller model");
+    TORCH_CHECK_WITH(OutOfMemoryError, block, "out of memory: ", bytes, " bytes were asked for");
     void* data = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block) / kAlignment + 1) * kAlignment);
     static_cast<void**>(data)[-1] = block;
     return {data, data, &release, cpu};

@@ -48,10 +48,10 @@ Tensor varlen_attention_plain(const Tensor& q, const Tensor& k, const Tensor& v,
       keys = keys.repeat_interleave(q.size(1) / k.size(1), 1);
       values = values.repeat_interleave(q.size(1) / k.size(1), 1);
     }
-    out.push_back(at::scaled_dot_product_attention(batch(q, b, e), keys, values, mask, 0.0, !mask, scale,
-                                                   grouped && !repeats)
-                      .transpose(1, 2)
-                      .squeeze(0));
+    out.push_back(
+        at::scaled_dot_product_attention(batch(q, b, e), keys, values, mask, 0.0, !mask, scale, grouped && !repeats)
+            .transpose(1, 2)
+            .squeeze(0));
   }
   return at::cat(out, 0);
 }
@@ -74,8 +74,8 @@ int xt_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* cu, int 
     else if (!q->device().is_cpu() || q->scalar_type() == at::kDouble)
       *result = new Tensor(varlen_attention_plain(*q, *k, *v, bounds, prefixes, scale));
     else
-      *result = new Tensor(xplore::packed_attention(
-          *q, *k, *v, bounds, prefix_of ? prefixes : std::vector<int64_t>(n_cu - 1, -1), scale));
+      *result = new Tensor(xplore::packed_attention(*q, *k, *v, bounds,
+                                                    prefix_of ? prefixes : std::vector<int64_t>(n_cu - 1, -1), scale));
   });
 }
 

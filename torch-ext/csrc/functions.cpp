@@ -80,8 +80,8 @@ struct RmsNorm : Function<RmsNorm> {
     Tensor y = at::empty_like(x), inv = at::empty({rows}, x.options().dtype(at::kFloat));
     float* scales = floats(inv);
     if (for_gpu(dim, x, w))
-      xplore::launch(x, "rms_norm", xplore::warps(rows), xplore::kThreads, pointer(x), pointer(w), pointer(y), scales, rows,
-                     dim, static_cast<float>(eps));
+      xplore::launch(x, "rms_norm", xplore::warps(rows), xplore::kThreads, pointer(x), pointer(w), pointer(y), scales,
+                     rows, dim, static_cast<float>(eps));
     else
       at::parallel_for(0, rows, grain(dim), [&](int64_t b, int64_t e) {
         if (is_bf16(x))
@@ -108,8 +108,8 @@ struct RmsNorm : Function<RmsNorm> {
       xplore::launch(x, "rms_norm_input", xplore::warps(rows), xplore::kThreads, pointer(dy), pointer(x), pointer(w),
                      pointer(inv), pointer(dx), rows, dim);
       if (wanted)
-        xplore::launch(x, "rms_norm_weight", {xplore::threads(dim).x, pieces}, xplore::kThreads, pointer(dy), pointer(x),
-                       pointer(inv), sums, rows, dim);
+        xplore::launch(x, "rms_norm_weight", {xplore::threads(dim).x, pieces}, xplore::kThreads, pointer(dy),
+                       pointer(x), pointer(inv), sums, rows, dim);
     }
     at::parallel_for(0, gpu ? 0 : pieces, 1, [&](int64_t b, int64_t e) {
       for (int64_t p = b; p < e; ++p) {
@@ -138,7 +138,8 @@ Tensor with_bias(const Tensor& x, const Tensor& w, const Maybe& bias) {
 }
 // Computes the gradients of weight and bias, and adds them to their buffers or returns them. x is undefined if the
 // weight needs no gradient.
-std::pair<Tensor, Tensor> parameter_gradients(AutogradContext* ctx, const Tensor& dy, const Tensor& x, const Tensor& w) {
+std::pair<Tensor, Tensor> parameter_gradients(AutogradContext* ctx, const Tensor& dy, const Tensor& x,
+                                              const Tensor& w) {
   Tensor dw, dbias;
   if (x.defined()) {
     Tensor buffer = kept(ctx, "dw");
@@ -247,97 +248,9 @@ struct SwiGluLinear : Function<SwiGluLinear> {
   }
 };
 
-constexpr int64_t kMostHeadDim = 512;
-
-struct Heads : Function<Heads> {
-  static variable_list forward(AutogradContext* ctx, Tensor qkv, Maybe q_weight, Maybe k_weight, Maybe dq_norm,
-                               Maybe dk_norm, Tensor cos, Tensor sin, int64_t heads, double eps) {
-    qkv = qkv.contiguous();
-    const Tensor q_norm = or_none(q_weight), k_norm = or_none(k_weight);
-    const int64_t rows = qkv.size(0), dim = qkv.size(2), kv = (qkv.size(1) - heads) / 2;
-    const xplore::HeadsShape shape{heads, kv, dim, static_cast<float>(eps)};
-    const bool normed = q_norm.defined();
-    Tensor q = at::empty({rows, heads, dim}, qkv.options()), k = at::empty({rows, kv, dim}, qkv.options());
-    Tensor v = at::empty_like(k), inv = at::empty({rows, heads + kv}, qkv.options().dtype(at::kFloat));
-    const bool gpu = xplore::has_gpu_kernels(qkv);
-    if (gpu)
-      xplore::launch(qkv, "heads", xplore::warps(rows * qkv.size(1)), xplore::kThreads, pointer(qkv), pointer(q_norm),
-                     pointer(k_norm), pointer(cos), pointer(sin), pointer(q), pointer(k), pointer(v), pointer(inv), rows,
-                     heads, kv, dim, static_cast<float>(eps));
-    at::parallel_for(0, gpu ? 0 : rows, grain(qkv.size(1) * dim), [&](int64_t b, int64_t e) {
-      if (is_bf16(qkv))
-        xplore::heads(shape, bits(qkv), normed ? bits(q_norm) : nullptr, normed ? bits(k_norm) : nullptr, floats(cos),
-                      floats(sin), bits(q), bits(k), bits(v), floats(inv), b, e);
-      else
-        xplore::heads(shape, floats(qkv), normed ? floats(q_norm) : nullptr, normed ? floats(k_norm) : nullptr,
-                      floats(cos), floats(sin), floats(q), floats(k), floats(v), floats(inv), b, e);
-    });
-    ctx->save_for_backward({normed ? qkv : Tensor(), q_norm, k_norm, cos, sin, inv});
-    ctx->saved_data["heads"] = heads;
-    ctx->saved_data["kv"] = kv;
-    ctx->saved_data["wanted"] = normed && (dq_norm || q_norm.requires_grad());
-    keep(ctx, "dq_norm", dq_norm);
-    keep(ctx, "dk_norm", dk_norm);
-    return {q, k, v};
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    auto saved = ctx->get_saved_variables();
-    Tensor dq = grads[0].contiguous(), dk = grads[1].contiguous(), dv = grads[2].contiguous();
-    const Tensor &qkv = saved[0], &q_norm = saved[1], &k_norm = saved[2], &cos = saved[3], &sin = saved[4];
-    const Tensor& inv = saved[5];
-    const int64_t heads = ctx->saved_data["heads"].toInt(), kv = ctx->saved_data["kv"].toInt();
-    const int64_t rows = dq.size(0), dim = dq.size(2);
-    const xplore::HeadsShape shape{heads, kv, dim, 0};
-    const bool normed = q_norm.defined(), wanted = ctx->saved_data["wanted"].toBool();
-    const bool gpu = xplore::has_gpu_kernels(dq);
-    const int64_t pieces = gpu ? gpu_pieces(rows) : pieces_of(rows, (heads + kv) * dim);
-    Tensor dqkv = at::empty({rows, heads + 2 * kv, dim}, dq.options());
-    Tensor sums = at::zeros({wanted ? pieces : 0, 2, dim}, inv.options());
-    if (gpu) {
-      xplore::launch(dq, "heads_input", xplore::warps(rows * dqkv.size(1)), xplore::kThreads, pointer(dq), pointer(dk),
-                     pointer(dv), pointer(qkv), pointer(q_norm), pointer(k_norm), pointer(cos), pointer(sin),
-                     pointer(inv), pointer(dqkv), rows, heads, kv, dim);
-      if (wanted)
-        xplore::launch(dq, "heads_weight", {xplore::threads(dim).x, pieces, 2}, xplore::kThreads, pointer(dq),
-                       pointer(dk), pointer(qkv), pointer(cos), pointer(sin), pointer(inv), pointer(sums), rows, heads,
-                       kv, dim);
-    }
-    at::parallel_for(0, gpu ? 0 : pieces, 1, [&](int64_t b, int64_t e) {
-      for (int64_t p = b; p < e; ++p) {
-        const int64_t from = rows * p / pieces, to = rows * (p + 1) / pieces;
-        float* sum = wanted ? floats(sums) + p * 2 * dim : nullptr;
-        float* second = wanted ? sum + dim : nullptr;
-        if (is_bf16(dq))
-          xplore::heads_backward(shape, bits(dq), bits(dk), bits(dv), normed ? bits(qkv) : bits(dqkv),
-                                 normed ? bits(q_norm) : nullptr, normed ? bits(k_norm) : nullptr, floats(cos),
-                                 floats(sin), floats(inv), bits(dqkv), sum, second, from, to);
-        else
-          xplore::heads_backward(shape, floats(dq), floats(dk), floats(dv), normed ? floats(qkv) : floats(dqkv),
-                                 normed ? floats(q_norm) : nullptr, normed ? floats(k_norm) : nullptr, floats(cos),
-                                 floats(sin), floats(inv), floats(dqkv), sum, second, from, to);
-      }
-    });
-    Tensor first, second;
-    if (wanted) {
-      Tensor both = sums.sum(0);
-      first = deliver(kept(ctx, "dq_norm"), both[0]);
-      second = deliver(kept(ctx, "dk_norm"), both[1]);
-      if (first.defined()) first = first.to(q_norm.scalar_type()), second = second.to(q_norm.scalar_type());
-    }
-    return {dqkv, first, second, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
-  }
-};
-
 Tensor rms_norm_plain(const Tensor& x, const Tensor& w, double eps) {
   Tensor wide = x.to(at::kFloat);
   return (wide * at::rsqrt(wide.pow(2).mean(-1, true) + eps)).to(x.scalar_type()) * w;
-}
-
-Tensor rope_plain(const Tensor& x, const Tensor& cos, const Tensor& sin) {
-  const int64_t half = x.size(-1) / 2;
-  Tensor c = cos.unsqueeze(1).to(x.scalar_type()), s = sin.unsqueeze(1).to(x.scalar_type());
-  Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half);
-  return at::cat({a * c - b * s, b * c + a * s}, -1);
 }
 
 // An identity whose backward pass adds the gradient to the buffer: for operations that autograd differentiates itself.
@@ -377,8 +290,9 @@ void embedding_backward_plain(const Tensor& dy, const Tensor& ids, Tensor& grad)
   const auto wide = at::promote_types(dy.scalar_type(), at::kFloat);
   const auto [sorted, order] = at::sort(ids, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   const auto [rows, inverse, counts] = at::unique_consecutive(sorted, /*return_inverse=*/false, /*return_counts=*/true);
-  const Tensor sums = at::segment_reduce(dy.index_select(0, order).to(wide), "sum", counts, /*indices=*/{}, /*offsets=*/{},
-                                         /*axis=*/0, /*unsafe=*/true);
+  const Tensor sums =
+      at::segment_reduce(dy.index_select(0, order).to(wide), "sum", counts, /*indices=*/{}, /*offsets=*/{},
+                         /*axis=*/0, /*unsafe=*/true);
   grad.index_copy_(0, rows, (grad.index_select(0, rows).to(wide) + sums).to(grad.scalar_type()));
 }
 
@@ -388,8 +302,9 @@ extern "C" {
 
 int xt_rms_norm(Tensor* x, Tensor* w, Tensor* dw, double eps, Tensor** result) {
   return guarded([&] {
-    *result = new Tensor(for_loops(*x, *w) || for_gpu(x->size(-1), *x, *w) ? RmsNorm::apply(*x, *w, maybe(dw), eps)
-                                           : rms_norm_plain(*x, with_sink(*w, *x, dw), eps));
+    *result =
+        new Tensor(for_loops(*x, *w) || for_gpu(x->size(-1), *x, *w) ? RmsNorm::apply(*x, *w, maybe(dw), eps)
+                                                                     : rms_norm_plain(*x, with_sink(*w, *x, dw), eps));
   });
 }
 
@@ -397,33 +312,8 @@ int xt_swiglu(Tensor* gate_up, Tensor** result) {
   return guarded([&] { *result = new Tensor(SwiGlu::apply(*gate_up)); });
 }
 
-// result: q, k, v.
-int xt_heads(Tensor* qkv, Tensor* q_norm, Tensor* k_norm, Tensor* dq_norm, Tensor* dk_norm, Tensor* cos, Tensor* sin,
-             int64_t heads, double eps, Tensor** result) {
-  return guarded([&] {
-    const int64_t dim = qkv->size(2), kv = (qkv->size(1) - heads) / 2;
-    const bool loops = for_loops(*qkv) && dim <= kMostHeadDim && (!q_norm || for_loops(*qkv, *q_norm, *k_norm));
-    const bool gpu = for_gpu(dim, *qkv) && (!q_norm || for_gpu(dim, *qkv, *q_norm, *k_norm));
-    if (loops || gpu) {
-      auto found = Heads::apply(*qkv, maybe(q_norm), maybe(k_norm), maybe(dq_norm), maybe(dk_norm), *cos, *sin,
-                                heads, eps);
-      for (int i = 0; i < 3; ++i) result[i] = new Tensor(found[i]);
-      return;
-    }
-    Tensor q = qkv->narrow(1, 0, heads), k = qkv->narrow(1, heads, kv);
-    if (q_norm) {
-      q = rms_norm_plain(q, with_sink(*q_norm, q, dq_norm), eps);
-      k = rms_norm_plain(k, with_sink(*k_norm, k, dk_norm), eps);
-    }
-    result[0] = new Tensor(rope_plain(q, *cos, *sin));
-    result[1] = new Tensor(rope_plain(k, *cos, *sin));
-    result[2] = new Tensor(qkv->narrow(1, heads + kv, kv));
-  });
-}
-
 int xt_linear_train(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, Tensor** result) {
-  return guarded(
-      [&] { *result = new Tensor(Linear::apply(*x, *w, maybe(bias), maybe(dw), maybe(dbias))); });
+  return guarded([&] { *result = new Tensor(Linear::apply(*x, *w, maybe(bias), maybe(dw), maybe(dbias))); });
 }
 
 int xt_linear(Tensor* x, Tensor* w, Tensor* bias, Tensor* dw, Tensor* dbias, int wide_result, Tensor** result);
@@ -464,7 +354,8 @@ int xt_sum_of_squares(Tensor* x, double* result) {
     at::parallel_for(0, pieces, 1, [&](int64_t b, int64_t e) {
       for (int64_t p = b; p < e; ++p) {
         const int64_t from = p * kPiece, to = std::min(n, from + kPiece);
-        sums[p] = is_bf16(*x) ? xplore::sum_of_squares(bits(*x), from, to) : xplore::sum_of_squares(floats(*x), from, to);
+        sums[p] =
+            is_bf16(*x) ? xplore::sum_of_squares(bits(*x), from, to) : xplore::sum_of_squares(floats(*x), from, to);
       }
     });
     *result = std::accumulate(sums.begin(), sums.end(), 0.0);

@@ -24,22 +24,19 @@ template <class T>
 FORCE_INLINE void norm_row_backward(const T* dy, const T* x, const T* w, float scale, T* dx, float* dw, int64_t dim) {
   const float dot = sum_of(0, dim, [&](int64_t i) { return widen(dy[i]) * widen(w[i]) * widen(x[i]); });
   const float shrink = dot * scale * scale * scale / dim;
-  for (int64_t i = 0; i < dim; ++i)
-    put<T>(dx[i], widen(dy[i]) * widen(w[i]) * scale - widen(x[i]) * shrink);
+  for (int64_t i = 0; i < dim; ++i) put<T>(dx[i], widen(dy[i]) * widen(w[i]) * scale - widen(x[i]) * shrink);
   if (dw)
     for (int64_t i = 0; i < dim; ++i) dw[i] += widen(dy[i]) * widen(x[i]) * scale;
 }
 
 EACH_CPU void rms_norm_rows_backward(const float* dy, const float* x, const float* w, const float* inv, float* dx,
                                      float* dw, int64_t begin, int64_t end, int64_t dim) {
-  for (int64_t r = begin; r < end; ++r)
-    norm_row_backward(dy + r * dim, x + r * dim, w, inv[r], dx + r * dim, dw, dim);
+  for (int64_t r = begin; r < end; ++r) norm_row_backward(dy + r * dim, x + r * dim, w, inv[r], dx + r * dim, dw, dim);
 }
 
 EACH_CPU void rms_norm_rows_backward(const uint16_t* dy, const uint16_t* x, const uint16_t* w, const float* inv,
                                      uint16_t* dx, float* dw, int64_t begin, int64_t end, int64_t dim) {
-  for (int64_t r = begin; r < end; ++r)
-    norm_row_backward(dy + r * dim, x + r * dim, w, inv[r], dx + r * dim, dw, dim);
+  for (int64_t r = begin; r < end; ++r) norm_row_backward(dy + r * dim, x + r * dim, w, inv[r], dx + r * dim, dw, dim);
 }
 
 EACH_CPU void swiglu_rows(const float* gate_up, float* out, int64_t begin, int64_t end, int64_t width) {
@@ -77,8 +74,8 @@ EACH_CPU void swiglu_rows_backward(const uint16_t* dout, const uint16_t* gate_up
   }
 }
 
-EACH_CPU void rope_rows(const float* x, int64_t row_stride, const float* cos, const float* sin, float* y,
-                        int64_t begin, int64_t end, int64_t heads, int64_t dim, float sign) {
+EACH_CPU void rope_rows(const float* x, int64_t row_stride, const float* cos, const float* sin, float* y, int64_t begin,
+                        int64_t end, int64_t heads, int64_t dim, float sign) {
   for (int64_t r = begin; r < end; ++r)
     for (int64_t h = 0; h < heads; ++h)
       rope_row<float>(x + r * row_stride + h * dim, cos + r * dim / 2, sin + r * dim / 2, y + (r * heads + h) * dim,
@@ -89,32 +86,33 @@ EACH_CPU void rope_rows_bf16(const uint16_t* x, int64_t row_stride, const float*
                              int64_t begin, int64_t end, int64_t heads, int64_t dim) {
   for (int64_t r = begin; r < end; ++r)
     for (int64_t h = 0; h < heads; ++h)
-      rope_row<uint16_t>(x + r * row_stride + h * dim, cos + r * dim / 2, sin + r * dim / 2,
-                         y + (r * heads + h) * dim, dim, 1.0f);
+      rope_row<uint16_t>(x + r * row_stride + h * dim, cos + r * dim / 2, sin + r * dim / 2, y + (r * heads + h) * dim,
+                         dim, 1.0f);
 }
 
 constexpr int64_t kMostHeadDim = 512;
 
 // Forward pass of one query or key head: norm (unless w is null), then rotation.
 template <class T>
-FORCE_INLINE void head_forward(const T* x, const T* w, const float* cos, const float* sin, T* y, float* inv, int64_t dim,
-                         float eps) {
+FORCE_INLINE void head_forward(const T* x, const T* w, const float* cos, const float* sin, T* y, float* inv,
+                               int64_t dim, float eps) {
   T normed[kMostHeadDim];
   if (w) *inv = rms_norm_row(x, w, normed, dim, eps);
   rope_row<T>(w ? normed : x, cos, sin, y, dim, 1.0f);
 }
 
 template <class T>
-FORCE_INLINE void head_backward(const T* dy, const T* x, const T* w, const float* cos, const float* sin, T* dx, float inv,
-                          float* dw, int64_t dim) {
+FORCE_INLINE void head_backward(const T* dy, const T* x, const T* w, const float* cos, const float* sin, T* dx,
+                                float inv, float* dw, int64_t dim) {
   T turned[kMostHeadDim];
   rope_row<T>(dy, cos, sin, w ? turned : dx, dim, -1.0f);
   if (w) norm_row_backward(turned, x, w, inv, dx, dw, dim);
 }
 
 template <class T>
-FORCE_INLINE void heads_rows(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,
-                       const float* sin, T* q, T* k, T* v, float* inv, int64_t begin, int64_t end) {
+FORCE_INLINE void qk_norm_rope_rows(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm,
+                                    const float* cos, const float* sin, T* q, T* k, T* v, float* inv, int64_t begin,
+                                    int64_t end) {
   const int64_t all = s.heads + 2 * s.kv_heads;
   for (int64_t r = begin; r < end; ++r) {
     const T* row = qkv + r * all * s.dim;
@@ -131,9 +129,10 @@ FORCE_INLINE void heads_rows(const HeadsShape& s, const T* qkv, const T* q_norm,
 }
 
 template <class T>
-FORCE_INLINE void heads_rows_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,
-                                const T* q_norm, const T* k_norm, const float* cos, const float* sin, const float* inv,
-                                T* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end) {
+FORCE_INLINE void qk_norm_rope_rows_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,
+                                             const T* q_norm, const T* k_norm, const float* cos, const float* sin,
+                                             const float* inv, T* dqkv, float* dq_norm, float* dk_norm, int64_t begin,
+                                             int64_t end) {
   const int64_t all = s.heads + 2 * s.kv_heads;
   for (int64_t r = begin; r < end; ++r) {
     const T* row = qkv + r * all * s.dim;
@@ -151,15 +150,16 @@ FORCE_INLINE void heads_rows_backward(const HeadsShape& s, const T* dq, const T*
   }
 }
 
-#define HEADS_OF(T)                                                                                                   \
-  EACH_CPU void heads(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,          \
-                      const float* sin, T* q, T* k, T* v, float* inv, int64_t begin, int64_t end) {                   \
-    heads_rows(s, qkv, q_norm, k_norm, cos, sin, q, k, v, inv, begin, end);                                           \
-  }                                                                                                                   \
-  EACH_CPU void heads_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,              \
-                               const T* q_norm, const T* k_norm, const float* cos, const float* sin, const float* inv,\
-                               T* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end) {                 \
-    heads_rows_backward(s, dq, dk, dv, qkv, q_norm, k_norm, cos, sin, inv, dqkv, dq_norm, dk_norm, begin, end);       \
+#define HEADS_OF(T)                                                                                                    \
+  EACH_CPU void qk_norm_rope(const HeadsShape& s, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,    \
+                             const float* sin, T* q, T* k, T* v, float* inv, int64_t begin, int64_t end) {             \
+    qk_norm_rope_rows(s, qkv, q_norm, k_norm, cos, sin, q, k, v, inv, begin, end);                                     \
+  }                                                                                                                    \
+  EACH_CPU void qk_norm_rope_backward(const HeadsShape& s, const T* dq, const T* dk, const T* dv, const T* qkv,        \
+                                      const T* q_norm, const T* k_norm, const float* cos, const float* sin,            \
+                                      const float* inv, T* dqkv, float* dq_norm, float* dk_norm, int64_t begin,        \
+                                      int64_t end) {                                                                   \
+    qk_norm_rope_rows_backward(s, dq, dk, dv, qkv, q_norm, k_norm, cos, sin, inv, dqkv, dq_norm, dk_norm, begin, end); \
   }
 HEADS_OF(float)
 HEADS_OF(uint16_t)
@@ -177,9 +177,9 @@ FORCE_INLINE float largest(const float* x, int64_t n) {
 }
 
 struct RowSums {
-  float most;        // the maximum logit
-  double sum;        // of e^(logit - most)
-  double weighted;   // of e^(logit - most) · (logit - most)
+  float most;       // the maximum logit
+  double sum;       // of e^(logit - most)
+  double weighted;  // of e^(logit - most) · (logit - most)
 };
 
 // exponentials[i] = e^(row[i] - most), unless it is null. Sums of up to 1024 terms are fp32, and their total is double.
@@ -275,7 +275,7 @@ EACH_CPU void dropout_mask(float* mask, float probability, uint64_t seed, int64_
 
 template <class D, class G>
 FORCE_INLINE void add_columns(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width, int64_t begin,
-                        int64_t end) {
+                              int64_t end) {
   for (int64_t t = 0; t < tokens; ++t) {
     G* to = grad + ids[t] * width;
     const D* from = dy + t * width;
@@ -283,10 +283,10 @@ FORCE_INLINE void add_columns(const D* dy, const int64_t* ids, int64_t tokens, G
   }
 }
 
-#define EMBEDDING_OF(D, G)                                                                                            \
-  EACH_CPU void embedding_backward(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width,           \
-                                   int64_t begin, int64_t end) {                                                      \
-    add_columns(dy, ids, tokens, grad, width, begin, end);                                                            \
+#define EMBEDDING_OF(D, G)                                                                                  \
+  EACH_CPU void embedding_backward(const D* dy, const int64_t* ids, int64_t tokens, G* grad, int64_t width, \
+                                   int64_t begin, int64_t end) {                                            \
+    add_columns(dy, ids, tokens, grad, width, begin, end);                                                  \
   }
 EMBEDDING_OF(float, float)
 EMBEDDING_OF(uint16_t, float)

@@ -22,8 +22,8 @@ void swiglu_rows(const float* gate_up, float* out, int64_t begin, int64_t end, i
 void swiglu_rows_bf16(const uint16_t* gate_up, uint16_t* out, int64_t begin, int64_t end, int64_t width);
 void swiglu_rows_backward(const float* dout, const float* gate_up, float* dgate_up, int64_t begin, int64_t end,
                           int64_t width);
-void swiglu_rows_backward(const uint16_t* dout, const uint16_t* gate_up, uint16_t* dgate_up, int64_t begin,
-                          int64_t end, int64_t width);
+void swiglu_rows_backward(const uint16_t* dout, const uint16_t* gate_up, uint16_t* dgate_up, int64_t begin, int64_t end,
+                          int64_t width);
 
 // Rotary embedding (row_kernels.h), cos/sin [rows, dim/2]. x is [rows, heads, dim] with `row_stride` elements between
 // rows.
@@ -39,17 +39,19 @@ struct HeadsShape {
 
 // qkv [rows, heads + 2 kv_heads, dim] -> q, k (normalized by q_norm and k_norm unless those are null, then rotated) and
 // v, each [rows, its heads, dim]. inv [rows, heads + kv_heads] saves the reciprocal roots of the norms.
-void heads(const HeadsShape&, const float* qkv, const float* q_norm, const float* k_norm, const float* cos,
-           const float* sin, float* q, float* k, float* v, float* inv, int64_t begin, int64_t end);
-void heads(const HeadsShape&, const uint16_t* qkv, const uint16_t* q_norm, const uint16_t* k_norm, const float* cos,
-           const float* sin, uint16_t* q, uint16_t* k, uint16_t* v, float* inv, int64_t begin, int64_t end);
+void qk_norm_rope(const HeadsShape&, const float* qkv, const float* q_norm, const float* k_norm, const float* cos,
+                  const float* sin, float* q, float* k, float* v, float* inv, int64_t begin, int64_t end);
+void qk_norm_rope(const HeadsShape&, const uint16_t* qkv, const uint16_t* q_norm, const uint16_t* k_norm,
+                  const float* cos, const float* sin, uint16_t* q, uint16_t* k, uint16_t* v, float* inv, int64_t begin,
+                  int64_t end);
 // Computes dqkv of the above, and adds to the norms' gradients unless they are null.
-void heads_backward(const HeadsShape&, const float* dq, const float* dk, const float* dv, const float* qkv,
-                    const float* q_norm, const float* k_norm, const float* cos, const float* sin, const float* inv,
-                    float* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end);
-void heads_backward(const HeadsShape&, const uint16_t* dq, const uint16_t* dk, const uint16_t* dv, const uint16_t* qkv,
-                    const uint16_t* q_norm, const uint16_t* k_norm, const float* cos, const float* sin,
-                    const float* inv, uint16_t* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end);
+void qk_norm_rope_backward(const HeadsShape&, const float* dq, const float* dk, const float* dv, const float* qkv,
+                           const float* q_norm, const float* k_norm, const float* cos, const float* sin,
+                           const float* inv, float* dqkv, float* dq_norm, float* dk_norm, int64_t begin, int64_t end);
+void qk_norm_rope_backward(const HeadsShape&, const uint16_t* dq, const uint16_t* dk, const uint16_t* dv,
+                           const uint16_t* qkv, const uint16_t* q_norm, const uint16_t* k_norm, const float* cos,
+                           const float* sin, const float* inv, uint16_t* dqkv, float* dq_norm, float* dk_norm,
+                           int64_t begin, int64_t end);
 
 // logits [rows, vocab] -> logsumexp, log-probability of the target, entropy, [rows] each.
 void cross_entropy_rows(const float* logits, const int64_t* targets, float* lse, float* logprobs, float* entropy,

@@ -25,14 +25,14 @@ FORCE_INLINE void add_row(const float* residual, const float* sums, const T* bia
 
 template <class T>
 FORCE_INLINE void add_and_norm_row(const RowShape& s, float* residual, const float* sums, const T* bias, const T* norm,
-                             float* normed) {
+                                   float* normed) {
   if (sums) add_row(residual, sums, bias, residual, s.hidden);
   rms_norm_row(residual, norm, normed, s.hidden, s.eps);
 }
 
 template <class T>
 FORCE_INLINE void split_row(const RowShape& s, const HeadWeights<T>& w, float* sums, const float* cos, const float* sin,
-                      T* keys, T* values, int64_t place) {
+                            T* keys, T* values, int64_t place) {
   add_bias(sums, w.bias, (s.heads + 2 * s.kv_heads) * s.dim);
   float rotated[kMostDim];
   for (int64_t h = 0; h < s.heads + s.kv_heads; ++h) {

@@ -58,7 +58,8 @@ FORCE_INLINE float exponential(float x) {
   uint32_t bits;
   std::memcpy(&bits, &shifted, sizeof bits);
   const int32_t exponent = static_cast<int32_t>(bits - 0x4b400000u), half = exponent >> 1;
-  const uint32_t low = static_cast<uint32_t>(half + 127) << 23, high = static_cast<uint32_t>(exponent - half + 127) << 23;
+  const uint32_t low = static_cast<uint32_t>(half + 127) << 23, high = static_cast<uint32_t>(exponent - half + 127)
+                                                                       << 23;
   float a, b;
   std::memcpy(&a, &low, sizeof a);
   std::memcpy(&b, &high, sizeof b);

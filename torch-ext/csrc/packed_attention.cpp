@@ -50,7 +50,8 @@ struct Blocks {
       const int64_t prefix = segments.prefix_of[s];
       const Range before = prefix < 0 ? Range{0, 0} : segments.at(prefix);
       const int64_t shared = before.length() / kBlock, total = before.length() + own.length();
-      Part part{before.begin, before.length(), own.begin, total, count, (total + kBlock - 1) / kBlock - shared, shared * kBlock};
+      Part part{before.begin,   before.length(), own.begin, total, count, (total + kBlock - 1) / kBlock - shared,
+                shared * kBlock};
       table_of.push_back(static_cast<int64_t>(table.size()));
       for (int64_t b = 0; b < shared; ++b) table.push_back(table[table_of[prefix] + b]);
       for (int64_t b = 0; b < part.blocks; ++b) table.push_back(static_cast<int32_t>(count++));
@@ -67,7 +68,8 @@ struct Blocks {
     const int64_t heads = k.size(1), dim = k.size(2);
     const Tensor kf = k.to(at::kFloat).contiguous(), vf = v.to(at::kFloat).contiguous();
     const float *from_k = kf.const_data_ptr<float>(), *from_v = vf.const_data_ptr<float>();
-    Tensor keys = at::empty({count, heads, dim, kBlock}, kf.options()), values = at::empty({count, heads, kBlock, dim}, kf.options());
+    Tensor keys = at::empty({count, heads, dim, kBlock}, kf.options()),
+           values = at::empty({count, heads, kBlock, dim}, kf.options());
     float *to_k = keys.mutable_data_ptr<float>(), *to_v = values.mutable_data_ptr<float>();
     each_item(static_cast<int64_t>(parts.size()), keys.numel() / 16384, [&](int64_t s) {
       const Part& part = parts[s];
@@ -95,8 +97,9 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
     const Blocks blocks(Segments{cu, prefix_of});
     const auto [keys, values] = blocks.fill(k, v);
     const Tensor queries = q.to(at::kFloat).contiguous();
-    Tensor out = at::empty({tokens, heads, dim}, queries.options()), lse = at::empty({tokens, heads}, queries.options());
-    const PagedCache cache{keys.const_data_ptr(), values.const_data_ptr(), false, heads, kv_heads, dim,
+    Tensor out = at::empty({tokens, heads, dim}, queries.options()),
+           lse = at::empty({tokens, heads}, queries.options());
+    const PagedCache cache{keys.const_data_ptr(),    values.const_data_ptr(), false, heads, kv_heads, dim,
                            static_cast<float>(scale)};
     attend_paged(cache, {blocks.table.data(), blocks.begin.data(), blocks.length.data(), tokens},
                  queries.const_data_ptr<float>(), heads * dim, out.mutable_data_ptr<float>(), heads * dim,

@@ -21,7 +21,8 @@ bool has_kernel(const Tensor& t) {
 }
 
 Tensor on(const Tensor& like, const int64_t* values, int64_t n) {
-  return at::from_blob(const_cast<int64_t*>(values), {n}, at::kLong).to(like.device(), at::kLong, /*non_blocking=*/true, /*copy=*/true);
+  return at::from_blob(const_cast<int64_t*>(values), {n}, at::kLong)
+      .to(like.device(), at::kLong, /*non_blocking=*/true, /*copy=*/true);
 }
 
 template <class T>
@@ -106,8 +107,8 @@ void attend_gpu(const Tensor& q, const Tensor& k, const Tensor& v, const Queries
                  queries.on_length->const_data_ptr<int64_t>() + from, row(out), sums.data_ptr(), heads, kv_heads, dim,
                  static_cast<float>(scale));
   if (parts > 1)
-    xplore::launch(q, "join_parts", xplore::warps(n * heads), xplore::kThreads, sums.data_ptr(), row(out), n * heads, parts,
-                   dim);
+    xplore::launch(q, "join_parts", xplore::warps(n * heads), xplore::kThreads, sums.data_ptr(), row(out), n * heads,
+                   parts, dim);
 }
 
 // From this many queries of one sequence on, it is faster to gather its blocks once for libtorch's attention.
@@ -123,8 +124,8 @@ Tensor attend_on_device(const Tensor& q, const Tensor& k, const Tensor& v, const
     for (j = i; j < n && queries.begin[j] == queries.begin[i]; ++j) {}
     if (j - i < kLongRun) continue;
     if (done < i) attend_gpu(q, k, v, queries, scale, out, done, i);
-    out.narrow(0, i, j - i).copy_(
-        attend_plain(q.narrow(0, i, j - i), k, v, wide.data(), queries.begin + i, queries.length + i, scale));
+    out.narrow(0, i, j - i)
+        .copy_(attend_plain(q.narrow(0, i, j - i), k, v, wide.data(), queries.begin + i, queries.length + i, scale));
     done = j;
   }
   if (done < n) attend_gpu(q, k, v, queries, scale, out, done, n);
@@ -158,8 +159,8 @@ int xt_write_paged(Tensor* cache_k, Tensor* cache_v, Tensor* k, Tensor* v, const
       const Tensor kc = k->contiguous(), vc = v->contiguous();
       const int64_t n = k->size(0), heads = k->size(1), dim = k->size(2);
       xplore::launch(kc, "write_paged", xplore::threads(n * heads * dim), xplore::kThreads, kc.const_data_ptr(),
-                     vc.const_data_ptr(), cache_k->data_ptr(), cache_v->data_ptr(), on_slots->const_data_ptr(), n, heads,
-                     dim);
+                     vc.const_data_ptr(), cache_k->data_ptr(), cache_v->data_ptr(), on_slots->const_data_ptr(), n,
+                     heads, dim);
     } else if (has_kernel(*k)) {
       Tensor kr = rows_of(*k), vr = rows_of(*v);
       if (k->scalar_type() == at::kFloat)
@@ -189,8 +190,9 @@ int xt_paged_attention(Tensor* q, Tensor* cache_k, Tensor* cache_v, const int32_
     }
     Tensor qf = q->to(at::kFloat).contiguous();
     Tensor out = at::empty({n, heads, dim}, qf.options());
-    const xplore::PagedCache cache{cache_k->const_data_ptr(), cache_v->const_data_ptr(), q->scalar_type() == at::kBFloat16,
-                                   heads, kv_heads, dim, static_cast<float>(scale)};
+    const xplore::PagedCache cache{
+        cache_k->const_data_ptr(), cache_v->const_data_ptr(), q->scalar_type() == at::kBFloat16, heads, kv_heads, dim,
+        static_cast<float>(scale)};
     xplore::attend_paged(cache, {table, begin, length, n}, qf.const_data_ptr<float>(), heads * dim,
                          out.mutable_data_ptr<float>(), heads * dim, nullptr, [](int64_t, int64_t, int64_t) {});
     *result = new Tensor(out.to(q->scalar_type()));

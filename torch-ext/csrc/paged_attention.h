@@ -26,8 +26,8 @@ struct PagedCache {
 // q and out: [n, heads, dim], with q_step and out_step elements between tokens; lse: [n, heads], or null. Calls
 // done(token, head, count) when `count` heads of a token from `head` on are complete, on the thread that computed them.
 template <class Done>
-void attend_paged(const PagedCache& c, const PagedQueries& t, const float* q, int64_t q_step, float* out, int64_t out_step,
-                  float* lse, const Done& done) {
+void attend_paged(const PagedCache& c, const PagedQueries& t, const float* q, int64_t q_step, float* out,
+                  int64_t out_step, float* lse, const Done& done) {
   if (t.n == 0) return;
   const AttentionKernels& kernels = attention_kernels();
   const int64_t group = c.heads / c.kv_heads, head_size = c.dim * kBlock, head_bytes = head_size * (c.bf16 ? 2 : 4);
@@ -60,9 +60,10 @@ void attend_paged(const PagedCache& c, const PagedQueries& t, const float* q, in
         std::copy_n(q + (begin + r) * q_step + from, heads * c.dim, queries.data() + r * heads * c.dim);
         std::fill_n(length.data() + r * heads, heads, t.length[begin + r]);
       }
-      kernels.attend({static_cast<const char*>(c.keys) + h * head_bytes, static_cast<const char*>(c.values) + h * head_bytes,
-                      c.bf16, c.kv_heads * head_size, t.table + t.begin[begin], c.dim, c.scale, rows, queries.data(),
-                      length.data(), result.data(), lse ? sums.data() : nullptr, scores.data()});
+      kernels.attend({static_cast<const char*>(c.keys) + h * head_bytes,
+                      static_cast<const char*>(c.values) + h * head_bytes, c.bf16, c.kv_heads * head_size,
+                      t.table + t.begin[begin], c.dim, c.scale, rows, queries.data(), length.data(), result.data(),
+                      lse ? sums.data() : nullptr, scores.data()});
       for (int64_t r = 0; r < tokens; ++r) {
         std::copy_n(result.data() + r * heads * c.dim, heads * c.dim, out + (begin + r) * out_step + from);
         if (lse) std::copy_n(sums.data() + r * heads, heads, lse + (begin + r) * c.heads + h * group + g);

@@ -51,9 +51,8 @@ struct Pass {
   // Number of active tokens: all, and after the last layer's cache write only those whose outputs are returned.
   int64_t n = t.queries.n;
   const int64_t qkv = (s.heads + 2 * s.kv_heads) * s.dim, attended = s.heads * s.dim;
-  const Tensor memory = at::empty({n * (s.hidden + std::max({qkv, s.hidden, 2 * s.width}) +
-                                        std::max({s.hidden, s.width, attended}))},
-                                  at::kFloat);
+  const Tensor memory = at::empty(
+      {n * (s.hidden + std::max({qkv, s.hidden, 2 * s.width}) + std::max({s.hidden, s.width, attended}))}, at::kFloat);
   float* const residual = memory.mutable_data_ptr<float>();
   // The output and the input of a product.
   float* const sums = residual + n * s.hidden;
@@ -72,8 +71,8 @@ struct Pass {
   // Adds the output of the last product to `residual`; its norm becomes the input of the next product.
   void enter(bool add, const Tensor* bias, const Tensor* norm) {
     each_row(s.hidden, [&](int64_t r) {
-      xplore::add_and_norm(s, residual + r * s.hidden, add ? sums + r * s.hidden : nullptr, data<T>(bias), data<T>(norm),
-                           rows + r * s.hidden);
+      xplore::add_and_norm(s, residual + r * s.hidden, add ? sums + r * s.hidden : nullptr, data<T>(bias),
+                           data<T>(norm), rows + r * s.hidden);
     });
   }
 
@@ -84,17 +83,19 @@ struct Pass {
     const int64_t block = s.kv_heads * s.dim * kBlock, half = s.dim / 2;
     each_row(qkv, [&](int64_t r) {
       const int64_t at = t.slots[r] / kBlock * block;
-      xplore::queries_keys_values(s, weights, sums + r * qkv, t.cos + r * half, t.sin + r * half, keys + at, values + at,
-                                  t.slots[r] % kBlock);
+      xplore::queries_keys_values(s, weights, sums + r * qkv, t.cos + r * half, t.sin + r * half, keys + at,
+                                  values + at, t.slots[r] % kBlock);
     });
   }
 
   void attend(const XtPagedLayer& layer, const xplore::PagedQueries& queries) {
-    const xplore::PagedCache cache{layer.keys->data_ptr(), layer.values->data_ptr(), sizeof(T) == 2, s.heads, s.kv_heads,
-                                   s.dim, scale};
-    xplore::attend_paged(cache, queries, sums, qkv, rows, attended, nullptr, [&](int64_t r, int64_t first, int64_t count) {
-      if (sizeof(T) == 2) xplore::round_to_bf16(rows + r * attended + first * s.dim, count * s.dim);
-    });
+    const xplore::PagedCache cache{
+        layer.keys->data_ptr(), layer.values->data_ptr(), sizeof(T) == 2, s.heads, s.kv_heads, s.dim, scale};
+    xplore::attend_paged(cache, queries, sums, qkv, rows, attended, nullptr,
+                         [&](int64_t r, int64_t first, int64_t count) {
+                           if (sizeof(T) == 2)
+                             xplore::round_to_bf16(rows + r * attended + first * s.dim, count * s.dim);
+                         });
   }
 
   // Drops the tokens whose outputs are not returned: nothing attends to them after this point.
@@ -154,8 +155,8 @@ int xt_paged_layers(Tensor* x, const XtPagedLayer* layers, int64_t count, const 
     Tensor out = at::empty({tokens->n_outputs, x->size(1)}, in.options());
     const auto run = [&](auto zero) {
       using T = decltype(zero);
-      Pass<T>{shape, *tokens, static_cast<float>(scale)}.run(
-          static_cast<const T*>(in.const_data_ptr()), static_cast<T*>(out.mutable_data_ptr()), layers, count);
+      Pass<T>{shape, *tokens, static_cast<float>(scale)}.run(static_cast<const T*>(in.const_data_ptr()),
+                                                             static_cast<T*>(out.mutable_data_ptr()), layers, count);
     };
     if (x->scalar_type() == at::kFloat)
       run(float{});

@@ -91,7 +91,8 @@ void multiply(Format format, Shape s, Left a, Strided<T> b, float* y, int64_t y_
     });
     each_part(s.m, count, s.k, [&](int64_t panel, int64_t panels, int64_t row, int64_t rows) {
       kernels.multiply(format, rows_from(a, row, format), packed + panel * size,
-                       y + row * y_row + (first + panel) * kernels.panel, y_row, rows, s.k, columns(panel, panels), add);
+                       y + row * y_row + (first + panel) * kernels.panel, y_row, rows, s.k, columns(panel, panels),
+                       add);
     });
   }
 }
@@ -140,9 +141,11 @@ PackedWeight::PackedWeight(const Tensor& w) : format(format_for(w)), n(w.size(0)
   with_elements(w, /*transposed=*/true, [&](auto elements) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(elements.data)>>;
     T* to = static_cast<T*>(panels.mutable_data_ptr());
-    at::parallel_for(0, (n + panel - 1) / panel, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
-      pack<T>(format, elements, k, begin * panel, std::min(n, end * panel) - begin * panel, to + begin * size);
-    });
+    at::parallel_for(0, (n + panel - 1) / panel, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)),
+                     [&](int64_t begin, int64_t end) {
+                       pack<T>(format, elements, k, begin * panel, std::min(n, end * panel) - begin * panel,
+                               to + begin * size);
+                     });
   });
 }
 
@@ -159,8 +162,9 @@ void PackedWeight::multiply(const float* x, int64_t x_row, float* y, int64_t m) 
   const int64_t size = panel_size(format, k) * panels.element_size();
   each_part(m, panels_of(n), k, [&](int64_t panel, int64_t panels, int64_t row, int64_t rows) {
     const int64_t first = panel * kernels.panel, columns = std::min(n, (panel + panels) * kernels.panel) - first;
-    kernels.multiply(format, rows_from(a, row, format), static_cast<const char*>(this->panels.const_data_ptr()) + panel * size,
-                     y + row * n + first, n, rows, k, columns, false);
+    kernels.multiply(format, rows_from(a, row, format),
+                     static_cast<const char*>(this->panels.const_data_ptr()) + panel * size, y + row * n + first, n,
+                     rows, k, columns, false);
   });
 }
 
@@ -194,7 +198,8 @@ Tensor input_gradient(const Tensor& dy, const Tensor& w) {
     with_elements(weights, /*transposed=*/false, [&](auto elements) {
       const Format format = is_bf16(weights) ? Format::kWidened : Format::kFloat;
       elements.data += from * elements.row;
-      multiply(format, s, {left.const_data_ptr<float>() + from, k, 1}, elements, sum.mutable_data_ptr<float>(), s.n, false);
+      multiply(format, s, {left.const_data_ptr<float>() + from, k, 1}, elements, sum.mutable_data_ptr<float>(), s.n,
+               false);
     });
     if (chain) dx.add_(more);
   }

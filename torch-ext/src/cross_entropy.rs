@@ -58,7 +58,7 @@ pub fn softmax(logits: &Tensor) -> Result<Softmax, TorchError> {
     })?;
     // SAFETY: a live tensor in, two new ones out; its shape and dtype were checked.
     let [weights, sums] = ffi::several(|made| unsafe { ffi::xt_softmax(ffi::raw(logits), made) })?;
-    let doubles = |row: i64| Vec::<f64>::try_from(sums.get(row)).map_err(|e| TorchError(e.to_string()));
+    let doubles = |row: i64| Vec::<f64>::try_from(sums.get(row)).map_err(TorchError::from);
     Ok(Softmax { weights, most: doubles(0)?, log_sum: doubles(1)? })
 }
 

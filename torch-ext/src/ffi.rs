@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "this is the boundary to C++")]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::mem::offset_of;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -10,9 +11,9 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 use crate::paged_layers::{RawLayer, RawTokens};
 
-/// A kernel launch (`csrc/gpu/launch.h`).
+/// A kernel launch (`csrc/gpu/kernel_launch.h`).
 #[repr(C)]
-pub(crate) struct Start {
+pub(crate) struct KernelLaunch {
     pub name: *const c_char,
     pub device: c_int,
     pub grid: [c_uint; 3],
@@ -23,6 +24,14 @@ pub(crate) struct Start {
     pub room: usize,
 }
 
+// kernel_launch.h asserts the same numbers.
+const _: () = assert!(
+    size_of::<KernelLaunch>() == 64
+        && offset_of!(KernelLaunch, grid) == 12
+        && offset_of!(KernelLaunch, stream) == 32
+        && offset_of!(KernelLaunch, room) == 56
+);
+
 /// A weight packed into panels (`csrc/products.h`, `PackedWeight`).
 #[repr(C)]
 pub(crate) struct Panels {
@@ -30,7 +39,7 @@ pub(crate) struct Panels {
 }
 
 /// A function that launches a kernel.
-pub(crate) type Launcher = unsafe extern "C" fn(*const Start) -> c_int;
+pub(crate) type Launcher = unsafe extern "C" fn(*const KernelLaunch) -> c_int;
 
 unsafe extern "C" {
     fn xt_last_error() -> *const c_char;
@@ -48,7 +57,7 @@ unsafe extern "C" {
     #[cfg(test)]
     pub(crate) fn xt_emulated_narrow(bits: u32) -> u16;
     pub(crate) fn xt_has_gpu_kernels(tensor: *mut C_tensor) -> c_int;
-    pub(crate) fn xt_emulated_launch(start: *const Start) -> c_int;
+    pub(crate) fn xt_emulated_launch(start: *const KernelLaunch) -> c_int;
     pub(crate) fn xt_release_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_restore_memory(tensor: *mut C_tensor) -> c_int;
     pub(crate) fn xt_each(n: i64, f: extern "C" fn(*mut c_void, i64), data: *mut c_void);
@@ -76,7 +85,7 @@ unsafe extern "C" {
         dbias: *mut C_tensor,
         result: *mut *mut C_tensor,
     ) -> c_int;
-    pub(crate) fn xt_heads(
+    pub(crate) fn xt_qk_norm_rope(
         qkv: *mut C_tensor,
         q_norm: *mut C_tensor,
         k_norm: *mut C_tensor,
@@ -198,6 +207,9 @@ pub(crate) fn raw_or_null(tensor: Option<&Tensor>) -> *mut C_tensor {
     tensor.map_or(std::ptr::null_mut(), raw)
 }
 
+/// The status of a function that could not allocate memory (`csrc/guard.h`).
+const OUT_OF_MEMORY: c_int = 2;
+
 /// Converts the status of a function whose C++ body is `guarded` (`csrc/guard.h`) into a result.
 ///
 /// # Errors
@@ -208,7 +220,8 @@ pub fn check(status: c_int) -> Result<(), TorchError> {
     }
     // SAFETY: the shim keeps the text in a thread-local string that lives until this thread's next failure.
     let text = unsafe { CStr::from_ptr(xt_last_error()) };
-    Err(TorchError(text.to_string_lossy().into_owned()))
+    let text = text.to_string_lossy().into_owned();
+    Err(if status == OUT_OF_MEMORY { TorchError::OutOfMemory(text) } else { TorchError::Failed(text) })
 }
 
 /// Calls `f` with room for one new tensor and takes ownership of it.

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::driver::{result as driver, sys};
 use cudarc::nvrtc;
 
-use crate::ffi::Start;
+use crate::ffi::KernelLaunch;
 use crate::{TorchError, ffi};
 
 /// The kernel sources, concatenated in dependency order.
@@ -124,7 +124,7 @@ fn cubin(capability: c_int, cache: Option<&Path>) -> Result<Vec<c_char>, String>
         return Ok(found.into_iter().map(u8::cast_signed).collect());
     }
     if !load_nvrtc() {
-        return Err("NVRTC is not installed (nvidia-cuda-nvrtc of PyPI)".into());
+        return Err("NVRTC is not installed; install nvidia-cuda-nvrtc from PyPI".into());
     }
     let made = compile(capability)?;
     if let Some(path) = kept {
@@ -219,7 +219,7 @@ impl Loaded {
 /// The loaded kernels, keyed by device ordinal.
 static LOADED: Mutex<Vec<(c_int, Loaded)>> = Mutex::new(Vec::new());
 
-extern "C" fn launch(start: *const Start) -> c_int {
+extern "C" fn launch(start: *const KernelLaunch) -> c_int {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: csrc/gpu/launch.cpp passes a launch that outlives the call, with a C string as its name.
     let (start, name) = unsafe { (&*start, CStr::from_ptr((*start).name)) };
@@ -253,10 +253,10 @@ pub fn use_gpu_kernels(ordinal: usize) -> Result<(), TorchError> {
     }
     // SAFETY: checks whether the driver's library opens.
     if !unsafe { sys::is_culib_present() } {
-        return Err(TorchError("the CUDA driver is not installed".into()));
+        return Err(TorchError::Failed("the CUDA driver is not installed".into()));
     }
-    let ordinal = c_int::try_from(ordinal).map_err(|e| TorchError(e.to_string()))?;
-    let own = Loaded::new(ordinal).map_err(TorchError)?;
+    let ordinal = c_int::try_from(ordinal).map_err(|e| TorchError::Argument(e.to_string()))?;
+    let own = Loaded::new(ordinal).map_err(TorchError::Failed)?;
     LOADED.lock().unwrap_or_else(PoisonError::into_inner).push((ordinal, own));
     // SAFETY: a function of the type that the C side calls.
     unsafe { ffi::xt_use_gpu_kernels(Some(launch)) };
@@ -267,7 +267,7 @@ thread_local! {
     static STARTED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-extern "C" fn emulate(start: *const Start) -> c_int {
+extern "C" fn emulate(start: *const KernelLaunch) -> c_int {
     // SAFETY: as in `launch`.
     let (name, result) = unsafe { (CStr::from_ptr((*start).name), ffi::xt_emulated_launch(start)) };
     STARTED.with_borrow_mut(|started| started.push(name.to_string_lossy().into_owned()));
@@ -306,7 +306,7 @@ impl Drop for EmulatedGpu {
 /// # Errors
 /// Returns an error if NVRTC is missing, or NVRTC's own error.
 pub fn compile_gpu_kernels(capability: i32) -> Result<(), TorchError> {
-    cubin(capability, None).map(|_| ()).map_err(TorchError)
+    cubin(capability, None).map(|_| ()).map_err(TorchError::Failed)
 }
 
 #[cfg(test)]

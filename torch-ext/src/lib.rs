@@ -24,8 +24,8 @@ pub use ffi::{check, raw};
 pub use gpu::{EmulatedGpu, compile_gpu_kernels, gpu_count, gpu_name, use_gpu_kernels};
 pub use memory::{MappedFile, bytes, device_peak_bytes, floats, release_memory, restore_memory, upload};
 pub use ops::{
-    AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, heads,
-    input_gradient, linear, linear_f32, rms_norm, sum_of_squares, swiglu, swiglu_linear,
+    AdamW, HeadNorms, Weight, adamw_step, add_weight_gradient, dropout_mask, embedding_backward, grad, input_gradient,
+    linear, linear_f32, qk_norm_rope, rms_norm, sum_of_squares, swiglu, swiglu_linear,
 };
 pub use packed::PackedWeight;
 pub use paged_attention::{BLOCK, PagedQueries, Slots, paged_attention, write_paged};
@@ -33,7 +33,25 @@ pub use paged_layers::{PagedLayer, most_paged_tokens, paged_layers};
 pub use runtime::{keep_memory, load_cuda};
 pub use threads::each;
 
-/// The message of a failed libtorch operation, or a description of the invalid argument.
+/// An error of an operation.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TorchError(pub String);
+pub enum TorchError {
+    /// The arguments do not fit the operation: their shapes, dtypes, devices or values.
+    #[error("{0}")]
+    Argument(String),
+    /// Memory could not be allocated, on the CPU or on a GPU.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// libtorch, the GPU driver or a file failed for another reason.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<tch::TchError> for TorchError {
+    fn from(error: tch::TchError) -> Self {
+        let message = error.to_string();
+        // tch keeps only the text of libtorch's exceptions.
+        let full = ["out of memory", "can't allocate memory"].iter().any(|words| message.contains(words));
+        if full { Self::OutOfMemory(message) } else { Self::Failed(message) }
+    }
+}

@@ -6,11 +6,11 @@ use tch::{Device, Kind, Tensor};
 use crate::{TorchError, ffi};
 
 pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), TorchError> {
-    if holds { Ok(()) } else { Err(TorchError(otherwise())) }
+    if holds { Ok(()) } else { Err(TorchError::Argument(otherwise())) }
 }
 
 pub(crate) fn count(n: usize) -> Result<i32, TorchError> {
-    i32::try_from(n).map_err(|_| TorchError(format!("{n} is too many for one call")))
+    i32::try_from(n).map_err(|_| TorchError::Argument(format!("{n} items exceed the limit of one call (2147483647)")))
 }
 
 /// Computes the vector-Jacobian product: the gradients of `sum_i outputs[i] · grad_outputs[i]` with respect to
@@ -210,7 +210,7 @@ pub struct HeadNorms<'a> {
 ///
 /// # Errors
 /// Returns an error if the shapes do not match.
-pub fn heads(
+pub fn qk_norm_rope(
     qkv: &Tensor,
     heads: i64,
     norms: Option<HeadNorms<'_>>,
@@ -223,16 +223,16 @@ pub fn heads(
     };
     let divided = size.len() == 3 && size[2] % 2 == 0 && heads > 0 && size[1] > heads && (size[1] - heads) % 2 == 0;
     ensure(divided && fits(cos) && fits(sin), || {
-        format!("heads: qkv is {size:?}, {heads} query heads, cos {:?}, sin {:?}", cos.size(), sin.size())
+        format!("qk_norm_rope: qkv is {size:?}, {heads} query heads, cos {:?}, sin {:?}", cos.size(), sin.size())
     })?;
     let of_dim = |w: Weight<'_>| w.value.size() == size[2..] && w.value.is_contiguous() && w.fits();
-    ensure(norms.is_none_or(|n| of_dim(n.q) && of_dim(n.k)), || format!("heads: norms are not [{}]", size[2]))?;
+    ensure(norms.is_none_or(|n| of_dim(n.q) && of_dim(n.k)), || format!("qk_norm_rope: norms are not [{}]", size[2]))?;
     let none = (std::ptr::null_mut(), std::ptr::null_mut());
     let (q, k) = norms.map_or((none, none), |n| (n.q.raw(), n.k.raw()));
     let eps = norms.map_or(0.0, |n| n.eps);
     // SAFETY: live tensors (or null) in, three new tensors out; shapes and dtypes were checked.
     ffi::several(|made| unsafe {
-        ffi::xt_heads(ffi::raw(qkv), q.0, k.0, q.1, k.1, ffi::raw(cos), ffi::raw(sin), heads, eps, made)
+        ffi::xt_qk_norm_rope(ffi::raw(qkv), q.0, k.0, q.1, k.1, ffi::raw(cos), ffi::raw(sin), heads, eps, made)
     })
 }
 
@@ -255,7 +255,7 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64, TorchError> {
 /// Returns an error if `probability` is not in [0, 1).
 pub fn dropout_mask(shape: &[i64], probability: f64, seed: u64) -> Result<Tensor, TorchError> {
     ensure((0.0..1.0).contains(&probability), || format!("dropout_mask: the probability is {probability}"))?;
-    let mask = Tensor::f_empty(shape, (Kind::Float, Device::Cpu)).map_err(|e| TorchError(e.to_string()))?;
+    let mask = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?;
     // SAFETY: a live, contiguous fp32 tensor, filled in place.
     ffi::check(unsafe { ffi::xt_dropout_mask(ffi::raw(&mask), probability, seed) })?;
     Ok(mask)

@@ -89,7 +89,7 @@ pub(crate) fn shape_of(keys: &Tensor, values: &Tensor) -> Result<[i64; 3], Torch
 pub(crate) fn check_slots(slots: &[i64], n: i64, blocks: i64) -> Result<(), TorchError> {
     let inside = slots.iter().all(|slot| (0..blocks * BLOCK as i64).contains(slot));
     ensure(inside && slots.len() as i64 == n, || {
-        format!("{} slots for {n} positions, or one beyond {blocks} blocks", slots.len())
+        format!("{} slots for {n} positions, or a slot outside the {blocks} blocks", slots.len())
     })
 }
 
@@ -99,9 +99,7 @@ pub(crate) fn check_queries(queries: &PagedQueries, n: i64, blocks: i64) -> Resu
     let inside = queries.table.iter().all(|&block| (0..blocks).contains(&i64::from(block)))
         && queries.begin.iter().zip(&queries.length).all(|(b, n)| b + (n + BLOCK as i64 - 1) / BLOCK as i64 <= table);
     let count = queries.begin.len() as i64;
-    ensure(inside && count == n && n > 0, || {
-        format!("{count} queries for {n} positions, or one points outside the cache")
-    })
+    ensure(inside && count == n && n > 0, || format!("{count} queries for {n} positions, or a query outside the cache"))
 }
 
 /// Writes the keys and values of new positions to a layer's cache.

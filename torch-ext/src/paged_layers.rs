@@ -89,9 +89,9 @@ pub fn paged_layers(
     eps: f64,
     scale: f64,
 ) -> Result<Tensor, TorchError> {
-    let first = layers.first().ok_or_else(|| TorchError("paged_layers: no layers".into()))?;
+    let first = layers.first().ok_or_else(|| TorchError::Argument("paged_layers: no layers".into()))?;
     let [_, kv_heads, dim] = shape_of(first.keys, first.values)?;
-    let (n, hidden) = x.size2().map_err(|_| TorchError(format!("paged_layers: x is {:?}", x.size())))?;
+    let (n, hidden) = x.size2().map_err(|_| TorchError::Argument(format!("paged_layers: x is {:?}", x.size())))?;
     let width = first.down.size()[1];
     let most = most_paged_tokens(x.device(), x.kind(), dim);
     let fits = n > 0 && n as usize <= most && heads % kv_heads == 0;
@@ -114,7 +114,7 @@ pub fn paged_layers(
     check_queries(queries, n, least)?;
     let ascending = outputs.windows(2).all(|pair| pair[0] < pair[1]);
     ensure(ascending && outputs.iter().all(|at| (0..n).contains(at)), || {
-        format!("paged_layers: outputs {outputs:?} of {n} tokens; expected ascending indices of them")
+        format!("paged_layers: outputs {outputs:?} of {n} tokens; expected ascending token indices")
     })?;
     let tokens = RawTokens {
         cos: cos.data_ptr().cast_const().cast(),
@@ -171,7 +171,7 @@ impl PagedLayer<'_> {
             && may(down, hidden)
             && like(self.keys)
             && cache[1..] == [kv_heads, dim];
-        ensure(fits, || format!("paged_layers: a layer's weights do not fit: {self:?}"))?;
+        ensure(fits, || format!("paged_layers: invalid weights of a layer: {self:?}"))?;
         Ok(cache)
     }
 

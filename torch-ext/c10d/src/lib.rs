@@ -22,7 +22,7 @@ pub enum Backend {
 }
 
 fn text(s: &str) -> Result<CString, TorchError> {
-    CString::new(s).map_err(|_| TorchError(format!("`{}` holds a zero byte", s.escape_default())))
+    CString::new(s).map_err(|_| TorchError::Argument(format!("`{}` contains a NUL byte", s.escape_default())))
 }
 
 fn milliseconds(t: Duration) -> i64 {
@@ -187,7 +187,7 @@ impl ProcessGroup {
     ) -> Result<Work, TorchError> {
         let contiguous = tensors.iter().all(|t| t.is_contiguous());
         if !contiguous {
-            return Err(TorchError("collectives take contiguous tensors".into()));
+            return Err(TorchError::Argument("collectives require contiguous tensors".into()));
         }
         let work = made(|out| call(self.group.as_ptr(), out))?;
         Ok(Work { work, _tensors: tensors.iter().map(|t| t.shallow_clone()).collect(), copies: None })
@@ -211,7 +211,7 @@ impl ProcessGroup {
         if self.backend == Backend::Gloo {
             // c10d does the same, but returns a work object that does not support a wait with a timeout.
             if output.dim() != 1 || input.size() != [output.numel() as i64 * self.size as i64] {
-                return Err(TorchError(format!(
+                return Err(TorchError::Argument(format!(
                     "{} ranks share {:?} elements in {:?}",
                     self.size,
                     input.size(),
@@ -296,7 +296,7 @@ impl Work {
     fn finish(&self) -> Result<(), TorchError> {
         let Some((into, from)) = &self.copies else { return Ok(()) };
         let copied = tch::no_grad(|| into.shallow_clone().f_copy_(from).map(drop));
-        copied.map_err(|error| TorchError(error.to_string()))
+        copied.map_err(|error| TorchError::Argument(error.to_string()))
     }
 }
 

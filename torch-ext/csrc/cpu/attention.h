@@ -26,11 +26,11 @@ struct AttentionTile {
   int64_t dim;
   float scale;
   int64_t rows;
-  const float* q;          // [rows, dim]
-  const int64_t* length;   // [rows]: positions that each row attends to, at least 1
-  float* out;              // [rows, dim]
-  float* lse;              // [rows]: log of the sum of exponentials of scores; may be null
-  float* scores;           // room for [rows, longest length rounded up to kBlock]
+  const float* q;         // [rows, dim]
+  const int64_t* length;  // [rows]: positions that each row attends to, at least 1
+  float* out;             // [rows, dim]
+  float* lse;             // [rows]: log of the sum of exponentials of scores; may be null
+  float* scores;          // room for [rows, longest length rounded up to kBlock]
 };
 
 struct AttentionKernels {

@@ -8,7 +8,8 @@ namespace {
 
 // acc[r][c] += a[r, k] · b[k, c] over `depth`; rows of b are `b_step` elements apart.
 template <class T, int R, int C>
-FORCE_INLINE void accumulate(Vec (&acc)[R][C], const float* a, int64_t a_row, const T* b, int64_t b_step, int64_t depth) {
+FORCE_INLINE void accumulate(Vec (&acc)[R][C], const float* a, int64_t a_row, const T* b, int64_t b_step,
+                             int64_t depth) {
   for (int64_t k = 0; k < depth; ++k, ++a, b += b_step) {
     Vec w[C];
     for (int c = 0; c < C; ++c) w[c] = load(b + c * kLanes);
@@ -35,8 +36,8 @@ FORCE_INLINE void block_scores(const AttentionTile& t, int64_t first, const T* k
 }
 
 template <class T, int R, int C>
-FORCE_INLINE void weighted_columns(const AttentionTile& t, int64_t first, const float* p, int64_t stride, const T* values,
-                             int64_t count, int64_t d) {
+FORCE_INLINE void weighted_columns(const AttentionTile& t, int64_t first, const float* p, int64_t stride,
+                                   const T* values, int64_t count, int64_t d) {
   Vec acc[R][C];
   float* out = t.out + first * t.dim + d;
   for (int r = 0; r < R; ++r)
@@ -48,8 +49,8 @@ FORCE_INLINE void weighted_columns(const AttentionTile& t, int64_t first, const 
 
 // Adds the first `count` values of a block, weighted, to the output of R rows.
 template <class T, int R>
-FORCE_INLINE void weighted_values(const AttentionTile& t, int64_t first, const float* p, int64_t stride, const T* values,
-                            int64_t count) {
+FORCE_INLINE void weighted_values(const AttentionTile& t, int64_t first, const float* p, int64_t stride,
+                                  const T* values, int64_t count) {
   constexpr int C = R > kTileRows / 2 ? 2 : 4;
   int64_t d = 0;
   for (; d + C * kLanes <= t.dim; d += C * kLanes) weighted_columns<T, R, C>(t, first, p, stride, values, count, d);
@@ -123,7 +124,8 @@ void attend_rows(const AttentionTile& t, std::integer_sequence<int, R...>) {
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t first = first_of(i);
       if (longest_of(i) > b * kBlock)
-        kScores[first_of(i + 1) - first - 1](t, first, keys + t.table[b] * t.block_stride, t.scores + b * kBlock, stride);
+        kScores[first_of(i + 1) - first - 1](t, first, keys + t.table[b] * t.block_stride, t.scores + b * kBlock,
+                                             stride);
     }
   }
   float sums[kMostRows];
@@ -140,8 +142,8 @@ void attend_rows(const AttentionTile& t, std::integer_sequence<int, R...>) {
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t first = first_of(i), left = longest_of(i) - b * kBlock;
       if (left > 0)
-        kValues[first_of(i + 1) - first - 1](t, first, t.scores + b * kBlock, stride, values + t.table[b] * t.block_stride,
-                                             left < kBlock ? left : kBlock);
+        kValues[first_of(i + 1) - first - 1](t, first, t.scores + b * kBlock, stride,
+                                             values + t.table[b] * t.block_stride, left < kBlock ? left : kBlock);
     }
   }
   for (int64_t r = 0; r < t.rows; ++r)

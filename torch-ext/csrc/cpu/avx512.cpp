@@ -11,8 +11,8 @@
 
 namespace xplore {
 
-static void multiply(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count,
-                     bool add) {
+static void multiply(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k,
+                     int64_t count, bool add) {
   if (format == Format::kPairs)
     multiply_pairs(a, panels, y, y_row, m, k, count, add);
   else

@@ -14,17 +14,13 @@ constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 bool has(CpuLevel level) {
   switch (level) {
-    case CpuLevel::kPortable:
-      return true;
-    case CpuLevel::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case CpuLevel::kPortable: return true;
+    case CpuLevel::kAvx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case CpuLevel::kAvx512:
       return has(CpuLevel::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    case CpuLevel::kAvx512Bf16:
-      return has(CpuLevel::kAvx512) && __builtin_cpu_supports("avx512bf16");
-    case CpuLevel::kAmx:
-      return has(CpuLevel::kAvx512) && __builtin_cpu_supports("amx-bf16");
+    case CpuLevel::kAvx512Bf16: return has(CpuLevel::kAvx512) && __builtin_cpu_supports("avx512bf16");
+    case CpuLevel::kAmx: return has(CpuLevel::kAvx512) && __builtin_cpu_supports("amx-bf16");
   }
   return false;
 }
@@ -47,7 +43,8 @@ CpuLevel find_level() {
     if (std::strcmp(asked, kNames[i]) != 0) continue;
     const auto level = static_cast<CpuLevel>(i);
     if (has(level)) return level;
-    throw std::runtime_error(std::string("XPLORE_CPU=") + asked + ": this CPU does not have these instructions; unset it");
+    throw std::runtime_error(std::string("XPLORE_CPU=") + asked +
+                             ": this CPU does not have these instructions; unset it");
   }
   throw std::runtime_error(std::string("XPLORE_CPU=") + asked +
                            ": expected portable, avx2, avx512, avx512_bf16 or amx");

@@ -8,10 +8,10 @@ namespace xplore {
 // In ascending order; each level includes those before it. XPLORE_CPU names the maximum level to use.
 enum class CpuLevel {
   kPortable,
-  kAvx2,       // AVX2 and FMA.
-  kAvx512,     // AVX-512 F, BW, VL, DQ.
-  kAvx512Bf16, // Pairs of bf16 values in one instruction (on AMD, twice as fast as fp32).
-  kAmx,        // Tiles of bf16 values, computed by libtorch: its sums depend on the shape of a product.
+  kAvx2,        // AVX2 and FMA.
+  kAvx512,      // AVX-512 F, BW, VL, DQ.
+  kAvx512Bf16,  // Pairs of bf16 values in one instruction (on AMD, twice as fast as fp32).
+  kAmx,         // Tiles of bf16 values, computed by libtorch: its sums depend on the shape of a product.
 };
 
 // Throws if XPLORE_CPU names an unknown level, or one that this CPU does not support.

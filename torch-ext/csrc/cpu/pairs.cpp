@@ -18,7 +18,8 @@ struct PairsPanel {
   using W = uint16_t;
   static constexpr int kStep = 2;
   template <int R, int P>
-  static FORCE_INLINE void step(Vec (&acc)[R][2 * P], const uint16_t* a, int64_t a_row, const uint16_t* w, int64_t next) {
+  static FORCE_INLINE void step(Vec (&acc)[R][2 * P], const uint16_t* a, int64_t a_row, const uint16_t* w,
+                                int64_t next) {
     __m512bh b[2 * P];
     for (int c = 0; c < 2 * P; ++c) b[c] = (__m512bh)_mm512_loadu_si512(w + c / 2 * next + c % 2 * 2 * kLanes);
     for (int r = 0; r < R; ++r) {
@@ -32,7 +33,8 @@ struct PairsPanel {
 
 }  // namespace
 
-void multiply_pairs(Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count, bool add) {
+void multiply_pairs(Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count,
+                    bool add) {
   multiply_as<PairsPanel>(a, panels, y, y_row, m, k, count, add);
 }
 

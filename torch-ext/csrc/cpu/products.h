@@ -35,8 +35,8 @@ struct ProductKernels {
   void (*pack_float)(Strided<float> b, int64_t k, int64_t first, int64_t count, float* panels);
   void (*pack_bf16)(Format format, Strided<uint16_t> b, int64_t k, int64_t first, int64_t count, uint16_t* panels);
   // y[:, :count] = a · b, or += a · b; panels are those of the `count` columns. y has `y_row` elements between rows.
-  void (*multiply)(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count,
-                   bool add);
+  void (*multiply)(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k,
+                   int64_t count, bool add);
 };
 
 extern const ProductKernels kProductsPortable;

@@ -74,8 +74,8 @@ struct Rows {
 
 // R rows by P panels, `next` elements apart, over `depth`. Prefetches `ahead` elements beyond the weights.
 template <class How, int R, int P>
-FORCE_INLINE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, int64_t ahead, float* y, int64_t y_row,
-                 int64_t depth, bool add) {
+FORCE_INLINE void tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, int64_t ahead, float* y,
+                       int64_t y_row, int64_t depth, bool add) {
   Vec acc[R][2 * P];
   // The rows below are processed next.
   for (int r = 0; r < R; ++r) prefetch(y + (R + r) * y_row);
@@ -92,7 +92,7 @@ FORCE_INLINE void tile(Rows<typename How::X> a, const typename How::W* w, int64_
 // A panel of which only `count` columns exist.
 template <class How, int R>
 FORCE_INLINE void last_tile(Rows<typename How::X> a, const typename How::W* w, float* y, int64_t y_row, int64_t depth,
-                      int64_t count, bool add) {
+                            int64_t count, bool add) {
   // The rows, and as many more that are only prefetched.
   float own[2 * R * kPanel];
   for (int r = 0; r < R; ++r)
@@ -105,7 +105,10 @@ FORCE_INLINE void last_tile(Rows<typename How::X> a, const typename How::W* w, f
 // Number of panels that a tile of R rows covers at once: several with few rows, or each multiply-add would wait for the
 // previous one.
 template <int R>
-constexpr int kPanels = R == 1 ? 4 : R == 2 ? 3 : R == 3 ? 2 : 1;
+constexpr int kPanels = R == 1   ? 4
+                        : R == 2 ? 3
+                        : R == 3 ? 2
+                                 : 1;
 
 // R rows over `count` columns. `fetch`: prefetches the panels after the current ones.
 template <class How, int R>
@@ -121,8 +124,8 @@ void row_tile(Rows<typename How::X> a, const typename How::W* w, int64_t next, b
 }
 
 template <class How>
-using RowTile = void (*)(Rows<typename How::X>, const typename How::W*, int64_t, bool, float*, int64_t, int64_t, int64_t,
-                         bool);
+using RowTile = void (*)(Rows<typename How::X>, const typename How::W*, int64_t, bool, float*, int64_t, int64_t,
+                         int64_t, bool);
 
 template <class How, int... R>
 FORCE_INLINE RowTile<How> row_tile_of(int64_t rows, std::integer_sequence<int, R...>) {
@@ -140,7 +143,8 @@ struct Tiles {
 };
 
 template <class How>
-void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count, bool add) {
+void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t m, int64_t k, int64_t count,
+                 bool add) {
   using X = typename How::X;
   const X* a = static_cast<const X*>(left.data);
   const auto* w = static_cast<const typename How::W*>(panels);
@@ -184,8 +188,8 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
       for (int64_t c = 0; c < count; c += columns) {
         for (int64_t t = begin; t < end; ++t) {
           const int64_t row = tiles.first(t), rows = tiles.rows(t);
-          const Rows<X> at = copies ? Rows<X>{room.data + place(t), 1, rows}
-                                    : Rows<X>{a + row * left.row + from, left.row, 1};
+          const Rows<X> at =
+              copies ? Rows<X>{room.data + place(t), 1, rows} : Rows<X>{a + row * left.row + from, left.row, 1};
           row_tile_of<How>(rows, std::make_integer_sequence<int, kTileRows>())(
               at, w + c / kPanel * next + from * kPanel, next, t == begin, y + row * y_row + c, y_row, depth,
               least(columns, count - c), add || from > 0);
@@ -198,12 +202,15 @@ void multiply_as(Left left, const void* panels, float* y, int64_t y_row, int64_t
 // For the formats that multiply fp32 values.
 [[maybe_unused]] void multiply_floats(Format format, Left a, const void* panels, float* y, int64_t y_row, int64_t m,
                                       int64_t k, int64_t count, bool add) {
-  (format == Format::kFloat ? multiply_as<FloatPanel> : multiply_as<WidenedPanel>)(a, panels, y, y_row, m, k, count, add);
+  (format == Format::kFloat ? multiply_as<FloatPanel> : multiply_as<WidenedPanel>)(a, panels, y, y_row, m, k, count,
+                                                                                   add);
 }
 
 // Returns the position of column `c` within a row of a panel. bf16 columns are interleaved, so that one load yields two
 // vectors.
-FORCE_INLINE int64_t column_place(bool bf16, int64_t c) { return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1; }
+FORCE_INLINE int64_t column_place(bool bf16, int64_t c) {
+  return !bf16 ? c : c < kLanes ? 2 * c : 2 * (c - kLanes) + 1;
+}
 
 // T: float, or uint16_t for kWidened.
 template <class T>
@@ -238,7 +245,8 @@ FORCE_INLINE void pack_pairs(Strided<uint16_t> b, int64_t k, int64_t first, int6
             r < k && p + c < count ? b.data[r * b.row + (first + p + c) * b.col] : uint16_t{0};
 }
 
-[[maybe_unused]] void pack_bf16(Format format, Strided<uint16_t> b, int64_t k, int64_t first, int64_t count, uint16_t* panels) {
+[[maybe_unused]] void pack_bf16(Format format, Strided<uint16_t> b, int64_t k, int64_t first, int64_t count,
+                                uint16_t* panels) {
   if (format == Format::kPairs)
     pack_pairs(b, k, first, count, panels);
   else

@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernel_launch.h"
+
 namespace {
 
 struct Index {
@@ -146,13 +148,12 @@ const std::map<std::string, Call>& kernels() {
 #define NAMED(kernel) {#kernel, call_of(kernel)}
 #define OF_TYPE(T)                                                                                                     \
   NAMED(rms_norm_##T), NAMED(rms_norm_input_##T), NAMED(rms_norm_weight_##T), NAMED(swiglu_##T),                       \
-      NAMED(swiglu_input_##T), NAMED(heads_##T), NAMED(heads_input_##T), NAMED(heads_weight_##T),                      \
-      NAMED(write_paged_##T), NAMED(join_parts_##T), NAMED(paged_attention_1_1_##T),                                   \
-      NAMED(paged_attention_2_1_##T), NAMED(paged_attention_4_1_##T), NAMED(paged_attention_8_1_##T),                  \
-      NAMED(paged_attention_1_2_##T), NAMED(paged_attention_2_2_##T), NAMED(paged_attention_4_2_##T),                  \
-      NAMED(paged_attention_8_2_##T)
+      NAMED(swiglu_input_##T), NAMED(qk_norm_rope_##T), NAMED(qk_norm_rope_input_##T), NAMED(qk_norm_rope_weight_##T), \
+      NAMED(write_paged_##T), NAMED(join_parts_##T), NAMED(paged_attention_1_1_##T), NAMED(paged_attention_2_1_##T),   \
+      NAMED(paged_attention_4_1_##T), NAMED(paged_attention_8_1_##T), NAMED(paged_attention_1_2_##T),                  \
+      NAMED(paged_attention_2_2_##T), NAMED(paged_attention_4_2_##T), NAMED(paged_attention_8_2_##T)
   static const std::map<std::string, Call> all{OF_TYPE(f32), OF_TYPE(bf16), NAMED(cross_entropy_f32),
-                                                NAMED(cross_entropy_input_f32)};
+                                               NAMED(cross_entropy_input_f32)};
   return all;
 }
 
@@ -161,19 +162,7 @@ const std::map<std::string, Call>& kernels() {
 // Returns the bf16 value that the kernels compute from the fp32 value with these bits.
 extern "C" uint16_t xt_emulated_narrow(uint32_t bits) { return xplore_emulated::narrow(__uint_as_float(bits)); }
 
-// Mirrors xplore::Start (launch.h, which needs libtorch's headers).
-struct Start {
-  const char* name;
-  int device;
-  unsigned grid[3], threads;
-  void* stream;
-  void** arguments;
-  char* error;
-  size_t room;
-};
-
-// An xplore::Launcher.
-extern "C" int xt_emulated_launch(const Start& start) {
+extern "C" int xt_emulated_launch(const xplore::KernelLaunch& start) {
   const auto found = kernels().find(start.name);
   if (found == kernels().end()) {
     std::snprintf(start.error, start.room, "there is no such kernel");

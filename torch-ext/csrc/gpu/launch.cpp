@@ -37,9 +37,14 @@ void launch_raw(const at::Tensor& like, const char* name, Grid grid, unsigned th
   TORCH_CHECK(grid.x <= kMost && grid.y <= kMostYZ && grid.z <= kMostYZ, name, ": too large a grid");
   char error[1024] = "";
   const auto size = [](int64_t n) { return static_cast<unsigned>(n); };
-  const int failed = launcher_for(like)({name, std::max<int>(0, like.device().index()),
-                                         {size(grid.x), size(grid.y), size(grid.z)}, threads, current_stream(like),
-                                         arguments, error, sizeof error});
+  const int failed = launcher_for(like)({name,
+                                         std::max<int>(0, like.device().index()),
+                                         {size(grid.x), size(grid.y), size(grid.z)},
+                                         threads,
+                                         current_stream(like),
+                                         arguments,
+                                         error,
+                                         sizeof error});
   TORCH_CHECK(!failed, "kernel ", name, ": ", error);
 }
 

@@ -5,22 +5,12 @@
 
 #include <string>
 
+#include "kernel_launch.h"
+
 namespace xplore {
 
-// A kernel launch on a stream of the device: pointers to the arguments, as cuLaunchKernel takes them, and `room` bytes
-// for an error message.
-struct Start {
-  const char* name;
-  int device;
-  unsigned grid[3], threads;
-  void* stream;
-  void** arguments;
-  char* error;
-  size_t room;
-};
-
 // Launches a kernel in the order of its stream. Returns 0, or another number and a message in `error`.
-using Launcher = int (*)(const Start&);
+using Launcher = int (*)(const KernelLaunch&);
 
 // Whether the custom kernels support this tensor: fp32 or bf16, on a GPU they are loaded for (or on the CPU, if this
 // thread emulates them).

@@ -42,8 +42,7 @@ __device__ void rms_norm_input(const T* dy, const T* x, const T* w, const float*
   for (i64 i = lane * 4; i < dim; i += kWarp * 4) {
     const Four<T> d = four(dy + i), a = four(x + i), b = four(w + i);
     Four<T> out;
-    for (int j = 0; j < 4; ++j)
-      put(out.at[j], widen(d.at[j]) * widen(b.at[j]) * scale - widen(a.at[j]) * shrink);
+    for (int j = 0; j < 4; ++j) put(out.at[j], widen(d.at[j]) * widen(b.at[j]) * scale - widen(a.at[j]) * shrink);
     *reinterpret_cast<Four<T>*>(dx + i) = out;
   }
 }
@@ -100,8 +99,8 @@ __device__ inline float turned(float own, float other, float c, float s) {
 
 // qkv [rows, heads + 2 kv, dim] -> q, k (normalized unless their weights are null, then rotated), v. One warp per head.
 template <class T>
-__device__ void heads(const T* qkv, const T* q_norm, const T* k_norm, const float* cos, const float* sin, T* q, T* k,
-                      T* v, float* inv, i64 rows, i64 query_heads, i64 kv_heads, i64 dim, float eps) {
+__device__ void qk_norm_rope(const T* qkv, const T* q_norm, const T* k_norm, const float* cos, const float* sin, T* q,
+                             T* k, T* v, float* inv, i64 rows, i64 query_heads, i64 kv_heads, i64 dim, float eps) {
   const i64 all = query_heads + 2 * kv_heads, row = warp_number() / all, head = warp_number() % all;
   const i64 lane = threadIdx.x % kWarp, half = dim / 2, key = head - query_heads, value = key - kv_heads;
   if (row >= rows) return;
@@ -119,7 +118,9 @@ __device__ void heads(const T* qkv, const T* q_norm, const T* k_norm, const floa
     scale = 1.0f / sqrtf(warp_sum(sum) / dim + eps);
     if (lane == 0) inv[row * (query_heads + kv_heads) + head] = scale;
   }
-  const auto normed = [&](i64 i) { return w ? rounded<T>(rounded<T>(widen(x[i]) * scale) * widen(w[i])) : widen(x[i]); };
+  const auto normed = [&](i64 i) {
+    return w ? rounded<T>(rounded<T>(widen(x[i]) * scale) * widen(w[i])) : widen(x[i]);
+  };
   for (i64 i = lane; i < half; i += kWarp) {
     const float c = rounded<T>(cos[row * half + i]), s = rounded<T>(sin[row * half + i]);
     const float a = normed(i), b = normed(i + half);
@@ -130,9 +131,9 @@ __device__ void heads(const T* qkv, const T* q_norm, const T* k_norm, const floa
 
 // dqkv of the above; qkv is read only with norms. One warp per head.
 template <class T>
-__device__ void heads_input(const T* dq, const T* dk, const T* dv, const T* qkv, const T* q_norm, const T* k_norm,
-                            const float* cos, const float* sin, const float* inv, T* dqkv, i64 rows, i64 query_heads,
-                            i64 kv_heads, i64 dim) {
+__device__ void qk_norm_rope_input(const T* dq, const T* dk, const T* dv, const T* qkv, const T* q_norm,
+                                   const T* k_norm, const float* cos, const float* sin, const float* inv, T* dqkv,
+                                   i64 rows, i64 query_heads, i64 kv_heads, i64 dim) {
   const i64 all = query_heads + 2 * kv_heads, row = warp_number() / all, head = warp_number() % all;
   const i64 lane = threadIdx.x % kWarp, half = dim / 2, key = head - query_heads, value = key - kv_heads;
   if (row >= rows) return;
@@ -164,8 +165,8 @@ __device__ void heads_input(const T* dq, const T* dk, const T* dv, const T* qkv,
 // Partial sums of the norms' gradients, sums [pieces, 2, dim]: one thread per column; blockIdx.y: the part; blockIdx.z:
 // queries or keys.
 template <class T>
-__device__ void heads_weight(const T* dq, const T* dk, const T* qkv, const float* cos, const float* sin,
-                             const float* inv, float* sums, i64 rows, i64 query_heads, i64 kv_heads, i64 dim) {
+__device__ void qk_norm_rope_weight(const T* dq, const T* dk, const T* qkv, const float* cos, const float* sin,
+                                    const float* inv, float* sums, i64 rows, i64 query_heads, i64 kv_heads, i64 dim) {
   const i64 i = thread_number(), half = dim / 2, all = query_heads + 2 * kv_heads;
   const i64 piece = blockIdx.y, pieces = gridDim.y, of_keys = blockIdx.z;
   if (i >= dim) return;
@@ -202,21 +203,20 @@ __device__ void heads_weight(const T* dq, const T* dk, const T* qkv, const float
   extern "C" __global__ void swiglu_input_##name(const T* dout, const T* gate_up, T* d, i64 rows, i64 width) {         \
     swiglu_input(dout, gate_up, d, rows, width);                                                                       \
   }                                                                                                                    \
-  extern "C" __global__ void heads_##name(const T* qkv, const T* q_norm, const T* k_norm, const float* cos,            \
-                                          const float* sin, T* q, T* k, T* v, float* inv, i64 rows, i64 query_heads,   \
-                                          i64 kv_heads, i64 dim, float eps) {                                          \
-    heads(qkv, q_norm, k_norm, cos, sin, q, k, v, inv, rows, query_heads, kv_heads, dim, eps);                         \
+  extern "C" __global__ void qk_norm_rope_##name(const T* qkv, const T* q_norm, const T* k_norm, const float* cos,     \
+                                                 const float* sin, T* q, T* k, T* v, float* inv, i64 rows,             \
+                                                 i64 query_heads, i64 kv_heads, i64 dim, float eps) {                  \
+    qk_norm_rope(qkv, q_norm, k_norm, cos, sin, q, k, v, inv, rows, query_heads, kv_heads, dim, eps);                  \
   }                                                                                                                    \
-  extern "C" __global__ void heads_input_##name(const T* dq, const T* dk, const T* dv, const T* qkv, const T* q_norm,  \
-                                                const T* k_norm, const float* cos, const float* sin,                   \
-                                                const float* inv, T* dqkv, i64 rows, i64 query_heads, i64 kv_heads,    \
-                                                i64 dim) {                                                             \
-    heads_input(dq, dk, dv, qkv, q_norm, k_norm, cos, sin, inv, dqkv, rows, query_heads, kv_heads, dim);               \
+  extern "C" __global__ void qk_norm_rope_input_##name(                                                                \
+      const T* dq, const T* dk, const T* dv, const T* qkv, const T* q_norm, const T* k_norm, const float* cos,         \
+      const float* sin, const float* inv, T* dqkv, i64 rows, i64 query_heads, i64 kv_heads, i64 dim) {                 \
+    qk_norm_rope_input(dq, dk, dv, qkv, q_norm, k_norm, cos, sin, inv, dqkv, rows, query_heads, kv_heads, dim);        \
   }                                                                                                                    \
-  extern "C" __global__ void heads_weight_##name(const T* dq, const T* dk, const T* qkv, const float* cos,             \
-                                                 const float* sin, const float* inv, float* sums, i64 rows,            \
-                                                 i64 query_heads, i64 kv_heads, i64 dim) {                             \
-    heads_weight(dq, dk, qkv, cos, sin, inv, sums, rows, query_heads, kv_heads, dim);                                  \
+  extern "C" __global__ void qk_norm_rope_weight_##name(const T* dq, const T* dk, const T* qkv, const float* cos,      \
+                                                        const float* sin, const float* inv, float* sums, i64 rows,     \
+                                                        i64 query_heads, i64 kv_heads, i64 dim) {                      \
+    qk_norm_rope_weight(dq, dk, qkv, cos, sin, inv, sums, rows, query_heads, kv_heads, dim);                           \
   }
 LAYER_KERNELS(float, f32)
 LAYER_KERNELS(bf16, bf16)

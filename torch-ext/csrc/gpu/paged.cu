@@ -4,7 +4,8 @@ constexpr i64 kBlock = 32;
 
 // Writes k, v [n, kv_heads, dim] to positions slots[n]; one thread per element.
 template <class T>
-__device__ void write_paged(const T* k, const T* v, T* keys, T* values, const i64* slots, i64 n, i64 kv_heads, i64 dim) {
+__device__ void write_paged(const T* k, const T* v, T* keys, T* values, const i64* slots, i64 n, i64 kv_heads,
+                            i64 dim) {
   const i64 at = thread_number(), d = at % dim, head = at / dim % kv_heads, token = at / dim / kv_heads;
   if (token >= n) return;
   const i64 place = slots[token] % kBlock, first = (slots[token] / kBlock * kv_heads + head) * dim * kBlock;
@@ -25,7 +26,8 @@ constexpr unsigned kWarps = 4;
 // FOURS and a multiple of 4.
 template <class T, int GROUP, int FOURS>
 __device__ void paged_attention(const T* q, const T* keys, const T* values, const int* table, const i64* begin,
-                                const i64* length, T* out, float* parts, i64 heads, i64 kv_heads, i64 dim, float scale) {
+                                const i64* length, T* out, float* parts, i64 heads, i64 kv_heads, i64 dim,
+                                float scale) {
   constexpr int kDim = FOURS * 128;
   alignas(16) __shared__ float query[GROUP][kDim];
   __shared__ float sums[kWarps][GROUP][kDim], most[kWarps][GROUP], total[kWarps][GROUP];
@@ -129,27 +131,27 @@ __device__ void join_parts(const float* parts, T* out, i64 rows, i64 count, i64 
   }
 }
 
-#define ATTENTION_KERNEL(T, name, group, fours)                                                                        \
-  extern "C" __global__ void paged_attention_##group##_##fours##_##name(                                               \
-      const T* q, const T* keys, const T* values, const int* table, const i64* begin, const i64* length, T* out,       \
-      float* parts, i64 heads, i64 kv_heads, i64 dim, float scale) {                                                   \
-    paged_attention<T, group, fours>(q, keys, values, table, begin, length, out, parts, heads, kv_heads, dim, scale);  \
+#define ATTENTION_KERNEL(T, name, group, fours)                                                                       \
+  extern "C" __global__ void paged_attention_##group##_##fours##_##name(                                              \
+      const T* q, const T* keys, const T* values, const int* table, const i64* begin, const i64* length, T* out,      \
+      float* parts, i64 heads, i64 kv_heads, i64 dim, float scale) {                                                  \
+    paged_attention<T, group, fours>(q, keys, values, table, begin, length, out, parts, heads, kv_heads, dim, scale); \
   }
-#define PAGED_KERNELS(T, name)                                                                                         \
-  ATTENTION_KERNEL(T, name, 1, 1)                                                                                      \
-  ATTENTION_KERNEL(T, name, 2, 1)                                                                                      \
-  ATTENTION_KERNEL(T, name, 4, 1)                                                                                      \
-  ATTENTION_KERNEL(T, name, 8, 1)                                                                                      \
-  ATTENTION_KERNEL(T, name, 1, 2)                                                                                      \
-  ATTENTION_KERNEL(T, name, 2, 2)                                                                                      \
-  ATTENTION_KERNEL(T, name, 4, 2)                                                                                      \
-  ATTENTION_KERNEL(T, name, 8, 2)                                                                                      \
-  extern "C" __global__ void write_paged_##name(const T* k, const T* v, T* keys, T* values, const i64* slots, i64 n,   \
-                                                i64 kv_heads, i64 dim) {                                               \
-    write_paged(k, v, keys, values, slots, n, kv_heads, dim);                                                          \
-  }                                                                                                                    \
-  extern "C" __global__ void join_parts_##name(const float* parts, T* out, i64 rows, i64 count, i64 dim) {             \
-    join_parts(parts, out, rows, count, dim);                                                                          \
+#define PAGED_KERNELS(T, name)                                                                                       \
+  ATTENTION_KERNEL(T, name, 1, 1)                                                                                    \
+  ATTENTION_KERNEL(T, name, 2, 1)                                                                                    \
+  ATTENTION_KERNEL(T, name, 4, 1)                                                                                    \
+  ATTENTION_KERNEL(T, name, 8, 1)                                                                                    \
+  ATTENTION_KERNEL(T, name, 1, 2)                                                                                    \
+  ATTENTION_KERNEL(T, name, 2, 2)                                                                                    \
+  ATTENTION_KERNEL(T, name, 4, 2)                                                                                    \
+  ATTENTION_KERNEL(T, name, 8, 2)                                                                                    \
+  extern "C" __global__ void write_paged_##name(const T* k, const T* v, T* keys, T* values, const i64* slots, i64 n, \
+                                                i64 kv_heads, i64 dim) {                                             \
+    write_paged(k, v, keys, values, slots, n, kv_heads, dim);                                                        \
+  }                                                                                                                  \
+  extern "C" __global__ void join_parts_##name(const float* parts, T* out, i64 rows, i64 count, i64 dim) {           \
+    join_parts(parts, out, rows, count, dim);                                                                        \
   }
 PAGED_KERNELS(float, f32)
 PAGED_KERNELS(bf16, bf16)

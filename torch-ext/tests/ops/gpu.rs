@@ -29,19 +29,27 @@ fn norms_gates_and_heads_are_their_formulas_there_too() {
     started_all(pointwise::swiglu_is_its_formula, &["swiglu_f32", "swiglu_input_f32"]);
     started_all(pointwise::swiglu_before_a_product_is_its_formula, &["swiglu_f32", "swiglu_input_f32"]);
     started_all(pointwise::swiglu_holds_for_gates_of_any_size, &["swiglu_f32"]);
-    started_all(pointwise::heads_are_their_formula, &["heads_f32", "heads_input_f32", "heads_weight_f32"]);
-    started_all(pointwise::bf16_kernels_round_as_separate_operations_do, &["heads_bf16", "swiglu_bf16"]);
+    started_all(
+        pointwise::heads_are_their_formula,
+        &["qk_norm_rope_f32", "qk_norm_rope_input_f32", "qk_norm_rope_weight_f32"],
+    );
+    started_all(pointwise::bf16_kernels_round_as_separate_operations_do, &["qk_norm_rope_bf16", "swiglu_bf16"]);
 }
 
 #[test]
 fn gradients_and_their_buffers_are_the_same_there() {
-    let all =
-        ["rms_norm_input_bf16", "rms_norm_weight_bf16", "swiglu_input_bf16", "heads_input_bf16", "heads_weight_bf16"];
+    let all = [
+        "rms_norm_input_bf16",
+        "rms_norm_weight_bf16",
+        "swiglu_input_bf16",
+        "qk_norm_rope_input_bf16",
+        "qk_norm_rope_weight_bf16",
+    ];
     started_all(training::cross_entropy_is_its_formula, &["cross_entropy_f32", "cross_entropy_input_f32"]);
     started_all(training::gradients_in_bf16_are_those_of_fp32_rounded, &all);
     started_all(
         training::weights_with_buffers_have_their_gradients_added_there,
-        &["rms_norm_weight_f32", "heads_weight_bf16"],
+        &["rms_norm_weight_f32", "qk_norm_rope_weight_bf16"],
     );
 }
 

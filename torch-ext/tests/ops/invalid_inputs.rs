@@ -21,15 +21,15 @@ fn shapes_that_do_not_fit() {
     refused(torch_ext::swiglu_linear(&normal(1, &[4, 6]), &normal(2, &[5, 4]), None), "swiglu_linear");
     let (cos, sin) = rotations(&[0, 1, 2], 4);
     let qkv = normal(1, &[4, 4, 8]);
-    refused(torch_ext::heads(&qkv, 2, None, &cos, &sin), "heads");
+    refused(torch_ext::qk_norm_rope(&qkv, 2, None, &cos, &sin), "qk_norm_rope");
     let (cos, sin) = rotations(&[0, 1, 2, 3], 4);
-    refused(torch_ext::heads(&qkv, 2, None, &cos.to_kind(Kind::Double), &sin), "heads");
-    refused(torch_ext::heads(&qkv, 1, None, &cos, &sin), "heads");
-    refused(torch_ext::heads(&qkv, 4, None, &cos, &sin), "heads");
-    refused(torch_ext::heads(&normal(1, &[4, 4, 9]), 2, None, &cos, &sin), "heads");
+    refused(torch_ext::qk_norm_rope(&qkv, 2, None, &cos.to_kind(Kind::Double), &sin), "qk_norm_rope");
+    refused(torch_ext::qk_norm_rope(&qkv, 1, None, &cos, &sin), "qk_norm_rope");
+    refused(torch_ext::qk_norm_rope(&qkv, 4, None, &cos, &sin), "qk_norm_rope");
+    refused(torch_ext::qk_norm_rope(&normal(1, &[4, 4, 9]), 2, None, &cos, &sin), "qk_norm_rope");
     let norm = normal(2, &[7]);
     let norms = HeadNorms { q: (&norm).into(), k: (&norm).into(), eps: 1e-6 };
-    refused(torch_ext::heads(&qkv, 2, Some(norms), &cos, &sin), "norms");
+    refused(torch_ext::qk_norm_rope(&qkv, 2, Some(norms), &cos, &sin), "norms");
 }
 
 #[test]
@@ -146,4 +146,19 @@ fn a_mapped_file_reads_back() {
     assert_eq!(&map[..], b"weights", "pages that were given back are read again");
     std::fs::remove_file(&path).unwrap();
     assert!(torch_ext::MappedFile::open(&path).is_err());
+}
+
+#[test]
+fn memory_that_cannot_be_allocated_has_its_own_error() {
+    torch_ext::keep_memory();
+    // 256 TiB, more than a process can address.
+    let huge = Tensor::zeros([1, 2], (Kind::Float, Device::Cpu)).expand([1 << 45, 2], false);
+    let error = torch_ext::swiglu(&huge).unwrap_err();
+    assert!(matches!(&error, TorchError::OutOfMemory(text) if text.contains("bytes were asked for")), "{error:?}");
+    let by_tch = Tensor::f_zeros([1 << 46], (Kind::Float, Device::Cpu)).unwrap_err();
+    assert!(matches!(TorchError::from(by_tch), TorchError::OutOfMemory(_)));
+    assert!(matches!(
+        torch_ext::swiglu(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))),
+        Err(TorchError::Argument(_))
+    ));
 }

@@ -99,7 +99,7 @@ fn by_operations(
             DIM,
         ]);
         let norms = layer.qk_norm.map(|(q, k)| HeadNorms { q: q.into(), k: k.into(), eps: EPS });
-        let [q, k, v] = torch_ext::heads(&qkv, heads, norms, cos, sin).unwrap();
+        let [q, k, v] = torch_ext::qk_norm_rope(&qkv, heads, norms, cos, sin).unwrap();
         torch_ext::write_paged(layer.keys, layer.values, &k, &v, slots).unwrap();
         let attended = torch_ext::paged_attention(&q, layer.keys, layer.values, queries, SCALE).unwrap();
         x = &x + torch_ext::linear(&attended.view([-1, heads * DIM]), o, layer.o_bias.map(Weight::from)).unwrap();

@@ -132,7 +132,7 @@ fn heads_formula(
 }
 
 fn heads_of(qkv: &Tensor, heads: i64, norms: Option<HeadNorms<'_>>, (cos, sin): (&Tensor, &Tensor)) -> Tensor {
-    let parts = torch_ext::heads(qkv, heads, norms, cos, sin).unwrap();
+    let parts = torch_ext::qk_norm_rope(qkv, heads, norms, cos, sin).unwrap();
     Tensor::cat(&parts.map(|t| t.reshape([qkv.size()[0], -1])), 1)
 }
 
@@ -168,7 +168,7 @@ pub fn other_kinds_agree_with_the_formulas() {
     let (cos, sin) = rotations(&(0..11).collect::<Vec<_>>(), 4);
     let turned = heads_of(&x, 2, None, (&cos, &sin));
     assert_eq!(turned.kind(), Kind::Double);
-    close("heads", &turned, &heads_formula(&x, (2, 1), None, (&cos, &sin)), 1e-12);
+    close("qk_norm_rope", &turned, &heads_formula(&x, (2, 1), None, (&cos, &sin)), 1e-12);
     let gate_up = normal(11, &[11, 10]).to_kind(Kind::Double);
     let (gate, up) = (gate_up.narrow(1, 0, 5), gate_up.narrow(1, 5, 5));
     close("swiglu", &torch_ext::swiglu(&gate_up).unwrap(), &(&gate * gate.sigmoid() * up), 1e-12);
@@ -252,7 +252,7 @@ pub fn bf16_kernels_round_as_separate_operations_do() {
         Tensor::cat(&[&a * &c - &b * &s, &b * &c + &a * &s], 2)
     };
     let norms = HeadNorms { q: (&w).into(), k: (&second).into(), eps: 1e-6 };
-    let [q, k, v] = torch_ext::heads(&qkv, 4, Some(norms), &cos, &sin).unwrap();
+    let [q, k, v] = torch_ext::qk_norm_rope(&qkv, 4, Some(norms), &cos, &sin).unwrap();
     same("queries", q, turn(&norm(&qkv.narrow(1, 0, 4), &w, 1e-6)));
     same("keys", k, turn(&norm(&qkv.narrow(1, 4, 1), &second, 1e-6)));
     same("values", v, qkv.narrow(1, 5, 1));

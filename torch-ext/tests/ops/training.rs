@@ -40,11 +40,11 @@ pub fn gradients_in_bf16_are_those_of_fp32_rounded() {
             Box::new(|t| torch_ext::linear(&t[0], &t[1], Some((&t[2]).into())).unwrap()),
         ),
         (
-            "heads",
+            "qk_norm_rope",
             vec![normal(7, &[40, 8, 16]), normal(8, &[16]) + 1.0, normal(9, &[16]) + 1.0],
             Box::new(|t| {
                 let norms = HeadNorms { q: (&t[1]).into(), k: (&t[2]).into(), eps: 1e-6 };
-                let parts = torch_ext::heads(&t[0], 4, Some(norms), &cos, &sin).unwrap();
+                let parts = torch_ext::qk_norm_rope(&t[0], 4, Some(norms), &cos, &sin).unwrap();
                 Tensor::cat(&parts.map(|p| p.reshape([40, -1])), 1)
             }),
         ),
@@ -86,7 +86,7 @@ pub fn weights_with_buffers_have_their_gradients_added_there() {
             let h = torch_ext::rms_norm(x, weights[0], 1e-6).unwrap();
             let y = torch_ext::linear(&h, weights[1], Some(weights[2])).unwrap();
             let norms = HeadNorms { q: weights[3], k: weights[4], eps: 1e-6 };
-            let parts = torch_ext::heads(&y.view([30, 6, 8]), 4, Some(norms), &cos, &sin).unwrap();
+            let parts = torch_ext::qk_norm_rope(&y.view([30, 6, 8]), 4, Some(norms), &cos, &sin).unwrap();
             Tensor::cat(&parts.map(|p| p.reshape([30, -1])), 1)
         };
         let direction = to(normal(7, &[30, 48]));
