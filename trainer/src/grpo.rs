@@ -3,7 +3,8 @@
 //! Streaming is not a separate trainer; it is GRPO with more than one stage ([`stages`]). A step runs these modules in order:
 //!
 //! - [`curriculum_sampler`]: selects the users of the step.
-//! - [`rollout`]: samples the summaries of all stages, judges them, and carries some into the next stage.
+//! - [`rollout`]: samples the summaries of all stages ([`generate_on_ranks`]), judges and rewards them ([`rewarding`]), and carries
+//!   some into the next stage.
 //! - [`advantages`]: assigns credit and penalties, and computes advantages.
 //! - [`micro_batches`]: computes log-probabilities and gradients in packed micro-batches; [`reference`] and
 //!   [`importance_sampling`] provide what they are compared with.
@@ -12,6 +13,8 @@
 
 pub mod advantages;
 pub mod curriculum_sampler;
+mod generate_on_ranks;
+pub mod group;
 pub mod importance_sampling;
 pub mod metrics;
 pub mod micro_batches;
@@ -19,30 +22,31 @@ pub mod policy_loss;
 mod record;
 mod reference;
 pub mod replay;
+pub mod rewarding;
 pub mod rollout;
 pub mod stages;
 pub mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use chat::RlRow;
 use configs::RunConfig;
 use configs::rl::RlConfig;
 use configs::rl::algorithm::{KlPlace, OldLogprobs, ZeroVariance};
+use lm::LmError;
 
 use self::advantages::{StepAdvantages, is_trained};
 use self::curriculum_sampler::CurriculumSampler;
+use self::group::{Group, Sample};
 use self::importance_sampling::Mismatch;
 use self::metrics::Costs;
 pub use self::record::path as rollout_file;
 pub use self::reference::Reference;
-use self::rollout::{Group, Rollouts};
+use self::rollout::Rollouts;
 use self::update::MiniBatch;
-use crate::checkpoints::{Checkpoints, Keeping};
 use crate::optimizer::Optimizer;
-use crate::parallel::memory_report::MemoryReport;
-use crate::resume::{self, TrainProgress};
+use crate::train_loop::{Algorithm, Numbers, TrainLoop};
 use crate::trainable_model::{Measure, TrainableModel};
 use crate::{Output, TrainError};
 
@@ -66,7 +70,7 @@ pub fn train(
     rollouts: Rollouts<'_>,
     peak_flops: Option<f64>,
     from: Option<PathBuf>,
-    mut measure: Option<&mut Measure<'_>>,
+    measure: Option<&mut Measure<'_>>,
     output: &mut Output<'_>,
 ) -> Result<(), TrainError> {
     let config = rollouts.config;
@@ -74,98 +78,49 @@ pub fn train(
     let steps = steps(config, users.len());
     // The reference is the policy at the start of the run, so it is created before a checkpoint is restored.
     let reference = Reference::new(trainable, config)?;
-    let optimizer = trainable.optimizer(&config.optimizer)?;
-    MemoryReport::write(&trainable.context, output.run, MemoryReport::now(trainable, &optimizer))?;
-    let mut tuning = GrpoTrainer { rollouts, users, reference, optimizer, steps, peak_flops };
-    let progress = match &from {
-        Some(folder) => tuning.restore(trainable, folder)?,
-        None => TrainProgress::default(),
+    let train_loop = TrainLoop {
+        steps,
+        optimizer: &config.optimizer,
+        validation: &config.validation,
+        checkpoint: &config.checkpoint,
+        from: from.as_deref(),
     };
-    let mut checkpoints = Checkpoints::new(
-        trainable.context.world.clone(),
-        output.checkpoints.clone(),
-        &config.checkpoint,
-        progress.best,
-    );
-    if progress.step == 0
-        && config.validation.at_start
-        && let Some(measure) = &mut measure
-    {
-        output.step(0, steps, trainable.measured_by(measure)?)?;
-    }
-    for step in progress.step..steps {
-        let done = tuning.step(trainable, step)?;
-        let mut metrics = done.metrics;
-        if step + 1 == steps {
-            trainable.apply_ema(&tuning.optimizer)?;
-        }
-        let every = config.validation.every as u64;
-        if every > 0
-            && ((step + 1).is_multiple_of(every) || step + 1 == steps)
-            && let Some(measure) = &mut measure
-        {
-            metrics.extend(trainable.measured_by(measure)?);
-        }
-        output.step(step + 1, steps, metrics.clone())?;
-        if output.run.writes()
-            && config.log.rollouts_every > 0
-            && (step + 1).is_multiple_of(config.log.rollouts_every as u64)
-        {
-            tuning.write(trainable, step + 1, done.groups, &done.advantages, done.updates, output)?;
-        }
-        let keeping = Keeping { step: step + 1, last: step + 1 == steps, numbers: &metrics };
-        checkpoints.after(keeping, |folder, best| {
-            let state = config.checkpoint.state.then_some(&tuning.optimizer);
-            trainable.save(folder, |inside| {
-                resume::write(inside, trainable, state, TrainProgress { step: step + 1, best })?;
-                if !trainable.context.world.is_rank_zero() {
-                    return Ok(());
-                }
-                let written = tuning.users.write(inside);
-                written.map_err(|e| lm::LmError::Write { path: inside.into(), message: e.to_string() })
-            })
-        })?;
-    }
-    Ok(())
+    let mut grpo = Grpo { rollouts, users, reference, steps, peak_flops, last: None };
+    train_loop.run(trainable, &mut grpo, measure, output)
 }
 
 /// A GRPO run in progress.
-struct GrpoTrainer<'a> {
+struct Grpo<'a> {
     rollouts: Rollouts<'a>,
     users: CurriculumSampler<'a>,
     reference: Option<Reference>,
-    optimizer: Optimizer,
     steps: u64,
     peak_flops: Option<f64>,
+    /// The last step, until it is recorded.
+    last: Option<StepResult>,
 }
 
-/// The output of a finished step.
-struct StepOutput {
+/// A finished step.
+struct StepResult {
     groups: Vec<Group>,
     advantages: StepAdvantages,
     updates: Vec<MiniBatch>,
-    metrics: Vec<(String, f64)>,
 }
 
-impl GrpoTrainer<'_> {
-    fn restore(
+impl Algorithm for Grpo<'_> {
+    fn step(
         &mut self,
         trainable: &mut TrainableModel,
-        checkpoint: &std::path::Path,
-    ) -> Result<TrainProgress, TrainError> {
-        let progress = resume::restore(checkpoint, trainable, &mut self.optimizer)?;
-        self.users.restore(checkpoint)?;
-        Ok(progress)
-    }
-
-    fn step(&mut self, trainable: &mut TrainableModel, step: u64) -> Result<StepOutput, TrainError> {
+        optimizer: &mut Optimizer,
+        step: u64,
+    ) -> Result<Numbers, TrainError> {
         let begin = Instant::now();
         let config = self.rollouts.config;
         let mut costs = Costs::default();
         let (mut groups, advantages, rounds) = self.roll_out(trainable, step, &mut costs)?;
         let mut mismatch = self.compute_old_and_ref_logprobs(trainable, &mut groups, &advantages, &mut costs)?;
         let updating = Instant::now();
-        let updates = update::update(trainable, &mut self.optimizer, &groups, &advantages, config, (step, self.steps))?;
+        let updates = update::update(trainable, optimizer, &groups, &advantages, config, (step, self.steps))?;
         costs.updating = updating.elapsed().as_secs_f64();
         if let (OldLogprobs::Rollout, Some(first)) = (config.algorithm.old_logprobs, updates.first()) {
             for (&(g, i), seen) in first.places.iter().zip(&first.seen) {
@@ -188,9 +143,43 @@ impl GrpoTrainer<'_> {
         metrics.push(("rollout_rounds".into(), rounds as f64));
         let model = &trainable.model.decoder;
         metrics.extend(metrics::of_costs(&costs, &groups, model, self.peak_flops));
-        Ok(StepOutput { groups, advantages, updates, metrics })
+        self.last = Some(StepResult { groups, advantages, updates });
+        Ok(metrics)
     }
 
+    fn validate(&self, _: &TrainableModel) -> Result<Numbers, TrainError> {
+        Ok(Numbers::new())
+    }
+
+    /// Writes the rollouts of the step, if they are due.
+    fn record(&mut self, trainable: &TrainableModel, done: u64, output: &Output<'_>) -> Result<(), TrainError> {
+        let config = self.rollouts.config;
+        let every = config.log.rollouts_every as u64;
+        let due = output.run.writes() && every > 0 && done.is_multiple_of(every);
+        let Some(StepResult { groups, advantages, updates }) = self.last.take().filter(|_| due) else { return Ok(()) };
+        let run = output.run.folder();
+        let decode = |ids: &[u32]| Ok(trainable.model.tokenizer.decode(ids)?);
+        let names = self.rollouts.composition.names();
+        record::write(run, done, (&groups, &advantages), &names, decode, config.log.rollouts_max)?;
+        if config.log.replay {
+            let resolved = config.resolved().map_err(|e| TrainError::Data(e.to_string()))?;
+            let path = record::path(run, done, "safetensors");
+            replay::RecordedStep::new(done, resolved, groups, updates).write(&path)?;
+        }
+        Ok(())
+    }
+
+    fn write_state(&self, checkpoint: &Path) -> Result<(), LmError> {
+        let written = self.users.write(checkpoint);
+        written.map_err(|e| LmError::Write { path: checkpoint.into(), message: e.to_string() })
+    }
+
+    fn restore_state(&mut self, checkpoint: &Path) -> Result<(), TrainError> {
+        self.users.restore(checkpoint)
+    }
+}
+
+impl Grpo<'_> {
     /// Rolls out the users of a step. If configured, further users replace those whose groups have zero variance. Returns the
     /// number of rounds too.
     fn roll_out(
@@ -269,7 +258,7 @@ impl GrpoTrainer<'_> {
         &self,
         trainable: &TrainableModel,
         groups: &mut [Group],
-        wanted: impl Fn(usize, &rollout::Sample) -> bool,
+        wanted: impl Fn(usize, &Sample) -> bool,
         costs: &mut Costs,
     ) -> Result<(), TrainError> {
         let Some(reference) = &self.reference else { return Ok(()) };
@@ -283,32 +272,9 @@ impl GrpoTrainer<'_> {
         costs.looked += work.tokens;
         Ok(())
     }
-
-    /// Writes the rollouts of `step`.
-    fn write(
-        &self,
-        trainable: &TrainableModel,
-        step: u64,
-        groups: Vec<Group>,
-        advantages: &StepAdvantages,
-        updates: Vec<MiniBatch>,
-        output: &Output<'_>,
-    ) -> Result<(), TrainError> {
-        let config = self.rollouts.config;
-        let run = output.run.folder();
-        let decode = |ids: &[u32]| Ok(trainable.model.tokenizer.decode(ids)?);
-        let names = self.rollouts.composition.names();
-        record::write(run, step, (&groups, advantages), &names, decode, config.log.rollouts_max)?;
-        if config.log.replay {
-            let resolved = config.resolved().map_err(|e| TrainError::Data(e.to_string()))?;
-            let path = record::path(run, step, "safetensors");
-            replay::RecordedStep::new(step, resolved, groups, updates).write(&path)?;
-        }
-        Ok(())
-    }
 }
 
-fn places(groups: &[Group], wanted: impl Fn(usize, &rollout::Sample) -> bool) -> Vec<(usize, usize)> {
+fn places(groups: &[Group], wanted: impl Fn(usize, &Sample) -> bool) -> Vec<(usize, usize)> {
     let all =
         groups.iter().enumerate().flat_map(|(g, group)| group.samples.iter().enumerate().map(move |(i, s)| (g, i, s)));
     all.filter(|(g, _, s)| wanted(*g, s)).map(|(g, i, _)| (g, i)).collect()

@@ -5,8 +5,9 @@
 //! - [`trainable_model`]: the trained parameters of a model, its weights or adapters, and their gradients.
 //! - [`run`], [`tensorboard`]: the folder of a run and its metrics.
 //! - [`checkpoints`], [`resume`]: which checkpoints are kept, and how a run resumes from one.
-//! - [`flops`], [`memory`]: compute and memory of a step.
+//! - [`flops`], [`memory`], [`memory_plan`]: compute and memory of a step and of a run.
 //! - [`parallel`]: training on several ranks.
+//! - `train_loop`: restores, validates, logs and checkpoints, around the steps of the next two.
 //! - [`sft`]: supervised fine-tuning, from rows to loss to steps.
 //! - [`grpo`]: rollout, judge, credit, advantages, update.
 
@@ -16,6 +17,8 @@ pub mod flops;
 pub mod grpo;
 pub mod lr_schedule;
 pub mod memory;
+pub mod memory_plan;
+pub mod metrics;
 pub mod muon;
 pub mod optimizer;
 mod optimizer_file;
@@ -26,6 +29,7 @@ pub mod sft;
 pub mod start;
 pub mod tensorboard;
 pub mod threads;
+mod train_loop;
 pub mod trainable_model;
 
 pub use error::TrainError;

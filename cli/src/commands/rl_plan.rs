@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use chat::{Question, RlRow};
+use configs::RlConfig;
 use configs::rl::rollout::Carry;
-use configs::{JudgePlacement, RlConfig};
 use lm::ModelConfig;
 use rewards::{Judge, Registry};
-use trainer::grpo::curriculum_sampler::{CurriculumSampler, User, usable};
+use trainer::grpo::curriculum_sampler::{CurriculumSampler, CurriculumUser, usable};
 use trainer::grpo::rollout::Rollouts;
-use trainer::memory::{Needs, Ranks, estimate};
+use trainer::memory_plan::{self, JudgeMemory};
 use trainer::{ParallelContext, start};
 
 use xplore::grpo::{judged_by, trainable};
@@ -27,7 +27,7 @@ pub fn describe(config: &RlConfig, rows: &[RlRow], ranks: usize) -> Result<Strin
     let users = usable(rows, &config.rollout);
     let mut out = String::new();
     let short = rows.len() - users.len();
-    line(&mut out, "users", &format!("{} rows, {short} with too short a history left out", rows.len()));
+    line(&mut out, "users", &format!("{} rows, {short} skipped (history too short)", rows.len()));
     if users.is_empty() {
         return Ok(out);
     }
@@ -38,18 +38,18 @@ pub fn describe(config: &RlConfig, rows: &[RlRow], ranks: usize) -> Result<Strin
     Ok(out)
 }
 
-fn plan(out: &mut String, config: &RlConfig, users: &[User<'_>]) {
+fn plan(out: &mut String, config: &RlConfig, users: &[CurriculumUser<'_>]) {
     let rollout = &config.rollout;
     let carried = match rollout.carry {
-        Carry::Random => "one by chance is carried on",
-        Carry::Best => "the best is carried on",
-        Carry::Each => "each is carried on",
+        Carry::Random => "carries a random summary",
+        Carry::Best => "carries the best summary",
+        Carry::Each => "carries each summary",
     };
     for stage in 0..rollout.stages {
         let mean = users.iter().map(|p| p.stages[stage].window.len()).sum::<usize>() as f64 / users.len() as f64;
         let last = stage + 1 == rollout.stages;
         let words = format!(
-            "{mean:.1} interactions (mean), {} groups a user of {} samples{}{}",
+            "{mean:.1} interactions (mean), {} groups per user of {} samples{}{}",
             rollout.groups_of(stage),
             rollout.num_generations_of(stage),
             if last { "" } else { "; " },
@@ -70,89 +70,62 @@ fn batches(out: &mut String, config: &RlConfig, users: usize) {
         "steps",
         &format!("{steps} of {of_step} users, {:.2} epochs", steps as f64 * of_step as f64 / users as f64),
     );
-    line(out, "a step", &format!("{groups} groups, {samples} responses of at most {} tokens", rollout.max_new_tokens));
+    line(
+        out,
+        "per step",
+        &format!("{groups} groups, {samples} responses of at most {} tokens", rollout.max_new_tokens),
+    );
     let updates = algorithm.num_minibatches.min(groups);
     line(
         out,
         "updates",
         &format!(
-            "{} a step ({} epochs of {updates} mini-batches, about {} responses each), {} in all",
+            "{} per step ({} epochs of {updates} mini-batches, about {} responses each), {} in total",
             updates * algorithm.num_iterations,
             algorithm.num_iterations,
             samples / updates,
             steps as usize * updates * algorithm.num_iterations
         ),
     );
-    line(out, "passes", &format!("of at most {} tokens", algorithm.micro_batch_tokens));
+    line(out, "micro-batch", &format!("at most {} tokens", algorithm.micro_batch_tokens));
 }
 
 fn memory(out: &mut String, config: &RlConfig, spec: &ModelConfig, ranks: usize) {
-    let row = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens;
-    let needs = estimate(&Needs {
-        spec,
-        dtype: config.model.dtype,
-        state: config.optimizer.state,
-        ema: config.optimizer.ema_decay > 0.0,
-        lora: config.lora.as_ref(),
-        activation_checkpointing_every: config.train.activation_checkpointing_every,
-        tokens: config.algorithm.micro_batch_tokens.max(row),
-        trained: config.algorithm.micro_batch_tokens.max(row),
-        ranks: Ranks::new(&config.parallel, ranks),
-    });
-    // The reference is as large as the policy, if it is a separate model.
-    let new_adapters = config.lora.as_ref().is_some_and(|lora| lora.start.as_os_str().is_empty());
-    let under_adapters = new_adapters && config.algorithm.kl.reference.is_empty();
-    let reference = if config.algorithm.needs_reference() && !under_adapters { needs.weights } else { 0.0 };
-    let merged = needs.whole.max(if config.lora.is_some() { needs.weights } else { 0.0 });
-    let cache = config.model.kv_cache_gib * f64::from(1 << 30);
+    let judge = judge(config);
+    let needed = memory_plan::grpo(config, spec, judge.as_ref().ok().copied(), ranks);
+    let policy = &needed.policy;
     line(
         out,
         "memory",
         &format!(
-            "weights {}, gradients {}, optimizer {}, activations {}, in passing {}, reference {}",
-            gib(needs.weights),
-            gib(needs.gradients),
-            gib(needs.optimizer),
-            gib(needs.activations),
-            gib(needs.passing),
-            gib(reference)
+            "weights {}, gradients {}, optimizer {}, activations {}, temporary {}, reference {}",
+            gib(policy.weights),
+            gib(policy.gradients),
+            gib(policy.optimizer),
+            gib(policy.activations),
+            gib(policy.passing),
+            gib(needed.reference)
         ),
     );
-    let words = format!("{} with a full cache of {}", gib(needs.update() + reference + merged + cache), gib(cache));
-    line(out, "rollout", &words);
-    line(out, "update", &gib(needs.passes() + reference));
-    let judge = judge(out, config);
-    let rollout = needs.update() + reference + merged + cache + judge;
-    let most = rollout.max(needs.passes() + reference + judge);
-    line(out, "fits", &fits(most, config.model.device, ranks));
+    line(out, "rollout", &format!("{} with a full KV cache of {}", gib(needed.rollout()), gib(needed.cache)));
+    line(out, "update", &gib(needed.update()));
+    let words = match judge {
+        Err(words) => words.to_owned(),
+        Ok(JudgeMemory { weights, cache, resident }) => {
+            let place = if resident { ", resident" } else { "; offloaded to host memory except while it judges" };
+            format!("weights {}, KV cache of up to {}{place}", gib(weights), gib(cache))
+        }
+    };
+    line(out, "judge", &words);
+    line(out, "fits", &fits(needed.peak(), config.model.device, ranks));
 }
 
-/// Returns the memory that the judge permanently occupies on the policy's device, in bytes.
-fn judge(out: &mut String, config: &RlConfig) -> f64 {
-    let judge = &config.judge;
-    if judge.endpoint.is_given() {
-        line(out, "judge", "at its endpoint");
-        return 0.0;
+/// Returns the memory of the judge, or why it is not counted.
+fn judge(config: &RlConfig) -> Result<JudgeMemory, &'static str> {
+    if config.judge.endpoint.is_given() {
+        return Err("not counted (served by judge.endpoint)");
     }
-    let described = start::description(&judge.model.path).and_then(|folder| Ok(ModelConfig::load(&folder)?));
-    let Ok(spec) = described else {
-        line(out, "judge", "its config.json is not at hand, so it is not counted");
-        return 0.0;
-    };
-    let parameters: f64 = lm::params::layout(&spec).iter().map(|entry| entry.numel() as f64).sum();
-    let weights = parameters * if judge.model.dtype == configs::Dtype::Fp32 { 4.0 } else { 2.0 };
-    let cache = judge.model.kv_cache_gib * f64::from(1 << 30);
-    let words = format!("{} of weights, a cache of up to {}", gib(weights), gib(cache));
-    match judge.placement {
-        JudgePlacement::Resident => {
-            line(out, "judge", &format!("{words}, resident"));
-            weights + cache
-        }
-        JudgePlacement::Offload => {
-            line(out, "judge", &format!("{words}; in the host's memory but while it judges"));
-            0.0
-        }
-    }
+    memory_plan::judge(&config.judge).map_err(|_| "not counted (its config.json is not available locally)")
 }
 
 /// Prints one prompt and one judged sample of the first user.
@@ -173,23 +146,19 @@ pub fn try_one(config: &RlConfig, registry: &Registry, rows: &[RlRow]) -> Result
     let asking = |questions: &[Question]| Ok(judge.score(questions)?);
     let rollouts =
         Rollouts { prompts: &prompts, judging: &judging, asking: &asking, composition: &composition, config: &one };
-    let user = User { row: user.row, stages: user.stages[..1].to_vec() };
+    let user = CurriculumUser { row: user.row, stages: user.stages[..1].to_vec() };
     let rolled_out = trainable
         .as_one(|model| rollouts.roll_out((model, &trainable.context), std::slice::from_ref(&user), (0, 0)))?;
     let (group, target) = (&rolled_out.groups[0], user.stages[0].target);
     let sample = &group.samples[0];
     println!("\nprompt of {} ({} tokens):\n", group.uid, group.prompt.len());
     println!("{}", trainable.model.tokenizer.decode(&group.prompt).map_err(trainer::TrainError::from)?);
-    println!("\nresponse ({} tokens{}):\n", sample.ids.len(), if sample.truncated { ", cut" } else { "" });
+    println!("\nresponse ({} tokens{}):\n", sample.ids.len(), if sample.truncated { ", truncated" } else { "" });
     println!("{}", sample.text);
-    println!(
-        "\nthe choice it is judged by: {} over {}",
-        target.chosen,
-        target.rejected.as_deref().unwrap_or("nothing")
-    );
+    println!("\ntarget choice: {} over {}", target.chosen, target.rejected.as_deref().unwrap_or("nothing"));
     match sample.p_chosen {
-        Some(p) => println!("the judge gives it {p:.3}; reward {:.3}", sample.reward.total),
-        None => println!("it fails the format gate, so the judge does not see it; reward {:.3}", sample.reward.total),
+        Some(p) => println!("judge probability of the target choice {p:.3}; reward {:.3}", sample.reward.total),
+        None => println!("the response fails the format gate and is not judged; reward {:.3}", sample.reward.total),
     }
     for (name, score) in composition.names().iter().zip(&sample.reward.scores) {
         println!("  {name} {score:.3}");

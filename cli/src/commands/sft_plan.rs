@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use configs::SftConfig;
 use configs::model::Start;
-use corpus::{Corpus, Plan};
+use corpus::{BatchPlan, Corpus};
 use lm::ModelConfig;
-use trainer::memory::{Estimate, Needs, Ranks, estimate};
+use trainer::memory_plan::{self, SftMemory};
 use trainer::{memory, start};
 
 use crate::progress::Terminal;
@@ -16,7 +16,7 @@ use xplore::{Error, Reporter};
 /// Describes batches and memory for display.
 pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Error> {
     if let Some(missing) = parts::missing_data(&config.data) {
-        return Ok(format!("  {missing} is not there, so batches and memory cannot be told\n"));
+        return Ok(format!("  {missing} does not exist, so batches and memory are not estimated\n"));
     }
     let (spec, tokenizer) = start::shape_of(&config.model, &config.data)?;
     let mut progress = Terminal.task("tokenize");
@@ -27,18 +27,8 @@ pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Error> {
     let mut out = String::new();
     rows(&mut out, &corpus);
     batches.describe(&mut out, config);
-    let needs = Needs {
-        spec: &spec,
-        dtype: config.model.dtype,
-        state: config.optimizer.state,
-        ema: config.optimizer.ema_decay > 0.0,
-        lora: config.lora.as_ref(),
-        activation_checkpointing_every: config.train.activation_checkpointing_every,
-        tokens: batches.largest_pass,
-        trained: batches.most_trained,
-        ranks: Ranks::new(&config.parallel, ranks),
-    };
-    plan_memory(&mut out, &estimate(&needs), &spec, config, ranks);
+    let needed = memory_plan::sft(config, &spec, (batches.largest_pass, batches.most_trained), ranks);
+    plan_memory(&mut out, &needed, &spec, config, ranks);
     Ok(out)
 }
 
@@ -52,9 +42,11 @@ pub fn gib(bytes: f64) -> String {
 
 /// Describes whether ranks that need up to `bytes` each fit in the memory of `device`. All CPU ranks share this machine's memory.
 pub fn fits(bytes: f64, device: configs::Device, ranks: usize) -> String {
-    let Some((room, per_rank)) = memory::room(device) else { return "cannot be told here".into() };
+    let Some((room, per_rank)) = memory::room(device) else {
+        return "unknown (the memory of this machine cannot be read)".into();
+    };
     let (needed, who) = match per_rank {
-        true => (bytes, format!("a rank needs {} of its GPU's {}", gib(bytes), gib(room))),
+        true => (bytes, format!("each rank needs {} of its GPU's {}", gib(bytes), gib(room))),
         false => (
             bytes * ranks as f64,
             format!("{ranks} rank(s) need {} of this machine's {}", gib(bytes * ranks as f64), gib(room)),
@@ -63,8 +55,8 @@ pub fn fits(bytes: f64, device: configs::Device, ranks: usize) -> String {
     match needed <= room {
         true => format!("yes: {who}"),
         false => format!(
-            "NO: {who}; fewer tokens a pass, train.activation_checkpointing_every = 1, parallel.sharding = \"full\" over more ranks, [lora] \
-             or optimizer.state = \"model\" need less"
+            "no: {who}; lower micro_batch_tokens, set train.activation_checkpointing_every = 1 or optimizer.state = \
+             \"model\", train with [lora], or set parallel.sharding = \"full\" and use more ranks"
         ),
     }
 }
@@ -77,12 +69,8 @@ fn line(out: &mut String, label: &str, words: &str) {
 fn rows(out: &mut String, corpus: &Corpus) {
     for (name, set) in corpus.report.sets.iter().chain(&corpus.report.validation) {
         line(out, "rows", &format!("{name}: {} read, {} kept", set.rows, set.kept));
-        line(out, "", &format!("{} cut to data.max_length, {} left out", set.truncated, set.skipped.total()));
-        line(
-            out,
-            "",
-            &format!("{} tokens, {} trained, the longest row {}", set.tokens, set.trained_tokens, set.longest),
-        );
+        line(out, "", &format!("{} truncated to data.max_length, {} skipped", set.truncated, set.skipped.total()));
+        line(out, "", &format!("{} tokens, {} trained, longest row {}", set.tokens, set.trained_tokens, set.longest));
     }
     if let Some(validation) = &corpus.validation {
         line(out, "validation", &format!("{} rows", validation.len()));
@@ -103,7 +91,7 @@ struct Batches {
 }
 
 impl Batches {
-    fn count(corpus: &Corpus, plan: &mut Plan<'_>, budget: usize) -> Self {
+    fn count(corpus: &Corpus, plan: &mut BatchPlan<'_>, budget: usize) -> Self {
         let mut all = Self { updates: plan.steps(), epochs: plan.epochs_after(plan.steps()), ..Self::default() };
         for step in 0..plan.steps() {
             let batch = plan.batch(step).expect("steps below plan.steps() have a batch");
@@ -133,9 +121,9 @@ impl Batches {
         line(out, "updates", &format!("{} of {size} over {:.2} epochs", self.updates, self.epochs));
         line(
             out,
-            "an update",
+            "per update",
             &format!(
-                "{:.1} sequences, {:.0} tokens, {:.0} trained, {:.2} passes of at most {} tokens (mean)",
+                "{:.1} sequences, {:.0} tokens, {:.0} trained, {:.2} micro-batches of at most {} tokens (mean)",
                 mean(self.sequences),
                 mean(self.tokens),
                 mean(self.trained),
@@ -143,22 +131,23 @@ impl Batches {
                 train.micro_batch_tokens
             ),
         );
-        line(out, "in all", &format!("{} sequences, {} tokens, {} trained", self.sequences, self.tokens, self.trained));
-        line(out, "largest pass", &format!("{} tokens", self.largest_pass));
+        line(out, "total", &format!("{} sequences, {} tokens, {} trained", self.sequences, self.tokens, self.trained));
+        line(out, "micro-batch", &format!("at most {} tokens", self.largest_pass));
         if self.largest_pass > train.micro_batch_tokens {
-            line(out, "", "(a row longer than train.micro_batch_tokens goes alone)");
+            line(out, "", "(a row longer than train.micro_batch_tokens is a micro-batch of its own)");
         }
     }
 }
 
-fn plan_memory(out: &mut String, needs: &Estimate, spec: &ModelConfig, config: &SftConfig, ranks: usize) {
-    let numbers: i64 = lm::params::layout(spec).iter().map(lm::params::Entry::numel).sum();
+fn plan_memory(out: &mut String, needed: &SftMemory, spec: &ModelConfig, config: &SftConfig, ranks: usize) {
+    let needs = &needed.model;
+    let numbers: i64 = lm::params::layout(spec).iter().map(lm::params::ParamEntry::numel).sum();
     line(out, "model", &format!("{:.1} million parameters", numbers as f64 / 1e6));
     line(
         out,
         "memory",
         &format!(
-            "weights {}, gradients {}, optimizer {}, activations {}, in passing {}",
+            "weights {}, gradients {}, optimizer {}, activations {}, temporary {}",
             gib(needs.weights),
             gib(needs.gradients),
             gib(needs.optimizer),
@@ -167,14 +156,11 @@ fn plan_memory(out: &mut String, needs: &Estimate, spec: &ModelConfig, config: &
         ),
     );
     line(out, "loading", &gib(needs.loading()));
-    line(out, "passes", &format!("{} (the most)", gib(needs.passes())));
+    line(out, "passes", &format!("{} (peak, forward and backward)", gib(needs.passes())));
     line(out, "update", &gib(needs.update()));
     line(out, "fits", &fits(needs.passes(), config.model.device, ranks));
-    if let Some(summaries) = &config.validation.summaries {
-        let merged = needs.whole.max(if config.lora.is_some() { needs.weights } else { 0.0 });
-        let cache = summaries.judge.model.kv_cache_gib * f64::from(1 << 30);
-        let words = format!("{} and the judge's weights and cache", gib(needs.update() + merged + cache));
-        line(out, "validation", &words);
+    if let Some(validation) = needed.validation {
+        line(out, "validation", &format!("{} plus the judge's weights", gib(validation)));
     }
     if let Start::Existing(source) = config.model.start() {
         line(out, "", &format!("(estimated from {}'s config.json; no weights were loaded)", source.path));
