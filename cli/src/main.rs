@@ -1,6 +1,7 @@
 //! The `xplore` program: parses arguments and prints results and progress. The other crates do the work.
 
 mod commands;
+mod log;
 mod progress;
 
 use std::path::PathBuf;
@@ -11,11 +12,16 @@ use clap::{Parser, Subcommand};
 use xplore::Error;
 use xplore::generate::Summarize;
 
+use crate::log::LogLevel;
+
 /// Trains preference reasoning models: language models that read a user's interactions and write a summary of the user's
 /// preferences.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
+    /// Minimum severity of messages; progress requires info.
+    #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value = "info")]
+    log_level: LogLevel,
     #[command(subcommand)]
     command: Command,
 }
@@ -144,7 +150,7 @@ enum Kind {
 enum ConfigAction {
     /// Prints the configuration with all defaults.
     Show(CheckedFile),
-    /// Checks whether the configuration is valid, and reports what is wrong if not.
+    /// Checks a configuration; for sft and rl, also estimates batches and memory.
     Check {
         #[command(flatten)]
         file: CheckedFile,
@@ -168,6 +174,9 @@ struct CheckedFile {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // An invalid environment is reported by the command that needs it.
+    let rank = distributed::RankEnv::from_env().ok().filter(|env| env.world_size > 1).map(|env| env.rank);
+    log::init(arguments.log_level, rank);
     let launches = matches!(arguments.command, Command::Launch(_));
     let _ = ctrlc::set_handler(move || {
         // The launcher forwards interrupts to its ranks.
@@ -179,12 +188,12 @@ fn main() -> ExitCode {
         if xplore::runtime::request_stop() {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; once more to stop at once");
+        tracing::warn!("stopping after this step; interrupt again to exit immediately");
     });
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tracing::error!("{error}");
             ExitCode::from(error.kind.exit_code())
         }
     }

@@ -13,6 +13,23 @@ const QUIET: Duration = Duration::from_secs(20);
 /// All progress bars. They share the terminal because tasks may run in parallel.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// Runs `print` while no bar is shown.
+pub fn beside_bars<T>(print: impl FnOnce() -> T) -> T {
+    BARS.suspend(print)
+}
+
+/// Writes a line of progress to standard error.
+pub fn say(line: &str) {
+    if shown() {
+        BARS.suspend(|| eprintln!("{line}"));
+    }
+}
+
+/// Returns whether progress is shown, which needs the log level `info`.
+fn shown() -> bool {
+    tracing::enabled!(tracing::Level::INFO)
+}
+
 /// A reporter that writes to standard error.
 pub struct Terminal;
 
@@ -22,11 +39,11 @@ impl Reporter for Terminal {
     }
 
     fn heading(&self, text: &str) {
-        BARS.suspend(|| eprintln!("\n{text}"));
+        say(&format!("\n{text}"));
     }
 
     fn warn(&self, message: &str) {
-        BARS.suspend(|| eprintln!("{message}"));
+        tracing::warn!("{message}");
     }
 }
 
@@ -40,12 +57,15 @@ struct Progress {
 enum Display {
     Bar(ProgressBar),
     Lines { last: Instant },
+    None,
 }
 
 impl Progress {
     fn new(label: &str) -> Self {
         let label = label.to_owned();
-        let display = if std::io::stderr().is_terminal() {
+        let display = if !shown() {
+            Display::None
+        } else if std::io::stderr().is_terminal() {
             let bar = BARS.add(ProgressBar::new(0));
             let style = ProgressStyle::with_template("{prefix:18} {bar:28} {pos}/{len} {elapsed}<{eta} {msg}");
             bar.set_style(style.expect("the template is valid"));
@@ -68,9 +88,9 @@ impl Task for Progress {
             }
             Display::Lines { last } if last.elapsed() >= QUIET => {
                 *last = Instant::now();
-                eprintln!("{:18} {done}/{total} {words}", self.label);
+                say(&format!("{:18} {done}/{total} {words}", self.label));
             }
-            Display::Lines { .. } => {}
+            Display::Lines { .. } | Display::None => {}
         }
     }
 
@@ -78,7 +98,6 @@ impl Task for Progress {
         if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
-        let line = format!("{:18} {:>5.0} s  {words}", self.label, self.begin.elapsed().as_secs_f64());
-        BARS.suspend(|| eprintln!("{line}"));
+        say(&format!("{:18} {:>5.0} s  {words}", self.label, self.begin.elapsed().as_secs_f64()));
     }
 }

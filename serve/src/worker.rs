@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// An event of a request.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum ReplyEvent {
     /// A token of one of its samples.
     Token(SampledToken),
     /// The request is rejected, with the reason.
@@ -19,8 +19,8 @@ pub enum Event {
     Failed(String),
 }
 
-enum Command {
-    Submit { ticket: u64, request: Request, reply: UnboundedSender<Event> },
+enum WorkerCommand {
+    Submit { ticket: u64, request: Request, reply: UnboundedSender<ReplyEvent> },
     Stop { ticket: u64, sample: usize },
     Cancel { ticket: u64 },
 }
@@ -28,12 +28,12 @@ enum Command {
 /// A handle to the worker thread.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    commands: Sender<Command>,
+    commands: Sender<WorkerCommand>,
 }
 
 struct Open {
     ticket: u64,
-    reply: UnboundedSender<Event>,
+    reply: UnboundedSender<ReplyEvent>,
 }
 
 impl Worker {
@@ -48,25 +48,25 @@ impl Worker {
     }
 
     /// Submits a request under `ticket`, a number chosen by the caller; its events are sent to `reply`.
-    pub fn submit(&self, ticket: u64, request: Request, reply: UnboundedSender<Event>) {
+    pub fn submit(&self, ticket: u64, request: Request, reply: UnboundedSender<ReplyEvent>) {
         let failed = reply.clone();
-        if self.commands.send(Command::Submit { ticket, request, reply }).is_err() {
-            let _ = failed.send(Event::Failed("the engine has stopped; see the server's log".into()));
+        if self.commands.send(WorkerCommand::Submit { ticket, request, reply }).is_err() {
+            let _ = failed.send(ReplyEvent::Failed("the engine has stopped; see the server's log".into()));
         }
     }
 
     /// Stops one sample.
     pub fn stop(&self, ticket: u64, sample: usize) {
-        let _ = self.commands.send(Command::Stop { ticket, sample });
+        let _ = self.commands.send(WorkerCommand::Stop { ticket, sample });
     }
 
     /// Cancels a request.
     pub fn cancel(&self, ticket: u64) {
-        let _ = self.commands.send(Command::Cancel { ticket });
+        let _ = self.commands.send(WorkerCommand::Cancel { ticket });
     }
 }
 
-fn work(model: &LocalModel, inbox: &Receiver<Command>) {
+fn work(model: &LocalModel, inbox: &Receiver<WorkerCommand>) {
     let mut engine = Engine::new(&model.decoder, model.tokenizer.stop_ids(), model.limits);
     let mut open: HashMap<RequestId, Open> = HashMap::new();
     let mut ids: HashMap<u64, RequestId> = HashMap::new();
@@ -84,21 +84,21 @@ fn work(model: &LocalModel, inbox: &Receiver<Command>) {
                 Err(TryRecvError::Disconnected) => break,
             };
             match command {
-                Command::Submit { ticket, request, reply } => match engine.submit(request) {
+                WorkerCommand::Submit { ticket, request, reply } => match engine.submit(request) {
                     Ok(id) => {
                         ids.insert(ticket, id);
                         open.insert(id, Open { ticket, reply });
                     }
                     Err(error) => {
-                        let _ = reply.send(Event::Refused(error.to_string()));
+                        let _ = reply.send(ReplyEvent::Refused(error.to_string()));
                     }
                 },
-                Command::Stop { ticket, sample } => {
+                WorkerCommand::Stop { ticket, sample } => {
                     if let Some(&id) = ids.get(&ticket) {
                         engine.stop(id, sample);
                     }
                 }
-                Command::Cancel { ticket } => {
+                WorkerCommand::Cancel { ticket } => {
                     if let Some(id) = ids.remove(&ticket) {
                         engine.cancel(id);
                         open.remove(&id);
@@ -110,7 +110,7 @@ fn work(model: &LocalModel, inbox: &Receiver<Command>) {
             Ok(output) => {
                 for drawn in output.sampled {
                     let (id, gone) = match open.get(&drawn.request) {
-                        Some(request) => (drawn.request, request.reply.send(Event::Token(drawn)).is_err()),
+                        Some(request) => (drawn.request, request.reply.send(ReplyEvent::Token(drawn)).is_err()),
                         None => continue,
                     };
                     if gone {
@@ -125,9 +125,9 @@ fn work(model: &LocalModel, inbox: &Receiver<Command>) {
                 }
             }
             Err(error) => {
-                eprintln!("the engine failed and starts anew: {error}");
+                tracing::error!("the engine failed; restarting it: {error}");
                 for (_, request) in open.drain() {
-                    let _ = request.reply.send(Event::Failed(error.to_string()));
+                    let _ = request.reply.send(ReplyEvent::Failed(error.to_string()));
                 }
                 ids.clear();
                 engine = Engine::new(&model.decoder, model.tokenizer.stop_ids(), model.limits);

@@ -1,0 +1,24 @@
+//! `--log-level`.
+
+use crate::fixture::Bench;
+
+#[test]
+fn only_messages_of_the_level_and_above_are_shown() {
+    let bench = Bench::new();
+    let said = |name: &str, level: &[&str]| {
+        let (code, said) = bench.start(name, &["data.max_length=30", "train.max_steps=1"], level);
+        assert_eq!(code, 0, "{said}");
+        assert!(!said.contains('\x1b'), "no colors outside of a terminal: {said}");
+        said
+    };
+    let all = said("info", &[]);
+    assert!(
+        all.contains("warning: ") && all.contains("were truncated to data.max_length") && all.contains("done: "),
+        "{all}"
+    );
+    let warnings = said("warn", &["--log-level", "warn"]);
+    assert!(warnings.starts_with("warning: ") && warnings.lines().count() == 1, "{warnings}");
+    assert_eq!(said("error", &["--log-level", "error"]), "");
+    let (code, refused) = bench.start("loud", &[], &["--log-level", "loud"]);
+    assert!(code == 2 && refused.contains("error, warn, info, debug, trace"), "{refused}");
+}
