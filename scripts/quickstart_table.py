@@ -1,8 +1,8 @@
-"""The table of several quickstarts, and the settings that stand for another CPU's rounding.
+"""Writes the tables of quickstart runs, and the settings that simulate the rounding of another CPU.
 
-    quickstart_table.py rounding N          prints the options of `xplore quickstart`, one a line; none for 0
+    quickstart_table.py rounding N          prints options of `xplore quickstart`, one per line; none for 0
     quickstart_table.py table RUN...        prints docs/quickstart-results.md
-    quickstart_table.py readme RUN LOG      fills README.md, docs/quickstart.md and docs/images with a run and what it printed
+    quickstart_table.py readme RUN LOG      updates README.md, docs/quickstart.md and docs/images from a run and its log
 """
 
 import datetime
@@ -20,7 +20,7 @@ COLUMNS = [(targets, judge) for judge in ("training", "second") for targets in (
 
 
 def rounding(number):
-    """Each learning rate of configs/quickstart.toml, `number` ten-millionths higher."""
+    """Prints each learning rate of configs/quickstart.toml, multiplied by 1 + number * 1e-7."""
     section = ""
     for line in CONFIG.read_text().splitlines() if number else ():
         if found := re.match(r"\[(.+)\]", line):
@@ -30,7 +30,7 @@ def rounding(number):
 
 
 def cpu():
-    """The CPU's maker, family and what its vectors can do."""
+    """Returns the model, family and vector instruction set of the CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -41,7 +41,7 @@ def cpu():
 
 
 class Run:
-    """What one quickstart left."""
+    """The results of one quickstart run."""
 
     def __init__(self, folder):
         read = lambda name: json.loads((Path(folder) / name).read_text())
@@ -56,13 +56,13 @@ class Run:
         self.silent = sum(p["malformed"] for p in users) / sum(p["targets_judged"] for p in users)
 
     def last(self, phase, key):
-        """The mean of a metric over the last tenth of a phase's steps."""
+        """Returns the mean of a metric over the last tenth of a phase's steps."""
         values = [m[key] for m in self.metrics if m["phase"] == phase and m.get(key) is not None]
         tail = values[-max(1, len(values) // 10):]
         return sum(tail) / len(tail)
 
     def rewards(self, parts):
-        """Mean reward over each of `parts` parts of the RL steps."""
+        """Returns the mean reward in each of `parts` equal parts of the RL steps."""
         values = [m["reward/total"] for m in self.metrics if m["phase"] == "rl"]
         bounds = [len(values) * i // parts for i in range(parts + 1)]
         return [sum(values[a:b]) / max(1, b - a) for a, b in zip(bounds, bounds[1:])]
@@ -86,10 +86,10 @@ def head(cells):
 
 
 def phases(runs):
-    """A line a run: what each phase reached."""
-    print("\n## What each phase reached\n")
-    print("Loss over the last tenth of the steps; histories whose evidence, and evidence and counts, a model writes down "
-          "without a mistake, in percent; reward over the quarters of the RL steps; share of judged choices without an "
+    """Prints the results of each phase, one row per run."""
+    print("\n## Results of each phase\n")
+    print("Mean loss over the last tenth of the steps; percentage of histories whose evidence, and whose evidence and counts, "
+          "a model lists without a mistake; mean reward in each quarter of the RL steps; share of judged choices without an "
           "answer.\n")
     head(["seed", "s", "judge", "second judge", "base", "base reads", "SFT reads", "RL reads", "reward", "no answer"])
     for run in runs:
@@ -100,9 +100,9 @@ def phases(runs):
 
 
 def gains(runs):
-    """A line a run: accuracies with RL's summaries, their gains over SFT's, and the oracle's lead."""
-    print("\n## What reinforcement learning gains\n")
-    print("By the training judge unless said otherwise, in points.\n")
+    """Prints one row per run: the accuracy with RL's summaries, its gains over SFT, and the lead of the oracle."""
+    print("\n## Gains of RL over SFT\n")
+    print("In points, by the training judge unless noted otherwise.\n")
     head(["seed", "RL, full", "gain, full", "gain, streaming", "transferred, full", "transferred, streaming",
           "second judge, full", "second judge, streaming", "oracle over RL"])
     found = []
@@ -122,7 +122,7 @@ def gains(runs):
 
 
 def details(run):
-    """All accuracies of one run."""
+    """Prints all accuracies of one run."""
     print(f"\n## Seed {run.name}\n")
     head(["model", "setting", *(f"{t.replace('_', '-')}, {j} judge" for t, j in COLUMNS)])
     for model, setting in dict.fromkeys(key[:2] for key in run.accuracy):
@@ -143,7 +143,7 @@ def table(folders):
 
 
 def between(file, mark, text):
-    """Replaces what stands between two marks of a page."""
+    """Replaces the text between two markers of a page."""
     page, begin, end = Path(file).read_text(), f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     before, rest = page.split(begin)
     Path(file).write_text(before + begin + text + end + rest.split(end)[1])
@@ -155,8 +155,8 @@ def readme(folder, log):
     lines = [f"Accuracy of a judge that predicts held-out choices of 200 users from a summary, in percent with 95 % intervals over "
              f"users; 50 is chance. One run of `scripts/quickstart` (seed 0, {datetime.date.today()}): {run.seconds} s on "
              f"{os.cpu_count()} cores of {cpu()}, from random weights. SFT reaches {reached['sft']} %, RL {reached['rl']} %; "
-             f"an oracle that knows the user reaches {reached['oracle']} %. The second judge is of another family and never gave "
-             "reward."]
+             f"an oracle that knows the user reaches {reached['oracle']} %. The second judge belongs to another model family and "
+             "never gives reward."]
     lines = textwrap.wrap(lines[0], 128) + [""]
     lines += ["| summary by | setting | in-domain | transferred | in-domain, second judge | transferred, second judge |",
               "|---|---|---|---|---|---|"]

@@ -61,7 +61,7 @@ fn tokenize_and_pack(c: &mut Criterion) {
     let rules = Rules::from(&SftData::default());
     let run = || {
         let mut lengths = Vec::new();
-        let mut keep = |row: &corpus::Sequence| {
+        let mut keep = |row: &corpus::MaskedSequence| {
             lengths.push(row.ids.len());
             Ok(())
         };

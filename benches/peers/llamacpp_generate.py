@@ -1,6 +1,6 @@
-"""llama.cpp by its low-level Python interface: prints one JSON line. Each prompt is read once for all its samples.
+"""Runs llama.cpp by its low-level Python interface, and prints one JSON line. The samples of a prompt share its prefill.
 
-The folder must hold model-fp32.gguf or model-bf16.gguf, as llama.cpp's own converter writes them (to_gguf.py).
+The folder must contain model-fp32.gguf or model-bf16.gguf, as written by to_gguf.py.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ class Engine:
     def __init__(self, args, longest):
         model = llama.llama_model_load_from_file(
             f"{args.model}/model-{args.dtype}.gguf".encode(), llama.llama_model_default_params())
-        assert model, "llama.cpp could not read the model"
+        assert model, f"{args.model}/model-{args.dtype}.gguf: llama.cpp cannot load this model"
         how = llama.llama_context_default_params()
         how.n_ctx = args.at_once // args.samples * longest + args.at_once * args.new + 256
         how.n_seq_max, how.n_batch, how.n_ubatch = args.at_once, CAPACITY, 512

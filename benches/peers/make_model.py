@@ -1,7 +1,7 @@
-"""A model folder with random weights and a trained tokenizer, for benches: make_model.py SHAPE FOLDER [DEVICE]
+"""Writes a model folder with random weights and a trained tokenizer for the benches: make_model.py SHAPE FOLDER [DEVICE]
 
 SHAPE is tiny (1M parameters), small (29M), 0.6b, 1.7b, 4b, 8b (the shapes of Qwen3) or 0.6b-4-layers (the first four layers of
-that shape). The weights are drawn on DEVICE (cpu); the same seed gives the same folder on the same one.
+that shape). The weights are initialized on DEVICE (default: cpu) with a fixed seed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How much of the machine other work took while something was measured."""
+"""Measures the share of CPU time that other processes used during a measurement."""
 
 import os
 import time
@@ -12,7 +12,7 @@ def _read():
 
 
 class Noise:
-    """Begin with Noise(); .shares() afterwards."""
+    """Starts measuring when created; `shares` returns the result."""
 
     def __init__(self):
         self.begun = _read()

@@ -1,4 +1,4 @@
-"""The command line and the prompts that the peers of benches/generate have in common."""
+"""Command line and prompts that the peers of benches/generate share."""
 
 import argparse
 import json

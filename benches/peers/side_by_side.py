@@ -1,4 +1,4 @@
-"""What the benches that run us beside others have in common."""
+"""Functions that the benches share which compare xplore with other engines."""
 
 import json
 import os
@@ -19,7 +19,7 @@ INSTALLED = Path(os.environ.get("XPLORE_BENCH_PEERS", ROOT / "target" / "peers")
 
 
 def model_folder(shape):
-    """The folder of a model of this shape, made if it is not there."""
+    """Returns the model folder of a shape, and creates it if necessary."""
     folder = MODELS / shape
     if not (folder / "prompts.json").exists():
         subprocess.run([sys.executable, PEERS / "make_model.py", shape, folder], check=True)
@@ -27,7 +27,7 @@ def model_folder(shape):
 
 
 def watched(command, file=None):
-    """Runs a command: what it printed, or {"failed": …}; its peak resident bytes; and when each line of `file` came."""
+    """Runs a command. Returns {"printed": …} or {"failed": …}, its peak resident bytes, and the time of each line of `file`."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=errors,
                                    env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -88,7 +88,7 @@ def compare(best, key):
 
 
 def commit():
-    """The commit of this checkout, or of the one a bundle was made from."""
+    """Returns the commit of this checkout, or that of the bundle."""
     noted = ROOT / "COMMIT"
     if noted.exists():
         return noted.read_text(encoding="utf-8").strip()

@@ -1,7 +1,7 @@
-"""A model folder as GGUF, by llama.cpp's own converter: to_gguf.py LLAMA_CPP_SOURCE FOLDER fp32|bf16
+"""Converts a model folder to GGUF with llama.cpp's converter: to_gguf.py LLAMA_CPP_SOURCE FOLDER fp32|bf16
 
-Writes FOLDER/model-DTYPE.gguf. The converter tells tokenizers apart by a hash and knows none of ours; it is made to accept that they
-split text as Qwen2's does, which does not matter where ids come in and ids go out.
+Writes FOLDER/model-DTYPE.gguf. The converter identifies tokenizers by a hash and does not know ours, so it is patched to use the
+pre-tokenizer of Qwen2. This has no effect on the bench, whose inputs and outputs are token IDs.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""What plain PyTorch and transformers do on a device, on a bench model's folder; prints one JSON line.
+"""Measures plain PyTorch and transformers on a device, with a model folder of the benches; prints one JSON line.
 
-    torch_on_device.py MODEL DEVICE generate BATCH NEW     transformers' generate, bf16: tokens a second
-    torch_on_device.py MODEL DEVICE train TOKENS STEPS     a training step by torch.compile, bf16 weights, fused AdamW
-    torch_on_device.py - DEVICE bandwidth                  bytes a second that a large copy reads and writes
-    torch_on_device.py - DEVICE products                   FLOP/s of large bf16 products
+    torch_on_device.py MODEL DEVICE generate BATCH NEW     transformers' generate, bf16: tokens per second
+    torch_on_device.py MODEL DEVICE train TOKENS STEPS     a training step with torch.compile, bf16 weights, fused AdamW
+    torch_on_device.py - DEVICE bandwidth                  bytes per second that a large copy reads and writes
+    torch_on_device.py - DEVICE products                   FLOP/s of large bf16 matrix products
 """
 
 import json

@@ -1,4 +1,4 @@
-"""transformers' `generate`: prints one JSON line. Temperature 1, end-of-turn tokens ignored, fixed lengths."""
+"""Measures transformers' `generate`, and prints one JSON line. Temperature 1, end-of-turn tokens ignored, fixed lengths."""
 
 import time
 

@@ -1,8 +1,8 @@
-"""A judge that writes its answer, by transformers' `generate`: prints one JSON line.
+"""Measures a judge that generates its answer with transformers' `generate`, and prints one JSON line.
 
     transformers_judge.py --model FOLDER --dtype D --input F.jsonl --at-once N --new 16
 
-Each row of F has the `ids` of a question in one order; the judge writes `new` tokens to each, greedily.
+Each row of F has the `ids` of a question in one order; the judge generates `new` tokens for each, greedily.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""TRL's GRPOTrainer on the CPU: prints one JSON line.
+"""Measures TRL's GRPOTrainer on the CPU, and prints one JSON line.
 
     trl_grpo.py --model FOLDER --dtype D --prompts F.json --prompts-per-step P --samples S --max-new-tokens T
                 --steps N --warmup W --lr R [--accumulation A] [--cache dynamic|static]
 
-Prompts, lists of token ids of one length, in the order of the file, P a step with S responses each, all T tokens long;
-a response's reward is the share of its ids that 4 divides. Fused AdamW at a constant rate without decay, no reference
-model, weights and optimizer in D. Generation is one batch, training A passes. The first W steps, at least one, are not
-timed. Seconds of a step are those from the end of one to the end of the next; tokens are those of its responses. With
-TCMALLOC in the environment, that allocator is taken.
+F contains prompts, lists of token IDs of the same length. Each step takes the next P prompts with S responses each, all of T
+tokens. The reward of a response is the share of its token IDs divisible by 4. Fused AdamW at a constant learning rate without
+weight decay, no reference model, weights and optimizer state in D. Generation is one batch, training takes A micro-batches. The
+first W steps (at least one) are not timed. The time of a step is measured from the end of the previous step; tokens are those
+of its responses. If the environment variable TCMALLOC names the library, that allocator is used.
 """
 
 import os
@@ -35,7 +35,7 @@ datasets.disable_progress_bars()
 
 
 class Watched(GRPOTrainer):
-    """Takes prompts as token ids and sums up the seconds of what it does."""
+    """Takes prompts as token IDs, and sums the seconds of each phase."""
 
     prompts, seconds = [], collections.Counter()
 
@@ -62,7 +62,7 @@ class Watched(GRPOTrainer):
 
 
 class Clock(TrainerCallback):
-    """When each step was over, and what other work there was since the last step that is not timed."""
+    """Records the end of each step, and the CPU share of other processes during the timed steps."""
 
     def __init__(self, warmup):
         self.warmup, self.ends, self.noise = warmup, [], None

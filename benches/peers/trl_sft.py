@@ -1,11 +1,11 @@
-"""TRL's SFTTrainer on the CPU: prints one JSON line.
+"""Measures TRL's SFTTrainer on the CPU, and prints one JSON line.
 
     trl_sft.py --model FOLDER --dtype D --input F.jsonl --steps N --warmup W --batch B --accumulation A --max-length L
                --layout padded|padding-free --lr R [--exact-norms]
 
-Rows of prompt and completion in the order of the file, loss on the completion, fused AdamW at a constant rate without
-decay, weights and optimizer in D. The first W steps are not timed. With TCMALLOC in the environment, that allocator is
-taken.
+Rows of prompt and completion in the order of the file, loss on the completion, fused AdamW at a constant learning rate
+without weight decay, weights and optimizer state in D. The first W steps are not timed. If the environment variable TCMALLOC
+names the library, that allocator is used.
 """
 
 import os
@@ -31,7 +31,7 @@ datasets.disable_progress_bars()
 
 
 class Watched(SFTTrainer):
-    """Sums up loss and tokens of each step's passes, and takes the norm of what each leaves."""
+    """Records loss and tokens of the micro-batches of each step, and the gradient norm."""
 
     passes, norms, exact_norms = [], [], False
 
@@ -47,7 +47,7 @@ class Watched(SFTTrainer):
 
 
 class Clock(TrainerCallback):
-    """When each step was over, and what other work there was since the last step that is not timed."""
+    """Records the end of each step, and the CPU share of other processes during the timed steps."""
 
     def __init__(self, warmup):
         self.warmup, self.ends, self.noise = warmup, [], None
@@ -59,7 +59,7 @@ class Clock(TrainerCallback):
 
 
 def cut(rows, tokenizer, max_length):
-    """Ids and labels at their final length, which TRL leaves to the caller when it does not pad."""
+    """Truncates IDs and labels, which TRL leaves to the caller if it does not pad."""
     for row in rows:
         render = lambda turns, **how: tokenizer.apply_chat_template(turns, return_dict=True, **how)["input_ids"]
         before = len(render(row["prompt"], add_generation_prompt=True))

@@ -1,4 +1,4 @@
-"""vLLM's CPU build: prints one JSON line. Samples of a prompt may share its cache; compiling is not timed."""
+"""Measures vLLM's CPU build, and prints one JSON line. Samples of a prompt may share its KV cache; compilation is not timed."""
 
 import os
 import sys

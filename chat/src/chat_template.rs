@@ -8,7 +8,7 @@ use crate::{Message, Role, generation};
 
 /// Names of the two variants of the template: as rendered, and with the model's turns marked.
 const PLAIN: &str = "chat";
-const MARKED: &str = "chat, the model's turns marked";
+const MARKED: &str = "chat, with the model's turns marked";
 
 /// A conversation that cannot be rendered, or a template that does not compile.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ impl ChatTemplate {
             return Ok(None);
         }
         if generation::in_the_way(messages) {
-            return Err(TemplateError("a message holds U+FDD0 or U+FDD1, which are no characters; remove them".into()));
+            return Err(TemplateError("a message has U+FDD0 or U+FDD1, which are not characters; remove them".into()));
         }
         Ok(Some(generation::strip(&self.render_as(MARKED, messages, false, None)?)))
     }

@@ -45,7 +45,7 @@ impl Sampling {
         ensure(t >= 0.0 && t.is_finite(), "temperature", t, "0 (greedy) or more")?;
         ensure(p > 0.0 && p <= 1.0, "top_p", p, "above 0, at most 1")?;
         ensure((0.0..=1.0).contains(&m), "min_p", m, "0 to 1")?;
-        ensure(r > 0.0 && r.is_finite(), "repetition_penalty", r, "above 0 (1 changes nothing)")
+        ensure(r > 0.0 && r.is_finite(), "repetition_penalty", r, "above 0 (1 has no effect)")
     }
 
     /// Returns parameters that sample from the model's full distribution.

@@ -23,7 +23,7 @@ pub enum JsonlError {
         source: std::io::Error,
     },
     /// A line that is not the expected object.
-    #[error("{}:{line}: {message}; mend that line or remove it", path.display())]
+    #[error("{}:{line}: {message}; fix or remove this line", path.display())]
     Line {
         /// Path of the file.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum JsonlError {
         message: String,
     },
     /// The file has no rows.
-    #[error("{} has no rows; expected one JSON object a line", path.display())]
+    #[error("{} has no rows; expected one JSON object per line", path.display())]
     Empty {
         /// Path of the file.
         path: PathBuf,

@@ -12,6 +12,7 @@
 //!
 //! This crate does not depend on libtorch: synthesis, rewards, and evals build on it alone.
 
+mod anchors;
 mod border;
 pub mod chat_template;
 pub mod completer;

@@ -85,7 +85,7 @@ pub struct RlRow {
 
 /// A defect that makes a row unusable, found before training starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Defect {
+pub struct RowDefect {
     /// The invalid field.
     pub field: &'static str,
     /// What is wrong, and what was expected.
@@ -95,24 +95,24 @@ pub struct Defect {
 /// A row that can be validated beyond its types.
 pub trait Checked {
     /// Returns the first defect, if any.
-    fn defect(&self) -> Option<Defect>;
+    fn defect(&self) -> Option<RowDefect>;
 }
 
 impl Checked for History {
-    fn defect(&self) -> Option<Defect> {
+    fn defect(&self) -> Option<RowDefect> {
         self.interactions
             .is_empty()
-            .then(|| Defect { field: "interactions", message: "is empty; expected at least one interaction".into() })
+            .then(|| RowDefect { field: "interactions", message: "is empty; expected at least one interaction".into() })
     }
 }
 
 impl Checked for SftRow {
-    fn defect(&self) -> Option<Defect> {
+    fn defect(&self) -> Option<RowDefect> {
         if self.prompt.is_empty() {
-            return Some(Defect { field: "prompt", message: "is empty; expected at least one message".into() });
+            return Some(RowDefect { field: "prompt", message: "is empty; expected at least one message".into() });
         }
         let trained = self.completion.iter().any(|m| !m.content.trim().is_empty());
-        (!trained).then(|| Defect {
+        (!trained).then(|| RowDefect {
             field: "completion",
             message: "has no text; expected an assistant message to train on".into(),
         })
@@ -120,15 +120,15 @@ impl Checked for SftRow {
 }
 
 impl Checked for RlRow {
-    fn defect(&self) -> Option<Defect> {
+    fn defect(&self) -> Option<RowDefect> {
         let n = self.history.len();
         if n < 3 {
-            return Some(Defect {
+            return Some(RowDefect {
                 field: "history",
                 message: format!("has {n} interactions; expected at least 3 (read, first target, last target)"),
             });
         }
-        (self.mid_position == 0 || self.mid_position >= n - 1).then(|| Defect {
+        (self.mid_position == 0 || self.mid_position >= n - 1).then(|| RowDefect {
             field: "mid_position",
             message: format!("is {}; expected 1 to {} for a history of {n}", self.mid_position, n - 2),
         })

@@ -9,7 +9,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
-use crate::border::Anchors;
+use crate::anchors::Anchors;
 use crate::chat_template::{ChatTemplate, TemplateError};
 use crate::{Message, Sampling, SftRow};
 
@@ -46,8 +46,8 @@ pub enum TokenizerError {
     Template(#[from] TemplateError),
     /// The tokens of a prompt are not a prefix of the tokens of prompt and completion.
     #[error(
-        "the tokens of the prompt are no prefix of those of prompt + completion, so there is no clear border between \
-         what is read and what is trained; the chat template must render the prompt alone as the beginning of the whole"
+        "the tokens of the prompt are not a prefix of the tokens of prompt + completion, so the loss mask has no clear \
+         boundary; the chat template must render the prompt alone as the beginning of the full conversation"
     )]
     NoPrefix,
 }
@@ -86,17 +86,18 @@ impl Tokenizer {
         let at = |name: &str, message: String| TokenizerError::File { path: folder.join(name), message };
         let path = folder.join("tokenizer.json");
         let text = std::fs::read(&path)
-            .map_err(|e| at("tokenizer.json", format!("{e}; a model folder needs its tokenizer beside the weights")))?;
-        let inner = Inner::from_bytes(&text).map_err(|e| at("tokenizer.json", format!("not a tokenizer: {e}")))?;
+            .map_err(|e| at("tokenizer.json", format!("{e}; a model folder must contain its tokenizer")))?;
+        let inner =
+            Inner::from_bytes(&text).map_err(|e| at("tokenizer.json", format!("not a valid tokenizer: {e}")))?;
         let config = read_json(&folder.join("tokenizer_config.json"))?
-            .ok_or_else(|| at("tokenizer_config.json", "no such file; it names the special tokens".into()))?;
+            .ok_or_else(|| at("tokenizer_config.json", "no such file; it defines the special tokens".into()))?;
         let template = match std::fs::read_to_string(folder.join("chat_template.jinja")) {
             Ok(text) => text,
             Err(_) => template_in(&config).ok_or_else(|| {
                 at(
                     "tokenizer_config.json",
-                    "no `chat_template` here and no chat_template.jinja beside it; take the instruct or chat version \
-                     of the model"
+                    "no `chat_template` here and no chat_template.jinja in the folder; use the instruct or chat \
+                     version of the model"
                         .into(),
                 )
             })?,

@@ -112,7 +112,10 @@ fn a_missing_field_on_line_7_is_named() {
     let mut lines: Vec<String> = RL_ROW.repeat(9).lines().map(str::to_owned).collect();
     lines[6] = lines[6].replace(r#","mid_position":1"#, "");
     bench.write("rl.jsonl", &lines.join("\n"));
-    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["rl.jsonl, line 7", "mid_position", "mend that row"]);
+    says(
+        &bench.fails(3, &["rl", "--config", "rl.toml"]),
+        &["rl.jsonl, line 7", "mid_position", "fix or remove this row"],
+    );
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn a_model_folder_without_weights_is_named() {
     let bench = Bench::new();
     let model = bench.model();
     fs::remove_file(model.join("model.safetensors")).unwrap();
-    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["model", "no weights here", "complete model folder"]);
+    says(&bench.fails(3, &["rl", "--config", "rl.toml"]), &["model", "no weights found", "complete model folder"]);
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn a_truncated_safetensors_file_is_named() {
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
     let said = bench.fails(3, &["rl", "--config", "rl.toml"]);
-    says(&said, &["model.safetensors", "cut off or damaged", "again"]);
+    says(&said, &["model.safetensors", "truncated or damaged", "again"]);
 }
 
 #[test]
@@ -184,9 +187,9 @@ fn several_processes_need_a_place_to_meet_and_a_command_for_several() {
     );
     bench.write("prompts.jsonl", "{\"text\": \"a\"}\n");
     let model = bench.model().display().to_string();
-    let met = [("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")];
+    let met = [("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1"), ("RANK", "1")];
     says(
         &refused(&met, &["generate", "--model", &model, "--input", "prompts.jsonl"]),
-        &["only sft and rl run on several"],
+        &["error: rank 1: ", "only sft and rl support several"],
     );
 }

@@ -197,7 +197,7 @@ fn what_is_wrong_is_named_by_file_and_row() {
         &format!("{good}{several}"),
         &[],
         3,
-        &["rows.jsonl", "row 2", "`likes warm stories`", "must be one"],
+        &["rows.jsonl", "row 2", "`likes warm stories`", "exactly 1"],
     );
     refused("score", "{\"text\": \"likes\", \"candidates\": []}\n", &[], 3, &["rows.jsonl:1", "candidates"]);
     refused("generate", &format!("{{\"ids\": {:?}}}\n", vec![1; 300]), &[], 3, &["request 0", "300 tokens"]);

@@ -113,7 +113,7 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
 /// Checks the other functions of `rl`: dry run, adapters, resuming, replaying.
 fn rl_shows_goes_on_and_replays(run: &Path, rl: &str) {
     let shown = xplore(&["rl", "--config", rl, "--dry-run", "--set", "rollout.max_new_tokens=16"]);
-    for words in ["stage 1", "stage 2", "a step", "mini-batches", "memory", "prompt of", "response (", "reward"] {
+    for words in ["stage 1", "stage 2", "per step", "mini-batches", "memory", "prompt of", "response (", "reward"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     let out = format!("out={}", run.join("adapted").display());

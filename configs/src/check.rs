@@ -23,47 +23,47 @@ impl Defect {
     }
 }
 
-pub(crate) type Verdict = Result<(), Defect>;
+pub(crate) type CheckResult = Result<(), Defect>;
 
 /// Prefixes the keys of a nested table with the key of that table.
 pub(crate) trait Under {
     fn under(self, table: impl Display) -> Self;
 }
 
-impl Under for Verdict {
+impl Under for CheckResult {
     fn under(self, table: impl Display) -> Self {
         self.map_err(|defect| Defect { key: format!("{table}.{}", defect.key), ..defect })
     }
 }
 
 /// Returns `Ok` if `ok`; otherwise a defect that reads "is `value`; expected `expected`".
-pub(crate) fn ensure(ok: bool, key: &str, value: impl Display, expected: &str) -> Verdict {
+pub(crate) fn ensure(ok: bool, key: &str, value: impl Display, expected: &str) -> CheckResult {
     if ok { Ok(()) } else { Err(Defect::new(key, format!("is {value}; expected {expected}"))) }
 }
 
 /// Checks that a required key is set.
-pub(crate) fn given(given: bool, key: &str, what: &str) -> Verdict {
-    if given { Ok(()) } else { Err(Defect::new(key, format!("is not given; expected {what}"))) }
+pub(crate) fn given(given: bool, key: &str, what: &str) -> CheckResult {
+    if given { Ok(()) } else { Err(Defect::new(key, format!("is not set; expected {what}"))) }
 }
 
-pub(crate) fn at_least(key: &str, value: usize, least: usize) -> Verdict {
+pub(crate) fn at_least(key: &str, value: usize, least: usize) -> CheckResult {
     ensure(value >= least, key, value, &format!("at least {least}"))
 }
 
-pub(crate) fn positive(key: &str, value: f64) -> Verdict {
+pub(crate) fn positive(key: &str, value: f64) -> CheckResult {
     ensure(value > 0.0 && value.is_finite(), key, value, "a finite number above 0")
 }
 
-pub(crate) fn not_negative(key: &str, value: f64) -> Verdict {
+pub(crate) fn not_negative(key: &str, value: f64) -> CheckResult {
     ensure(value >= 0.0 && value.is_finite(), key, value, "a finite number, 0 or more")
 }
 
 /// Checks that `value` is from 0 to 1, both inclusive.
-pub(crate) fn fraction(key: &str, value: f64) -> Verdict {
+pub(crate) fn fraction(key: &str, value: f64) -> CheckResult {
     ensure((0.0..=1.0).contains(&value), key, value, "a number from 0 to 1")
 }
 
 /// Checks that `value` is from 0, inclusive, to 1, exclusive.
-pub(crate) fn below_one(key: &str, value: f64) -> Verdict {
+pub(crate) fn below_one(key: &str, value: f64) -> CheckResult {
     ensure((0.0..1.0).contains(&value), key, value, "a number from 0 to below 1")
 }

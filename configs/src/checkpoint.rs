@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least};
+use crate::check::{CheckResult, at_least};
 
 /// The metric by which checkpoints are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Default for CheckpointConfig {
 }
 
 impl CheckpointConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("keep_last", self.keep_last, 1)
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least, ensure, given};
+use crate::check::{CheckResult, at_least, ensure, given};
 
 /// An OpenAI-compatible endpoint: `xplore serve` on another node, vLLM, or a hosted service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,12 +47,12 @@ impl EndpointConfig {
         !self.url.is_empty()
     }
 
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         let address = self.url.starts_with("http://") || self.url.starts_with("https://");
-        ensure(address, "url", format!("`{}`", self.url), "an address such as http://node7:8000/v1")?;
-        given(!self.model.is_empty(), "model", "the model's name at the endpoint")?;
+        ensure(address, "url", format!("`{}`", self.url), "a URL such as http://node7:8000/v1")?;
+        given(!self.model.is_empty(), "model", "the name of the model at the endpoint")?;
         at_least("concurrency", self.concurrency, 1)?;
         let seconds = self.timeout_seconds;
-        ensure(seconds > 0.0 && seconds <= 86_400.0, "timeout_seconds", seconds, "more than 0, at most 86400 (a day)")
+        ensure(seconds > 0.0 && seconds <= 86_400.0, "timeout_seconds", seconds, "above 0, at most 86400 (one day)")
     }
 }

@@ -34,7 +34,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the config {}{}: {source}; name a text file that you can read", path.display(), named_by(origin))]
+    #[error("cannot read config {}{}: {source}; check path and permissions", path.display(), named_by(origin))]
     Read {
         /// Path of the file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not valid TOML.
-    #[error("{}:{line}:{column}: not valid TOML: {message}; mend that line", path.display())]
+    #[error("{}:{line}:{column}: invalid TOML: {message}; fix this line", path.display())]
     Syntax {
         /// Path of the file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A cycle of files that extend one another.
-    #[error("{origin}: `extends` goes in a circle ({}); remove one of them", join(chain))]
+    #[error("{origin}: `extends` forms a cycle ({}); remove one of these `extends` keys", join(chain))]
     Cycle {
         /// The `extends` that closes the cycle.
         origin: Origin,
@@ -96,10 +96,7 @@ pub enum ConfigError {
         example: Option<String>,
     },
     /// A prompt set that is neither built in nor a folder of templates.
-    #[error(
-        "prompt set `{set}`: {problem}; the built-in sets are {}, or name a folder of <task>.j2 files",
-        list(known)
-    )]
+    #[error("prompt set `{set}`: {problem}; use a built-in set ({}) or a folder of <task>.j2 files", list(known))]
     Prompts {
         /// The set, as the user named it.
         set: String,
@@ -109,12 +106,12 @@ pub enum ConfigError {
         known: Vec<String>,
     },
     /// A value that TOML cannot represent (an integer above 2⁶³ − 1).
-    #[error("this config cannot be written as TOML: {0}; use integers below 2^63")]
+    #[error("cannot write the config as TOML: {0}; use integers below 2^63")]
     Unwritable(#[from] toml::ser::Error),
 }
 
 fn named_by(origin: &Option<Origin>) -> String {
-    origin.as_ref().map_or_else(String::new, |origin| format!(" that {origin} extends"))
+    origin.as_ref().map_or_else(String::new, |origin| format!(" (extended by {origin})"))
 }
 
 fn join(chain: &[PathBuf]) -> String {
@@ -134,7 +131,7 @@ pub(crate) fn list(names: &[String]) -> String {
 fn suggest(nearest: &Option<String>, known: &[String]) -> String {
     let known = list(known);
     match nearest {
-        Some(key) => format!("did you mean `{key}`? Rename or remove it (known here: {known})"),
+        Some(key) => format!("did you mean `{key}`? Rename or remove the key (known keys: {known})"),
         None => format!("remove it or use one of {known}"),
     }
 }

@@ -1,18 +1,19 @@
 //! Evaluation: how well other models predict a user's choices from the summaries.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, ensure, given};
+use crate::check::{CheckResult, Defect, Under, ensure, given};
 use crate::judge::JudgeConfig;
 use crate::model::ModelSource;
 use crate::run::{RunConfig, check_name};
 use crate::sampling::SamplingConfig;
 
 /// The input that describes the user's preferences to the judge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Setting {
     /// The raw history, without a summary.
@@ -21,6 +22,16 @@ pub enum Setting {
     Full,
     /// A summary of the later part of the history, conditioned on a summary of the earlier part.
     Streaming,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Setting::Direct => "direct",
+            Setting::Full => "full",
+            Setting::Streaming => "streaming",
+        })
+    }
 }
 
 /// Configuration of an evaluation: every judge scores every model's summaries in every setting.
@@ -75,7 +86,7 @@ impl EvalConfig {
         self.out.join(&self.name)
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
@@ -100,22 +111,22 @@ impl RunConfig for EvalConfig {
 }
 
 /// Checks that there is at least one setting and no duplicate.
-pub(crate) fn check_settings(settings: &[Setting]) -> Verdict {
+pub(crate) fn check_settings(settings: &[Setting]) -> CheckResult {
     let distinct: HashSet<_> = settings.iter().collect();
     if settings.is_empty() || distinct.len() < settings.len() {
-        let problem = "names no setting, or one twice; expected some of \"direct\", \"full\", \"streaming\"";
+        let problem = "is empty or has duplicates; expected one or more of \"direct\", \"full\", \"streaming\"";
         return Err(Defect::new("settings", problem));
     }
     Ok(())
 }
 
 /// Checks that there is at least one entry and that the names are unique.
-fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a String>) -> Verdict {
+fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a String>) -> CheckResult {
     let mut seen = HashSet::new();
     for (index, name) in names.enumerate() {
         let key = format!("{list}[{index}].name");
-        given(!name.is_empty(), &key, "a name for the tables")?;
-        ensure(seen.insert(name), &key, format!("\"{name}\" for the second time"), "a name of its own")?;
+        given(!name.is_empty(), &key, "a name for the result tables")?;
+        ensure(seen.insert(name), &key, format!("\"{name}\", which is already used"), "a unique name")?;
     }
     given(!seen.is_empty(), list, &format!("at least one [[{list}]] entry"))
 }

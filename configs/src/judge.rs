@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, at_least, ensure, given};
+use crate::check::{CheckResult, Defect, Under, at_least, ensure, given};
 use crate::endpoint::EndpointConfig;
 use crate::model::ModelSource;
 
@@ -83,10 +83,10 @@ impl Default for JudgeConfig {
 }
 
 impl JudgeConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         if self.endpoint.is_given() {
             let path = &self.model.path;
-            let expected = "nothing beside endpoint.url: a judge is either in this process or behind an endpoint";
+            let expected = "no path with endpoint.url: a judge runs either in this process or at an endpoint";
             ensure(path.is_empty(), "model.path", format!("`{path}`"), expected)?;
             self.endpoint.check().under("endpoint")?;
         } else {
@@ -96,17 +96,17 @@ impl JudgeConfig {
     }
 
     /// Checks everything but the model, which some runs train themselves.
-    pub(crate) fn check_question(&self) -> Verdict {
+    pub(crate) fn check_question(&self) -> CheckResult {
         if self.mode == JudgeMode::Reasoned {
             at_least("max_new_tokens", self.max_new_tokens, 1)?;
             let something = !self.answer_prefix.trim().is_empty();
-            ensure(something, "answer_prefix", "empty", "the text after which a reasoned answer is looked for")?;
+            ensure(something, "answer_prefix", "empty", "the text that precedes the answer in a reasoned judgment")?;
         }
         let [first, second] = &self.choices;
         let usable = |choice: &String| !choice.is_empty() && choice.trim() == choice;
         if first == second || !usable(first) || !usable(second) {
             let found = format!("[\"{first}\", \"{second}\"]");
-            let expected = "two different answers, not empty, without spaces around them";
+            let expected = "two different non-empty strings without leading or trailing spaces";
             return Err(Defect::new("choices", format!("is {found}; expected {expected}")));
         }
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)

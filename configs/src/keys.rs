@@ -4,6 +4,7 @@ use serde_path_to_error::{Path, Segment};
 use toml::{Table, Value};
 
 use crate::error::{ConfigError, Origin, list};
+use crate::key_path::{child, element};
 use crate::merge::Layers;
 
 /// The only key that the loader itself reads.
@@ -51,16 +52,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("target_modules", "targets"),
     ("truncation_mode", "truncation"),
 ];
-
-/// Returns the path of `key` in the table at `prefix`.
-pub(crate) fn child(prefix: &str, key: &str) -> String {
-    if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
-}
-
-/// Returns the path of a list element.
-pub(crate) fn element(prefix: &str, index: usize) -> String {
-    format!("{prefix}[{index}]")
-}
 
 /// Formats a value for an error message.
 pub(crate) fn shown(value: &Value) -> String {
@@ -168,7 +159,7 @@ fn problem(message: &str, names: &[String], value: Option<&Value>) -> String {
         return format!("is {found}{meant}; expected {}", known.join(" or "));
     }
     if let Some(field) = message.strip_prefix("missing field ") {
-        return format!("lacks the key {field}; add it");
+        return format!("is missing the key {field}; add it");
     }
     match message.split_once(", expected ") {
         Some((_, expected)) => format!("is {found}; expected {}", plain(expected)),
@@ -183,12 +174,12 @@ fn plain(expected: &str) -> String {
         "usize" | "u64" | "u32" | "u8" => "a whole number, 0 or more".into(),
         "i64" | "i32" => "a whole number".into(),
         "a boolean" => "true or false".into(),
-        "a string" | "string" => "text in quotes".into(),
+        "a string" | "string" => "a string in quotes".into(),
         "path string" => "a path in quotes".into(),
         "a sequence" => "a list, [a, b, …]".into(),
-        "string only" | "string or table" => "one of its names, in quotes".into(),
+        "string only" | "string or table" => "one of the allowed names, in quotes".into(),
         other if other.starts_with("struct ") => "a table".into(),
-        other if other.starts_with("enum ") => "one of its names, in quotes".into(),
+        other if other.starts_with("enum ") => "one of the allowed names, in quotes".into(),
         other => match other.strip_prefix("an array of length ") {
             Some(length) => format!("a list of {length}"),
             None => other.into(),

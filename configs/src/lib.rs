@@ -31,6 +31,7 @@ pub mod endpoint;
 pub mod error;
 pub mod eval;
 pub mod judge;
+mod key_path;
 mod keys;
 mod load;
 pub mod lora;

@@ -11,7 +11,7 @@ use crate::merge::Layers;
 use crate::overrides;
 use crate::presets::{self, PRESETS};
 use crate::run::RunConfig;
-use crate::source::Source;
+use crate::source::ParsedFile;
 
 /// Loads the config at `path` with the files that it extends, applies the overrides `a.b.c=value` in order, and validates the
 /// result.
@@ -63,8 +63,8 @@ pub(crate) fn parse_over<T: RunConfig>(
 }
 
 /// Returns the file and the files that it extends, the file first.
-fn chain(path: &Path, text: &str) -> Result<Vec<Source>, ConfigError> {
-    let mut sources = vec![Source::parse(path, text)?];
+fn chain(path: &Path, text: &str) -> Result<Vec<ParsedFile>, ConfigError> {
+    let mut sources = vec![ParsedFile::parse(path, text)?];
     let mut seen = vec![same_file(path)];
     while let Some(last) = sources.last()
         && let Some(extends) = &last.extends
@@ -72,7 +72,7 @@ fn chain(path: &Path, text: &str) -> Result<Vec<Source>, ConfigError> {
         let origin = last.origin(keys::EXTENDS);
         if let Some(name) = extends.to_str().and_then(|text| text.strip_prefix(presets::PREFIX)) {
             let text = presets::preset(name).ok_or_else(|| no_preset(origin, name))?;
-            sources.push(Source::parse(&extends.clone(), text)?);
+            sources.push(ParsedFile::parse(&extends.clone(), text)?);
             continue;
         }
         let next = last.path.parent().unwrap_or(Path::new("")).join(extends);
@@ -82,7 +82,7 @@ fn chain(path: &Path, text: &str) -> Result<Vec<Source>, ConfigError> {
         }
         let text = fs::read_to_string(&next).map_err(|source| not_read(&next, origin, source))?;
         seen.push(same_file(&next));
-        sources.push(Source::parse(&next, &text)?);
+        sources.push(ParsedFile::parse(&next, &text)?);
     }
     Ok(sources)
 }
@@ -93,7 +93,7 @@ fn no_preset(origin: Origin, name: &str) -> ConfigError {
     ConfigError::Value {
         origin,
         key: keys::EXTENDS.into(),
-        problem: format!("names the preset `{name}`, which is not built in{meant}; known: {}", known.join(", ")),
+        problem: format!("names an unknown preset `{name}`{meant}; known presets: {}", known.join(", ")),
         example: None,
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least, below_one, ensure, positive};
+use crate::check::{CheckResult, at_least, below_one, ensure, positive};
 
 /// A projection that can have an adapter, identified by its name in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("rank", self.rank, 1)?;
         positive("alpha", self.alpha)?;
         below_one("dropout", self.dropout)?;
@@ -88,6 +88,6 @@ impl LoraConfig {
         distinct.sort();
         distinct.dedup();
         let good = !self.targets.is_empty() && distinct.len() == self.targets.len();
-        ensure(good, "targets", format!("a list of {}", self.targets.len()), "one projection or more, each once")
+        ensure(good, "targets", format!("a list of {}", self.targets.len()), "at least one projection, no duplicates")
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use crate::error::Origin;
-use crate::keys;
-use crate::source::Source;
+use crate::key_path::child;
+use crate::source::ParsedFile;
 
 /// The merged values and the origin of each.
 pub(crate) struct Layers {
@@ -24,7 +24,7 @@ impl Layers {
     }
 
     /// Merges a file on top. Tables are merged key by key; any other value replaces the previous one.
-    pub fn overlay(&mut self, source: &Source) {
+    pub fn overlay(&mut self, source: &ParsedFile) {
         let mut replaced = Vec::new();
         merge(&mut self.table, &source.table, "", &mut replaced);
         for key in replaced {
@@ -72,7 +72,7 @@ impl Layers {
 
 fn merge(base: &mut Table, over: &Table, prefix: &str, replaced: &mut Vec<String>) {
     for (key, value) in over {
-        let path = keys::child(prefix, key);
+        let path = child(prefix, key);
         match (base.get_mut(key), value) {
             (Some(Value::Table(base)), Value::Table(over)) => merge(base, over, &path, replaced),
             _ => {

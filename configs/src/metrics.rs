@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, not_negative};
+use crate::check::{CheckResult, not_negative};
 
 /// Metrics of each step, in addition to metrics.jsonl, which is always written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ impl Default for MetricsConfig {
 }
 
 impl MetricsConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         not_negative("peak_tflops", self.peak_tflops)
     }
 }

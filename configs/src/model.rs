@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Under, Verdict, at_least, ensure, given, positive};
+use crate::check::{CheckResult, Under, at_least, ensure, given, positive};
 use crate::run::empty_is_none;
 
 /// Device of the tensors.
@@ -65,7 +65,7 @@ impl Default for ModelSource {
 }
 
 impl ModelSource {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         given(!self.path.is_empty(), "path", "a model folder or a hub id")?;
         positive("kv_cache_gib", self.kv_cache_gib)?;
         at_least("max_num_seqs", self.max_num_seqs, 1)?;
@@ -127,14 +127,14 @@ impl ModelStart {
         }
     }
 
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         let new = self.shape.is_some() || self.tokenizer.is_some();
         if let (Some(path), true) = (&self.path, new) {
-            let either = "one of the two: a path to an existing model, or the shape and tokenizer of a new one \
-                          (path = \"\" takes back a path that an extended file gives)";
-            return ensure(false, "path", format!("\"{path}\" beside a shape or tokenizer"), either);
+            let either = "either the path of an existing model, or the shape and tokenizer of a new one \
+                          (path = \"\" clears a path that is inherited through extends)";
+            return ensure(false, "path", format!("\"{path}\", set together with a shape or tokenizer"), either);
         }
-        given(self.path.is_some() || self.shape.is_some(), "path", "a model folder, a hub id, or else [model.shape]")?;
+        given(self.path.is_some() || self.shape.is_some(), "path", "a model folder, a hub id, or [model.shape]")?;
         self.shape.as_ref().map_or(Ok(()), ModelShape::check).under("shape")?;
         self.tokenizer.as_ref().map_or(Ok(()), TokenizerConfig::check).under("tokenizer")
     }
@@ -153,6 +153,11 @@ pub enum Family {
     Llama,
     /// Mistral.
     Mistral,
+}
+
+impl Family {
+    /// All families.
+    pub const ALL: [Self; 4] = [Self::Qwen3, Self::Qwen2, Self::Llama, Self::Mistral];
 }
 
 /// Shape of a new model. The defaults describe a model of 0.6 million parameters without its embeddings, which trains on a CPU in
@@ -206,7 +211,7 @@ impl Default for ModelShape {
 }
 
 impl ModelShape {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("hidden_size", self.hidden_size, 1)?;
         at_least("intermediate_size", self.intermediate_size, 1)?;
         at_least("layers", self.layers, 1)?;
@@ -214,7 +219,7 @@ impl ModelShape {
         let divides = self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads);
         ensure(divides, "kv_heads", self.kv_heads, &format!("a divisor of heads ({})", self.heads))?;
         let even = self.head_dim > 0 && self.head_dim.is_multiple_of(2);
-        ensure(even, "head_dim", self.head_dim, "an even number, 2 or more (the rotary embedding turns pairs)")?;
+        ensure(even, "head_dim", self.head_dim, "an even number, 2 or more (rotary embeddings rotate pairs)")?;
         at_least("max_position_embeddings", self.max_position_embeddings, 1)?;
         positive("rope_theta", self.rope_theta)?;
         positive("rms_norm_eps", self.rms_norm_eps)?;
@@ -241,7 +246,7 @@ impl Default for TokenizerConfig {
 }
 
 impl TokenizerConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         // 256 bytes, and room for the special tokens of a chat template.
         at_least("vocab_size", self.vocab_size, 272)
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Under, Verdict, at_least, below_one, ensure, fraction, not_negative, positive};
+use crate::check::{CheckResult, Under, at_least, below_one, ensure, fraction, not_negative, positive};
 use crate::parallel::Sharding;
 
 /// The update rule.
@@ -34,7 +34,7 @@ impl Default for MuonConfig {
 }
 
 impl MuonConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         below_one("momentum", self.momentum)?;
         at_least("ns_steps", self.ns_steps, 1)
     }
@@ -152,14 +152,14 @@ impl OptimizerConfig {
     }
 
     /// Checks the kind of optimizer against LoRA and sharding, because Muon needs whole matrices.
-    pub(crate) fn check_beside(&self, lora: bool, sharding: Sharding) -> Verdict {
+    pub(crate) fn check_beside(&self, lora: bool, sharding: Sharding) -> CheckResult {
         let whole = !lora && sharding == Sharding::Replicate;
         let expected =
-            "\"adamw\" beside [lora] or sharded weights, or none of them (parallel.sharding = \"replicate\")";
+            "\"adamw\" with [lora] or sharding; \"muon\" requires full weights and parallel.sharding = \"replicate\"";
         ensure(self.kind == OptimizerKind::AdamW || whole, "kind", "\"muon\"", expected)
     }
 
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         positive("lr", self.lr)?;
         below_one("betas[0]", self.betas[0])?;
         below_one("betas[1]", self.betas[1])?;

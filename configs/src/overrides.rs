@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use crate::error::ConfigError;
+use crate::key_path::{child, element};
 use crate::keys;
 use crate::merge::Layers;
 
@@ -11,14 +12,14 @@ use crate::merge::Layers;
 pub(crate) fn apply(layers: &mut Layers, text: &str) -> Result<(), ConfigError> {
     let wrong = |problem: String| ConfigError::Override { text: text.into(), problem };
     let Some((key, value)) = text.split_once('=') else {
-        return Err(wrong("has no `=`; write it as key=value, for example optimizer.lr=1e-5".into()));
+        return Err(wrong("missing `=`; write key=value, for example optimizer.lr=1e-5".into()));
     };
     let segments: Vec<&str> = key.trim().split('.').map(str::trim).collect();
     if segments.iter().any(|segment| segment.is_empty()) {
-        return Err(wrong("has an empty key; write it as key=value, for example optimizer.lr=1e-5".into()));
+        return Err(wrong("empty key; write key=value, for example optimizer.lr=1e-5".into()));
     }
     if segments == [keys::EXTENDS] {
-        return Err(wrong("`extends` works in files only; name that file with --config".into()));
+        return Err(wrong("`extends` is valid only in config files; pass that file with --config".into()));
     }
     let path = set(&mut layers.table, &segments, parse_value(value.trim())).map_err(wrong)?;
     layers.overridden(&path, text);
@@ -35,7 +36,7 @@ fn parse_value(text: &str) -> Value {
 
 /// Sets `value` at the path and returns the path in the form that errors use.
 fn set(table: &mut Table, segments: &[&str], value: Value) -> Result<String, String> {
-    let [first, rest @ ..] = segments else { return Err("has no key".into()) };
+    let [first, rest @ ..] = segments else { return Err("no key".into()) };
     let path = (*first).to_string();
     if rest.is_empty() {
         table.insert(path.clone(), value);
@@ -52,20 +53,20 @@ fn set_below(at: &mut Value, path: String, segments: &[&str], value: Value) -> R
     };
     match at {
         Value::Table(table) => {
-            let path = keys::child(&path, first);
+            let path = child(&path, first);
             let inner = table.entry((*first).to_string()).or_insert_with(|| Value::Table(Table::new()));
             set_below(inner, path, rest, value)
         }
         Value::Array(items) => {
             let count = items.len();
             match first.parse::<usize>().ok().and_then(|index| Some((index, items.get_mut(index)?))) {
-                Some((index, item)) => set_below(item, keys::element(&path, index), rest, value),
+                Some((index, item)) => set_below(item, element(&path, index), rest, value),
                 None => Err(format!(
-                    "`{path}` is a list of {count}, and `{first}` is no index of it; use a number below {count}, counted \
-                     from 0, or give the whole list as {path}=[…]"
+                    "`{path}` is a list of {count}, and `{first}` is not a valid index; use an index below {count}, \
+                     starting at 0, or set the whole list with {path}=[…]"
                 )),
             }
         }
-        other => Err(format!("`{path}` is {}, which has no keys below it; set it as {path}=value", keys::shown(other))),
+        other => Err(format!("`{path}` is {}, not a table; set it with {path}=value", keys::shown(other))),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, ensure};
+use crate::check::{CheckResult, ensure};
 
 /// The part of a model's state that each rank holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +39,10 @@ impl Default for ParallelConfig {
 }
 
 impl ParallelConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         let used = self.hsdp_shard_size == 0 || self.sharding == Sharding::Full;
-        ensure(used, "hsdp_shard_size", self.hsdp_shard_size, "0, or sharding = \"full\" beside it")?;
+        ensure(used, "hsdp_shard_size", self.hsdp_shard_size, "0, or sharding = \"full\" to use it")?;
         let seconds = self.timeout_seconds;
-        ensure(seconds > 0.0 && seconds <= 86_400.0, "timeout_seconds", seconds, "more than 0, at most 86400 (a day)")
+        ensure(seconds > 0.0 && seconds <= 86_400.0, "timeout_seconds", seconds, "above 0, at most 86400 (one day)")
     }
 }

@@ -11,7 +11,7 @@ use crate::keys;
 pub const DEFAULT: &str = "plain";
 
 /// The expected value of a `prompts` key, for errors.
-pub(crate) const EXPECTED: &str = "the name of a built-in prompt set or a folder of <task>.j2 files";
+pub(crate) const EXPECTED: &str = "a built-in prompt set or a folder of <task>.j2 files";
 
 /// Set, file name, and text of each template, ordered by set and file.
 const BUILT_IN: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/built_in_prompts.rs"));
@@ -42,7 +42,7 @@ fn from_folder(set: &str) -> Result<BTreeMap<String, String>, ConfigError> {
     let wrong = |problem: String| ConfigError::Prompts { set: set.into(), problem, known: known.clone() };
     if !Path::new(set).is_dir() {
         let meant = keys::nearest(set, &known).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
-        return Err(wrong(format!("is neither built in nor a folder{meant}")));
+        return Err(wrong(format!("neither a built-in set nor a folder{meant}")));
     }
     let unreadable = |path: &Path, e: std::io::Error| wrong(format!("cannot read {}: {e}", path.display()));
     let mut files = BTreeMap::new();
@@ -52,7 +52,7 @@ fn from_folder(set: &str) -> Result<BTreeMap<String, String>, ConfigError> {
             files.insert(name.to_string(), fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?);
         }
     }
-    if files.is_empty() { Err(wrong("has no file that ends in .j2".into())) } else { Ok(files) }
+    if files.is_empty() { Err(wrong("the folder has no .j2 files".into())) } else { Ok(files) }
 }
 
 #[cfg(test)]
@@ -93,6 +93,6 @@ mod tests {
         assert!(text.contains("`compact` and `plain`"), "{text}");
         let empty = tempfile::tempdir().unwrap();
         let text = sources(empty.path().to_str().unwrap()).unwrap_err().to_string();
-        assert!(text.contains("no file that ends in .j2"), "{text}");
+        assert!(text.contains("no .j2 files"), "{text}");
     }
 }

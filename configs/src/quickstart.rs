@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, ensure, given};
+use crate::check::{CheckResult, Defect, Under, ensure, given};
 use crate::eval::{Setting, check_settings};
 use crate::judge::JudgeConfig;
 use crate::load;
@@ -259,7 +259,7 @@ impl QuickstartConfig {
         }
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         self.world.check().under("world")?;
@@ -273,7 +273,7 @@ impl QuickstartConfig {
         self.sft.check().under("sft")?;
         self.rl.check().under("rl")?;
         let least = self.rl.reward.targets_per_stage - 1;
-        let for_stages = format!("at least {least} (rl.reward.targets_per_stage, one of which is the stage's own)");
+        let for_stages = format!("at least {least} (rl.reward.targets_per_stage - 1; one target is the stage's own)");
         ensure(self.world.rl_targets >= least, "rl_targets", self.world.rl_targets, &for_stages).under("world")?;
         check_settings(&self.eval.settings).under("eval")?;
         self.eval.sampling.check().under("eval.sampling")
@@ -298,12 +298,12 @@ impl SftConfig {
 }
 
 /// Checks that a path that the run creates itself is not set.
-fn not_given(empty: bool, key: &str) -> Verdict {
-    if empty { Ok(()) } else { Err(Defect::new(key, "is given; the quickstart makes it itself, so remove the key")) }
+fn not_given(empty: bool, key: &str) -> CheckResult {
+    if empty { Ok(()) } else { Err(Defect::new(key, "is set, but the quickstart sets it itself; remove the key")) }
 }
 
 impl QuickstartJudge {
-    fn check(&self) -> Verdict {
+    fn check(&self) -> CheckResult {
         self.shape.check().under("shape")?;
         not_given(self.data.train.as_os_str().is_empty(), "data.train")?;
         self.data.check_reading().under("data")?;
@@ -316,7 +316,7 @@ impl QuickstartJudge {
 }
 
 impl QuickstartSft {
-    fn check(&self) -> Verdict {
+    fn check(&self) -> CheckResult {
         not_given(self.data.train.as_os_str().is_empty(), "data.train")?;
         self.data.check_reading().under("data")?;
         self.train.check().under("train")?;
@@ -325,7 +325,7 @@ impl QuickstartSft {
 }
 
 impl QuickstartRl {
-    fn check(&self) -> Verdict {
+    fn check(&self) -> CheckResult {
         self.curriculum.check().under("curriculum")?;
         self.rollout.check().under("rollout")?;
         self.reward.check().under("reward")?;

@@ -13,7 +13,7 @@ pub use self::algorithm::AlgorithmConfig;
 pub use self::curriculum::CurriculumConfig;
 pub use self::reward::{RewardConfig, TermConfig};
 pub use self::rollout::RolloutConfig;
-use crate::check::{Defect, Under, Verdict, at_least, ensure, given};
+use crate::check::{CheckResult, Defect, Under, at_least, ensure, given};
 use crate::checkpoint::{Best, CheckpointConfig};
 use crate::judge::JudgeConfig;
 use crate::lora::LoraConfig;
@@ -103,7 +103,7 @@ impl RlConfig {
         self.out.join(&self.name)
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         self.model.check().under("model")?;
@@ -123,16 +123,16 @@ impl RlConfig {
         self.metrics.check().under("metrics")
     }
 
-    fn check_measuring(&self) -> Verdict {
+    fn check_measuring(&self) -> CheckResult {
         self.validation.check().under("validation")?;
         let measured = self.validation.every > 0 && self.validation.summaries.is_some();
-        let expected = "0, or users to measure on: [validation.summaries]";
+        let expected = "0, or users to validate on: [validation.summaries]";
         ensure(self.validation.every == 0 || measured, "validation.every", self.validation.every, expected)?;
         let v = &self.validation;
-        let expected = "false, or users to measure on: [validation.summaries]";
+        let expected = "false, or users to validate on: [validation.summaries]";
         ensure(!v.at_start || v.summaries.is_some(), "validation.at_start", true, expected)?;
         let asked = v.summaries.is_none() || v.every > 0 || v.at_start;
-        let expected = "1 or more, or at_start = true: else [validation.summaries] is never asked";
+        let expected = "1 or more, or at_start = true; otherwise [validation.summaries] is never used";
         ensure(asked, "validation.every", 0, expected)?;
         self.checkpoint.check().under("checkpoint")?;
         let known = match self.checkpoint.best {
@@ -152,13 +152,13 @@ impl RunConfig for RlConfig {
 }
 
 /// Checks keys of one table that are only valid with a setting of another.
-pub(crate) fn fit_together(rollout: &RolloutConfig, reward: &RewardConfig, algorithm: &AlgorithmConfig) -> Verdict {
+pub(crate) fn fit_together(rollout: &RolloutConfig, reward: &RewardConfig, algorithm: &AlgorithmConfig) -> CheckResult {
     let groups = rollout.users_per_step.saturating_mul(rollout.groups_per_user());
     let updates = algorithm.num_minibatches;
-    let expected = format!("at most the {groups} groups of a step (users_per_step · groups of each)");
+    let expected = format!("at most {groups}, the groups per step (users_per_step · groups per user)");
     ensure(updates <= groups, "algorithm.num_minibatches", updates, &expected)?;
     let weights = reward.stage_weights.len();
-    let expected = format!("no weight, or {} of them (rollout.stages)", rollout.stages);
+    let expected = format!("no weights, or {} of them (rollout.stages)", rollout.stages);
     ensure(weights == 0 || weights == rollout.stages, "reward.stage_weights", format!("{weights} weights"), &expected)?;
     let band = reward.overlong_band;
     let expected = format!("at most rollout.max_new_tokens ({})", rollout.max_new_tokens);
@@ -195,7 +195,7 @@ impl Default for RlTrain {
 }
 
 impl RlTrain {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("epochs", self.epochs, 1)
     }
 }

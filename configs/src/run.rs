@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::check::{Defect, Verdict, ensure};
+use crate::check::{CheckResult, Defect, ensure};
 use crate::error::{ConfigError, Origin};
 
 /// A configuration that can be loaded from TOML, validated, and written out in full.
@@ -29,9 +29,9 @@ pub trait RunConfig: Clone + Default + DeserializeOwned + Serialize {
 }
 
 /// Checks that a run's name is the name of a single folder.
-pub(crate) fn check_name(name: &str) -> Verdict {
+pub(crate) fn check_name(name: &str) -> CheckResult {
     let one_folder = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\']);
-    ensure(one_folder, "name", format!("\"{name}\""), "a folder's name: not empty, no `/`")
+    ensure(one_folder, "name", format!("\"{name}\""), "a folder name: not empty, without `/`")
 }
 
 /// Serializes `None` as the empty string, so that a file can unset a value of the file that it extends, and so that the resolved

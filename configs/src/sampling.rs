@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least, ensure, not_negative};
+use crate::check::{CheckResult, at_least, ensure, not_negative};
 
 /// Sampling parameters of a response. The defaults are those of the published evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,13 +26,13 @@ impl Default for SamplingConfig {
 }
 
 impl SamplingConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         not_negative("temperature", self.temperature)?;
         check_top_p(self.top_p)?;
         at_least("max_new_tokens", self.max_new_tokens, 1)
     }
 }
 
-pub(crate) fn check_top_p(top_p: f64) -> Verdict {
+pub(crate) fn check_top_p(top_p: f64) -> CheckResult {
     ensure(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "a number above 0, at most 1")
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Defect, Under, Verdict, at_least, below_one, ensure, given, not_negative};
+use crate::check::{CheckResult, Defect, Under, at_least, below_one, ensure, given, not_negative};
 use crate::checkpoint::{Best, CheckpointConfig};
 use crate::lora::LoraConfig;
 use crate::metrics::MetricsConfig;
@@ -77,20 +77,19 @@ impl SftConfig {
         if self.data.cache.as_os_str().is_empty() { self.out.join(".cache") } else { self.data.cache.clone() }
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
         self.model.check().under("model")?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check).under("lora")?;
         let base = self.lora.is_none() || self.model.path.is_some();
-        ensure(base, "lora", "given beside a new model", "model.path: adapters stand on a model that exists")?;
+        ensure(base, "lora", "set for a new model", "model.path, because LoRA adapters need an existing model")?;
         self.data.check().under("data")?;
         self.train.check().under("train")?;
         self.optimizer.check().under("optimizer")?;
         self.optimizer.check_beside(self.lora.is_some(), self.parallel.sharding).under("optimizer")?;
         self.validation.check().under("validation")?;
         let validated = self.validation.every == 0 || self.data.validates() || self.validation.summaries.is_some();
-        let expected =
-            "0, or something to validate on: data.validation, data.validation_share or [validation.summaries]";
+        let expected = "0, or validation data: data.validation, data.validation_share or [validation.summaries]";
         ensure(validated, "validation.every", self.validation.every, expected)?;
         self.checkpoint.check().under("checkpoint")?;
         let measured = match self.checkpoint.best {
@@ -98,7 +97,7 @@ impl SftConfig {
             Some(Best::Loss) => self.data.validates() && self.validation.every > 0,
             Some(Best::Accuracy) => self.validation.summaries.is_some() && self.validation.every > 0,
         };
-        let expected = "a number that [validation] measures: set validation.every and give it the rows or users";
+        let expected = "a metric that validation computes: set validation.every and the validation rows or users";
         ensure(measured, "checkpoint.best", self.checkpoint.best.map_or("", Best::key), expected)?;
         self.parallel.check().under("parallel")?;
         self.metrics.check().under("metrics")
@@ -215,15 +214,15 @@ impl Default for SftData {
 }
 
 impl SftData {
-    fn check(&self) -> Verdict {
+    fn check(&self) -> CheckResult {
         let (one, several) = (!self.train.as_os_str().is_empty(), !self.mix.is_empty());
         given(one || several, "train", "the path of a JSONL or Parquet file of SFT rows, or [[data.mix]] entries")?;
-        ensure(!(one && several), "train", self.train.display(), "one of the two: train, or [[data.mix]]")?;
+        ensure(!(one && several), "train", self.train.display(), "either train or [[data.mix]], not both")?;
         self.check_reading()
     }
 
     /// Checks everything but the file, which some runs write themselves.
-    pub(crate) fn check_reading(&self) -> Verdict {
+    pub(crate) fn check_reading(&self) -> CheckResult {
         for (i, set) in self.mix.iter().enumerate() {
             given(!set.path.as_os_str().is_empty(), "path", "the path of a file of SFT rows")
                 .under(format!("mix[{i}]"))?;
@@ -234,12 +233,12 @@ impl SftData {
         ensure(
             all_or_none,
             "mix",
-            "a list in which some sets have a weight",
-            "a weight above 0 for each of them, or none",
+            "a list in which only some sets have a weight",
+            "a weight above 0 for every set, or for none",
         )?;
         below_one("validation_share", self.validation_share)?;
         let either = self.validation.as_os_str().is_empty() || self.validation_share == 0.0;
-        ensure(either, "validation_share", self.validation_share, "0 beside a file of validation rows")?;
+        ensure(either, "validation_share", self.validation_share, "0 when data.validation is set")?;
         at_least("max_length", self.max_length, 2)
     }
 
@@ -284,13 +283,13 @@ impl Default for SftTrain {
 }
 
 impl SftTrain {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("epochs", self.epochs, 1)?;
         let one = (self.batch_size > 0) != (self.batch_tokens > 0);
         if self.batch_tokens == 0 {
             at_least("batch_size", self.batch_size, 1)?;
         }
-        ensure(one, "batch_tokens", self.batch_tokens, "0 beside batch_size, or batch_size = 0")?;
+        ensure(one, "batch_tokens", self.batch_tokens, "0 when batch_size is set, or batch_size = 0")?;
         at_least("micro_batch_tokens", self.micro_batch_tokens, 1)
     }
 }

@@ -7,10 +7,11 @@ use toml::Table;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, Origin};
+use crate::key_path::{child, element};
 use crate::keys;
 
 /// A parsed file.
-pub(crate) struct Source {
+pub(crate) struct ParsedFile {
     /// Path of the file, as the user gave it.
     pub path: PathBuf,
     /// Values of the file, without `extends`.
@@ -21,7 +22,7 @@ pub(crate) struct Source {
     pub extends: Option<PathBuf>,
 }
 
-impl Source {
+impl ParsedFile {
     /// Parses `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let syntax = |e: toml::de::Error| {
@@ -55,7 +56,7 @@ impl Source {
 
 fn note_table(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
     for (key, value) in table {
-        let path = keys::child(prefix, key.get_ref());
+        let path = child(prefix, key.get_ref());
         lines.insert(path.clone(), position(text, key.span().start).0);
         note_value(value.get_ref(), &path, text, lines);
     }
@@ -66,7 +67,7 @@ fn note_value(value: &DeValue<'_>, path: &str, text: &str, lines: &mut BTreeMap<
         DeValue::Table(table) => note_table(table, path, text, lines),
         DeValue::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                let path = keys::element(path, index);
+                let path = element(path, index);
                 lines.insert(path.clone(), position(text, item.span().start).0);
                 note_value(item.get_ref(), &path, text, lines);
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Under, Verdict, given};
+use crate::check::{CheckResult, Under, given};
 use crate::eval::{Setting, check_settings};
 use crate::judge::JudgeConfig;
 use crate::sampling::SamplingConfig;
@@ -22,7 +22,7 @@ pub struct ValidationConfig {
 }
 
 impl ValidationConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         self.summaries.as_ref().map_or(Ok(()), SummaryValidation::check).under("summaries")
     }
 }
@@ -59,7 +59,7 @@ impl Default for SummaryValidation {
 }
 
 impl SummaryValidation {
-    fn check(&self) -> Verdict {
+    fn check(&self) -> CheckResult {
         given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
         given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         check_settings(&self.settings)?;

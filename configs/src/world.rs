@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least, ensure, fraction};
+use crate::check::{CheckResult, at_least, ensure, fraction};
 
 /// Sizes of the built-in world's data sets. No two sets share users.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl Default for SynthesisConfig {
 }
 
 impl SynthesisConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         fraction("target_probability", self.target_probability)?;
         at_least("least_targets", self.least_targets, 1)?;
         let expected = format!("at least least_targets ({})", self.least_targets);
@@ -83,7 +83,7 @@ impl Default for PruningConfig {
 }
 
 impl PruningConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         fraction("most_signal", self.most_signal)?;
         fraction("least_probability", self.least_probability)?;
         fraction("band_end", self.band_end)?;
@@ -93,7 +93,7 @@ impl PruningConfig {
 }
 
 impl WorldConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("judge_rows", self.judge_rows, 1)?;
         at_least("reading_rows", self.reading_rows, 1)?;
         at_least("synthesis_users", self.synthesis_users, 1)?;

@@ -22,13 +22,13 @@ fn check<T: RunConfig>(text: &str, key: &str, expected: &str, refused: &str, acc
 #[test]
 fn sft() {
     for (key, expected, refused, accepted) in [
-        ("name", "a folder's name", "''", "a"),
-        ("name", "a folder's name", "a/b", "a b"),
+        ("name", "a folder name", "''", "a"),
+        ("name", "a folder name", "a/b", "a b"),
         ("data.max_length", "at least 2", "1", "2"),
         ("train.epochs", "at least 1", "0", "1"),
         ("data.validation_share", "below 1", "1", "0.5"),
         ("train.batch_size", "at least 1", "0", "1"),
-        ("train.batch_tokens", "0 beside batch_size", "100", "0"),
+        ("train.batch_tokens", "0 when batch_size is set", "100", "0"),
         ("train.micro_batch_tokens", "at least 1", "0", "1"),
         ("optimizer.lr", "finite number above 0", "0", "1e-9"),
         ("optimizer.lr", "finite number above 0", "inf", "1"),
@@ -46,14 +46,14 @@ fn sft() {
         ("metrics.peak_tflops", "0 or more", "-1", "0"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
         ("parallel.timeout_seconds", "at most 86400", "1e300", "86400"),
-        ("parallel.timeout_seconds", "more than 0", "0", "0.5"),
+        ("parallel.timeout_seconds", "above 0", "0", "0.5"),
         ("parallel.hsdp_shard_size", "sharding = \"full\"", "2", "0"),
     ] {
         check::<SftConfig>(SFT, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }
     let mixed = SFT.replace("train='r'", "mix=[{path='a'}, {path='b'}]");
     for (key, expected, refused) in [
-        ("data.mix", "or none", "data.mix=[{path='a'}, {path='b', weight=1}]"),
+        ("data.mix", "or for none", "data.mix=[{path='a'}, {path='b', weight=1}]"),
         ("data.mix[0].path", "a file of SFT rows", "data.mix=[{weight=1}]"),
         ("data.mix[0].weight", "0 or more", "data.mix=[{path='a', weight=-1}]"),
     ] {
@@ -64,8 +64,8 @@ fn sft() {
         ("rank", "at least 1", "0", "1"),
         ("alpha", "above 0", "0", "1"),
         ("dropout", "below 1", "1", "0"),
-        ("targets", "each once", "['q_proj', 'q_proj']", "['q_proj']"),
-        ("targets", "one projection or more", "[]", "['down_proj']"),
+        ("targets", "no duplicates", "['q_proj', 'q_proj']", "['q_proj']"),
+        ("targets", "at least one projection", "[]", "['down_proj']"),
     ] {
         let key = format!("lora.{key}");
         check::<SftConfig>(&lora, &key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
@@ -80,15 +80,21 @@ fn sft() {
     check::<SftConfig>(
         &validated,
         "checkpoint.best",
-        "[validation] measures",
+        "a metric that validation computes",
         refused,
         "checkpoint.best=validation/loss",
     );
-    check::<SftConfig>(SFT, "validation.every", "something to validate on", "validation.every=1", "validation.every=0");
+    check::<SftConfig>(SFT, "validation.every", "0, or validation data", "validation.every=1", "validation.every=0");
     let share = "data.validation_share=0.1";
-    check::<SftConfig>(&validated, "data.validation_share", "0 beside a file", share, "data.validation_share=0");
+    check::<SftConfig>(
+        &validated,
+        "data.validation_share",
+        "0 when data.validation is set",
+        share,
+        "data.validation_share=0",
+    );
     let both = "data.mix=[{path='a'}]";
-    check::<SftConfig>(SFT, "data.train", "one of the two", both, "data.mix=[]");
+    check::<SftConfig>(SFT, "data.train", "either train or [[data.mix]]", both, "data.mix=[]");
     let betas = |values: &str| format!("optimizer.betas={values}");
     check::<SftConfig>(SFT, "optimizer.betas[0]", "below 1", &betas("[1, 0.9]"), &betas("[0, 0.9]"));
     check::<SftConfig>(SFT, "optimizer.betas[1]", "below 1", &betas("[0.9, -0.1]"), &betas("[0.9, 0]"));
@@ -105,11 +111,11 @@ fn models_that_generate_and_judges_elsewhere() {
     }
     let served = RL.replace("[judge.model]\npath='j'", "[judge.endpoint]\nurl='http://node:1/v1'\nmodel='m'");
     for (key, expected, refused, accepted) in [
-        ("judge.endpoint.url", "an address such as", "node7:8000", "https://a/v1"),
-        ("judge.endpoint.model", "the model's name", "''", "a"),
+        ("judge.endpoint.url", "a URL such as", "node7:8000", "https://a/v1"),
+        ("judge.endpoint.model", "the name of the model", "''", "a"),
         ("judge.endpoint.concurrency", "at least 1", "0", "1"),
         ("judge.endpoint.timeout_seconds", "at most 86400", "1e9", "0.5"),
-        ("judge.model.path", "either in this process or behind an endpoint", "j", "''"),
+        ("judge.model.path", "either in this process or at an endpoint", "j", "''"),
     ] {
         check::<RlConfig>(&served, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }
@@ -150,17 +156,17 @@ fn rl() {
         ("prompts", "prompt set", "''", "plain"),
         ("model.path", "a model folder or a hub id", "''", "p"),
         ("judge.model.path", "a model folder or a hub id", "''", "p"),
-        ("judge.choices", "two different answers", "['A', 'A']", "['A', 'B']"),
-        ("judge.choices", "two different answers", "['', 'B']", "['1', '2']"),
-        ("judge.choices", "without spaces around them", "['A', ' B']", "['yes', 'no']"),
+        ("judge.choices", "two different non-empty strings", "['A', 'A']", "['A', 'B']"),
+        ("judge.choices", "two different non-empty strings", "['', 'B']", "['1', '2']"),
+        ("judge.choices", "without leading or trailing spaces", "['A', ' B']", "['yes', 'no']"),
         ("judge.prompts", "prompt set", "''", "plain"),
         ("data.train", "JSONL", "''", "r"),
         ("rollout.stages", "at least 1", "0", "1"),
         ("rollout.num_generations", "at least 2", "1", "2"),
         ("rollout.users_per_step", "at least 1", "0", "2"),
-        ("rollout.cut_at", "1 of them (stages − 1)", "[0.2, 0.4]", "[0.2]"),
+        ("rollout.cut_at", "1 values (stages − 1)", "[0.2, 0.4]", "[0.2]"),
         ("rollout.cut_at", "between 0 and 1", "[1.0]", "[0.9]"),
-        ("rollout.num_generations_by_stage", "none, or 2 numbers", "[4]", "[4, 2]"),
+        ("rollout.num_generations_by_stage", "an empty list or 2 numbers", "[4]", "[4, 2]"),
         ("rollout.num_generations_by_stage", "at least 2", "[4, 1]", "[2, 2]"),
         ("rollout.temperature", "above 0", "0", "0.1"),
         ("rollout.top_p", "above 0, at most 1", "0", "1"),
@@ -187,10 +193,10 @@ fn rl() {
         ("algorithm.rollout_correction", "recompute", "token", "none"),
         ("algorithm.rollout_correction_cap", "above 0", "0", "1"),
         ("algorithm.num_iterations", "at least 1", "0", "1"),
-        ("validation.every", "users to measure on", "5", "0"),
+        ("validation.every", "users to validate on", "5", "0"),
         ("algorithm.advantage_eps", "0 or more", "-1e-6", "0"),
         ("algorithm.num_minibatches", "at least 1", "0", "1"),
-        ("algorithm.num_minibatches", "at most the 2048 groups", "2049", "2048"),
+        ("algorithm.num_minibatches", "at most 2048, the groups per step", "2049", "2048"),
         ("algorithm.micro_batch_tokens", "at least 1", "0", "1"),
         ("train.epochs", "at least 1", "0", "1"),
         ("optimizer.lr", "above 0", "-1", "1"),
@@ -202,7 +208,7 @@ fn rl() {
     let (one, two) = (terms("{name='a'}, {name='a'}"), terms("{name='a'}, {name='b'}"));
     check::<RlConfig>(RL, "reward.terms[1].name", "each term once", &one, &two);
     check::<RlConfig>(RL, "reward.terms[0].weight", "finite", &terms("{weight=inf}"), &terms("{weight=0}"));
-    check::<RlConfig>(RL, "reward.terms[0].name", "not given", &terms("{name=''}"), &two);
+    check::<RlConfig>(RL, "reward.terms[0].name", "not set", &terms("{name=''}"), &two);
     let measured = format!("{RL}[validation]\nevery=1\n[validation.summaries]\nusers='p'\njudge.model.path='j'\n");
     let best = "checkpoint.best=validation/loss";
     check::<RlConfig>(&measured, "checkpoint.best", "validation/accuracy", best, "checkpoint.best=validation/accuracy");
@@ -225,14 +231,14 @@ fn eval() {
     for (key, expected, refused, accepted) in [
         ("prompts", "prompt set", "prompts=", "prompts=plain"),
         ("users", "JSONL", "users=", "users=p"),
-        ("settings", "expected some of", "settings=[]", "settings=['full']"),
-        ("settings", "expected some of", "settings=['full', 'full']", "settings=['full', 'direct']"),
+        ("settings", "expected one or more of", "settings=[]", "settings=['full']"),
+        ("settings", "expected one or more of", "settings=['full', 'full']", "settings=['full', 'direct']"),
         ("sampling.temperature", "0 or more", "sampling.temperature=-1", "sampling.temperature=0"),
         ("sampling.top_p", "above 0", "sampling.top_p=0", "sampling.top_p=1"),
         ("sampling.max_new_tokens", "at least 1", "sampling.max_new_tokens=0", "sampling.max_new_tokens=1"),
         ("models", "at least one [[models]]", "models=[]", "models=[{name='x', model.path='m'}]"),
-        ("models[0].name", "a name for the tables", "models.0.name=", "models.0.name=x"),
-        ("models[1].name", "a name of its own", &list(["x", "x"]), &list(["x", "y"])),
+        ("models[0].name", "a name for the result tables", "models.0.name=", "models.0.name=x"),
+        ("models[1].name", "a unique name", &list(["x", "x"]), &list(["x", "y"])),
         ("models[0].model.path", "a model folder", "models.0.model.path=", "models.0.model.path=x"),
         ("judges", "at least one [[judges]]", "judges=[]", "judges=[{name='x', judge.model.path='m'}]"),
         ("judges[0].judge.model.path", "a model folder", "judges.0.judge.model.path=", "judges.0.judge.model.path=x"),
@@ -275,9 +281,9 @@ fn quickstart() {
         ("sft.data.train", "remove the key", "sft.data.train=x", "sft.data.train="),
         ("sft.train.batch_size", "at least 1", "sft.train.batch_size=0", "sft.train.batch_size=1"),
         ("rl.rollout.num_generations", "at least 2", "rl.rollout.num_generations=1", "rl.rollout.num_generations=2"),
-        ("rl.algorithm.num_minibatches", "groups of a step", "rl.algorithm.num_minibatches=99999", "rl.train.steps=1"),
+        ("rl.algorithm.num_minibatches", "groups per step", "rl.algorithm.num_minibatches=99999", "rl.train.steps=1"),
         ("rl.optimizer.lr", "above 0", "rl.optimizer.lr=0", "rl.optimizer.lr=1"),
-        ("eval.settings", "expected some of", "eval.settings=[]", "eval.settings=['full']"),
+        ("eval.settings", "expected one or more of", "eval.settings=[]", "eval.settings=['full']"),
         ("eval.sampling.top_p", "above 0", "eval.sampling.top_p=2", "eval.sampling.top_p=1"),
     ] {
         check::<QuickstartConfig>("", key, expected, refused, accepted);

@@ -17,7 +17,7 @@ pub struct Batch {
 
 /// The updates of a run: their number, and the rows of each. Holds the order of one epoch at a time.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct BatchPlan<'a> {
     mixture: &'a Mixture,
     train: SftTrain,
     /// The cumulative number of updates at the end of each epoch.
@@ -36,8 +36,8 @@ struct Epoch {
 
 /// Plans the updates of `train` over the epochs of `mixture`. With `batch_tokens` and shuffling, the number of batches
 /// differs between epochs; they are counted here, so the number of updates is exact.
-pub fn plan<'a>(mixture: &'a Mixture, train: &SftTrain) -> Plan<'a> {
-    let mut plan = Plan { mixture, train: train.clone(), ends: Vec::new(), steps: 0, epoch: None };
+pub fn plan<'a>(mixture: &'a Mixture, train: &SftTrain) -> BatchPlan<'a> {
+    let mut plan = BatchPlan { mixture, train: train.clone(), ends: Vec::new(), steps: 0, epoch: None };
     let limit = if train.max_steps == 0 { u64::MAX } else { train.max_steps as u64 };
     for number in 0..train.epochs as u64 {
         if plan.steps >= limit {
@@ -50,7 +50,7 @@ pub fn plan<'a>(mixture: &'a Mixture, train: &SftTrain) -> Plan<'a> {
     plan
 }
 
-impl Plan<'_> {
+impl BatchPlan<'_> {
     /// Returns the total number of updates.
     pub fn steps(&self) -> u64 {
         self.steps

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::mask::Unfit;
-use crate::raw::RowLocation;
+use crate::raw_row::RowLocation;
 
 /// The error of loading a corpus.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum CorpusError {
     #[error(transparent)]
     Source(#[from] hub::HubError),
     /// A data file of an unknown format.
-    #[error("{}: expected a file of rows: .jsonl, .ndjson, .json or .parquet", path.display())]
+    #[error("{}: unknown file type; expected .jsonl, .ndjson, .json or .parquet", path.display())]
     Kind {
         /// The path of the file.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum CorpusError {
         source: std::io::Error,
     },
     /// A row in none of the known formats.
-    #[error("{}, {place}: {message}; mend that row or remove it", path.display())]
+    #[error("{}, {place}: {message}; fix or remove this row", path.display())]
     Row {
         /// The path of the file.
         path: PathBuf,
@@ -61,7 +61,9 @@ pub enum CorpusError {
     #[error(transparent)]
     Library(#[from] chat::tokenizer::TokenizerError),
     /// Files without a row to train on.
-    #[error("{name} has no rows to train on ({read} read); look at them with a preview, or name other files")]
+    #[error(
+        "{name} has no rows to train on ({read} read); check its rows (SFT: xplore sft --preview) or use other files"
+    )]
     Empty {
         /// The dataset, as the configuration names it.
         name: String,
@@ -70,8 +72,8 @@ pub enum CorpusError {
     },
     /// A share of validation rows that leaves the training split, one of its sets, or the validation split empty.
     #[error(
-        "data.validation_share = {share} holds {held_out} of {rows} rows out; expected at least one held out and one \
-         left: change the share, or name a file in data.validation"
+        "data.validation_share = {share} holds out {held_out} of {rows} rows; expected at least one row for training \
+         and one for validation: change the share, or set data.validation to a file"
     )]
     Share {
         /// The configured share.

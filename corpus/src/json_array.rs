@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
-use crate::raw::{RawRow, RowLocation, text, unread};
+use crate::raw_row::{RawRow, RowLocation, text, unread};
 
 /// The elements of an array, read from behind its opening bracket.
 pub(crate) struct Elements<R> {
@@ -31,7 +31,7 @@ impl<R: BufRead> Elements<R> {
     }
 
     fn cut(&mut self) -> std::io::Result<Cut> {
-        let (mut element, mut state) = (Vec::new(), State::default());
+        let (mut element, mut state) = (Vec::new(), ParserState::default());
         loop {
             let buffer = self.reader.fill_buf()?;
             if buffer.is_empty() {
@@ -77,7 +77,7 @@ impl<R: BufRead> Elements<R> {
         match self.rest_is_blank() {
             Ok(true) => None,
             Ok(false) => {
-                Some(Err(self.wrong("something stands after the array; expected one array, or one object a line")))
+                Some(Err(self.wrong("unexpected content after the array; expected one array, or one object per line")))
             }
             Err(e) => Some(Err(unread(&self.path, e))),
         }
@@ -100,7 +100,7 @@ impl<R: BufRead> Iterator for Elements<R> {
             Ok(Cut::ArrayEnds) => self.end(),
             Ok(Cut::FileEnds) => {
                 self.over = true;
-                Some(Err(self.wrong("the file ends inside the array; expected ] at its end")))
+                Some(Err(self.wrong("the file ends inside the array; expected a closing `]`")))
             }
             Err(e) => {
                 self.over = true;
@@ -112,13 +112,13 @@ impl<R: BufRead> Iterator for Elements<R> {
 
 /// The position of a byte within an element.
 #[derive(Default)]
-struct State {
+struct ParserState {
     depth: usize,
     in_string: bool,
     escaped: bool,
 }
 
-impl State {
+impl ParserState {
     /// Consumes the next byte and returns whether it ends the element: a comma or closing bracket of the array itself.
     fn ends(&mut self, byte: u8) -> bool {
         if self.in_string {

@@ -12,14 +12,14 @@ use crate::Row;
 
 /// Tokens with a loss mask. Each trained token is predicted from the tokens before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sequence {
+pub struct MaskedSequence {
     /// The token ids.
     pub ids: Vec<u32>,
     /// The loss mask: whether each token is trained. Never true for the first token, which nothing predicts.
     pub trained: Vec<bool>,
 }
 
-impl Sequence {
+impl MaskedSequence {
     /// Returns the number of trained tokens.
     pub fn trained_tokens(&self) -> usize {
         self.trained.iter().filter(|&&t| t).count()
@@ -60,34 +60,34 @@ pub enum Unfit {
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let else_skip = "or leave such rows out with data.unusable = \"skip\"";
+        let else_skip = "or skip such rows with data.unusable = \"skip\"";
         match *self {
             Self::TooLong { length, max_length } => write!(
                 f,
-                "has {length} tokens, more than data.max_length = {max_length}; raise it, or say with data.truncation \
-                 what is done with such rows"
+                "has {length} tokens, more than data.max_length = {max_length}; raise it, or truncate or \
+                 skip such rows with data.truncation"
             ),
             Self::NoTrainedToken => write!(
                 f,
-                "has no token to train on: with data.loss_on = \"completion\" a conversation must end with an \
-                 assistant message, with \"assistant\" it must have one; mend the row, {else_skip}"
+                "has no token to train on: data.loss_on = \"completion\" requires a conversation that ends with an \
+                 assistant message, \"assistant\" requires at least one; fix the row, {else_skip}"
             ),
             Self::CutAway { length, max_length } => write!(
                 f,
                 "has {length} tokens, of which data.max_length = {max_length} leaves none to train on; raise it, set \
                  data.truncation, {else_skip}"
             ),
-            Self::PromptNoPrefix => write!(f, "{}; mend the row, {else_skip}", TokenizerError::NoPrefix),
+            Self::PromptNoPrefix => write!(f, "{}; fix the row, {else_skip}", TokenizerError::NoPrefix),
             Self::TurnsRewritten => write!(
                 f,
-                "the chat template does not render the turns one after another, each as it stands in the whole \
-                 (Qwen3's leaves the reasoning of earlier turns out), so there is no saying which tokens are the \
-                 assistant's; take a template with {{% generation %}} blocks, set data.loss_on = \"completion\", {else_skip}"
+                "the chat template changes earlier turns when it renders later ones (Qwen3's drops the reasoning of \
+                 earlier turns), so the assistant's tokens cannot be located; use a template with \
+                 {{% generation %}} blocks, set data.loss_on = \"completion\", {else_skip}"
             ),
             Self::BadIndex { index, length } => write!(
                 f,
-                "field `indices` has {index}, but its text has {length} tokens; expected 1 to {}, since nothing \
-                 predicts token 0; mend the row, {else_skip}",
+                "field `indices` has {index}, but its text has {length} tokens; expected 1 to {} (token 0 is \
+                 never predicted); fix the row, {else_skip}",
                 length.saturating_sub(1)
             ),
         }
@@ -116,7 +116,7 @@ impl From<TokenizerError> for MaskError {
 ///
 /// # Errors
 /// Returns [`MaskError`] for a row without trained tokens, or without a clear boundary of what is trained.
-pub fn sequence(row: &Row, loss_on: LossOn, tokenizer: &Tokenizer) -> Result<Sequence, MaskError> {
+pub fn sequence(row: &Row, loss_on: LossOn, tokenizer: &Tokenizer) -> Result<MaskedSequence, MaskError> {
     match row {
         Row::Marked { text, indices } => marked(tokenizer.encode(text)?, indices),
         Row::Text { text } => match loss_on {
@@ -151,7 +151,7 @@ fn conversation(
     prompt: usize,
     loss_on: LossOn,
     tokenizer: &Tokenizer,
-) -> Result<Sequence, MaskError> {
+) -> Result<MaskedSequence, MaskError> {
     let render = |part: &[Message], open| tokenizer.template().render(part, open, None).map_err(TokenizerError::from);
     match loss_on {
         LossOn::Completion => {
@@ -186,7 +186,7 @@ fn turns(messages: &[Message], tokenizer: &Tokenizer) -> Result<Marked, MaskErro
 
 /// Marks as trained every token that has a byte inside a range. This matches transformers, which takes all tokens from
 /// the first to the last of them.
-fn within(text: &str, ranges: &[Range<usize>], tokenizer: &Tokenizer) -> Result<Sequence, MaskError> {
+fn within(text: &str, ranges: &[Range<usize>], tokenizer: &Tokenizer) -> Result<MaskedSequence, MaskError> {
     let (ids, offsets) = tokenizer.encode_with_offsets(text)?;
     let mut trained = vec![false; ids.len()];
     for range in ranges {
@@ -194,10 +194,10 @@ fn within(text: &str, ranges: &[Range<usize>], tokenizer: &Tokenizer) -> Result<
         let inside = offsets[begin..].iter().take_while(|token| token.start < range.end && !range.is_empty()).count();
         trained[begin..begin + inside].fill(true);
     }
-    Ok(Sequence { ids, trained })
+    Ok(MaskedSequence { ids, trained })
 }
 
-fn marked(ids: Vec<u32>, indices: &[usize]) -> Result<Sequence, MaskError> {
+fn marked(ids: Vec<u32>, indices: &[usize]) -> Result<MaskedSequence, MaskError> {
     let mut trained = vec![false; ids.len()];
     for &index in indices {
         if index == 0 || index >= ids.len() {
@@ -205,14 +205,14 @@ fn marked(ids: Vec<u32>, indices: &[usize]) -> Result<Sequence, MaskError> {
         }
         trained[index] = true;
     }
-    Ok(Sequence { ids, trained })
+    Ok(MaskedSequence { ids, trained })
 }
 
-fn all(ids: Vec<u32>) -> Sequence {
-    Sequence { trained: vec![true; ids.len()], ids }
+fn all(ids: Vec<u32>) -> MaskedSequence {
+    MaskedSequence { trained: vec![true; ids.len()], ids }
 }
 
-fn behind(row: TokenizedRow) -> Sequence {
+fn behind(row: TokenizedRow) -> MaskedSequence {
     let mut sequence = all(row.ids);
     sequence.trained[..row.prompt_len].fill(false);
     sequence

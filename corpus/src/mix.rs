@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chat::Draw;
 
-use crate::{CorpusError, Sequence, TokenFile};
+use crate::{CorpusError, MaskedSequence, TokenFile};
 
 /// A row of one of the sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +46,7 @@ impl Members {
 
 /// The order of the rows of several sets.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct RowOrder {
     sets: Vec<Members>,
     /// The index of the first row of each set among all rows.
     offsets: Vec<u64>,
@@ -56,7 +56,7 @@ pub struct Order {
     seed: u64,
 }
 
-impl Order {
+impl RowOrder {
     /// Creates an order over `sets`; `rows` holds the total number of rows of each set, held-out rows included. If
     /// every weight is 0, each set is weighted by its number of rows.
     pub fn new(sets: Vec<Members>, rows: &[u64], weights: &[f64], shuffle: bool, seed: u64) -> Self {
@@ -166,7 +166,7 @@ fn interleave(sets: &[Vec<Taken>]) -> Vec<RowId> {
 #[derive(Clone, Debug)]
 pub struct Mixture {
     files: Vec<Arc<TokenFile>>,
-    order: Order,
+    order: RowOrder,
 }
 
 impl Mixture {
@@ -178,7 +178,7 @@ impl Mixture {
 
     fn of(files: Vec<Arc<TokenFile>>, members: Vec<Members>, weights: &[f64], shuffle: bool, seed: u64) -> Self {
         let rows: Vec<u64> = files.iter().map(|file| file.len() as u64).collect();
-        Self { order: Order::new(members, &rows, weights, shuffle, seed), files }
+        Self { order: RowOrder::new(members, &rows, weights, shuffle, seed), files }
     }
 
     /// Splits the rows into a training set and a validation set. Each row is held out if its own random number, derived
@@ -237,7 +237,7 @@ impl Mixture {
     ///
     /// # Errors
     /// Returns the errors of [`TokenFile::read`].
-    pub fn read(&self, id: RowId) -> Result<Sequence, CorpusError> {
+    pub fn read(&self, id: RowId) -> Result<MaskedSequence, CorpusError> {
         self.files[id.set as usize].read(id.row as usize)
     }
 }

@@ -2,12 +2,12 @@ use std::collections::HashMap;
 
 use super::*;
 
-fn order(sizes: &[u32], weights: &[f64], shuffle: bool, seed: u64) -> Order {
+fn order(sizes: &[u32], weights: &[f64], shuffle: bool, seed: u64) -> RowOrder {
     let rows: Vec<u64> = sizes.iter().map(|&n| u64::from(n)).collect();
-    Order::new(sizes.iter().map(|&n| Members::All(n)).collect(), &rows, weights, shuffle, seed)
+    RowOrder::new(sizes.iter().map(|&n| Members::All(n)).collect(), &rows, weights, shuffle, seed)
 }
 
-fn rows(order: &Order, epoch: u64) -> Vec<u32> {
+fn rows(order: &RowOrder, epoch: u64) -> Vec<u32> {
     order.epoch(epoch).into_iter().map(|id| id.row).collect()
 }
 

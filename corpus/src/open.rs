@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chat::tokenizer::Tokenizer;
 use configs::sft::{SftData, SftSet};
 
-use crate::tokenized_cache::Stage;
+use crate::tokenized_cache::LoadStage;
 use crate::{CorpusError, Mixture, Report, Rules, TokenFile, source};
 
 /// Training rows and validation rows.
@@ -77,7 +77,7 @@ fn set(
     let name = path.display();
     let (reading, tokenizing) = (format!("reading {name}"), format!("tokenizing {name}"));
     let mut tell = |stage, done, total| {
-        let what = if stage == Stage::Reading { &reading } else { &tokenizing };
+        let what = if stage == LoadStage::Reading { &reading } else { &tokenizing };
         progress(what, done, total);
     };
     let file = TokenFile::open(&files, rules, tokenizer, cache, &mut tell)?;

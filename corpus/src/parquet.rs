@@ -8,7 +8,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 
 use crate::CorpusError;
-use crate::raw::{RawRow, RawRows, RowLocation, unread};
+use crate::raw_row::{RawRow, RawRows, RowLocation, unread};
 
 /// Returns the rows as JSON objects; empty cells are null.
 pub(crate) fn open(path: &Path) -> Result<RawRows, CorpusError> {
@@ -17,7 +17,7 @@ pub(crate) fn open(path: &Path) -> Result<RawRows, CorpusError> {
     let broken = |place: RowLocation, error: &ParquetError| CorpusError::Row {
         path: path.into(),
         place,
-        message: format!("not to be read as Parquet: {error}"),
+        message: format!("cannot be read as Parquet: {error}"),
     };
     let reader = SerializedFileReader::new(file).map_err(|e| broken(RowLocation::Row(1), &e))?;
     let count = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0).max(1);
@@ -29,7 +29,7 @@ pub(crate) fn open(path: &Path) -> Result<RawRows, CorpusError> {
         json.map(|json| RawRow { place, json, read }).map_err(|e| CorpusError::Row {
             path: path.clone(),
             place,
-            message: format!("not to be read as Parquet: {e}"),
+            message: format!("cannot be read as Parquet: {e}"),
         })
     });
     Ok(Box::new(rows))

@@ -8,12 +8,12 @@ use configs::sft::SftData;
 
 use crate::open::sets;
 use crate::tokenize::{self, Rules, Tokenized};
-use crate::{CorpusError, CorpusReport, Report, Sequence, raw, source};
+use crate::{CorpusError, CorpusReport, MaskedSequence, Report, raw, source};
 
 const GREEN: (&str, &str) = ("\x1b[32m", "\x1b[0m");
 const BRACKETS: (&str, &str) = ("⟦", "⟧");
 
-/// Renders the first `rows` rows of each training set, with trained text in green, or in ⟦ ⟧ without `colour`. With a
+/// Renders the first `rows` rows of each training set, with trained text in green, or in ⟦ ⟧ without `color`. With a
 /// report, the counts of kept and skipped rows follow. A row that cannot be trained on is shown with the reason.
 ///
 /// # Errors
@@ -23,14 +23,14 @@ pub fn preview(
     tokenizer: &Tokenizer,
     report: Option<&CorpusReport>,
     rows: usize,
-    colour: bool,
+    color: bool,
 ) -> Result<String, CorpusError> {
     let mut out = String::new();
     for set in sets(data) {
         let mut left = rows;
         for file in source::files(&set.path, &hub::HubSettings::from_environment())? {
             for raw in raw::open(&file)?.take(left) {
-                out += &one(&raw?, &file, data.into(), tokenizer, colour)?;
+                out += &one(&raw?, &file, data.into(), tokenizer, color)?;
                 left -= 1;
             }
         }
@@ -43,19 +43,19 @@ pub fn preview(
 }
 
 fn one(
-    raw: &raw::RawRow,
+    raw: &crate::raw_row::RawRow,
     file: &Path,
     rules: Rules,
     tokenizer: &Tokenizer,
-    colour: bool,
+    color: bool,
 ) -> Result<String, CorpusError> {
     let head = format!("── {}, {}: ", file.display(), raw.place);
     Ok(match tokenize::row(raw, file, rules, tokenizer)? {
-        Err(unfit) => format!("{head}not trained on: {unfit}\n\n"),
+        Err(unfit) => format!("{head}cannot be trained on: {unfit}\n\n"),
         Ok(Tokenized { sequence, truncated }) => {
-            let cut = if truncated { ", cut to data.max_length" } else { "" };
+            let cut = if truncated { ", truncated to data.max_length" } else { "" };
             let (length, trained) = (sequence.ids.len(), sequence.trained_tokens());
-            let text = marked(&sequence, tokenizer, if colour { GREEN } else { BRACKETS })?;
+            let text = marked(&sequence, tokenizer, if color { GREEN } else { BRACKETS })?;
             format!("{head}{length} tokens, {trained} trained{cut}\n{text}\n\n")
         }
     })
@@ -63,7 +63,7 @@ fn one(
 
 /// Returns the text with marks around the trained runs. Each run is decoded as a whole, since one token may be part of
 /// a character.
-fn marked(sequence: &Sequence, tokenizer: &Tokenizer, marks: (&str, &str)) -> Result<String, TokenizerError> {
+fn marked(sequence: &MaskedSequence, tokenizer: &Tokenizer, marks: (&str, &str)) -> Result<String, TokenizerError> {
     let (mut text, mut begin) = (String::new(), 0);
     for run in sequence.trained.chunk_by(|a, b| a == b) {
         let piece = tokenizer.decode_all(&sequence.ids[begin..begin + run.len()])?;
@@ -78,18 +78,18 @@ fn totals(name: &str, report: &Report) -> String {
     let found = if *from_cache { ", from the cache" } else { "" };
     let mut text = format!(
         "{name}: {kept} of {rows} rows, {tokens} tokens, {trained_tokens} trained, longest {longest}, {truncated} \
-         cut{found}\n"
+         truncated{found}\n"
     );
     let reasons = [
         (skipped.too_long, "longer than data.max_length"),
         (skipped.no_trained_token, "without a token to train on"),
-        (skipped.prompt_no_prefix, "without a clear border of prompt and completion"),
+        (skipped.prompt_no_prefix, "without a clear boundary between prompt and completion"),
         (skipped.turns_rewritten, "whose turns the chat template rewrites"),
-        (skipped.bad_index, "with an index that names no token"),
+        (skipped.bad_index, "with an invalid token index"),
     ];
     for (count, reason) in reasons.into_iter().filter(|(count, _)| *count > 0) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  left out: {count} {reason}");
+        let _ = writeln!(text, "  skipped: {count} {reason}");
     }
     text
 }

@@ -1,44 +1,12 @@
-//! Raw rows of a data file, read one at a time regardless of the file's size.
+//! Opens a data file of any format, whose rows are read one at a time regardless of its size.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
 use crate::json_array::Elements;
-
-/// The location of a row in its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowLocation {
-    /// A line number, starting at 1.
-    Line(u64),
-    /// An index into an array or table, starting at 1.
-    Row(u64),
-}
-
-impl fmt::Display for RowLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(n) => write!(f, "line {n}"),
-            Self::Row(n) => write!(f, "row {n}"),
-        }
-    }
-}
-
-/// A row before its format is parsed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawRow {
-    /// The location of the row.
-    pub place: RowLocation,
-    /// The JSON of the row.
-    pub json: String,
-    /// The byte offset of the end of the row in the file; an estimate for Parquet.
-    pub read: u64,
-}
-
-/// An iterator over rows in the order of the file.
-pub type RawRows = Box<dyn Iterator<Item = Result<RawRow, CorpusError>>>;
+use crate::raw_row::{RawRow, RawRows, RowLocation, text, unread};
 
 /// Opens a data file: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array (`.json`) or Parquet, by its extension.
 /// Blank lines are skipped.
@@ -65,10 +33,6 @@ pub fn open(path: &Path) -> Result<RawRows, CorpusError> {
         Some("parquet") => crate::parquet::open(path),
         _ => Err(CorpusError::Kind { path: path.into() }),
     }
-}
-
-pub(crate) fn unread(path: &Path, source: std::io::Error) -> CorpusError {
-    CorpusError::Io { action: "read", path: path.into(), source }
 }
 
 #[derive(Default)]
@@ -119,17 +83,6 @@ impl<R: BufRead> Iterator for Lines<R> {
             if !bytes.trim_ascii().is_empty() {
                 return Some(text(bytes, &self.path, RowLocation::Line(self.line), self.read));
             }
-        }
-    }
-}
-
-/// Creates a row from its bytes.
-pub(crate) fn text(bytes: Vec<u8>, path: &Path, place: RowLocation, read: u64) -> Result<RawRow, CorpusError> {
-    match String::from_utf8(bytes) {
-        Ok(json) => Ok(RawRow { place, json, read }),
-        Err(e) => {
-            let message = format!("byte {} is not UTF-8; expected JSON in UTF-8", e.utf8_error().valid_up_to() + 1);
-            Err(CorpusError::Row { path: path.into(), place, message })
         }
     }
 }
@@ -192,7 +145,7 @@ mod tests {
         let bad = rows("x.jsonl", b"{}\n{\"a\": \"\xff\"}\n{}\n");
         assert!(bad[1].as_ref().unwrap_err().contains("line 2: byte 8 is not UTF-8"), "{:?}", bad[1]);
         let error = |path: &str| open(Path::new(path)).err().unwrap().to_string();
-        assert!(error("rows.csv").contains("rows.csv: expected a file of rows: .jsonl"));
+        assert!(error("rows.csv").contains("rows.csv: unknown file type; expected .jsonl"));
         assert!(error("not/there.jsonl").contains("cannot read not/there.jsonl"));
     }
 }

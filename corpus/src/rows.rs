@@ -69,7 +69,7 @@ impl Row {
             return match said(name, &fields[name])? {
                 Said::Turns(messages) if !messages.is_empty() => Ok(Self::Conversation { messages }),
                 Said::Turns(_) => Err(format!("field `{name}` is empty; expected at least one message")),
-                Said::Text(_) => Err(format!("field `{name}` is a text; expected a list of messages")),
+                Said::Text(_) => Err(format!("field `{name}` is a string; expected a list of messages")),
             };
         }
         text(fields)
@@ -79,7 +79,7 @@ impl Row {
 fn text(mut fields: Map<String, Json>) -> Result<Row, String> {
     let text = match fields.remove("text") {
         Some(Json::String(text)) => text,
-        Some(other) => return Err(format!("field `text` is {}; expected a text", kind(&other))),
+        Some(other) => return Err(format!("field `text` is {}; expected a string", kind(&other))),
         None => {
             let names: Vec<String> = fields.keys().map(|name| format!("`{name}`")).collect();
             let found = if names.is_empty() { "no fields".into() } else { names.join(", ") };
@@ -90,7 +90,7 @@ fn text(mut fields: Map<String, Json>) -> Result<Row, String> {
         None => Ok(Row::Text { text }),
         Some(list) => {
             let indices = serde_json::from_value(list)
-                .map_err(|e| format!("field `indices`: {e}; expected a list of whole numbers, indices of tokens"))?;
+                .map_err(|e| format!("field `indices`: {e}; expected a list of token indices"))?;
             Ok(Row::Marked { text, indices })
         }
     }
@@ -108,9 +108,7 @@ fn continued(prompt: &Json, completion: &Json) -> Result<Row, String> {
             Ok(Row::Turns { prompt, completion })
         }
         (Said::Text(prompt), Said::Text(completion)) => Ok(Row::Continued { prompt, completion }),
-        _ => {
-            Err("of `prompt` and `completion` one is a text and one a list of messages; expected two of a kind".into())
-        }
+        _ => Err("`prompt` and `completion` differ in type (string, list of messages); expected the same type".into()),
     }
 }
 
@@ -122,7 +120,7 @@ fn said(field: &str, value: &Json) -> Result<Said, String> {
             let turns = items.iter().enumerate().map(|(i, item)| message(&format!("{field}[{i}]"), item));
             Ok(Said::Turns(turns.collect::<Result<_, _>>()?))
         }
-        other => Err(format!("field `{field}` is {}; expected a text or a list of messages", kind(other))),
+        other => Err(format!("field `{field}` is {}; expected a string or a list of messages", kind(other))),
     }
 }
 
@@ -142,15 +140,15 @@ fn message(field: &str, value: &Json) -> Result<Message, String> {
         "assistant" | "gpt" => Role::Assistant,
         other => return Err(format!("field `{field}.role` is \"{other}\"; expected system, user or assistant")),
     };
-    Ok(Message { role, content: get(["content", "value"], "a text")?.to_owned() })
+    Ok(Message { role, content: get(["content", "value"], "a string")?.to_owned() })
 }
 
 fn kind(value: &Json) -> &'static str {
     match value {
         Json::Null => "null",
-        Json::Bool(_) => "a truth value",
+        Json::Bool(_) => "a boolean",
         Json::Number(_) => "a number",
-        Json::String(_) => "a text",
+        Json::String(_) => "a string",
         Json::Array(_) => "a list",
         Json::Object(_) => "an object",
     }
@@ -199,13 +197,13 @@ mod tests {
             (r#"{"prompt": "a"}"#, "has `prompt`; expected"),
             (r#"{"text": 3}"#, "field `text` is a number"),
             (r#"{"text": "a", "indices": [-1]}"#, "field `indices`"),
-            (r#"{"messages": "a"}"#, "field `messages` is a text"),
+            (r#"{"messages": "a"}"#, "field `messages` is a string"),
             (r#"{"messages": []}"#, "field `messages` is empty"),
             (r#"{"messages": [{"role": "tool", "content": "a"}]}"#, "field `messages[0].role` is \"tool\""),
             (r#"{"messages": [{"role": "user"}]}"#, "field `messages[0]` has no `content`"),
             (r#"{"messages": [{"role": "user", "content": null}]}"#, "field `messages[0].content` is null"),
             (r#"{"prompt": [], "completion": []}"#, "field `prompt` is empty"),
-            (r#"{"prompt": "a", "completion": []}"#, "one is a text"),
+            (r#"{"prompt": "a", "completion": []}"#, "differ in type"),
             (r#"{"prompt": [{"role": "user", "content": "a"}], "completion": []}"#, "field `completion` has no text"),
         ] {
             let error = Row::parse(json).unwrap_err();

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::mask::{MaskError, sequence};
-use crate::raw::{self, RawRow};
-use crate::{CorpusError, Row, Sequence, Unfit};
+use crate::raw;
+use crate::raw_row::RawRow;
+use crate::{CorpusError, MaskedSequence, Row, Unfit};
 
 /// The number of bytes of rows that are tokenized together: enough to keep all cores busy, and the only part of a file
 /// held in memory.
@@ -104,7 +105,7 @@ impl Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokenized {
     /// The token sequence.
-    pub sequence: Sequence,
+    pub sequence: MaskedSequence,
     /// Whether the sequence was truncated to `max_length`.
     pub truncated: bool,
 }
@@ -128,7 +129,7 @@ pub fn row(
     }
 }
 
-fn cut(mut sequence: Sequence, rules: Rules) -> Result<Tokenized, Unfit> {
+fn cut(mut sequence: MaskedSequence, rules: Rules) -> Result<Tokenized, Unfit> {
     let (length, max_length) = (sequence.ids.len(), rules.max_length);
     let truncated = length > max_length;
     if truncated {
@@ -171,7 +172,7 @@ pub fn files(
     rules: Rules,
     tokenizer: &Tokenizer,
     progress: &mut dyn FnMut(u64),
-    keep: &mut dyn FnMut(&Sequence) -> Result<(), CorpusError>,
+    keep: &mut dyn FnMut(&MaskedSequence) -> Result<(), CorpusError>,
 ) -> Result<Report, CorpusError> {
     let (mut report, mut before) = (Report::default(), 0);
     for path in files {
@@ -200,7 +201,7 @@ pub fn files(
 }
 
 /// Returns the next rows, up to about [`CHUNK`] bytes and at least one row; empty at the end.
-fn next_chunk(rows: &mut raw::RawRows) -> Result<Vec<RawRow>, CorpusError> {
+fn next_chunk(rows: &mut crate::raw_row::RawRows) -> Result<Vec<RawRow>, CorpusError> {
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     while bytes < CHUNK {
         let Some(row) = rows.next().transpose()? else { break };

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use chat::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
-use crate::raw::unread;
+use crate::raw_row::unread;
 use crate::tokenize::{self, Report, Rules};
-use crate::{CorpusError, Sequence};
+use crate::{CorpusError, MaskedSequence};
 
 /// The version of the format. Must change whenever the same files give other tokens or are stored differently.
 const FORMAT: &[u8; 16] = b"xplore tokens  1";
@@ -46,24 +46,28 @@ impl TokenFile {
         rules: Rules,
         tokenizer: &Tokenizer,
         cache: &Path,
-        progress: &mut dyn FnMut(Stage, u64, u64),
+        progress: &mut dyn FnMut(LoadStage, u64, u64),
     ) -> Result<Self, CorpusError> {
         let mut total = 0;
         for file in files {
             total += fs::metadata(file).map_err(|e| unread(file, e))?.len();
         }
-        let name = fingerprint(files, rules, tokenizer, &mut |done| progress(Stage::Reading, done, total))?;
+        let name = fingerprint(files, rules, tokenizer, &mut |done| progress(LoadStage::Reading, done, total))?;
         let folder = cache.join(name);
         if let Some(found) = Self::read_folder(&folder) {
             return Ok(found);
         }
         write_folder(&folder, cache, &mut |writer| {
-            tokenize::files(files, rules, tokenizer, &mut |done| progress(Stage::Tokenizing, done, total), &mut |row| {
-                writer.row(row)
-            })
+            tokenize::files(
+                files,
+                rules,
+                tokenizer,
+                &mut |done| progress(LoadStage::Tokenizing, done, total),
+                &mut |row| writer.row(row),
+            )
         })?;
         let written = Self::read_folder(&folder).ok_or_else(|| {
-            let other = std::io::Error::other("was damaged right after it was written; is the disk full or failing?");
+            let other = std::io::Error::other("damaged right after writing; check whether the disk is full or failing");
             CorpusError::Io { action: "read", path: folder, source: other }
         })?;
         Ok(Self { report: Report { from_cache: false, ..written.report }, ..written })
@@ -125,12 +129,12 @@ impl TokenFile {
     ///
     /// # Errors
     /// Returns [`CorpusError::Io`] if the file can no longer be read.
-    pub fn read(&self, i: usize) -> Result<Sequence, CorpusError> {
+    pub fn read(&self, i: usize) -> Result<MaskedSequence, CorpusError> {
         let mut bytes = vec![0; 4 * self.length(i)];
         self.tokens.read_exact_at(&mut bytes, 4 * self.begin(i)).map_err(|e| unread(&self.path, e))?;
         let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let (ids, trained) = words.map(|word| (word & !TRAINED, word & TRAINED != 0)).unzip();
-        Ok(Sequence { ids, trained })
+        Ok(MaskedSequence { ids, trained })
     }
 
     /// Returns the counts of kept and skipped rows.
@@ -141,7 +145,7 @@ impl TokenFile {
 
 /// The stages of opening rows that take time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum LoadStage {
     /// The files are read to compute their hash.
     Reading,
     /// The rows of the files are tokenized.
@@ -196,11 +200,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn row(&mut self, row: &Sequence) -> Result<(), CorpusError> {
+    fn row(&mut self, row: &MaskedSequence) -> Result<(), CorpusError> {
         self.write(row).map_err(|e| unwritten(&self.path, e))
     }
 
-    fn write(&mut self, row: &Sequence) -> std::io::Result<()> {
+    fn write(&mut self, row: &MaskedSequence) -> std::io::Result<()> {
         for (&id, &trained) in row.ids.iter().zip(&row.trained) {
             self.tokens.write_all(&(id | if trained { TRAINED } else { 0 }).to_le_bytes())?;
         }

@@ -8,7 +8,8 @@ use hub::HubSettings;
 use serde::Deserialize;
 
 use crate::CorpusError;
-use crate::raw::{self, RawRow};
+use crate::raw;
+use crate::raw_row::RawRow;
 use crate::source::files;
 
 /// A row in the format that AlignXplore+ passes to verl: the fields that we use are in `extra_info`.

@@ -11,7 +11,7 @@ use chat::PromptSet;
 use data_synth::curriculum::Curriculum;
 use data_synth::judge_rows::judge_rows;
 use data_synth::policy_rows::reading_rows;
-use data_synth::world::{Population, WorldConfig};
+use data_synth::world::{Population, WorldParams};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,11 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         sources.insert(name, std::fs::read_to_string(&path)?);
     }
     let prompts = PromptSet::new("compact", &sources)?;
-    let (world, count, curriculum) = (WorldConfig::default(), count.parse()?, Curriculum::default());
+    let (world, count, curriculum) = (WorldParams::default(), count.parse()?, Curriculum::default());
     let rows = match kind.as_str() {
         "reading" => reading_rows(&world, Population::Reading, &prompts, count, &curriculum)?,
         "judge" => judge_rows(&world, Population::TrainingJudge, &prompts, count, &curriculum)?,
-        other => return Err(format!("`{other}` is no kind of row; expected reading or judge").into()),
+        other => return Err(format!("`{other}` is not a kind of row; expected reading or judge").into()),
     };
     chat::jsonl::write(Path::new(file), &rows)?;
     Ok(())

@@ -2,16 +2,16 @@
 //! the world were chosen by these figures.
 //!
 //! `cargo run --release -p data-synth --example tune_world [users] [key=value …]`, where the keys are those of
-//! `WorldConfig`.
+//! `WorldParams`.
 
 use std::error::Error;
 
 use chat::{Interaction, Question};
 use data_synth::ideal;
-use data_synth::summary::Summary;
+use data_synth::summary::NamedPreferences;
 use data_synth::tally::{Evidence, Tally};
 use data_synth::teacher::{Teacher, TeacherConfig};
-use data_synth::world::{LifeSpan, Population, Subject, WorldConfig, random_summaries, users};
+use data_synth::world::{LifeSpan, Population, Subject, WorldParams, random_summaries, users};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -20,14 +20,14 @@ type Reader<'a> = &'a dyn Fn(&Tally, &mut ChaCha8Rng) -> String;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut count = 2000;
-    let mut constants = serde_json::to_value(WorldConfig::default())?;
+    let mut constants = serde_json::to_value(WorldParams::default())?;
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some((key, value)) => constants[key] = serde_json::from_str(value)?,
             None => count = argument.parse()?,
         }
     }
-    let world: WorldConfig = serde_json::from_value(constants)?;
+    let world: WorldParams = serde_json::from_value(constants)?;
     let subjects = users(&world, Population::HeldOut, count, &LifeSpan::default());
     let teacher = Teacher::new(TeacherConfig::default());
     let complete = |least: i32| move |tally: &Tally, _: &mut ChaCha8Rng| tally.supported(least).text(0);
@@ -55,7 +55,7 @@ fn read(subject: &Subject, number: usize, stages: usize, reader: Reader<'_>) -> 
     let part = subject.history.len().div_ceil(stages);
     subject.history.chunks(part).fold(String::new(), |past, seen| {
         let evidence = |i: &Interaction| Evidence::of_items(&i.chosen, i.rejected.as_deref().unwrap_or_default());
-        let tally = Tally { past: Summary::read(&past), choices: seen.iter().map(evidence).collect() };
+        let tally = Tally { past: NamedPreferences::read(&past), choices: seen.iter().map(evidence).collect() };
         reader(&tally, &mut rng)
     })
 }
@@ -77,7 +77,7 @@ fn report(name: &str, subjects: &[Subject], summaries: &[String]) {
             .collect();
         100.0 * verdicts.iter().sum::<f64>() / verdicts.len() as f64
     };
-    let entries: usize = summaries.iter().map(|s| Summary::read(s).entries().count()).sum();
+    let entries: usize = summaries.iter().map(|s| NamedPreferences::read(s).entries().count()).sum();
     println!(
         "{name:22} {:>9.1} {:>9.1} {:>8.1}",
         accuracy(|s| &s.targets),

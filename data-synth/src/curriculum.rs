@@ -4,7 +4,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Population, WorldConfig, stream};
+use crate::world::{Population, WorldParams, stream};
 
 /// The schedule of the difficulty level, from 0 (easy) to 1 (hard). The level of row `i` of `n` is sampled as
 /// `min(1, i / (ramp · n)) · u^skew` with u uniform: the ceiling grows linearly, and easy rows never disappear.
@@ -31,7 +31,7 @@ impl Curriculum {
     /// Returns the first error of `row`.
     pub fn rows<T, E>(
         &self,
-        world: &WorldConfig,
+        world: &WorldParams,
         population: Population,
         count: usize,
         row: impl Fn(f64, &mut ChaCha8Rng) -> Result<T, E>,

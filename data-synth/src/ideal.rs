@@ -4,20 +4,20 @@
 use chat::Question;
 
 use crate::lexicon::mentions;
-use crate::summary::Summary;
+use crate::summary::NamedPreferences;
 
 /// The probability that a decided verdict is right, as a confident judge would state it.
 const CONFIDENT: f64 = 0.97;
 
 /// Returns liked minus avoided values of the chosen item, minus the same difference of the rejected item.
-pub fn margin(summary: &Summary, chosen: &str, rejected: &str) -> i32 {
+pub fn margin(summary: &NamedPreferences, chosen: &str, rejected: &str) -> i32 {
     let score = |item: &str| mentions(item).into_iter().map(|v| summary.sign(v)).sum::<i32>();
     score(chosen) - score(rejected)
 }
 
 /// Returns 1 if the summary favors the chosen item, 0 if it favors the rejected one, and ½ if it does not decide.
 pub fn accuracy(question: &Question) -> f64 {
-    let margin = margin(&Summary::read(&question.preference), &question.chosen, &question.rejected);
+    let margin = margin(&NamedPreferences::read(&question.preference), &question.chosen, &question.rejected);
     (f64::from(margin.signum()) + 1.0) / 2.0
 }
 

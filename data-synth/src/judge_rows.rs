@@ -14,9 +14,9 @@ use rand_chacha::ChaCha8Rng;
 use crate::curriculum::Curriculum;
 use crate::lexicon::{Domain, Value, mentions};
 use crate::render;
-use crate::summary::{Summary, WORDING_COUNT};
+use crate::summary::{NamedPreferences, WORDING_COUNT};
 use crate::user::User;
-use crate::world::{Pair, Population, WorldConfig};
+use crate::world::{Pair, Population, WorldParams};
 
 /// The share of rows whose summary is empty.
 const UNKNOWN: f64 = 0.03;
@@ -37,7 +37,7 @@ const MOST_ENTRIES: f64 = 14.0;
 /// # Errors
 /// Returns [`PromptError`] if the set has no usable `judge` template.
 pub fn judge_rows(
-    world: &WorldConfig,
+    world: &WorldParams,
     population: Population,
     prompts: &PromptSet,
     count: usize,
@@ -46,7 +46,7 @@ pub fn judge_rows(
     curriculum.rows(world, population, count, |level, rng| row(world, prompts, level, rng))
 }
 
-fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
+fn row(world: &WorldParams, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
     let user = User::draw(world, rng);
     let (summary, text) = summary(&user, level, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
@@ -65,7 +65,7 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
 /// and the answer. A model this small learns this format many times faster than a list of the matches only, since each
 /// value is a single lookup. It is also faster than the item's own order, which requires finding each position among
 /// words that show no value.
-fn evidence(summary: &Summary, [a, b]: [&str; 2], a_wins: bool) -> String {
+fn evidence(summary: &NamedPreferences, [a, b]: [&str; 2], a_wins: bool) -> String {
     let mut words = Vec::new();
     for (name, item) in [("A", a), ("B", b)] {
         words.push(name);
@@ -85,16 +85,16 @@ fn evidence(summary: &Summary, [a, b]: [&str; 2], a_wins: bool) -> String {
 }
 
 /// Returns whether the user would choose the first item.
-fn choice(world: &WorldConfig, user: &User, pair: &Pair, rng: &mut ChaCha8Rng) -> bool {
+fn choice(world: &WorldParams, user: &User, pair: &Pair, rng: &mut ChaCha8Rng) -> bool {
     let gap = user.utility(&pair.first, 1.0) - user.utility(&pair.second, 1.0);
     if gap == 0.0 { rng.random_bool(0.5) } else { (gap > 0.0) != rng.random_bool(world.choice_noise) }
 }
 
 /// Samples a complete, partial, flawed or empty summary, in any wording.
-fn summary(user: &User, level: f64, rng: &mut ChaCha8Rng) -> (Summary, String) {
+fn summary(user: &User, level: f64, rng: &mut ChaCha8Rng) -> (NamedPreferences, String) {
     if rng.random_bool(UNKNOWN) {
-        let text = if rng.random_bool(0.5) { NO_PAST.into() } else { Summary::default().text(0) };
-        return (Summary::default(), text);
+        let text = if rng.random_bool(0.5) { NO_PAST.into() } else { NamedPreferences::default().text(0) };
+        return (NamedPreferences::default(), text);
     }
     let truth = user.truth();
     let mut entries: Vec<(Value, i32)> = truth.entries().collect();
@@ -108,13 +108,13 @@ fn summary(user: &User, level: f64, rng: &mut ChaCha8Rng) -> (Summary, String) {
             entries.push((value, if rng.random_bool(0.5) { 1 } else { -1 }));
         }
     }
-    let summary = Summary::of_signs(entries);
+    let summary = NamedPreferences::of_signs(entries);
     let text = summary.text(rng.random_range(0..WORDING_COUNT));
     (summary, text)
 }
 
 /// Samples two items that the summary usually decides between, and returns its margin for the first.
-fn pair(summary: &Summary, domain: Domain, level: f64, rng: &mut ChaCha8Rng) -> (Pair, i32) {
+fn pair(summary: &NamedPreferences, domain: Domain, level: f64, rng: &mut ChaCha8Rng) -> (Pair, i32) {
     let named: Vec<Value> = summary.entries().map(|(v, _)| v).collect();
     let sizes = 1..=1 + (level * (MOST_VALUES - 1.0)).round() as usize;
     let keep_undecided = summary.is_empty() || rng.random_bool(UNDECIDED);
@@ -138,7 +138,7 @@ mod tests {
 
     fn rows(count: usize) -> Vec<SftRow> {
         let prompts = testing::compact();
-        judge_rows(&WorldConfig::default(), Population::TrainingJudge, &prompts, count, &Curriculum::default()).unwrap()
+        judge_rows(&WorldParams::default(), Population::TrainingJudge, &prompts, count, &Curriculum::default()).unwrap()
     }
 
     /// Parses the items from the prompt.
@@ -155,7 +155,7 @@ mod tests {
     fn the_answer_follows_from_prompt_and_evidence() {
         let mut undecided = 0;
         for row in rows(2000) {
-            let summary = Summary::read(row.prompt[0].content.lines().next().unwrap());
+            let summary = NamedPreferences::read(row.prompt[0].content.lines().next().unwrap());
             let (a, b) = items(&row);
             let margin = crate::ideal::margin(&summary, &a, &b);
             let text = &row.completion[0].content;
@@ -175,7 +175,7 @@ mod tests {
     fn rows_get_harder_and_show_every_wording() {
         let rows = rows(3000);
         let entries = |rows: &[SftRow]| {
-            let first = |r: &SftRow| Summary::read(r.prompt[0].content.lines().next().unwrap());
+            let first = |r: &SftRow| NamedPreferences::read(r.prompt[0].content.lines().next().unwrap());
             let named: usize = rows.iter().map(|r| first(r).entries().count()).sum();
             named as f64 / rows.len() as f64
         };

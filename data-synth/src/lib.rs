@@ -35,3 +35,4 @@ pub mod teacher;
 mod testing;
 pub mod user;
 pub mod world;
+mod world_params;

@@ -10,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::curriculum::Curriculum;
 use crate::lexicon::Domain;
-use crate::summary::{Summary, WORDING_COUNT};
+use crate::summary::{NamedPreferences, WORDING_COUNT};
 use crate::tally::{Evidence, Tally};
 use crate::user::User;
-use crate::world::{Population, WorldConfig, interaction};
+use crate::world::{Population, WorldParams, interaction};
 
 /// The maximum number of interactions of a row.
 const MOST_INTERACTIONS: f64 = 6.0;
@@ -32,7 +32,7 @@ const WITH_PAST: f64 = 0.45;
 /// Returns [`PromptError`] if the set has no usable `summarize` template.
 /// [`PromptError`] if the set has no usable `summarize` template.
 pub fn reading_rows(
-    world: &WorldConfig,
+    world: &WorldParams,
     population: Population,
     prompts: &PromptSet,
     count: usize,
@@ -41,14 +41,14 @@ pub fn reading_rows(
     curriculum.rows(world, population, count, |level, rng| row(world, prompts, level, rng))
 }
 
-fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
+fn row(world: &WorldParams, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rng) -> Result<SftRow, PromptError> {
     let user = User::draw(world, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
     let most = 1 + (level * (MOST_INTERACTIONS - 1.0)).round() as usize;
     let past = rng.random_bool(WITH_PAST).then(|| {
         let earlier: Vec<Interaction> =
             (0..rng.random_range(1..=most)).map(|_| interaction(world, &user, domain, 0.0, rng)).collect();
-        some_of(&tally(Summary::default(), &earlier).supported(1), rng)
+        some_of(&tally(NamedPreferences::default(), &earlier).supported(1), rng)
     });
     let past_text = past.as_ref().map(|p| p.text(rng.random_range(0..WORDING_COUNT)));
     let choices: Vec<Interaction> =
@@ -62,12 +62,12 @@ fn row(world: &WorldConfig, prompts: &PromptSet, level: f64, rng: &mut ChaCha8Rn
 }
 
 /// Keeps all entries, or each with one probability, which is sampled uniformly from few to all.
-fn some_of(known: &Summary, rng: &mut ChaCha8Rng) -> Summary {
+fn some_of(known: &NamedPreferences, rng: &mut ChaCha8Rng) -> NamedPreferences {
     let completeness = if rng.random_bool(COMPLETE) { 1.0 } else { rng.random_range(LEAST_COMPLETENESS..=1.0) };
-    Summary::of_signs(known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>())
+    NamedPreferences::of_signs(known.entries().filter(|_| rng.random_bool(completeness)).collect::<Vec<_>>())
 }
 
-fn tally(past: Summary, interactions: &[Interaction]) -> Tally {
+fn tally(past: NamedPreferences, interactions: &[Interaction]) -> Tally {
     let choices =
         interactions.iter().map(|i| Evidence::of_items(&i.chosen, i.rejected.as_deref().unwrap_or_default())).collect();
     Tally { past, choices }
@@ -81,14 +81,14 @@ mod tests {
 
     #[test]
     fn the_reasoning_is_the_tally_of_the_prompt() {
-        let world = WorldConfig::default();
+        let world = WorldParams::default();
         let rows = reading_rows(&world, Population::Reading, &testing::compact(), 400, &Curriculum::default()).unwrap();
         let (mut lengths, mut complete) = (Vec::new(), 0);
         for row in &rows {
             let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();
             let parts = reasoning::split(&row.completion[0].content).unwrap();
             assert_eq!(parts.reasoning, tally.text());
-            let (supported, named) = (tally.supported(1), Summary::read(parts.summary));
+            let (supported, named) = (tally.supported(1), NamedPreferences::read(parts.summary));
             let wrong = named.entries().filter(|&(v, sign)| supported.sign(v) != sign).count();
             assert_eq!(wrong, 0, "{row:?}");
             complete += usize::from(named.entries().count() == supported.entries().count());

@@ -1,39 +1,15 @@
 //! From scored histories to rows for reinforcement learning: keeps what is hard but solvable, with two targets per
 //! user.
 //!
-//! The rules are those of AlignXplore+'s pruning, which calls its thresholds a, b and c and publishes no values for
-//! them.
+//! The rules are those of AlignXplore+'s pruning, which calls its thresholds a (`most_signal`), b (`least_probability`)
+//! and c (`band_end`) and publishes no values for them.
 
 use chat::RlRow;
 use chat::records::SignalRecord;
+use configs::world::PruningConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::signal::ScoredHistory;
-
-/// The rules by which choices become targets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Pruning {
-    /// a: the fraction of all choices kept, those with the highest signal.
-    pub most_signal: f64,
-    /// b: the minimum probability that the informed judge gives the user's choice.
-    pub least_probability: f64,
-    /// c: the fraction at which the band of targets ends, among the remaining choices ordered from easy to hard.
-    pub band_end: f64,
-    /// The width of that band. Published: 0.1 throughout (AlignXplore+).
-    pub band_width: f64,
-    /// The minimum number of interactions that each of the two stages reads. Published (AlignXplore+): 1 before the
-    /// first target and 2 between the two; 4 and 4 in its rows from AlignX, which it does not prune.
-    pub least_window: usize,
-}
-
-impl Default for Pruning {
-    /// Returns the values for the built-in world, which is small: every solvable choice that knowing the user helps
-    /// with.
-    fn default() -> Self {
-        Self { most_signal: 0.9, least_probability: 0.5, band_end: 1.0, band_width: 1.0, least_window: 1 }
-    }
-}
 
 /// The numbers of choices and users left after each rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,18 +28,18 @@ pub struct PruningReport {
     pub rows: usize,
 }
 
-struct Scored {
+struct ScoredChoice {
     user: usize,
     position: usize,
     record: SignalRecord,
 }
 
 /// Selects two targets per user where the rules allow it, and cuts the history after the later one.
-pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, PruningReport) {
-    let mut choices: Vec<Scored> = Vec::new();
+pub fn rl_rows(histories: &[ScoredHistory], pruning: &PruningConfig) -> (Vec<RlRow>, PruningReport) {
+    let mut choices: Vec<ScoredChoice> = Vec::new();
     for (user, history) in histories.iter().enumerate() {
         let records = history.signals.iter().enumerate();
-        choices.extend(records.filter_map(|(position, r)| r.map(|record| Scored { user, position, record })));
+        choices.extend(records.filter_map(|(position, r)| r.map(|record| ScoredChoice { user, position, record })));
     }
     let mut report = PruningReport { users: histories.len(), choices: choices.len(), ..PruningReport::default() };
     let part = |n: usize, fraction: f64| (n as f64 * fraction.clamp(0.0, 1.0)) as usize;
@@ -78,7 +54,7 @@ pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, P
     choices.sort_by(|a, b| b.record.logprob1.total_cmp(&a.record.logprob1));
     let end = part(choices.len(), pruning.band_end).max(1).min(choices.len());
     let start = part(choices.len(), pruning.band_end - pruning.band_width).min(end);
-    let mut of_user: Vec<Vec<Scored>> = histories.iter().map(|_| Vec::new()).collect();
+    let mut of_user: Vec<Vec<ScoredChoice>> = histories.iter().map(|_| Vec::new()).collect();
     for choice in choices.into_iter().take(end).skip(start) {
         report.in_band += 1;
         of_user[choice.user].push(choice);
@@ -92,7 +68,7 @@ pub fn rl_rows(histories: &[ScoredHistory], pruning: &Pruning) -> (Vec<RlRow>, P
 
 /// Returns a row with the first pair of candidates, highest signal first, that leaves enough interactions before the
 /// first target and between the two, with at least four interactions up to the later one.
-fn row(history: &ScoredHistory, mut candidates: Vec<Scored>, least_window: usize) -> Option<RlRow> {
+fn row(history: &ScoredHistory, mut candidates: Vec<ScoredChoice>, least_window: usize) -> Option<RlRow> {
     candidates.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal).then(a.position.cmp(&b.position)));
     let pairs = candidates.iter().enumerate().flat_map(|(i, a)| candidates[i + 1..].iter().map(move |b| (a, b)));
     let ordered = pairs.map(|(a, b)| if a.position < b.position { (a, b) } else { (b, a) });
@@ -131,8 +107,8 @@ mod tests {
         ScoredHistory { uid: uid.into(), interactions, signals: signals.iter().map(record).collect() }
     }
 
-    const ALL: Pruning =
-        Pruning { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0, least_window: 1 };
+    const ALL: PruningConfig =
+        PruningConfig { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0, least_window: 1 };
 
     #[test]
     fn the_pair_of_most_signal_that_leaves_room_is_taken() {
@@ -151,7 +127,7 @@ mod tests {
         // Highest signal at 2 and 3, then 6 and 8: with windows of 3 the first target is 3, the second 6 or 8.
         let signals = [0.5, 0.5, 0.99, 0.98, 0.5, 0.5, 0.9, 0.5, 0.8].map(|p| (p, 0.5));
         let row = |least_window| {
-            let rows = rl_rows(&[scored("p", &signals)], &Pruning { least_window, ..ALL }).0;
+            let rows = rl_rows(&[scored("p", &signals)], &PruningConfig { least_window, ..ALL }).0;
             rows.first().map(|r| (r.mid_position, r.history.len() - 1))
         };
         assert_eq!([row(1), row(3), row(4), row(5)], [Some((2, 6)), Some((3, 6)), Some((4, 8)), None]);
@@ -163,7 +139,7 @@ mod tests {
             scored("a", &[(0.9, 0.5), (0.9, 0.4), (0.2, 0.1), (0.7, 0.5), (0.7, 0.4)]),
             scored("b", &[(0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5)]),
         ];
-        let pruning = Pruning { most_signal: 0.5, least_probability: 0.5, band_width: 0.5, ..ALL };
+        let pruning = PruningConfig { most_signal: 0.5, least_probability: 0.5, band_width: 0.5, ..ALL };
         let (rows, report) = rl_rows(&users, &pruning);
         assert_eq!((report.with_signal, report.solvable, report.in_band), (5, 4, 2));
         // The two choices in the band are the harder half: positions 3 and 4, which are adjacent.

@@ -1,6 +1,6 @@
 //! How decidable every choice is for a judge, with and without knowledge of the user.
 
-use chat::records::{Checked, Defect, SignalRecord};
+use chat::records::{Checked, RowDefect, SignalRecord};
 use chat::{History, Question};
 use serde::{Deserialize, Serialize};
 
@@ -22,9 +22,9 @@ pub struct ScoredHistory {
 }
 
 impl Checked for ScoredHistory {
-    fn defect(&self) -> Option<Defect> {
+    fn defect(&self) -> Option<RowDefect> {
         let (signals, interactions) = (self.signals.len(), self.interactions.len());
-        (signals != interactions).then(|| Defect {
+        (signals != interactions).then(|| RowDefect {
             field: "signals",
             message: format!("has {signals} entries for {interactions} interactions; expected one for each"),
         })
@@ -33,12 +33,12 @@ impl Checked for ScoredHistory {
 
 /// The error when the judge makes scoring, pruning or synthesis impossible.
 #[derive(Debug, thiserror::Error)]
-pub enum JudgeError {
+pub enum VerifyError {
     /// The judge itself failed.
     #[error("the judge failed: {0}")]
     Failed(String),
     /// The judge did not answer every question.
-    #[error("the judge gave {answers} answers to {questions} questions")]
+    #[error("the judge returned {answers} answers for {questions} questions; expected one for each")]
     Answers {
         /// The number of answers received.
         answers: usize,
@@ -46,7 +46,7 @@ pub enum JudgeError {
         questions: usize,
     },
     /// The judge's answer is not a probability.
-    #[error("the judge gave {value} for question {index}; expected a probability from 0 to 1")]
+    #[error("the judge returned {value} for question {index}; expected a probability from 0 to 1")]
     Probability {
         /// The index of the question, starting at 0.
         index: usize,
@@ -64,16 +64,16 @@ pub enum JudgeError {
 }
 
 /// Asks the judge and checks that every answer is a probability.
-pub(crate) fn ask(verify: Verify<'_>, questions: &[Question]) -> Result<Vec<f64>, JudgeError> {
+pub(crate) fn ask(verify: Verify<'_>, questions: &[Question]) -> Result<Vec<f64>, VerifyError> {
     if questions.is_empty() {
         return Ok(Vec::new());
     }
-    let answers = verify(questions).map_err(JudgeError::Failed)?;
+    let answers = verify(questions).map_err(VerifyError::Failed)?;
     if answers.len() != questions.len() {
-        return Err(JudgeError::Answers { answers: answers.len(), questions: questions.len() });
+        return Err(VerifyError::Answers { answers: answers.len(), questions: questions.len() });
     }
     match answers.iter().position(|p| !(0.0..=1.0).contains(p)) {
-        Some(index) => Err(JudgeError::Probability { index, value: answers[index] }),
+        Some(index) => Err(VerifyError::Probability { index, value: answers[index] }),
         None => Ok(answers),
     }
 }
@@ -82,15 +82,15 @@ pub(crate) fn ask(verify: Verify<'_>, questions: &[Question]) -> Result<Vec<f64>
 /// oracle's), `logprob2` with `uninformed`, and their difference, the signal. Calls the judge once for all choices.
 ///
 /// # Errors
-/// Returns [`JudgeError`] if the judge fails, or the number of summaries differs from the number of users.
+/// Returns [`VerifyError`] if the judge fails, or the number of summaries differs from the number of users.
 pub fn score(
     histories: &[History],
     informed: &[String],
     uninformed: &str,
     verify: Verify<'_>,
-) -> Result<Vec<ScoredHistory>, JudgeError> {
+) -> Result<Vec<ScoredHistory>, VerifyError> {
     if histories.len() != informed.len() {
-        return Err(JudgeError::Summaries { summaries: informed.len(), histories: histories.len() });
+        return Err(VerifyError::Summaries { summaries: informed.len(), histories: histories.len() });
     }
     let mut questions = Vec::new();
     for (history, informed) in histories.iter().zip(informed) {
@@ -162,7 +162,7 @@ mod tests {
     fn impossible_answers_are_refused() {
         let informed = [String::new()];
         let with = |answers: Vec<f64>| score(&[history()], &informed, "", &move |_| Ok(answers.clone())).unwrap_err();
-        assert!(with(vec![0.5]).to_string().contains("1 answers to 4 questions"));
+        assert!(with(vec![0.5]).to_string().contains("1 answers for 4 questions"));
         assert!(with(vec![0.5, 0.5, f64::NAN, 0.5]).to_string().contains("question 2"));
         assert!(score(&[history()], &[], "", &ideal::verify).is_err());
     }

@@ -8,19 +8,19 @@ const WORDINGS: [(&str, &str); 3] = [("They like", "They avoid"), ("Prefers", "D
 /// The text of an empty summary.
 pub const NOTHING_KNOWN: &str = "No clear preference.";
 
-/// The number of wordings of [`Summary::text`].
+/// The number of wordings of [`NamedPreferences::text`].
 pub const WORDING_COUNT: usize = WORDINGS.len();
 
 /// Liked and avoided values. Each list is in canonical order unless parsed from a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct NamedPreferences {
     /// The values that favor an item.
     pub likes: Vec<Value>,
     /// The values that count against an item.
     pub avoids: Vec<Value>,
 }
 
-impl Summary {
+impl NamedPreferences {
     /// Creates a summary with the given signed entries, in canonical order; entries with sign 0 are skipped.
     pub fn of_signs(entries: impl IntoIterator<Item = (Value, i32)>) -> Self {
         let mut summary = Self::default();
@@ -98,19 +98,20 @@ mod tests {
 
     #[test]
     fn every_wording_reads_back() {
-        let summary =
-            Summary::of_signs([("blunt", -1), ("warm", 1), ("science", 2), ("long", 0)].map(|(w, s)| (value(w), s)));
+        let summary = NamedPreferences::of_signs(
+            [("blunt", -1), ("warm", 1), ("science", 2), ("long", 0)].map(|(w, s)| (value(w), s)),
+        );
         assert_eq!(summary.text(0), "They like science, warm. They avoid blunt.");
         for wording in 0..WORDING_COUNT {
-            assert_eq!(Summary::read(&summary.text(wording)), summary);
+            assert_eq!(NamedPreferences::read(&summary.text(wording)), summary);
         }
     }
 
     #[test]
     fn nothing_known_reads_as_empty() {
-        assert_eq!(Summary::default().text(1), NOTHING_KNOWN);
+        assert_eq!(NamedPreferences::default().text(1), NOTHING_KNOWN);
         for text in [NOTHING_KNOWN, chat::prompts::NO_PAST, "", "science, warm"] {
-            assert!(Summary::read(text).is_empty(), "{text}");
+            assert!(NamedPreferences::read(text).is_empty(), "{text}");
         }
     }
 }

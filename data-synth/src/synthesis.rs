@@ -8,11 +8,12 @@ mod stage;
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
 use chat::{Completer, Message, PromptSet, Sampling, SftRow, reasoning};
+use configs::world::SynthesisConfig;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::signal::{JudgeError, ScoredHistory, Verify};
+use crate::signal::{ScoredHistory, Verify, VerifyError};
 pub use stage::StageReport;
 use stage::{Part, Tools};
 
@@ -20,41 +21,28 @@ use stage::{Part, Tools};
 pub const PREFERENCE_SEPARATOR: &str = "|PREFERENCE|";
 
 /// Thresholds and sampling. The defaults are the published values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SynthesisConfig {
+#[derive(Clone, Debug, PartialEq)]
+pub struct SynthesisSettings {
+    /// The thresholds.
+    pub thresholds: SynthesisConfig,
     /// The seed of target selection, item order and the teacher's sampling.
     pub seed: u64,
     /// The minimum number of interactions in a third; users with fewer are skipped.
     pub least_third: usize,
-    /// The threshold of a target: the informed judge must give the choice more than this probability.
-    pub target_probability: f64,
-    /// The maximum number of targets of a stage.
-    pub most_targets: usize,
-    /// The minimum number of targets of a stage.
-    pub least_targets: usize,
-    /// The minimum number of candidate summaries that must predict their target.
-    pub least_correct: usize,
-    /// The fraction of the predicted targets that the merged summary must predict as well.
-    pub retest: f64,
     /// The sampling parameters of the teacher.
     pub sampling: Sampling,
     /// The number of users processed at a time: each step sends one batch of teacher requests and judge questions.
-    pub users_a_batch: usize,
+    pub users_per_batch: usize,
 }
 
-impl Default for SynthesisConfig {
+impl Default for SynthesisSettings {
     fn default() -> Self {
         Self {
+            thresholds: SynthesisConfig::default(),
             seed: 42,
             least_third: 3,
-            target_probability: 0.9,
-            most_targets: 5,
-            least_targets: 4,
-            least_correct: 3,
-            retest: 0.8,
             sampling: Sampling { temperature: 0.6, top_k: 20, top_p: 0.95, ..Sampling::all(4096) },
-            users_a_batch: 1024,
+            users_per_batch: 1024,
         }
     }
 }
@@ -81,11 +69,11 @@ pub enum SynthesisError {
     #[error(transparent)]
     Prompt(#[from] PromptError),
     /// The teacher does not answer.
-    #[error("the teacher cannot answer: {0}")]
+    #[error("the teacher failed: {0}")]
     Teacher(#[from] CompleterError),
     /// The judge does not answer.
     #[error(transparent)]
-    Judge(#[from] JudgeError),
+    Judge(#[from] VerifyError),
 }
 
 /// Generates two rows for each user who passes both stages, in the order of `users`, and reports where users were lost.
@@ -99,12 +87,12 @@ pub fn synthesize(
     teacher: &dyn Completer,
     prompts: &PromptSet,
     verify: Verify<'_>,
-    config: &SynthesisConfig,
+    config: &SynthesisSettings,
 ) -> Result<(Vec<SftRow>, SynthesisReport), SynthesisError> {
     let mut report = SynthesisReport { users: users.len(), ..SynthesisReport::default() };
     let tools = Tools { teacher, prompts, verify, config };
     let mut rows = Vec::new();
-    for batch in users.chunks(config.users_a_batch.max(1)) {
+    for batch in users.chunks(config.users_per_batch.max(1)) {
         let long: Vec<&ScoredHistory> =
             batch.iter().filter(|p| p.interactions.len() / 3 >= config.least_third.max(1)).collect();
         report.too_short += batch.len() - long.len();
@@ -130,7 +118,7 @@ pub fn synthesize(
 }
 
 /// Returns third number `stage` to read and the next one to predict; the last third includes the remainder.
-fn part<'a>(user: &'a ScoredHistory, stage: usize, past: Option<String>, config: &SynthesisConfig) -> Part<'a> {
+fn part<'a>(user: &'a ScoredHistory, stage: usize, past: Option<String>, config: &SynthesisSettings) -> Part<'a> {
     let n = user.interactions.len();
     let third = n / 3;
     let (start, middle) = (stage * third, (stage + 1) * third);

@@ -12,7 +12,7 @@
 //! sign at once; it then learns the values but guesses the signs.
 
 use crate::lexicon::{VALUES, Value, mentions};
-use crate::summary::Summary;
+use crate::summary::NamedPreferences;
 
 /// The evidence of one choice, each list in canonical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Evidence {
         Self { plus: only(&chosen, &rejected), minus: only(&rejected, &chosen) }
     }
 
-    fn of_summary(summary: &Summary) -> Self {
+    fn of_summary(summary: &NamedPreferences) -> Self {
         Self { plus: sorted(summary.likes.clone()), minus: sorted(summary.avoids.clone()) }
     }
 
@@ -86,7 +86,7 @@ fn number(index: usize) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The past summary.
-    pub past: Summary,
+    pub past: NamedPreferences,
     /// The evidence of each choice, oldest first.
     pub choices: Vec<Evidence>,
 }
@@ -128,9 +128,9 @@ impl Tally {
 
     /// Returns every value that the evidence supports, with the sign of its net count, where the count is at least
     /// `least`.
-    pub fn supported(&self, least: i32) -> Summary {
+    pub fn supported(&self, least: i32) -> NamedPreferences {
         let net = self.net();
-        Summary::of_signs(Value::all().map(|v| (v, net[v.index()])).filter(|(_, n)| n.abs() >= least.max(1)))
+        NamedPreferences::of_signs(Value::all().map(|v| (v, net[v.index()])).filter(|(_, n)| n.abs() >= least.max(1)))
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn choices_are_counted_and_written_down() {
         let tally = Tally {
-            past: Summary::read("They like science. They avoid luxury."),
+            past: NamedPreferences::read("They like science. They avoid luxury."),
             choices: vec![
                 Evidence::of_items("a warm brief physics note", "the lengthy blunt note on data"),
                 Evidence::of_items("a friendly piece", "a witty piece about physics"),
@@ -174,7 +174,7 @@ mod tests {
     fn evidence_that_cancels_out_is_named_and_not_followed() {
         let choices =
             vec![Evidence::of_items("a witty note", "a dry note"), Evidence::of_items("a note", "a witty note")];
-        let tally = Tally { past: Summary::default(), choices };
+        let tally = Tally { past: NamedPreferences::default(), choices };
         assert_eq!(tally.text(), "for past one funny three against past two dry four funny net funny = dry -");
     }
 

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::lexicon::{Value, mentions};
-use crate::summary::{Summary, WORDING_COUNT};
+use crate::summary::{NamedPreferences, WORDING_COUNT};
 use crate::synthesis::PREFERENCE_SEPARATOR;
 use crate::tally::{Evidence, Tally};
 
@@ -59,7 +59,12 @@ impl Teacher {
     }
 
     /// Names each supported preference with its own probability, and sometimes one that is not supported.
-    fn terse(&self, supported: &Summary, named_with: impl Fn(Value) -> f64, rng: &mut ChaCha8Rng) -> Summary {
+    fn terse(
+        &self,
+        supported: &NamedPreferences,
+        named_with: impl Fn(Value) -> f64,
+        rng: &mut ChaCha8Rng,
+    ) -> NamedPreferences {
         let mut named: Vec<(Value, i32)> =
             supported.entries().filter(|&(value, _)| rng.random_bool(named_with(value))).collect();
         if named.is_empty() {
@@ -70,7 +75,7 @@ impl Teacher {
             let sign = if rng.random_bool(0.5) { 1 } else { -1 };
             named.extend(unsupported.map(|v| (v, sign)));
         }
-        Summary::of_signs(named)
+        NamedPreferences::of_signs(named)
     }
 
     fn answer(&self, prompt: &str, rng: &mut ChaCha8Rng) -> Result<String, String> {
@@ -99,7 +104,7 @@ pub fn read_choices(prompt: &str) -> Result<(Tally, Vec<Value>), String> {
     let past = prompt.strip_prefix(PAST).ok_or("expected a prompt of the set `compact`, starting with `past:`")?;
     let (shown, later) = past.split_once(LATER).unwrap_or((past, ""));
     let mut lines = shown.lines();
-    let past = Summary::read(lines.next().unwrap_or_default());
+    let past = NamedPreferences::read(lines.next().unwrap_or_default());
     let mut choices: Vec<(&str, &str)> = Vec::new();
     for line in lines.filter(|line| !line.trim().is_empty()) {
         if let Some((_, chosen)) = line.split_once(" + ") {
@@ -116,11 +121,11 @@ pub fn read_choices(prompt: &str) -> Result<(Tally, Vec<Value>), String> {
 
 /// Parses a prompt of the compact `merge` template: the first candidate's reasoning (all candidates count the same
 /// choices), and everything that the candidates name, with the majority's sign where they disagree.
-fn read_candidates(prompt: &str) -> Result<(String, Summary), String> {
+fn read_candidates(prompt: &str) -> Result<(String, NamedPreferences), String> {
     let after = |label: &'static str| prompt.lines().filter_map(move |l| l.strip_prefix(label)).map(str::trim);
     let reasoning = after("reasoning:").next().ok_or("no candidate in the merge prompt")?;
     let mut votes = Tally::default();
-    for summary in after("summary:").map(Summary::read) {
+    for summary in after("summary:").map(NamedPreferences::read) {
         votes.choices.push(Evidence { plus: summary.likes, minus: summary.avoids });
     }
     Ok((reasoning.to_owned(), votes.supported(1)))
@@ -185,8 +190,8 @@ mod tests {
             "for past one funny short three funny against past data two blunt long four serious \
              net serious - funny + blunt - short + long - data -"
         );
-        let all = Summary::read("They like funny, short. They avoid serious, blunt, long, data.");
-        assert_eq!(Summary::read(parts.summary), all);
+        let all = NamedPreferences::read("They like funny, short. They avoid serious, blunt, long, data.");
+        assert_eq!(NamedPreferences::read(parts.summary), all);
     }
 
     #[test]
@@ -196,7 +201,7 @@ mod tests {
         let (mut relevant, mut other) = (0, 0);
         for seed in 0..1000 {
             let text = ask(config.clone(), messages.clone(), seed).unwrap();
-            let summary = Summary::read(reasoning::split(&text).unwrap().summary);
+            let summary = NamedPreferences::read(reasoning::split(&text).unwrap().summary);
             relevant += usize::from(summary.sign(Value::of_word("funny").unwrap()) == 1);
             other += usize::from(summary.sign(Value::of_word("blunt").unwrap()) == -1);
         }
@@ -217,7 +222,7 @@ mod tests {
         let text = ask(TALKATIVE, messages, 3).unwrap();
         let (reasoning, summary) = text.split_once(PREFERENCE_SEPARATOR).unwrap();
         assert_eq!(reasoning.trim(), "+ funny ;");
-        assert_eq!(Summary::read(summary), Summary::read("They like short. They avoid data."));
+        assert_eq!(NamedPreferences::read(summary), NamedPreferences::read("They like short. They avoid data."));
     }
 
     #[test]
@@ -229,7 +234,7 @@ mod tests {
             let config = TeacherConfig { name_merged, ..TALKATIVE };
             let count = |seed| {
                 let text = ask(config.clone(), messages.clone(), seed).unwrap();
-                Summary::read(text.split_once(PREFERENCE_SEPARATOR).unwrap().1).entries().count() as f64
+                NamedPreferences::read(text.split_once(PREFERENCE_SEPARATOR).unwrap().1).entries().count() as f64
             };
             (0..1000).map(count).collect()
         };

@@ -5,23 +5,23 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::lexicon::{Dimension, VALUES, Value};
-use crate::summary::Summary;
-use crate::world::WorldConfig;
+use crate::summary::NamedPreferences;
+use crate::world_params::WorldParams;
 
 /// The signed weight of every value, by [`Value::index`]; 0 is indifference.
-pub type Weights = [f64; VALUES];
+pub type TasteWeights = [f64; VALUES];
 
 /// Latent taste. It is observable only through its effects on items and summaries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct User {
-    before: Weights,
-    after: Weights,
+    before: TasteWeights,
+    after: TasteWeights,
     change: f64,
 }
 
 impl User {
     /// Samples a user.
-    pub fn draw(config: &WorldConfig, rng: &mut ChaCha8Rng) -> Self {
+    pub fn draw(config: &WorldParams, rng: &mut ChaCha8Rng) -> Self {
         let mut before = [0.0; VALUES];
         for dimension in Dimension::ALL {
             if !rng.random_bool(config.indifference) {
@@ -43,7 +43,7 @@ impl User {
     }
 
     /// Returns the weights at a moment of the history, from 0 (its start) to 1 (its end and later).
-    pub fn weights(&self, moment: f64) -> &Weights {
+    pub fn weights(&self, moment: f64) -> &TasteWeights {
         if moment < self.change { &self.before } else { &self.after }
     }
 
@@ -58,8 +58,8 @@ impl User {
     }
 
     /// Returns the true preferences at the end of the history, as a summary.
-    pub fn truth(&self) -> Summary {
-        Summary::of_signs(Value::all().map(|v| (v, sign(self.after[v.index()]))))
+    pub fn truth(&self) -> NamedPreferences {
+        NamedPreferences::of_signs(Value::all().map(|v| (v, sign(self.after[v.index()]))))
     }
 }
 
@@ -68,7 +68,7 @@ fn sign(weight: f64) -> i32 {
 }
 
 /// Resamples the likes and dislikes of a dimension: up to two of each where there are many values, else one of each.
-fn fill(dimension: Dimension, config: &WorldConfig, weights: &mut Weights, rng: &mut ChaCha8Rng) {
+fn fill(dimension: Dimension, config: &WorldParams, weights: &mut TasteWeights, rng: &mut ChaCha8Rng) {
     let mut values: Vec<Value> = dimension.values().collect();
     values.shuffle(rng);
     let strength = rng.random_range(1.0 - config.strength_spread..=1.0 + config.strength_spread);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn taste_is_two_sided_and_partly_indifferent() {
-        let config = WorldConfig::default();
+        let config = WorldParams::default();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let users: Vec<User> = (0..500).map(|_| User::draw(&config, &mut rng)).collect();
         for user in &users {

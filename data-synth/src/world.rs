@@ -12,50 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::lexicon::{Dimension, Domain, Value};
 use crate::render;
 use crate::user::User;
-
-/// The constants of the world. The defaults are tuned so that a complete reading of six choices is clearly better than
-/// an incomplete one and clearly worse than the truth (`cargo run --example tune_world`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WorldConfig {
-    /// The seed of everything in the world.
-    pub seed: u64,
-    /// The probability that a user is indifferent to a dimension.
-    pub indifference: f64,
-    /// The half-width of the spread of a dimension's strength around 1.
-    pub strength_spread: f64,
-    /// The probability that a user's taste in one dimension changes midway.
-    pub drifting: f64,
-    /// The probability that a choice contradicts the user's taste.
-    pub choice_noise: f64,
-    /// The minimum difference in utility between the two items of a pair; closer pairs are not offered.
-    pub least_gap: f64,
-    /// The probability that an item's value is one the user cares about, where the dimension has any.
-    pub focus: f64,
-    /// The minimum number of values that an item shows.
-    pub least_values: usize,
-    /// The maximum number of values that an item shows.
-    pub most_values: usize,
-    /// The probability of an irrelevant detail in an item.
-    pub distraction: f64,
-}
-
-impl Default for WorldConfig {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            indifference: 0.3,
-            strength_spread: 0.3,
-            drifting: 0.15,
-            choice_noise: 0.02,
-            least_gap: 1.2,
-            focus: 0.85,
-            least_values: 2,
-            most_values: 2,
-            distraction: 0.25,
-        }
-    }
-}
+pub use crate::world_params::WorldParams;
 
 /// Disjoint groups of users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -141,7 +98,7 @@ impl Subject {
 }
 
 /// Samples users `0..count` of a population.
-pub fn users(config: &WorldConfig, population: Population, count: usize, span: &LifeSpan) -> Vec<Subject> {
+pub fn users(config: &WorldParams, population: Population, count: usize, span: &LifeSpan) -> Vec<Subject> {
     (0..count).map(|number| subject(config, population, number, span)).collect()
 }
 
@@ -152,7 +109,7 @@ pub fn random_summaries(subjects: &[Subject]) -> Vec<String> {
     (0..n).map(|i| subjects[(i + n / 2) % n].oracle.clone()).collect()
 }
 
-fn subject(config: &WorldConfig, population: Population, number: usize, span: &LifeSpan) -> Subject {
+fn subject(config: &WorldParams, population: Population, number: usize, span: &LifeSpan) -> Subject {
     let rng = &mut stream(config.seed, population, number);
     let user = User::draw(config, rng);
     let domain = *Domain::ALL.choose(rng).expect("there are three domains");
@@ -171,7 +128,7 @@ fn subject(config: &WorldConfig, population: Population, number: usize, span: &L
 /// Samples one choice of a user: a pair that differs in utility, and the user's pick, which occasionally contradicts
 /// their taste.
 pub(crate) fn interaction(
-    config: &WorldConfig,
+    config: &WorldParams,
     user: &User,
     domain: Domain,
     moment: f64,
@@ -240,20 +197,20 @@ mod tests {
 
     #[test]
     fn a_user_does_not_depend_on_the_others() {
-        let config = WorldConfig::default();
+        let config = WorldParams::default();
         let few = users(&config, Population::HeldOut, 3, &LifeSpan::default());
         let many = users(&config, Population::HeldOut, 9, &LifeSpan::default());
         assert_eq!(few[..], many[..3]);
         let others = users(&config, Population::Synthesis, 3, &LifeSpan::default());
         assert!(few.iter().zip(&others).all(|(a, b)| a.uid != b.uid && a.history != b.history));
-        let reseeded = users(&WorldConfig { seed: 1, ..config }, Population::HeldOut, 3, &LifeSpan::default());
+        let reseeded = users(&WorldParams { seed: 1, ..config }, Population::HeldOut, 3, &LifeSpan::default());
         assert!(few.iter().zip(&reseeded).all(|(a, b)| a.history != b.history));
     }
 
     #[test]
     fn lives_have_the_asked_length_and_domains() {
         let span = LifeSpan { least_interactions: 9, most_interactions: 24, targets: 2, transfer_targets: 3 };
-        let subjects = users(&WorldConfig::default(), Population::Synthesis, 200, &span);
+        let subjects = users(&WorldParams::default(), Population::Synthesis, 200, &span);
         assert!(subjects.iter().all(|s| (9..=24).contains(&s.history.len())));
         assert!(subjects.iter().any(|s| s.history.len() == 9) && subjects.iter().any(|s| s.history.len() == 24));
         for s in &subjects {
@@ -266,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_two_items_of_a_pair_share_no_value() {
-        for s in users(&WorldConfig::default(), Population::HeldOut, 100, &LifeSpan::default()) {
+        for s in users(&WorldParams::default(), Population::HeldOut, 100, &LifeSpan::default()) {
             for i in s.history.iter().chain(&s.transfer) {
                 let other = mentions(i.rejected.as_deref().unwrap());
                 assert!(mentions(&i.chosen).iter().all(|v| !other.contains(v)), "{i:?}");
@@ -277,7 +234,7 @@ mod tests {
     #[test]
     fn random_summaries_are_someone_elses() {
         for n in [2, 3, 4, 7, 50] {
-            let subjects = users(&WorldConfig::default(), Population::HeldOut, n, &LifeSpan::default());
+            let subjects = users(&WorldParams::default(), Population::HeldOut, n, &LifeSpan::default());
             for (i, summary) in random_summaries(&subjects).iter().enumerate() {
                 let owner = subjects.iter().position(|s| &s.oracle == summary);
                 assert!(owner.is_some() && owner != Some(i), "{i} of {n}");

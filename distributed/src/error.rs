@@ -5,8 +5,8 @@
 pub enum DistError {
     /// The ranks could not connect to each other.
     #[error(
-        "rank {rank} of {size} could not join the others at {at}: {message}; all ranks must start within the time-out \
-             (parallel.timeout_seconds) and reach that address"
+        "rank {rank} of {size} could not join the other ranks at {at}: {message}; all ranks must start within \
+             parallel.timeout_seconds and reach that address"
     )]
     Join {
         /// The rank that reports the error.
@@ -19,7 +19,7 @@ pub enum DistError {
         message: String,
     },
     /// A collective failed.
-    #[error("rank {rank} stopped in {place}: {reason}. Resume from the newest complete checkpoint with --resume")]
+    #[error("rank {rank} failed in {place}: {reason}; resume from the newest complete checkpoint with --resume")]
     Collective {
         /// The rank that reports the error.
         rank: usize,
@@ -29,7 +29,7 @@ pub enum DistError {
         reason: String,
     },
     /// The ranks computed different values where they must be equal.
-    #[error("ranks diverged at {what}: {detail}; do all machines run the same program on the same files?")]
+    #[error("ranks diverged at {what}: {detail}; check that all machines run the same program on the same files")]
     Diverged {
         /// The compared quantity.
         what: String,

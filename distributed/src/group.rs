@@ -41,7 +41,7 @@ impl Job {
 
 /// A group of ranks that contains this one. Every collective has a name, which errors report.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct RankGroup {
     /// The global ranks of the members, in ascending order.
     ranks: Vec<usize>,
     /// Rank of this process within the group.
@@ -71,7 +71,7 @@ impl Drop for Channels {
 /// A collective in flight. Its tensors are defined after [`Self::wait`].
 #[derive(Debug)]
 #[must_use = "the tensors are undefined before wait()"]
-pub struct Work(Option<InFlight>);
+pub struct PendingCollective(Option<InFlight>);
 
 #[derive(Debug)]
 struct InFlight {
@@ -82,7 +82,7 @@ struct InFlight {
     ranks: Vec<usize>,
 }
 
-impl Work {
+impl PendingCollective {
     /// Waits until the collective completes. With NCCL, only the current stream waits; a later collective reports the failure.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Work {
     }
 }
 
-impl Group {
+impl RankGroup {
     /// Returns a group of this process only.
     pub(crate) fn single() -> Self {
         Self { ranks: vec![0], rank: 0, channels: None }
@@ -148,8 +148,8 @@ impl Group {
         what: &str,
         on_host: bool,
         call: impl FnOnce(&ProcessGroup) -> Result<c10d::Work, TorchError>,
-    ) -> Result<Work, DistError> {
-        let Some(channels) = &self.channels else { return Ok(Work(None)) };
+    ) -> Result<PendingCollective, DistError> {
+        let Some(channels) = &self.channels else { return Ok(PendingCollective(None)) };
         let job = &channels.job;
         let position = job.heartbeat.enter(what);
         job.check(&position)?;
@@ -157,22 +157,22 @@ impl Group {
         let work = channels.tensors.check().and_then(|()| call(group));
         let work = work.map_err(|error| job.failed(&position, &self.ranks, &error))?;
         let (job, ranks) = (Arc::clone(job), self.ranks.clone());
-        Ok(Work(Some(InFlight { work, backend: group.backend(), job, position, ranks })))
+        Ok(PendingCollective(Some(InFlight { work, backend: group.backend(), job, position, ranks })))
     }
 
     /// Replaces `tensor` with its sum over the ranks.
     ///
     /// # Errors
-    /// See [`Work::wait`].
-    pub fn all_reduce(&self, what: &str, tensor: &Tensor) -> Result<Work, DistError> {
+    /// See [`PendingCollective::wait`].
+    pub fn all_reduce(&self, what: &str, tensor: &Tensor) -> Result<PendingCollective, DistError> {
         self.begin(what, tensor.device() == Device::Cpu, |group| group.all_reduce(tensor, false))
     }
 
     /// Writes this rank's shard of the sum of all `input`s to `output`. Shapes: `input` `[n · ranks]`, `output` `[n]`.
     ///
     /// # Errors
-    /// See [`Work::wait`].
-    pub fn reduce_scatter(&self, what: &str, output: &Tensor, input: &Tensor) -> Result<Work, DistError> {
+    /// See [`PendingCollective::wait`].
+    pub fn reduce_scatter(&self, what: &str, output: &Tensor, input: &Tensor) -> Result<PendingCollective, DistError> {
         if self.channels.is_none() {
             tch::no_grad(|| output.shallow_clone().copy_(input));
         }
@@ -183,8 +183,8 @@ impl Group {
     /// `[n · ranks]`.
     ///
     /// # Errors
-    /// See [`Work::wait`].
-    pub fn all_gather(&self, what: &str, output: &Tensor, input: &Tensor) -> Result<Work, DistError> {
+    /// See [`PendingCollective::wait`].
+    pub fn all_gather(&self, what: &str, output: &Tensor, input: &Tensor) -> Result<PendingCollective, DistError> {
         if self.channels.is_none() {
             tch::no_grad(|| output.shallow_clone().copy_(input));
         }
@@ -194,7 +194,7 @@ impl Group {
     /// Replaces each value with its sum over the ranks.
     ///
     /// # Errors
-    /// See [`Work::wait`].
+    /// See [`PendingCollective::wait`].
     pub fn all_reduce_scalars(&self, what: &str, numbers: &mut [f64]) -> Result<(), DistError> {
         self.reduce(what, numbers, false)
     }
@@ -202,7 +202,7 @@ impl Group {
     /// Replaces each value with its maximum over the ranks.
     ///
     /// # Errors
-    /// See [`Work::wait`].
+    /// See [`PendingCollective::wait`].
     pub fn all_reduce_max(&self, what: &str, numbers: &mut [f64]) -> Result<(), DistError> {
         self.reduce(what, numbers, true)
     }
@@ -220,7 +220,7 @@ impl Group {
     /// Waits until all ranks of the group have called it.
     ///
     /// # Errors
-    /// See [`Work::wait`].
+    /// See [`PendingCollective::wait`].
     pub fn barrier(&self, what: &str) -> Result<(), DistError> {
         self.all_reduce_scalars(what, &mut [0.0])
     }
@@ -228,7 +228,7 @@ impl Group {
     /// Returns the bytes of the group's first rank on every rank; the bytes of the other ranks are ignored.
     ///
     /// # Errors
-    /// See [`Work::wait`].
+    /// See [`PendingCollective::wait`].
     pub fn broadcast(&self, what: &str, own: &[u8]) -> Result<Vec<u8>, DistError> {
         if self.channels.is_none() {
             return Ok(own.to_vec());
@@ -249,7 +249,7 @@ impl Group {
     /// Returns the bytes of every rank, in the order of ranks.
     ///
     /// # Errors
-    /// See [`Work::wait`].
+    /// See [`PendingCollective::wait`].
     pub fn all_gather_bytes(&self, what: &str, own: &[u8]) -> Result<Vec<Vec<u8>>, DistError> {
         if self.channels.is_none() {
             return Ok(vec![own.to_vec()]);

@@ -44,7 +44,7 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.count {
             0 => f.write_str("no collective yet"),
-            count => write!(f, "`{}`, its collective {count}", self.what),
+            count => write!(f, "`{}` (collective {count})", self.what),
         }
     }
 }
@@ -90,14 +90,14 @@ fn failure_key(rank: usize) -> String {
 
 /// State that the heartbeat thread shares with the other threads of this process.
 #[derive(Debug, Default)]
-struct Shared {
+struct HeartbeatState {
     position: Mutex<Position>,
     /// The reason why the job ended.
     failure: OnceLock<String>,
     groups: Mutex<Vec<Weak<ProcessGroup>>>,
 }
 
-impl Shared {
+impl HeartbeatState {
     fn position(&self) -> Position {
         self.position.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -147,7 +147,7 @@ impl Monitor {
                 Some(Beat::At(_, position)) => position.clone(),
                 _ => Position::default(),
             };
-            format!("{}, silent for {:.1} s", gone(self.to, &position), self.patience.as_secs_f64())
+            format!("{}, no heartbeat for {:.1} s", gone(self.to, &position), self.patience.as_secs_f64())
         })
     }
 }
@@ -155,7 +155,7 @@ impl Monitor {
 /// The heartbeat of this rank, which stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
-    shared: Arc<Shared>,
+    shared: Arc<HeartbeatState>,
     store: Store,
     rank: usize,
     /// Stops the thread; the value is whether this rank finished.
@@ -167,7 +167,7 @@ pub(crate) struct Heartbeat {
 impl Heartbeat {
     /// Starts the heartbeat of `rank` of `size` and the monitor of the next rank. `timeout` is the timeout of collectives.
     pub fn start(store: &Store, (rank, size): (usize, usize), timeout: Duration) -> Result<Self, TorchError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(HeartbeatState::default());
         let (stop, stopped) = channel();
         let (own, seen) = (store.again()?, Arc::clone(&shared));
         let patience = (timeout / 2).clamp(PATIENCE.0, PATIENCE.1);
@@ -264,11 +264,11 @@ impl Heartbeat {
             }
             let same = before == after;
             match after {
-                Some(Beat::Left) => words.push(format!("rank {rank} is done and has left")),
+                Some(Beat::Left) => words.push(format!("rank {rank} has already finished")),
                 Some(Beat::At(_, position)) if same => words.push(gone(*rank, &position)),
                 None => words.push(gone(*rank, &Position::default())),
                 Some(Beat::At(_, position)) if position != own => {
-                    words.push(format!("rank {rank} is elsewhere, in {position}"));
+                    words.push(format!("rank {rank} is at a different point: {position}"));
                 }
                 Some(Beat::At(..)) => {}
             }
@@ -277,11 +277,11 @@ impl Heartbeat {
     }
 }
 
-const STORE_GONE: &str = "the store where the ranks meet is gone, so the process that serves it (rank 0, xplore launch or \
-                          torchrun) ended";
+const STORE_GONE: &str = "the rendezvous store is unreachable: the process that serves it (rank 0, xplore launch or \
+                          torchrun) has exited";
 
 fn gone(rank: usize, last: &Position) -> String {
-    format!("rank {rank} is gone or stopped (its last sign of life was in {last})")
+    format!("rank {rank} is dead or stalled, last seen in {last}")
 }
 
 impl Drop for Heartbeat {
@@ -319,14 +319,14 @@ mod tests {
             assert!((0..LOOKS).all(|_| monitor.gone(beat(n)).is_none()), "{n}");
         }
         let said = monitor.gone(beat(2)).unwrap();
-        assert!(said.contains("rank 1 is gone") && said.contains("`sum`, its collective 7"), "{said}");
+        assert!(said.contains("rank 1 is dead") && said.contains("`sum` (collective 7)"), "{said}");
     }
 
     #[test]
     fn the_one_after_a_rank_that_has_left_is_listened_to() {
         let mut monitor = Monitor::new(1, 3, Duration::from_secs(10));
         assert_eq!((monitor.gone(Some(Beat::Left)), monitor.to), (None, 0));
-        assert!((0..=LOOKS).find_map(|_| monitor.gone(beat(4))).unwrap().contains("rank 0 is gone"));
+        assert!((0..=LOOKS).find_map(|_| monitor.gone(beat(4))).unwrap().contains("rank 0 is dead"));
         assert_eq!((monitor.gone(Some(Beat::Left)), monitor.to), (None, 1));
         // All other ranks have left.
         assert!((0..5 * LOOKS).all(|_| monitor.gone(beat(4)).is_none()));

@@ -33,7 +33,7 @@ pub enum LaunchError {
         message: String,
     },
     /// The store could not be served.
-    #[error("cannot serve the store where the ranks meet: {0}")]
+    #[error("cannot serve the rendezvous store: {0}")]
     Store(#[from] torch_ext::TorchError),
     /// A rank failed.
     #[error("rank {rank} {how}; the others were stopped")]

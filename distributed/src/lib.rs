@@ -17,7 +17,7 @@ pub mod shard;
 pub mod world;
 
 pub use error::DistError;
-pub use group::{Group, Work};
+pub use group::{PendingCollective, RankGroup};
 pub use rank_env::{RankEnv, RankEnvError, Rendezvous};
 pub use shard::{Shard, balanced};
 pub use world::World;

@@ -32,7 +32,7 @@ pub struct Rendezvous {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RankEnvError {
     /// A variable is not a number.
-    #[error("environment variable {name} is `{value}`; expected a whole number, as torchrun sets it (or unset it)")]
+    #[error("environment variable {name} is `{value}`; expected a whole number as set by torchrun; fix or unset it")]
     NotANumber {
         /// Name of the variable.
         name: &'static str,
@@ -40,7 +40,7 @@ pub enum RankEnvError {
         value: String,
     },
     /// The rank is out of range.
-    #[error("RANK is {rank} but WORLD_SIZE is {world_size}; ranks count from 0 to WORLD_SIZE - 1")]
+    #[error("RANK is {rank} but WORLD_SIZE is {world_size}; expected a rank from 0 to WORLD_SIZE - 1")]
     Outside {
         /// The rank.
         rank: usize,
@@ -49,7 +49,8 @@ pub enum RankEnvError {
     },
     /// Several processes without a rendezvous.
     #[error(
-        "WORLD_SIZE is {world_size} but {missing} is not set; start the ranks with xplore launch, torchrun --no-python or the scripts in scripts/slurm"
+        "WORLD_SIZE is {world_size} but {missing} is not set; start the ranks with xplore launch, torchrun \
+         --no-python or the scripts in scripts/slurm"
     )]
     NoMaster {
         /// Number of processes.
@@ -58,7 +59,7 @@ pub enum RankEnvError {
         missing: &'static str,
     },
     /// Several processes of a command that runs as one.
-    #[error("WORLD_SIZE is {0}, but this command runs as a single process; only sft and rl run on several")]
+    #[error("WORLD_SIZE is {0}, but this command runs as a single process; only sft and rl support several")]
     NotAlone(usize),
 }
 

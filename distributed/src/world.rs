@@ -9,7 +9,7 @@ use tch::Device;
 use torch_ext::TorchError;
 
 use crate::error::DistError;
-use crate::group::{Group, Job};
+use crate::group::{Job, RankGroup};
 use crate::heartbeat::Heartbeat;
 use crate::rank_env::RankEnv;
 
@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct World {
     env: RankEnv,
-    group: Group,
+    group: RankGroup,
     /// Number of calls of [`Self::split`], from which the names of the groups are derived.
     splits: Arc<AtomicUsize>,
 }
@@ -28,7 +28,7 @@ pub struct World {
 impl World {
     /// Returns a job of a single process.
     pub fn single() -> Self {
-        Self { env: RankEnv::single(), group: Group::single(), splits: Arc::default() }
+        Self { env: RankEnv::single(), group: RankGroup::single(), splits: Arc::default() }
     }
 
     /// Connects to the other ranks. Tensors on `device` are communicated by NCCL between GPUs and by Gloo otherwise. Each
@@ -49,7 +49,7 @@ impl World {
         let heartbeat = Heartbeat::start(&store, (env.rank, env.world_size), timeout).map_err(failed)?;
         let backend = if device.is_cuda() { Backend::Nccl } else { Backend::Gloo };
         let job = Arc::new(Job { store, heartbeat, timeout, backend });
-        let group = Group::open(&job, "everyone", (0..env.world_size).collect(), env.rank).map_err(failed)?;
+        let group = RankGroup::open(&job, "everyone", (0..env.world_size).collect(), env.rank).map_err(failed)?;
         Ok(Self { env: env.clone(), group, splits: Arc::default() })
     }
 
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// Returns the group of all ranks.
-    pub fn world_group(&self) -> &Group {
+    pub fn world_group(&self) -> &RankGroup {
         &self.group
     }
 
@@ -86,7 +86,7 @@ impl World {
     ///
     /// # Panics
     /// If `inside` does not divide the number of ranks.
-    pub fn split(&self, inside: usize) -> Result<(Group, Group), DistError> {
+    pub fn split(&self, inside: usize) -> Result<(RankGroup, RankGroup), DistError> {
         let (size, rank) = (self.size(), self.rank());
         assert!(inside > 0 && size.is_multiple_of(inside), "checked when the configuration meets the world size");
         let Some(job) = self.group.job() else { return Ok((self.group.clone(), self.group.clone())) };
@@ -95,7 +95,7 @@ impl World {
         let near: Vec<usize> = (first..first + inside).collect();
         let across: Vec<usize> = (rank % inside..size).step_by(inside).collect();
         let open = |name: String, ranks: Vec<usize>| {
-            Group::open(job, &name, ranks, rank).map_err(|error| DistError::Join {
+            RankGroup::open(job, &name, ranks, rank).map_err(|error| DistError::Join {
                 rank,
                 size,
                 at: name,

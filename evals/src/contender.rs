@@ -6,7 +6,7 @@ use crate::fit::PromptLimit;
 
 /// The source of the text that describes a user's preferences.
 #[derive(Clone, Copy)]
-pub enum Source<'a> {
+pub enum SummarySource<'a> {
     /// No summary ("Not Provided."): a lower bound. In the setting `direct`, the raw history.
     None,
     /// The true preferences of another user, sampled at random: shows how much any plausible summary is worth.
@@ -28,27 +28,27 @@ pub struct Contender<'a> {
     /// The name.
     pub name: String,
     /// The source of its summaries.
-    pub source: Source<'a>,
+    pub source: SummarySource<'a>,
 }
 
 impl<'a> Contender<'a> {
     /// Returns the contender without a summary, named `none`.
     pub fn none() -> Self {
-        Self { name: "none".into(), source: Source::None }
+        Self { name: "none".into(), source: SummarySource::None }
     }
 
     /// Returns the contender with another user's true preferences, named `random`.
     pub fn random() -> Self {
-        Self { name: "random".into(), source: Source::Random }
+        Self { name: "random".into(), source: SummarySource::Random }
     }
 
     /// Returns the contender with the user's own true preferences, named `oracle`.
     pub fn oracle() -> Self {
-        Self { name: "oracle".into(), source: Source::Oracle }
+        Self { name: "oracle".into(), source: SummarySource::Oracle }
     }
 
     /// Returns a model without a prompt limit, under the given name (`sft`, `rl`).
     pub fn model(name: impl Into<String>, model: &'a dyn Completer) -> Self {
-        Self { name: name.into(), source: Source::Model { model, limit: None } }
+        Self { name: name.into(), source: SummarySource::Model { model, limit: None } }
     }
 }

@@ -11,7 +11,7 @@ pub enum EvalError {
     #[error("nothing to evaluate: no {0} given")]
     Nothing(&'static str),
     /// A duplicate name.
-    #[error("two {what} are called `{name}`; give each a name of its own")]
+    #[error("two {what} are called `{name}`; give each a unique name")]
     Twice {
         /// Users, models or judges.
         what: &'static str,
@@ -29,12 +29,12 @@ pub enum EvalError {
         message: String,
     },
     /// `random` with a single user; it needs at least two.
-    #[error("the summary of a random other user needs at least two users, got one")]
+    #[error("the bound `random` uses the summary of another user, so it needs at least two users; got one")]
     Alone,
     /// A history that does not fit even when cut to its last interaction.
     #[error(
-        "user `{uid}`: the last interaction alone exceeds the {tokens} tokens that `{reader}` reads; raise its limit, \
-         shorten the texts or remove the user"
+        "user `{uid}`: the last interaction alone exceeds the limit of {tokens} tokens of `{reader}`; raise the \
+         limit, shorten the texts or remove the user"
     )]
     TooLong {
         /// The id of the user.
@@ -71,7 +71,7 @@ pub enum EvalError {
         answered: usize,
     },
     /// A name without results.
-    #[error("no model called `{name}` was evaluated; there are: {known}")]
+    #[error("model `{name}` was not evaluated; evaluated models: {known}")]
     UnknownModel {
         /// The name.
         name: String,

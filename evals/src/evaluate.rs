@@ -2,46 +2,16 @@
 
 use std::collections::HashSet;
 
+use chat::PromptSet;
 use chat::prompts::NO_PAST;
 use chat::records::Checked;
-use chat::{PromptSet, Sampling};
-use rewards::{Draw, Judge};
+use rewards::Draw;
 
-use crate::evaluation::{Evaluation, Summary};
-use crate::fit::PromptLimit;
+use crate::evaluation::{Evaluation, SummaryRecord};
 use crate::judging::{Preferences, judged};
+use crate::plan::{EvalPlan, EvalProgress, NamedJudge};
 use crate::summarize::Summarizer;
-use crate::{Contender, EvalError, Setting, Source, Split, User};
-
-/// The progress callback: receives the current task, the amount done, and the total amount.
-pub type EvalProgress<'a> = &'a mut dyn FnMut(&str, usize, usize);
-
-/// The plan of an evaluation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// The settings, in the order of the results.
-    pub settings: Vec<Setting>,
-    /// How histories are split.
-    pub split: Split,
-    /// The sampling parameters of the models' summaries.
-    pub sampling: Sampling,
-    /// The seed of the summaries, and of the assignment of random other users.
-    pub seed: u64,
-    /// The number of chats per call of a model. Trades memory and frequent progress reports against speed; does not
-    /// affect the results.
-    pub requests_per_call: usize,
-}
-
-/// A judge with its name in tables.
-#[derive(Clone, Copy)]
-pub struct EvalJudge<'a> {
-    /// The name.
-    pub name: &'a str,
-    /// The judge.
-    pub judge: &'a Judge<'a>,
-    /// The maximum prompt length; in the setting `direct`, histories that exceed it lose their oldest interactions.
-    pub limit: Option<PromptLimit<'a>>,
-}
+use crate::{Contender, EvalError, EvalUser, HistorySplit, Setting, SummarySource};
 
 /// Evaluates every contender in every applicable setting of the plan, with every judge, on every target.
 ///
@@ -53,11 +23,11 @@ pub struct EvalJudge<'a> {
 /// # Errors
 /// Returns [`EvalError`]. Invalid input is rejected before any model is called.
 pub fn evaluate(
-    users: &[User],
+    users: &[EvalUser],
     contenders: &[Contender<'_>],
-    judges: &[EvalJudge<'_>],
+    judges: &[NamedJudge<'_>],
     prompts: &PromptSet,
-    plan: &Plan,
+    plan: &EvalPlan,
     progress: EvalProgress<'_>,
 ) -> Result<Evaluation, EvalError> {
     check(users, contenders, judges, plan)?;
@@ -65,17 +35,17 @@ pub fn evaluate(
     for contender in contenders {
         for setting in settings_of(contender, plan) {
             let preferences = match contender.source {
-                Source::None if setting == Setting::Direct => Preferences::Histories,
-                Source::None => Preferences::Texts(vec![NO_PAST.into(); users.len()]),
-                Source::Oracle => Preferences::Texts(users.iter().map(truth).collect::<Result<_, _>>()?),
-                Source::Random => {
+                SummarySource::None if setting == Setting::Direct => Preferences::Histories,
+                SummarySource::None => Preferences::Texts(vec![NO_PAST.into(); users.len()]),
+                SummarySource::Oracle => Preferences::Texts(users.iter().map(truth).collect::<Result<_, _>>()?),
+                SummarySource::Random => {
                     let others = derangement(plan.seed, users.len());
                     Preferences::Texts(others.into_iter().map(|i| truth(&users[i])).collect::<Result<_, _>>()?)
                 }
-                Source::Model { model, limit } => {
+                SummarySource::Model { model, limit } => {
                     let summarizer = Summarizer { name: &contender.name, model, limit, prompts, plan };
                     let written = summarizer.summaries(setting, users, progress)?;
-                    let texts = written.iter().map(|s: &Summary| s.summary.clone()).collect();
+                    let texts = written.iter().map(|s: &SummaryRecord| s.summary.clone()).collect();
                     summaries.extend(written);
                     Preferences::Texts(texts)
                 }
@@ -89,16 +59,21 @@ pub fn evaluate(
     Ok(Evaluation { scores, summaries })
 }
 
-fn settings_of(contender: &Contender<'_>, plan: &Plan) -> Vec<Setting> {
+fn settings_of(contender: &Contender<'_>, plan: &EvalPlan) -> Vec<Setting> {
     let planned = |wanted: &[Setting]| plan.settings.iter().copied().filter(|s| wanted.contains(s)).collect::<Vec<_>>();
     match contender.source {
-        Source::Model { .. } => planned(&[Setting::Full, Setting::Streaming]),
-        Source::None => [planned(&[Setting::Direct]), vec![Setting::Full]].concat(),
-        Source::Random | Source::Oracle => vec![Setting::Full],
+        SummarySource::Model { .. } => planned(&[Setting::Full, Setting::Streaming]),
+        SummarySource::None => [planned(&[Setting::Direct]), vec![Setting::Full]].concat(),
+        SummarySource::Random | SummarySource::Oracle => vec![Setting::Full],
     }
 }
 
-fn check(users: &[User], contenders: &[Contender<'_>], judges: &[EvalJudge<'_>], plan: &Plan) -> Result<(), EvalError> {
+fn check(
+    users: &[EvalUser],
+    contenders: &[Contender<'_>],
+    judges: &[NamedJudge<'_>],
+    plan: &EvalPlan,
+) -> Result<(), EvalError> {
     for (given, what) in [(users.len(), "users"), (contenders.len(), "models"), (judges.len(), "judges")] {
         if given == 0 {
             return Err(EvalError::Nothing(what));
@@ -107,9 +82,9 @@ fn check(users: &[User], contenders: &[Contender<'_>], judges: &[EvalJudge<'_>],
     unique("users", users.iter().map(|p| p.uid.as_str()))?;
     unique("models", contenders.iter().map(|c| c.name.as_str()))?;
     unique("judges", judges.iter().map(|j| j.name))?;
-    let summarized = contenders.iter().any(|c| matches!(c.source, Source::Model { .. }));
-    let divided = summarized && (plan.settings.contains(&Setting::Streaming) || plan.split == Split::Thirds);
-    let bounds = |c: &Contender<'_>| matches!(c.source, Source::Random | Source::Oracle);
+    let summarized = contenders.iter().any(|c| matches!(c.source, SummarySource::Model { .. }));
+    let divided = summarized && (plan.settings.contains(&Setting::Streaming) || plan.split == HistorySplit::Thirds);
+    let bounds = |c: &Contender<'_>| matches!(c.source, SummarySource::Random | SummarySource::Oracle);
     for user in users {
         let refuse = |field, message| Err(EvalError::User { uid: user.uid.clone(), field, message });
         if let Some(defect) = user.defect() {
@@ -118,13 +93,13 @@ fn check(users: &[User], contenders: &[Contender<'_>], judges: &[EvalJudge<'_>],
         let (n, least) = (user.history.len(), plan.split.least());
         if divided && n < least {
             let split = plan.split;
-            return refuse("history", format!("has {n} interactions; dividing it ({split:?}) needs at least {least}"));
+            return refuse("history", format!("has {n} interactions; the split {split:?} needs at least {least}"));
         }
         if contenders.iter().any(bounds) {
             truth(user)?;
         }
     }
-    let alone = users.len() == 1 && contenders.iter().any(|c| matches!(c.source, Source::Random));
+    let alone = users.len() == 1 && contenders.iter().any(|c| matches!(c.source, SummarySource::Random));
     if alone { Err(EvalError::Alone) } else { Ok(()) }
 }
 
@@ -138,14 +113,13 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Resul
     Ok(())
 }
 
-fn truth(user: &User) -> Result<String, EvalError> {
+fn truth(user: &EvalUser) -> Result<String, EvalError> {
     user.truth.clone().ok_or_else(|| EvalError::User {
         uid: user.uid.clone(),
         field: "truth",
-        message:
-            "is absent; the bounds `random` and `oracle` need everybody's true preferences: add them or leave these \
-                  bounds out"
-                .into(),
+        message: "is missing; the bounds `random` and `oracle` need the true preferences of every user: add them or \
+                  remove these bounds"
+            .into(),
     })
 }
 

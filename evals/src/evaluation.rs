@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::interval::interval;
-use crate::{EvalError, Setting, Targets};
+use crate::{EvalError, Setting, TargetKind};
 
 /// The score of one user: how one judge predicted their choices from one contender's summary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct UserScore {
     /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
-    pub targets: Targets,
+    pub targets: TargetKind,
     /// The name of the judge.
     pub judge: String,
     /// The id of the user.
@@ -31,7 +31,7 @@ pub struct UserScore {
 
 /// The summary that a model wrote about a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct SummaryRecord {
     /// The name of the model.
     pub model: String,
     /// How the history was read.
@@ -58,7 +58,7 @@ pub struct EvalRow {
     /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
-    pub targets: Targets,
+    pub targets: TargetKind,
     /// The name of the judge.
     pub judge: String,
     /// The mean of the users' accuracies.
@@ -83,7 +83,7 @@ pub struct Gain {
     /// How the history was read, by both.
     pub setting: Setting,
     /// Which choices were predicted.
-    pub targets: Targets,
+    pub targets: TargetKind,
     /// The name of the judge.
     pub judge: String,
     /// The mean over users of the accuracy with the model's summary minus the accuracy with the baseline's.
@@ -102,11 +102,11 @@ pub struct Evaluation {
     /// One score per user and combination, in the order of evaluation.
     pub scores: Vec<UserScore>,
     /// One summary per model, setting and user.
-    pub summaries: Vec<Summary>,
+    pub summaries: Vec<SummaryRecord>,
 }
 
 /// The key of one row of results: contender, setting, targets and judge.
-type Combination<'a> = (&'a str, Setting, Targets, &'a str);
+type Combination<'a> = (&'a str, Setting, TargetKind, &'a str);
 
 impl Evaluation {
     /// Returns one row for each combination of contender, setting, targets and judge, in the order of evaluation.
@@ -166,7 +166,7 @@ impl Evaluation {
     }
 
     /// Returns a model's summary of a user, if there is one.
-    pub fn summary(&self, model: &str, setting: Setting, uid: &str) -> Option<&Summary> {
+    pub fn summary(&self, model: &str, setting: Setting, uid: &str) -> Option<&SummaryRecord> {
         self.summaries.iter().find(|s| (s.model.as_str(), s.setting, s.uid.as_str()) == (model, setting, uid))
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let score = |&(model, uid, accuracy): &(&str, &str, f64)| UserScore {
             model: model.into(),
             setting: Setting::Full,
-            targets: Targets::InDomain,
+            targets: TargetKind::InDomain,
             judge: "training".into(),
             uid: uid.into(),
             accuracy,
@@ -237,6 +237,6 @@ mod tests {
     fn unknown_names_are_refused_with_the_known_ones() {
         let found = evaluation(&[("sft", "a", 0.0), ("rl", "a", 1.0)]);
         let error = found.gains("rl", "stf").unwrap_err().to_string();
-        assert_eq!(error, "no model called `stf` was evaluated; there are: sft, rl");
+        assert_eq!(error, "model `stf` was not evaluated; evaluated models: sft, rl");
     }
 }

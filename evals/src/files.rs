@@ -45,7 +45,7 @@ fn list<T: Serialize>(path: &Path, items: &[T]) -> Result<(), WriteError> {
 mod tests {
     use std::fs;
 
-    use crate::{Setting, Targets};
+    use crate::{Setting, TargetKind};
 
     use super::*;
 
@@ -55,7 +55,7 @@ mod tests {
         let row = EvalRow {
             model: "rl".into(),
             setting: Setting::Streaming,
-            targets: Targets::InDomain,
+            targets: TargetKind::InDomain,
             judge: "second".into(),
             accuracy: 0.75,
             ci_low: 0.5,
@@ -63,7 +63,7 @@ mod tests {
             users: 3,
             targets_judged: 12,
         };
-        let rows = vec![row.clone(), EvalRow { targets: Targets::Transfer, ..row }];
+        let rows = vec![row.clone(), EvalRow { targets: TargetKind::Transfer, ..row }];
         let run = folder.path().join("runs/a");
         write(&run, &rows, &[]).unwrap();
         let text = fs::read_to_string(run.join(ROWS)).unwrap();

@@ -4,9 +4,9 @@ use chat::{Interaction, PromptSet, Question};
 use rewards::judge::question;
 use rewards::{Judge, JudgeError, Verdict};
 
-use crate::evaluate::EvalProgress;
 use crate::fit::fit;
-use crate::{EvalError, EvalJudge, Setting, Targets, User, UserScore};
+use crate::plan::EvalProgress;
+use crate::{EvalError, EvalUser, NamedJudge, Setting, TargetKind, UserScore};
 
 /// What the judges read about the users.
 pub(crate) enum Preferences {
@@ -18,9 +18,9 @@ pub(crate) enum Preferences {
 
 /// Scores every target of all users with a judge; returns one score per user and kind of targets.
 pub(crate) fn judged(
-    users: &[User],
+    users: &[EvalUser],
     preferences: &Preferences,
-    judge: &EvalJudge<'_>,
+    judge: &NamedJudge<'_>,
     prompts: &PromptSet,
     (model, setting): (&str, Setting),
     per_call: usize,
@@ -35,19 +35,19 @@ pub(crate) fn judged(
 /// A question, with the user and the kind of target that it is about.
 struct Asked {
     user: usize,
-    targets: Targets,
+    targets: TargetKind,
     question: Question,
 }
 
 fn questions(
-    users: &[User],
+    users: &[EvalUser],
     preferences: &Preferences,
-    judge: &EvalJudge<'_>,
+    judge: &NamedJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Vec<Asked>, EvalError> {
     let mut asked = Vec::new();
     for (index, user) in users.iter().enumerate() {
-        for targets in Targets::ALL {
+        for targets in TargetKind::ALL {
             for target in user.targets_of(targets) {
                 let question = match preferences {
                     Preferences::Texts(texts) => about(target, &texts[index])?,
@@ -68,8 +68,8 @@ fn about(target: &Interaction, preference: &str) -> Result<Question, EvalError> 
 /// Returns the question with as much of the raw history as fits the judge's prompt.
 fn about_history(
     target: &Interaction,
-    user: &User,
-    judge: &EvalJudge<'_>,
+    user: &EvalUser,
+    judge: &NamedJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Question, EvalError> {
     let with = |kept: &[Interaction]| about(target, &prompts.history(kept)?);
@@ -101,7 +101,7 @@ fn ask(
 
 /// Groups verdicts by user. The targets of one user and kind are contiguous in `asked`.
 fn by_user(
-    users: &[User],
+    users: &[EvalUser],
     asked: &[Asked],
     verdicts: &[Verdict],
     (model, setting): (&str, Setting),

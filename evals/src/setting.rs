@@ -1,53 +1,30 @@
-//! How a history is read, and which choices are predicted.
+//! Which choices are predicted, and how a history is split.
 
 use std::fmt;
 
 use chat::Interaction;
 use serde::{Deserialize, Serialize};
 
-/// How the history reaches the judge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Setting {
-    /// The judge reads the raw history itself.
-    Direct,
-    /// One summary, of the whole history.
-    Full,
-    /// Two summaries: one of the first part, and one of the second part with the first summary as the past summary. The
-    /// judge reads the second.
-    Streaming,
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Setting::Direct => "direct",
-            Setting::Full => "full",
-            Setting::Streaming => "streaming",
-        })
-    }
-}
-
 /// Which choices are predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Targets {
+pub enum TargetKind {
     /// Choices in the domain of the history.
     InDomain,
     /// Choices in other domains.
     Transfer,
 }
 
-impl Targets {
+impl TargetKind {
     /// Both kinds.
-    pub const ALL: [Targets; 2] = [Targets::InDomain, Targets::Transfer];
+    pub const ALL: [TargetKind; 2] = [TargetKind::InDomain, TargetKind::Transfer];
 }
 
-impl fmt::Display for Targets {
+impl fmt::Display for TargetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Targets::InDomain => "in-domain",
-            Targets::Transfer => "transfer",
+            TargetKind::InDomain => "in-domain",
+            TargetKind::Transfer => "transfer",
         })
     }
 }
@@ -55,7 +32,7 @@ impl fmt::Display for Targets {
 /// How a history of n interactions is split. Both ways are published (AlignXplore+).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Split {
+pub enum HistorySplit {
     /// `full` reads everything; `streaming` reads the first ⌊n/2⌋, then the rest. Published for all but recommendation
     /// sets.
     #[default]
@@ -65,20 +42,20 @@ pub enum Split {
     Thirds,
 }
 
-impl Split {
+impl HistorySplit {
     /// Returns the interactions that the setting `full` reads.
     pub fn full(self, history: &[Interaction]) -> &[Interaction] {
         match self {
-            Split::Halves => history,
-            Split::Thirds => &history[..2 * (history.len() / 3)],
+            HistorySplit::Halves => history,
+            HistorySplit::Thirds => &history[..2 * (history.len() / 3)],
         }
     }
 
     /// Returns the interactions that the two stages of the setting `streaming` read.
     pub fn stages(self, history: &[Interaction]) -> [&[Interaction]; 2] {
         let middle = match self {
-            Split::Halves => history.len() / 2,
-            Split::Thirds => history.len() / 3,
+            HistorySplit::Halves => history.len() / 2,
+            HistorySplit::Thirds => history.len() / 3,
         };
         let (first, second) = self.full(history).split_at(middle);
         [first, second]
@@ -87,8 +64,8 @@ impl Split {
     /// Returns the minimum length of a history that leaves every stage something to read.
     pub fn least(self) -> usize {
         match self {
-            Split::Halves => 2,
-            Split::Thirds => 3,
+            HistorySplit::Halves => 2,
+            HistorySplit::Thirds => 3,
         }
     }
 }
@@ -100,15 +77,15 @@ mod tests {
     #[test]
     fn histories_divide_as_published() {
         let history: Vec<_> = (0..8).map(|i| Interaction { chosen: i.to_string(), ..Interaction::default() }).collect();
-        let lengths = |split: Split, n: usize| {
+        let lengths = |split: HistorySplit, n: usize| {
             let [first, second] = split.stages(&history[..n]);
             assert_eq!([first, second].concat(), split.full(&history[..n]), "the stages together are what full reads");
             (first.len(), second.len())
         };
-        assert_eq!(lengths(Split::Halves, 8), (4, 4));
-        assert_eq!(lengths(Split::Halves, 7), (3, 4));
-        assert_eq!(lengths(Split::Thirds, 8), (2, 2));
-        for split in [Split::Halves, Split::Thirds] {
+        assert_eq!(lengths(HistorySplit::Halves, 8), (4, 4));
+        assert_eq!(lengths(HistorySplit::Halves, 7), (3, 4));
+        assert_eq!(lengths(HistorySplit::Thirds, 8), (2, 2));
+        for split in [HistorySplit::Halves, HistorySplit::Thirds] {
             assert_eq!(lengths(split, split.least()), (1, 1));
             assert_eq!(lengths(split, split.least() - 1).0, 0);
         }

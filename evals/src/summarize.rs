@@ -4,10 +4,10 @@ use chat::reasoning;
 use chat::{Completer, CompletionRequest, Interaction, PromptSet};
 use rewards::Draw;
 
-use crate::evaluate::{EvalProgress, Plan};
-use crate::evaluation::Summary;
+use crate::evaluation::SummaryRecord;
 use crate::fit::{PromptLimit, fit};
-use crate::{EvalError, Setting, User};
+use crate::plan::{EvalPlan, EvalProgress};
+use crate::{EvalError, EvalUser, Setting};
 
 /// A model with everything that its requests depend on.
 pub(crate) struct Summarizer<'a> {
@@ -15,7 +15,7 @@ pub(crate) struct Summarizer<'a> {
     pub model: &'a dyn Completer,
     pub limit: Option<PromptLimit<'a>>,
     pub prompts: &'a PromptSet,
-    pub plan: &'a Plan,
+    pub plan: &'a EvalPlan,
 }
 
 /// The input of one user's summary.
@@ -31,9 +31,9 @@ impl Summarizer<'_> {
     pub fn summaries(
         &self,
         setting: Setting,
-        users: &[User],
+        users: &[EvalUser],
         progress: EvalProgress<'_>,
-    ) -> Result<Vec<Summary>, EvalError> {
+    ) -> Result<Vec<SummaryRecord>, EvalError> {
         let split = self.plan.split;
         let fresh = |uid, interactions| Input { uid, past: None, dropped_before: 0, interactions };
         match setting {
@@ -62,7 +62,7 @@ impl Summarizer<'_> {
         stage: u64,
         inputs: Vec<Input<'_>>,
         progress: EvalProgress<'_>,
-    ) -> Result<Vec<Summary>, EvalError> {
+    ) -> Result<Vec<SummaryRecord>, EvalError> {
         let what = match (setting, stage) {
             (Setting::Streaming, stage) => format!("{} summarizes, {setting}, part {}", self.name, stage + 1),
             _ => format!("{} summarizes, {setting}", self.name),
@@ -81,7 +81,7 @@ impl Summarizer<'_> {
                 return Err(EvalError::Answers { model: model(), asked, answered });
             }
             for ((input, completion), dropped) in inputs.iter().zip(completions).zip(dropped) {
-                summaries.push(Summary {
+                summaries.push(SummaryRecord {
                     model: model(),
                     setting,
                     uid: input.uid.into(),

@@ -69,11 +69,11 @@ fn finish(mut table: Table, numbers: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Setting, Targets};
+    use crate::{Setting, TargetKind};
 
     use super::*;
 
-    fn row(model: &str, targets: Targets, judge: &str, accuracy: f64) -> EvalRow {
+    fn row(model: &str, targets: TargetKind, judge: &str, accuracy: f64) -> EvalRow {
         EvalRow {
             model: model.into(),
             setting: Setting::Full,
@@ -90,9 +90,9 @@ mod tests {
     #[test]
     fn each_number_stands_in_its_line_and_column() {
         let text = accuracies(&[
-            row("sft", Targets::InDomain, "training", 0.7),
-            row("sft", Targets::Transfer, "training", 0.6),
-            row("rl", Targets::InDomain, "training", 0.8),
+            row("sft", TargetKind::InDomain, "training", 0.7),
+            row("sft", TargetKind::Transfer, "training", 0.6),
+            row("rl", TargetKind::InDomain, "training", 0.8),
         ]);
         let line = |name: &str| text.lines().find(|l| l.trim_start().starts_with(name)).unwrap().to_string();
         let (sft, rl) = (line("sft"), line("rl"));
@@ -108,7 +108,7 @@ mod tests {
             model: "rl".into(),
             baseline: "sft".into(),
             setting: Setting::Streaming,
-            targets: Targets::Transfer,
+            targets: TargetKind::Transfer,
             judge: "second".into(),
             gain: 0.0525,
             ci_low: -0.011,

@@ -1,14 +1,14 @@
 //! The users of an evaluation.
 
 use chat::Interaction;
-use chat::records::{Checked, Defect};
+use chat::records::{Checked, RowDefect};
 use serde::{Deserialize, Serialize};
 
-use crate::Targets;
+use crate::TargetKind;
 
 /// A user with held-out choices. Files hold one JSON object per line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
+pub struct EvalUser {
     /// The id of the user, unique in a file.
     pub uid: String,
     /// The interactions that summaries are written from, oldest first; all of one domain.
@@ -23,19 +23,19 @@ pub struct User {
     pub truth: Option<String>,
 }
 
-impl User {
+impl EvalUser {
     /// Returns the held-out choices of a kind.
-    pub fn targets_of(&self, kind: Targets) -> &[Interaction] {
+    pub fn targets_of(&self, kind: TargetKind) -> &[Interaction] {
         match kind {
-            Targets::InDomain => &self.targets,
-            Targets::Transfer => &self.transfer,
+            TargetKind::InDomain => &self.targets,
+            TargetKind::Transfer => &self.transfer,
         }
     }
 }
 
-impl Checked for User {
-    fn defect(&self) -> Option<Defect> {
-        let defect = |field, message: String| Some(Defect { field, message });
+impl Checked for EvalUser {
+    fn defect(&self) -> Option<RowDefect> {
+        let defect = |field, message: String| Some(RowDefect { field, message });
         if self.uid.is_empty() {
             return defect("uid", "is empty; expected a name unique to the user".into());
         }
@@ -67,7 +67,7 @@ mod tests {
         let good = r#"{"uid":"a","history":[{"chosen":"x"}],"targets":[{"chosen":"x","rejected":"y"}]}"#;
         let read = |second: &str| {
             fs::write(&path, format!("{good}\n{second}\n")).unwrap();
-            chat::jsonl::read::<User>(&path)
+            chat::jsonl::read::<EvalUser>(&path)
         };
         let users = read("").unwrap();
         assert_eq!((users[0].transfer.len(), users[0].truth.clone()), (0, None));

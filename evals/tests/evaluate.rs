@@ -8,10 +8,12 @@ use chat::completer::{CompleterError, Scripted};
 use chat::{
     Completer, Completion, CompletionRequest, FinishReason, Interaction, Message, PromptSet, Sampling, TokenLogprob,
 };
+use configs::judge::{ItemOrders, JudgeMode};
 use evals::{
-    Contender, EvalError, EvalJudge, Evaluation, Plan, PromptLimit, Setting, Source, Split, Targets, User, evaluate,
+    Contender, EvalError, EvalPlan, EvalUser, Evaluation, HistorySplit, NamedJudge, PromptLimit, Setting,
+    SummarySource, TargetKind, evaluate,
 };
-use rewards::{Judge, JudgeMode, JudgeSettings, Orders};
+use rewards::{Judge, JudgeSettings};
 
 fn prompts() -> PromptSet {
     let list = "{% for i in interactions %}{{ i.chosen }} {% endfor %}";
@@ -29,9 +31,9 @@ fn choice(chosen: &str, rejected: &str) -> Interaction {
 
 /// Returns user `i`, who likes the words `wi0` to `wi3` and states them over a history of four; transfer is about `wi0`
 /// only.
-fn user(i: usize) -> User {
+fn user(i: usize) -> EvalUser {
     let word = |k: usize| format!("w{i}{k}");
-    User {
+    EvalUser {
         uid: format!("p{i}"),
         history: (0..4).map(|k| choice(&word(k), "-")).collect(),
         targets: (0..4).map(|k| choice(&word(k), "other")).collect(),
@@ -69,10 +71,10 @@ fn reader(request: &CompletionRequest) -> Completion {
     Completion { text: "A".into(), tokens: vec![token], finish: FinishReason::Stop }
 }
 
-fn plan(settings: &[Setting]) -> Plan {
-    Plan {
+fn plan(settings: &[Setting]) -> EvalPlan {
+    EvalPlan {
         settings: settings.into(),
-        split: Split::Halves,
+        split: HistorySplit::Halves,
         sampling: Sampling { temperature: 0.6, top_k: 20, top_p: 0.95, ..Sampling::all(100) },
         seed: 1,
         requests_per_call: 3,
@@ -82,16 +84,16 @@ fn plan(settings: &[Setting]) -> Plan {
 const ALL: [Setting; 3] = [Setting::Direct, Setting::Full, Setting::Streaming];
 
 /// Runs an evaluation with the word reader as the only judge.
-fn run(users: &[User], contenders: &[Contender<'_>], plan: &Plan) -> Result<Evaluation, EvalError> {
+fn run(users: &[EvalUser], contenders: &[Contender<'_>], plan: &EvalPlan) -> Result<Evaluation, EvalError> {
     let prompts = prompts();
     let model = Scripted::new("reader", reader);
-    let settings = JudgeSettings::new(JudgeMode::Forced, Orders::Both, "answer ");
+    let settings = JudgeSettings::new(JudgeMode::Forced, ItemOrders::Both, "answer ");
     let judge = Judge::new(&model, &prompts, settings).unwrap();
-    let judges = [EvalJudge { name: "training", judge: &judge, limit: None }];
+    let judges = [NamedJudge { name: "training", judge: &judge, limit: None }];
     evaluate(users, contenders, &judges, &prompts, plan, &mut |_, _, _| {})
 }
 
-fn accuracy(found: &Evaluation, model: &str, setting: Setting, targets: Targets) -> f64 {
+fn accuracy(found: &Evaluation, model: &str, setting: Setting, targets: TargetKind) -> f64 {
     let rows = found.rows();
     let row = rows.iter().find(|r| (r.model.as_str(), r.setting, r.targets) == (model, setting, targets));
     row.unwrap_or_else(|| panic!("no row for {model}, {setting}, {targets}")).accuracy
@@ -109,7 +111,7 @@ fn every_contender_gets_what_its_summaries_are_worth() {
         Contender::oracle(),
     ];
     let found = run(&users, &contenders, &plan(&ALL)).unwrap();
-    use {Setting as S, Targets as T};
+    use {Setting as S, TargetKind as T};
     for (model, setting, targets, want) in [
         // Without knowledge, the judge decides by position, which both orders cancel to exactly a half.
         ("none", S::Full, T::InDomain, 0.5),
@@ -167,12 +169,12 @@ fn thirds_read_two_thirds_of_the_history() {
     let mut one = user(0);
     one.history.push(choice("late", "-"));
     one.history.push(choice("later", "-"));
-    let plan = Plan { split: Split::Thirds, ..plan(&ALL) };
+    let plan = EvalPlan { split: HistorySplit::Thirds, ..plan(&ALL) };
     let found = run(&[one], &[Contender::model("rl", &model), Contender::none()], &plan).unwrap();
     for setting in [Setting::Full, Setting::Streaming] {
         assert_eq!(found.summary("rl", setting, "p0").unwrap().summary, "w00 w01 w02 w03");
     }
-    assert_eq!(accuracy(&found, "none", Setting::Direct, Targets::InDomain), 1.0);
+    assert_eq!(accuracy(&found, "none", Setting::Direct, TargetKind::InDomain), 1.0);
 }
 
 /// A model that records the seeds of its requests.
@@ -192,9 +194,9 @@ impl Completer for Seeds {
 #[test]
 fn every_request_has_its_own_seed_whatever_the_batch_and_the_model() {
     let users: Vec<_> = (0..7).map(user).collect();
-    let seeds = |users: &[User], seed, requests_per_call| {
+    let seeds = |users: &[EvalUser], seed, requests_per_call| {
         let (a, b) = (Seeds(RefCell::default()), Seeds(RefCell::default()));
-        let plan = Plan { seed, requests_per_call, ..plan(&ALL) };
+        let plan = EvalPlan { seed, requests_per_call, ..plan(&ALL) };
         run(users, &[Contender::model("a", &a), Contender::model("b", &b)], &plan).unwrap();
         assert_eq!(a.0, b.0, "compared models draw alike");
         a.0.into_inner()
@@ -213,38 +215,38 @@ fn long_histories_lose_their_oldest_interactions() {
     let words = |m: &[Message]| m[0].content.split_whitespace().count();
     // The prompt without a past has four words besides those of the history.
     let limited = |tokens| {
-        let source = Source::Model { model: &model, limit: Some(PromptLimit { tokens, count: &words }) };
+        let source = SummarySource::Model { model: &model, limit: Some(PromptLimit { tokens, count: &words }) };
         run(&[user(0)], &[Contender { name: "rl".into(), source }], &plan(&[Setting::Full]))
     };
     let found = limited(7).unwrap();
     let summary = found.summary("rl", Setting::Full, "p0").unwrap();
     assert_eq!((summary.summary.as_str(), summary.dropped), ("w02 w03", 2));
-    assert_eq!(accuracy(&found, "rl", Setting::Full, Targets::InDomain), 0.75);
+    assert_eq!(accuracy(&found, "rl", Setting::Full, TargetKind::InDomain), 0.75);
     assert_eq!(limited(8).unwrap().summaries[0].dropped, 0);
     let error = limited(4).unwrap_err().to_string();
-    assert!(error.contains("`p0`") && error.contains("4 tokens that `rl` reads"), "{error}");
+    assert!(error.contains("`p0`") && error.contains("limit of 4 tokens of `rl`"), "{error}");
 
     let prompts = prompts();
     let model = Scripted::new("reader", reader);
-    let settings = JudgeSettings::new(JudgeMode::Forced, Orders::Both, "");
+    let settings = JudgeSettings::new(JudgeMode::Forced, ItemOrders::Both, "");
     let judge = Judge::new(&model, &prompts, settings).unwrap();
     let limit = Some(PromptLimit { tokens: 4, count: &words });
-    let judges = [EvalJudge { name: "second", judge: &judge, limit }];
+    let judges = [NamedJudge { name: "second", judge: &judge, limit }];
     let plan = plan(&[Setting::Direct]);
     let found = evaluate(&[user(0)], &[Contender::none()], &judges, &prompts, &plan, &mut |_, _, _| {}).unwrap();
-    assert_eq!(accuracy(&found, "none", Setting::Direct, Targets::InDomain), 0.75);
+    assert_eq!(accuracy(&found, "none", Setting::Direct, TargetKind::InDomain), 0.75);
 }
 
 #[test]
 fn judges_stand_side_by_side_and_their_silence_is_counted() {
     let prompts = prompts();
     let (reading, silent) = (Scripted::new("reader", reader), Scripted::new("silent", |_: &CompletionRequest| say("")));
-    let settings = || JudgeSettings::new(JudgeMode::Forced, Orders::Both, "answer ");
+    let settings = || JudgeSettings::new(JudgeMode::Forced, ItemOrders::Both, "answer ");
     let training = Judge::new(&reading, &prompts, settings()).unwrap();
     let second = Judge::new(&silent, &prompts, settings()).unwrap();
     let judges =
-        [("training", &training), ("second", &second)].map(|(name, judge)| EvalJudge { name, judge, limit: None });
-    let users = [user(0), User { transfer: vec![], ..user(1) }];
+        [("training", &training), ("second", &second)].map(|(name, judge)| NamedJudge { name, judge, limit: None });
+    let users = [user(0), EvalUser { transfer: vec![], ..user(1) }];
     let mut said = Vec::new();
     let found = evaluate(&users, &[Contender::oracle()], &judges, &prompts, &plan(&ALL), &mut |what, done, total| {
         said.push(format!("{what} {done}/{total}"));
@@ -252,13 +254,13 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
     .unwrap();
     let rows = found.rows();
     let row = |judge: &str, targets| rows.iter().find(|r| r.judge == judge && r.targets == targets).unwrap();
-    assert_eq!(row("training", Targets::InDomain).accuracy, 1.0);
-    let quiet = row("second", Targets::InDomain);
+    assert_eq!(row("training", TargetKind::InDomain).accuracy, 1.0);
+    let quiet = row("second", TargetKind::InDomain);
     assert_eq!((quiet.accuracy, quiet.ci_low, quiet.ci_high), (0.5, 0.5, 0.5));
     let malformed = |judge: &str| found.scores.iter().filter(|s| s.judge == judge).map(|s| s.malformed).sum::<usize>();
     assert_eq!((malformed("training"), malformed("second")), (0, 9));
     // One user has no transfer targets; the interval of the other user alone covers the whole range.
-    let transfer = row("training", Targets::Transfer);
+    let transfer = row("training", TargetKind::Transfer);
     assert_eq!((transfer.users, transfer.ci_low, transfer.ci_high), (1, 0.0, 1.0));
     assert_eq!(said[..2], ["judge training reads oracle, full 0/9", "judge training reads oracle, full 3/9"]);
     assert_eq!(said.last().unwrap(), "judge second reads oracle, full 9/9");
@@ -268,25 +270,25 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
 fn what_cannot_be_evaluated_is_refused_before_a_model_is_asked() {
     let model = Scripted::new("untouched", |_: &CompletionRequest| -> Completion { panic!("asked") });
     let rl = || Contender::model("rl", &model);
-    let refusal = |users: &[User], contenders: &[Contender<'_>]| {
+    let refusal = |users: &[EvalUser], contenders: &[Contender<'_>]| {
         run(users, contenders, &plan(&ALL)).map(|_| ()).unwrap_err().to_string()
     };
     let users = [user(0), user(1)];
     assert_eq!(refusal(&[], &[rl()]), "nothing to evaluate: no users given");
     assert_eq!(refusal(&users, &[]), "nothing to evaluate: no models given");
-    assert_eq!(refusal(&users, &[rl(), rl()]), "two models are called `rl`; give each a name of its own");
-    assert_eq!(refusal(&[user(0), user(0)], &[rl()]), "two users are called `p0`; give each a name of its own");
+    assert_eq!(refusal(&users, &[rl(), rl()]), "two models are called `rl`; give each a unique name");
+    assert_eq!(refusal(&[user(0), user(0)], &[rl()]), "two users are called `p0`; give each a unique name");
     assert!(refusal(&users[..1], &[rl(), Contender::random()]).contains("at least two users"));
-    let nameless = [user(0), User { truth: None, ..user(1) }];
-    assert!(refusal(&nameless, &[rl(), Contender::oracle()]).starts_with("user `p1`: field `truth` is absent"));
-    let short = User { history: vec![choice("x", "y")], ..user(1) };
+    let nameless = [user(0), EvalUser { truth: None, ..user(1) }];
+    assert!(refusal(&nameless, &[rl(), Contender::oracle()]).starts_with("user `p1`: field `truth` is missing"));
+    let short = EvalUser { history: vec![choice("x", "y")], ..user(1) };
     let error = refusal(&[user(0), short], &[rl()]);
-    assert_eq!(error, "user `p1`: field `history` has 1 interactions; dividing it (Halves) needs at least 2");
+    assert_eq!(error, "user `p1`: field `history` has 1 interactions; the split Halves needs at least 2");
     let told = Scripted::new("good", attentive);
-    let one = User { history: vec![choice("x", "y")], ..user(1) };
+    let one = EvalUser { history: vec![choice("x", "y")], ..user(1) };
     let found = run(&[one], &[Contender::model("rl", &told)], &plan(&[Setting::Full])).unwrap();
     assert_eq!(found.summaries[0].summary, "x", "one interaction is enough where nothing is divided");
-    let one_sided = User { targets: vec![Interaction::default()], ..user(1) };
+    let one_sided = EvalUser { targets: vec![Interaction::default()], ..user(1) };
     assert!(refusal(&[one_sided], &[rl()]).starts_with("user `p1`: field `targets` has no `rejected` item"));
 }
 

@@ -24,14 +24,18 @@ pub enum HubError {
     },
     /// The name does not refer to a file on the hub.
     #[error(
-        "`{given}`: a file on the hub is named hf://datasets/owner/name/path/of/file or hf://datasets/owner/name@revision/…"
+        "`{given}`: not a file on the hub; expected hf://datasets/owner/name/path/of/file or \
+         hf://datasets/owner/name@revision/…"
     )]
     NotAFile {
         /// The file, as given.
         given: String,
     },
     /// The model or file is not in the cache, and offline mode is on.
-    #[error("`{given}` is not in the cache {}, and HF_HUB_OFFLINE is set; download it first or give a folder", cache.display())]
+    #[error(
+        "`{given}` is not in the cache {}, and HF_HUB_OFFLINE is set; download it first or use a local folder",
+        cache.display()
+    )]
     NotCached {
         /// The model or file, as given.
         given: String,
@@ -40,7 +44,7 @@ pub enum HubError {
     },
     /// The repository has no weights in a supported format.
     #[error(
-        "`{given}` has no {missing} on the hub; take a repository with config.json, tokenizer.json and *.safetensors"
+        "`{given}` has no {missing} on the hub; use a repository with config.json, tokenizer.json and *.safetensors"
     )]
     NotAModel {
         /// The model, as given.
@@ -50,8 +54,8 @@ pub enum HubError {
     },
     /// The data set has no files of rows.
     #[error(
-        "`{given}` has no files of rows to train on (.jsonl, .ndjson, .json, .parquet); there is: {there}; name a file of \
-         it, as {given}/path/of/file"
+        "`{given}` has no training files (.jsonl, .ndjson, .json, .parquet); found: {there}; name a file \
+         explicitly, as {given}/path/of/file"
     )]
     NoRows {
         /// The data set, as given.
@@ -60,7 +64,7 @@ pub enum HubError {
         there: String,
     },
     /// The hub, or the connection to it, failed.
-    #[error("`{given}` cannot be had from {endpoint}: {cause}")]
+    #[error("cannot download `{given}` from {endpoint}: {cause}")]
     Network {
         /// The model or file, as given.
         given: String,
@@ -228,8 +232,8 @@ fn in_words(error: &ApiError) -> String {
         () if status("401") || status("403") => {
             "; the repository is private or gated: accept its terms on its page and set HF_TOKEN"
         }
-        () if status("404") => "; check the spelling of id and revision",
-        _ => "; check the network, or set HF_HUB_OFFLINE=1 to use what is in the cache",
+        () if status("404") => "; check the spelling of the id and the revision",
+        _ => "; check the network, or set HF_HUB_OFFLINE=1 to use cached files",
     };
     text + advice
 }

@@ -92,8 +92,8 @@ impl Packed {
                 let (shared, own) = (prefix.len(), branch.len());
                 if branch.is_empty() || shared + own > max_positions {
                     return Err(LmError::Request(format!(
-                        "branch {b} of group {index} has {own} tokens after {shared} of prefix; the model takes at least 1, \
-                         and {max_positions} together"
+                        "branch {b} of group {index} has {own} tokens after a prefix of {shared}; expected at \
+                         least 1, and at most {max_positions} in total"
                     )));
                 }
                 packing.push(branch, shared, of);
@@ -230,8 +230,8 @@ mod tests {
         };
         refused(&[], "at least one");
         refused(&[(&[1], &[&[2]]), (&[1, 2], &[])], "group 1 of the batch has no branches");
-        refused(&[(&[1], &[&[2], &[]])], "branch 1 of group 0 has 0 tokens after 1");
-        refused(&[(&[1, 2, 3], &[&[4, 5], &[6, 7, 8]])], "branch 1 of group 0 has 3 tokens after 3");
-        refused(&[(&[], &[&[]])], "branch 0 of group 0 has 0 tokens after 0");
+        refused(&[(&[1], &[&[2], &[]])], "branch 1 of group 0 has 0 tokens after a prefix of 1");
+        refused(&[(&[1, 2, 3], &[&[4, 5], &[6, 7, 8]])], "branch 1 of group 0 has 3 tokens after a prefix of 3");
+        refused(&[(&[], &[&[]])], "branch 0 of group 0 has 0 tokens after a prefix of 0");
     }
 }

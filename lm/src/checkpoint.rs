@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::MappedFile;
 
-use crate::params::{Entry, ParamUnit};
+use crate::params::{ParamEntry, ParamUnit};
 use crate::{Decoder, LmError, ModelConfig, Params};
 
 /// Loads a model folder: config.json and model.safetensors (or shards with an index).
@@ -36,8 +36,8 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Decoder, LmErro
 pub fn load_some(
     folder: &Path,
     spec: &ModelConfig,
-    entries: &[Entry],
-    place_of: impl Fn(&Entry) -> Option<(Range<usize>, Tensor)>,
+    entries: &[ParamEntry],
+    place_of: impl Fn(&ParamEntry) -> Option<(Range<usize>, Tensor)>,
 ) -> Result<(), LmError> {
     let mut wanted: BTreeSet<&str> = entries.iter().map(|e| e.name.as_str()).collect();
     let mut unexpected = Vec::new();
@@ -45,7 +45,7 @@ pub fn load_some(
         let at = |message: String| LmError::File { path: file.clone(), message };
         let bytes = MappedFile::open(&file).map_err(|e| at(e.to_string()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| {
-            at(format!("not a complete safetensors file ({e}); it was cut off or damaged, copy or download it again"))
+            at(format!("not a complete safetensors file ({e}); it is truncated or damaged; copy or download it again"))
         })?;
         for (name, tensor) in tensors.tensors() {
             let Some(entry) = entries.iter().find(|e| e.name == name) else {
@@ -57,10 +57,11 @@ pub fn load_some(
             };
             let shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
             if shape != entry.shape {
-                return Err(at(format!("tensor `{name}` is {shape:?}; config.json makes it {:?}", entry.shape)));
+                return Err(at(format!("tensor `{name}` has shape {shape:?}; config.json implies {:?}", entry.shape)));
             }
-            let stored = stored_kind(tensor.dtype())
-                .ok_or_else(|| at(format!("tensor `{name}` is {:?}; supported: F32, BF16, F16", tensor.dtype())))?;
+            let stored = stored_kind(tensor.dtype()).ok_or_else(|| {
+                at(format!("tensor `{name}` has dtype {:?}; supported: F32, BF16, F16", tensor.dtype()))
+            })?;
             if let Some((range, place)) = place_of(entry) {
                 let width = stored.elt_size_in_bytes();
                 fill(&place, &tensor.data()[range.start * width..range.end * width], stored, &bytes)?;
@@ -72,7 +73,7 @@ pub fn load_some(
         return Err(LmError::File {
             path: folder.into(),
             message: format!(
-                "the weights do not fit config.json: missing [{}], unexpected [{}]",
+                "the weights do not match config.json: missing [{}], unexpected [{}]",
                 some_of(wanted.into_iter()),
                 some_of(unexpected.iter().map(String::as_str))
             ),
@@ -99,7 +100,7 @@ fn fill(place: &Tensor, data: &[u8], stored: Kind, file: &MappedFile) -> Result<
 fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let shown = names[..names.len().min(6)].join(", ");
-    if names.len() > 6 { format!("{shown}, … {} in all", names.len()) } else { shown }
+    if names.len() > 6 { format!("{shown}, … {} in total", names.len()) } else { shown }
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LmError> {
@@ -111,8 +112,8 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LmError> {
     let at = |message: String| LmError::File { path: index.clone(), message };
     let text = std::fs::read(&index).map_err(|_| LmError::File {
         path: folder.into(),
-        message: "no weights here: neither model.safetensors nor model.safetensors.index.json; give a complete model \
-                  folder (a checkpoint that was not finished has none)"
+        message: "no weights found: expected model.safetensors or model.safetensors.index.json; pass a complete model \
+                  folder (an unfinished checkpoint has no weights)"
             .into(),
     })?;
     let json: Json = serde_json::from_slice(&text).map_err(|e| at(format!("not JSON: {e}")))?;
@@ -155,7 +156,7 @@ pub fn write_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<(), LmErr
         message: format!("cannot be written: {e}; free space or choose another folder with --out"),
     };
     if folder.is_file() {
-        return Err(io(folder, &"a file of this name stands there"));
+        return Err(io(folder, &"a file of this name exists"));
     }
     let partial = partial(folder);
     let _ = std::fs::remove_dir_all(&partial);
@@ -250,7 +251,7 @@ pub fn help_write(model: &Decoder) -> Result<(), LmError> {
     }
     let parts = OneByOne { params: &model.params, here: RefCell::new(None), failed: RefCell::new(None) };
     // In the order in which safetensors writes tensors of one dtype.
-    let by_name: BTreeMap<&str, &Entry> = model.params.entries().iter().map(|e| (e.name.as_str(), e)).collect();
+    let by_name: BTreeMap<&str, &ParamEntry> = model.params.entries().iter().map(|e| (e.name.as_str(), e)).collect();
     by_name.into_values().try_for_each(|entry| parts.unshard(entry.unit))?;
     parts.done()
 }
@@ -278,7 +279,7 @@ impl OneByOne<'_> {
         self.here.take().map_or(Ok(()), |unit| self.params.reshard(unit))
     }
 
-    fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, LmError> {
+    fn bytes(&self, entry: &ParamEntry) -> Result<Vec<u8>, LmError> {
         self.unshard(entry.unit)?;
         let unit = self.params.units().iter().find(|p| p.unit == entry.unit).expect("every entry is of a part");
         let numbers = self.params.unit_view(entry.unit).narrow(0, entry.offset - unit.offset, entry.numel());
@@ -288,7 +289,7 @@ impl OneByOne<'_> {
 
 /// A tensor whose elements are fetched when they are written.
 struct Lazy<'a> {
-    entry: &'a Entry,
+    entry: &'a ParamEntry,
     shape: Vec<usize>,
     dtype: Dtype,
     parts: &'a OneByOne<'a>,

@@ -24,7 +24,10 @@ pub enum LmError {
     /// The tokenizer of the model failed.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),
-    /// A libtorch operation failed, usually because memory could not be allocated.
+    /// Memory could not be allocated, on the CPU or on a GPU.
+    #[error("{0}; use smaller micro-batches, fewer concurrent sequences, a smaller KV cache, or a smaller model")]
+    OutOfMemory(String),
+    /// A libtorch operation failed.
     #[error("libtorch: {0}")]
     Torch(String),
     /// Another rank, which holds a shard of the model, is lost.
@@ -37,12 +40,15 @@ pub enum LmError {
 
 impl From<tch::TchError> for LmError {
     fn from(error: tch::TchError) -> Self {
-        Self::Torch(error.to_string())
+        torch_ext::TorchError::from(error).into()
     }
 }
 
 impl From<torch_ext::TorchError> for LmError {
     fn from(error: torch_ext::TorchError) -> Self {
-        Self::Torch(error.to_string())
+        match error {
+            torch_ext::TorchError::OutOfMemory(message) => Self::OutOfMemory(message),
+            other => Self::Torch(other.to_string()),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 pub use crate::engine::{Alternative, Generated, Limits, Request, RequestId, ScoreRequest, Scored};
-use crate::engine::{Engine, SampledToken, Stats};
+use crate::engine::{Engine, EngineStats, SampledToken};
 use crate::{Decoder, LmError};
 
 /// Model and settings that all requests share.
@@ -59,7 +59,7 @@ impl<'a> Generator<'a> {
         &self,
         requests: &[Request],
         mut stop: Option<&mut StopHook<'_>>,
-    ) -> Result<(Vec<Vec<Generated>>, Stats), LmError> {
+    ) -> Result<(Vec<Vec<Generated>>, EngineStats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
@@ -86,7 +86,7 @@ impl<'a> Generator<'a> {
     ///
     /// # Errors
     /// If a request is invalid (see [`Engine::submit_score`]), or if libtorch fails.
-    pub fn score(&self, requests: &[ScoreRequest]) -> Result<(Vec<Scored>, Stats), LmError> {
+    pub fn score(&self, requests: &[ScoreRequest]) -> Result<(Vec<Scored>, EngineStats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {

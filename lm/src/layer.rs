@@ -61,7 +61,7 @@ pub(crate) fn project(
     let q_norm = layer.optional(|w| w.qk_norm.as_ref().map(|(q, _)| q));
     let k_norm = layer.optional(|w| w.qk_norm.as_ref().map(|(_, k)| k));
     let norms = q_norm.zip(k_norm).map(|(q, k)| HeadNorms { q, k, eps: spec.rms_norm_eps });
-    Ok(torch_ext::heads(&qkv, heads, norms, cos, sin)?)
+    Ok(torch_ext::qk_norm_rope(&qkv, heads, norms, cos, sin)?)
 }
 
 /// Computes the rest of the layer after attention: output projection, residual, gated MLP, residual. `attended`:

@@ -34,8 +34,8 @@ impl LocalModel {
         let (tokens, rows) = (tokenizer.vocab_size(), decoder.spec().vocab_size);
         if tokens as i64 > rows {
             return Err(LmError::Request(format!(
-                "model {name}: its tokenizer has {tokens} tokens, its embedding only {rows} rows; they do not belong \
-                 together"
+                "model {name}: the tokenizer has {tokens} tokens, but the embedding has only {rows} rows; use the \
+                 tokenizer of this model"
             )));
         }
         Ok(Self { decoder, tokenizer, limits: Limits::default(), name: name.into() })
@@ -87,7 +87,7 @@ impl LocalModel {
 }
 
 /// Prompt and settings, which the samples of one request share.
-type Question<'a> = (&'a [u32], [u64; 8]);
+type RequestKey<'a> = (&'a [u32], [u64; 8]);
 
 /// Returns the settings as integers. Two samplings are the same if and only if these integers are equal.
 fn settings(r: &CompletionRequest) -> [u64; 8] {
@@ -123,7 +123,7 @@ impl Completer for LocalModel {
 
         // Requests with equal prompts and settings become samples of one request.
         let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
-        let mut seen: HashMap<Question<'_>, usize> = HashMap::new();
+        let mut seen: HashMap<RequestKey<'_>, usize> = HashMap::new();
         for (i, (prompt, r)) in prompts.iter().zip(requests).enumerate() {
             let group = *seen.entry((prompt, settings(r))).or_insert_with(|| {
                 let request = Request {

@@ -115,26 +115,27 @@ pub fn load(folder: &Path, model: &ModelConfig, device: Device) -> Result<LoraAd
     let has = |p: &Projection| tensors.names().iter().any(|n| n.contains(&format!(".{}.lora_A", p.name())));
     spec.targets = Projection::ALL.into_iter().filter(has).collect();
     if spec.targets.is_empty() {
-        return Err(at("no adapter of a projection in it (names like ….self_attn.q_proj.lora_A.weight)".into()));
+        return Err(at("no LoRA weights found; expected names such as ….self_attn.q_proj.lora_A.weight".into()));
     }
     let adapters = LoraAdapters::zeros(model, spec, device)?;
     let mut places = named(&adapters, model.num_hidden_layers);
     for (name, tensor) in tensors.tensors() {
         let Some(mut place) = places.remove(&name) else {
             return Err(at(format!(
-                "tensor `{name}` belongs to no projection of this model; is it another's adapter?"
+                "tensor `{name}` matches no projection of this model; use an adapter that was trained on it"
             )));
         };
         let shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
         if shape != place.size() {
-            return Err(at(format!("tensor `{name}` is {shape:?}; model and rank make it {:?}", place.size())));
+            return Err(at(format!("tensor `{name}` has shape {shape:?}; expected {:?}", place.size())));
         }
-        let kind = stored_kind(tensor.dtype()).ok_or_else(|| at(format!("tensor `{name}` is {:?}", tensor.dtype())))?;
+        let kind = stored_kind(tensor.dtype())
+            .ok_or_else(|| at(format!("tensor `{name}` has dtype {:?}; supported: F32, BF16, F16", tensor.dtype())))?;
         let value = Tensor::f_from_data_size(tensor.data(), &shape, kind)?;
         tch::no_grad(|| place.copy_(&value));
     }
     match places.keys().next() {
-        Some(missing) => Err(at(format!("tensor `{missing}` is missing, and {} in all", places.len()))),
+        Some(missing) => Err(at(format!("tensor `{missing}` is missing ({} missing in total)", places.len()))),
         None => Ok(adapters),
     }
 }

@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
+use crate::family;
 use crate::{LmError, ModelConfig, ShardedStorage};
 
 /// One named tensor of the model and its location in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct ParamEntry {
     /// Name of the tensor in transformers checkpoints.
     pub name: String,
     /// Shape of the tensor.
@@ -22,25 +23,25 @@ pub struct Entry {
     pub unit: ParamUnit,
 }
 
-impl Entry {
+impl ParamEntry {
     /// Returns the number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }
 
     /// Returns the role of the tensor.
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> ParamRole {
         match self.shape.len() {
-            1 if self.name.ends_with(".bias") => Role::Bias,
-            1 => Role::Norm,
-            _ => Role::Matrix,
+            1 if self.name.ends_with(".bias") => ParamRole::Bias,
+            1 => ParamRole::Norm,
+            _ => ParamRole::Matrix,
         }
     }
 }
 
 /// Role of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ParamRole {
     /// Projection or embedding.
     Matrix,
     /// Weight of an RMSNorm.
@@ -90,7 +91,7 @@ pub struct LayerWeights {
 pub struct Params {
     /// [elements], contiguous: all elements of the model, or the shard of this rank.
     pub flat: Tensor,
-    entries: Vec<Entry>,
+    entries: Vec<ParamEntry>,
     units: Vec<ParamRange>,
     spec: ModelConfig,
     storage: Option<Box<dyn ShardedStorage + Send>>,
@@ -108,7 +109,7 @@ pub struct ParamRange {
 }
 
 /// Returns the param units of a model and their ranges in the flat buffer.
-pub fn units(entries: &[Entry]) -> Vec<ParamRange> {
+pub fn units(entries: &[ParamEntry]) -> Vec<ParamRange> {
     let mut found: Vec<ParamRange> = Vec::new();
     for entry in entries {
         match found.last_mut() {
@@ -120,13 +121,13 @@ pub fn units(entries: &[Entry]) -> Vec<ParamRange> {
 }
 
 /// Returns the named tensors of a model, in the order of the flat buffer.
-pub fn layout(spec: &ModelConfig) -> Vec<Entry> {
+pub fn layout(spec: &ModelConfig) -> Vec<ParamEntry> {
     let (c, i, d) = (spec.hidden_size, spec.intermediate_size, spec.head_dim);
     let (q, kv) = (spec.num_attention_heads * d, spec.num_key_value_heads * d);
     let mut entries = Vec::new();
     let mut offset = 0;
     let mut put = |unit: ParamUnit, name: String, shape: Vec<i64>| {
-        let entry = Entry { name, shape, offset, unit };
+        let entry = ParamEntry { name, shape, offset, unit };
         offset += entry.numel();
         entries.push(entry);
     };
@@ -145,7 +146,7 @@ pub fn layout(spec: &ModelConfig) -> Vec<Entry> {
         at("mlp.down_proj", vec![c, i]);
         at("input_layernorm", vec![c]);
         at("post_attention_layernorm", vec![c]);
-        if spec.family.qk_norm() {
+        if family::qk_norm(spec.family) {
             at("self_attn.q_norm", vec![d]);
             at("self_attn.k_norm", vec![d]);
         }
@@ -276,9 +277,9 @@ impl Params {
             for entry in &params.entries {
                 let mut view = params.view(entry);
                 let _ = match entry.role() {
-                    Role::Matrix => view.normal_(0.0, std),
-                    Role::Norm => view.fill_(1.0),
-                    Role::Bias => view.zero_(),
+                    ParamRole::Matrix => view.normal_(0.0, std),
+                    ParamRole::Norm => view.fill_(1.0),
+                    ParamRole::Bias => view.zero_(),
                 };
             }
         });
@@ -291,7 +292,7 @@ impl Params {
     }
 
     /// Returns the named tensors.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[ParamEntry] {
         &self.entries
     }
 
@@ -301,7 +302,7 @@ impl Params {
     }
 
     /// Returns one named tensor, sharing storage. The model must not be sharded.
-    pub fn view(&self, entry: &Entry) -> Tensor {
+    pub fn view(&self, entry: &ParamEntry) -> Tensor {
         self.flat.narrow(0, entry.offset, entry.numel()).view(entry.shape.as_slice())
     }
 
@@ -334,7 +335,7 @@ impl Params {
             down: take(&[c, i]),
             input_norm: take(&[c]),
             post_norm: take(&[c]),
-            qk_norm: self.spec.family.qk_norm().then(|| (take(&[d]), take(&[d]))),
+            qk_norm: family::qk_norm(self.spec.family).then(|| (take(&[d]), take(&[d]))),
             qkv_bias: self.spec.biases.qkv.then(|| take(&[(heads + 2 * kv) * d])),
             o_bias: self.spec.biases.o.then(|| take(&[c])),
             mlp_bias: self.spec.biases.mlp.then(|| (take(&[2 * i]), take(&[c]))),

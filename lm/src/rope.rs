@@ -103,7 +103,7 @@ impl Rope {
         let original = || Ok::<_, String>(optional("original_max_position_embeddings")?.unwrap_or(whole));
         let partial = optional("partial_rotary_factor")?.or(config["partial_rotary_factor"].as_f64());
         if partial.is_some_and(|share| share != 1.0) {
-            return Err("field `partial_rotary_factor`: only 1 (all channels turn) is supported".into());
+            return Err("field `partial_rotary_factor`: only 1 (rotation of all channels) is supported".into());
         }
         let scaling = match kind.as_str() {
             "default" => Scaling::None,

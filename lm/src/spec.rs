@@ -1,97 +1,14 @@
-//! Model configuration: the values of a Hugging Face config.json, and what each family adds to the common decoder.
+//! Model configuration: the values of a Hugging Face config.json.
 
 use std::path::Path;
 
 use serde_json::{Map, Value as Json, json};
 
+use configs::model::Family;
+
 use crate::LmError;
+use crate::family::{self, Biases};
 use crate::rope::{Rope, Scaling};
-
-/// Model families that the decoder supports. They differ in data, not in code: see the methods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Qwen3: RMSNorm on each query and key head.
-    Qwen3,
-    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
-    Qwen2,
-    /// Llama: the plain decoder.
-    Llama,
-    /// Mistral: the plain decoder.
-    Mistral,
-}
-
-impl Family {
-    /// All families.
-    pub const ALL: [Self; 4] = [Self::Qwen3, Self::Qwen2, Self::Llama, Self::Mistral];
-
-    /// Returns the family's `model_type` in config.json.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Qwen3 => "qwen3",
-            Self::Qwen2 => "qwen2",
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-        }
-    }
-
-    /// Returns the family's class in transformers.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Self::Qwen3 => "Qwen3ForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Llama => "LlamaForCausalLM",
-            Self::Mistral => "MistralForCausalLM",
-        }
-    }
-
-    /// Returns the default width of a head, for a config.json without `head_dim`, as in transformers.
-    fn head_dim(self, hidden_size: i64, heads: i64) -> i64 {
-        match self {
-            Self::Qwen3 => 128,
-            Self::Qwen2 | Self::Llama | Self::Mistral => hidden_size / heads.max(1),
-        }
-    }
-
-    /// Returns whether query and key heads are normalized before RoPE.
-    pub fn qk_norm(self) -> bool {
-        matches!(self, Self::Qwen3)
-    }
-
-    /// Returns which projections have a bias, given the two config flags. A family ignores the flags that it does not have.
-    pub fn biases(self, attention_bias: bool, mlp_bias: bool) -> Biases {
-        match self {
-            Self::Qwen3 => Biases { qkv: attention_bias, o: attention_bias, mlp: false },
-            Self::Qwen2 => Biases { qkv: true, o: false, mlp: false },
-            Self::Llama => Biases { qkv: attention_bias, o: attention_bias, mlp: mlp_bias },
-            Self::Mistral => Biases::default(),
-        }
-    }
-
-    /// Returns the sliding window, in tokens, if the config enables one. Up to this length, windowed attention equals full
-    /// attention.
-    fn window(self, config: &Json) -> Option<usize> {
-        let on = match self {
-            Self::Qwen3 | Self::Qwen2 => config["use_sliding_window"].as_bool() == Some(true),
-            Self::Mistral => true,
-            Self::Llama => false,
-        };
-        let window = config["sliding_window"].as_u64().map(|w| w as usize);
-        // The default of MistralConfig, used if config.json omits the field.
-        let missing = self == Self::Mistral && config.get("sliding_window").is_none();
-        window.or(missing.then_some(4096)).filter(|_| on)
-    }
-}
-
-/// Which projections have a bias.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Biases {
-    /// Whether the query, key and value projections have a bias.
-    pub qkv: bool,
-    /// Whether the output projection of attention has a bias.
-    pub o: bool,
-    /// Whether the gate, up and down projections have a bias.
-    pub mlp: bool,
-}
 
 /// Shape and constants of a decoder-only model. Field names are those of config.json.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,9 +61,9 @@ impl ModelConfig {
     }
 
     fn from_json(json: &Json) -> Result<Self, String> {
-        let family = Family::ALL.into_iter().find(|f| json["model_type"].as_str() == Some(f.model_type()));
+        let family = Family::ALL.into_iter().find(|&f| json["model_type"].as_str() == Some(family::model_type(f)));
         let family = family.ok_or_else(|| {
-            let known = Family::ALL.map(Family::model_type).join(", ");
+            let known = Family::ALL.map(family::model_type).join(", ");
             format!("field `model_type` is {}; supported: {known}", json["model_type"])
         })?;
         let int = |key: &str| json[key].as_i64().ok_or_else(|| format!("field `{key}`: expected an integer"));
@@ -168,14 +85,14 @@ impl ModelConfig {
                 .map_err(|_| "field `num_hidden_layers` is negative")?,
             num_attention_heads,
             num_key_value_heads: int_or("num_key_value_heads", num_attention_heads)?,
-            head_dim: int_or("head_dim", family.head_dim(hidden_size, num_attention_heads))?,
+            head_dim: int_or("head_dim", family::head_dim(family, hidden_size, num_attention_heads))?,
             max_position_embeddings: usize::try_from(int("max_position_embeddings")?)
                 .map_err(|_| "field `max_position_embeddings` is negative")?,
             rope: Rope::from_config(json)?,
             rms_norm_eps: float("rms_norm_eps")?,
             tie_word_embeddings: is("tie_word_embeddings"),
-            biases: family.biases(is("attention_bias"), is("mlp_bias")),
-            window: family.window(json),
+            biases: family::biases(family, is("attention_bias"), is("mlp_bias")),
+            window: family::window(family, json),
             source: json.as_object().cloned().unwrap_or_default(),
         })
     }
@@ -188,8 +105,8 @@ impl ModelConfig {
             json.shift_remove(other);
         }
         let mut put = |key: &str, value: Json| json.insert(key.into(), value);
-        put("architectures", json!([self.family.architecture()]));
-        put("model_type", json!(self.family.model_type()));
+        put("architectures", json!([family::architecture(self.family)]));
+        put("model_type", json!(family::model_type(self.family)));
         put("vocab_size", json!(self.vocab_size));
         put("hidden_size", json!(self.hidden_size));
         put("intermediate_size", json!(self.intermediate_size));

@@ -17,7 +17,7 @@ pub struct Journal {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct JournalLine {
     asked: String,
     answer: Json,
 }
@@ -38,8 +38,8 @@ impl Journal {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut answers = HashMap::new();
         for (index, line) in text[..whole].lines().enumerate() {
-            let line: Line = serde_json::from_str(line).map_err(|e| {
-                std::io::Error::other(format!("line {} is not an answer ({e}); remove it or the file", index + 1))
+            let line: JournalLine = serde_json::from_str(line).map_err(|e| {
+                std::io::Error::other(format!("line {} is not an entry ({e}); remove the line or the file", index + 1))
             })?;
             answers.insert(line.asked, line.answer);
         }
@@ -55,7 +55,7 @@ impl Journal {
 
     /// Appends an answer.
     pub fn put(&mut self, body: &Json, answer: &Json) -> std::io::Result<()> {
-        let line = Line { asked: key(body), answer: answer.clone() };
+        let line = JournalLine { asked: key(body), answer: answer.clone() };
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())?;

@@ -105,11 +105,14 @@ impl RemoteModel {
             .with_max_delay(Duration::from_secs(60))
             .with_max_times(self.settings.retries)
             .with_jitter();
-        let sent = (|| self.send(&body)).retry(pauses).when(|failed: &Failed| failed.passing).call();
+        let retried = |failed: &Failed, pause: Duration| {
+            tracing::warn!("{}; retrying in {:.1} s", failed.message, pause.as_secs_f64());
+        };
+        let sent = (|| self.send(&body)).retry(pauses).when(|failed: &Failed| failed.passing).notify(retried).call();
         let answer = sent.map_err(|failed| failed.message)?;
         let completion = wire::completion(&answer, request)?;
         if let Some(kept) = self.with_the_journal(|journal| journal.put(&body, &answer)) {
-            kept.map_err(|e| format!("the journal cannot be written: {e}; free space and start again"))?;
+            kept.map_err(|e| format!("cannot write the journal: {e}; free disk space and restart"))?;
         }
         Ok(completion)
     }
@@ -132,13 +135,13 @@ impl RemoteModel {
         if (200..300).contains(&status) {
             let parsed = serde_json::from_str(&text);
             return parsed
-                .map_err(|e| Failed { message: format!("{url}: the answer is not JSON: {e}"), passing: false });
+                .map_err(|e| Failed { message: format!("{url}: the response is not JSON: {e}"), passing: false });
         }
         let said = serde_json::from_str::<Json>(&text).ok();
         let said = said.as_ref().and_then(|json| json["error"]["message"].as_str().or(json["message"].as_str()));
         let said = said.unwrap_or(text.trim()).chars().take(500).collect::<String>();
         let passing = matches!(status, 408 | 409 | 425 | 429) || status >= 500;
-        Err(Failed { message: format!("{url} answered {status}: {said}"), passing })
+        Err(Failed { message: format!("{url} returned status {status}: {said}"), passing })
     }
 }
 
@@ -191,7 +194,7 @@ impl Completer for RemoteModel {
         }
         match unasked {
             None => Ok(completions),
-            Some(index) => Err(CompleterError::Request { index, message: "was not asked after a failure".into() }),
+            Some(index) => Err(CompleterError::Request { index, message: "not sent: another request failed".into() }),
         }
     }
 

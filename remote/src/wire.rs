@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 pub fn body(request: &CompletionRequest, model: &str) -> Result<Json, String> {
     let s = &request.sampling;
     if request.top_logprobs > 20 {
-        return Err(format!("{} alternatives were asked for; endpoints report at most 20", request.top_logprobs));
+        return Err(format!("top_logprobs is {}; expected at most 20 (the API limit)", request.top_logprobs));
     }
     let mut body = json!({
         "model": model,
@@ -56,7 +56,7 @@ pub fn body(request: &CompletionRequest, model: &str) -> Result<Json, String> {
 /// Returns the name of the missing field.
 pub fn completion(answer: &Json, request: &CompletionRequest) -> Result<Completion, String> {
     let choice = &answer["choices"][0];
-    let missing = |field: &str| format!("the endpoint's answer has no `{field}`: {answer}");
+    let missing = |field: &str| format!("the endpoint's response has no `{field}`: {answer}");
     let message = &choice["message"];
     let mut text = message["content"].as_str().unwrap_or_default().to_owned();
     // Servers with a reasoning parser move the reasoning to a separate field.

@@ -8,13 +8,16 @@ use crate::axes::{self, ticks};
 use crate::canvas::{Area, Size, failed, px, stroke, svg, text_style};
 use crate::error::ReportError;
 use crate::palette::{self, INK, MUTED};
-use crate::records::{EvalRow, Judge, Model, Setting, Targets};
+use configs::eval::Setting;
+use evals::TargetKind;
+
+use crate::records::{AccuracyRow, JudgeRole, Model, setting_label};
 
 /// The accuracy of chance, in percent.
 const CHANCE: f64 = 50.0;
 
 /// Adjacent bars with a common label below.
-pub(crate) struct Group {
+pub(crate) struct BarGroup {
     /// The label.
     pub label: &'static str,
     /// The bars, in order.
@@ -35,7 +38,12 @@ pub(crate) struct Bar {
 }
 
 /// Returns the bars of one panel: one group per setting, one bar per model.
-pub(crate) fn groups(rows: &[EvalRow], targets: Targets, judge: Judge, settings: &[Setting]) -> Vec<Group> {
+pub(crate) fn groups(
+    rows: &[AccuracyRow],
+    targets: TargetKind,
+    judge: JudgeRole,
+    settings: &[Setting],
+) -> Vec<BarGroup> {
     let group = |setting: &Setting| {
         let here = rows.iter().filter(|row| (row.targets, row.judge, row.setting) == (targets, judge, *setting));
         let mut bars: Vec<Bar> = here
@@ -47,18 +55,18 @@ pub(crate) fn groups(rows: &[EvalRow], targets: Targets, judge: Judge, settings:
             })
             .collect();
         bars.sort_by_key(|bar| bar.model);
-        Group { label: setting.label(), bars }
+        BarGroup { label: setting_label(*setting), bars }
     };
     settings.iter().map(group).filter(|group| !group.bars.is_empty()).collect()
 }
 
 /// Renders a chart as an `<svg>` for the page.
-pub(crate) fn chart(groups: &[Group]) -> Result<String, ReportError> {
+pub(crate) fn chart(groups: &[BarGroup]) -> Result<String, ReportError> {
     svg((460.0, 270.0), Size::Fluid, |area| draw(area, groups, 0))
 }
 
 /// Draws axis, chance line, bars, whiskers and values (with `decimals` decimals) into an area.
-pub(crate) fn draw(area: &Area<'_>, groups: &[Group], decimals: usize) -> Result<(), ReportError> {
+pub(crate) fn draw(area: &Area<'_>, groups: &[BarGroup], decimals: usize) -> Result<(), ReportError> {
     const GAP: f64 = 0.9;
     let slots: f64 = groups.iter().map(|group| group.bars.len() as f64 + GAP).sum();
     // Few bars stay slim and centered.

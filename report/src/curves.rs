@@ -2,9 +2,9 @@
 
 use crate::error::ReportError;
 use crate::lines::{self, Curve, Form};
-use crate::metrics::Phase;
+use crate::metrics::PhaseMetrics;
 use crate::palette;
-use crate::run::Run;
+use crate::run::RunRecord;
 
 /// The chart of a metric, or of all metrics under a prefix that ends in `/`.
 struct Known {
@@ -29,17 +29,17 @@ const KNOWN: [Known; 20] = [
     known("loss", "Loss", "", Form::Lines, true),
     known("time/", "Time", "seconds per step", Form::Stacked, true),
     known("credit/", "Streaming credit", "", Form::Lines, true),
-    known("pass_rate", "Choices the judge finds", "share of summaries", Form::Lines, true),
+    known("pass_rate", "Pass rate", "fraction of summaries", Form::Lines, true),
     known("validation/", "Held-out users", "", Form::Lines, true),
     known("reward by stage/", "Reward by stage", "", Form::Lines, true),
     known("truncated", "Truncated responses", "", Form::Lines, false),
-    known("zero_variance", "Groups without spread in reward", "", Form::Lines, false),
+    known("zero_variance", "Groups with zero reward variance", "", Form::Lines, false),
     known("clip/", "Clipped ratios", "", Form::Lines, false),
     known("ratio/", "Importance ratio", "", Form::Lines, false),
     known("grad_norm", "Gradient norm", "", Form::Lines, false),
     known("lr", "Learning rate", "", Form::Lines, false),
-    known("kl/", "Distance from old policy and reference", "nats per token", Form::Lines, false),
-    known("mismatch/", "Distance between rollout and training", "", Form::Lines, false),
+    known("kl/", "KL to old policy and reference", "nats per token", Form::Lines, false),
+    known("mismatch/", "Mismatch of rollout and training", "", Form::Lines, false),
     known("tokens_per_second", "Throughput", "tokens per second", Form::Lines, false),
     known("tokens_per_second/", "Throughput", "tokens per second", Form::Lines, false),
     known("trained_tokens", "Trained tokens", "", Form::Lines, false),
@@ -83,7 +83,7 @@ pub(crate) fn phase_title(name: &str) -> String {
 }
 
 /// Returns the names of all phases of all runs, in order of first appearance, and whether each has rewards.
-pub(crate) fn phases(runs: &[Run]) -> Vec<(String, bool)> {
+pub(crate) fn phases(runs: &[RunRecord]) -> Vec<(String, bool)> {
     let mut names: Vec<(String, bool)> = Vec::new();
     for phase in runs.iter().flat_map(|run| &run.phases) {
         match names.iter_mut().find(|(name, _)| *name == phase.name) {
@@ -96,8 +96,8 @@ pub(crate) fn phases(runs: &[Run]) -> Vec<(String, bool)> {
 
 /// Returns the charts of one phase. For one run, metrics of a kind share a chart. For several runs, each metric has a
 /// chart with one curve per run.
-pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportError> {
-    let logs: Vec<(usize, &Run, &Phase)> = runs
+pub(crate) fn charts(runs: &[RunRecord], phase: &str) -> Result<Vec<Chart>, ReportError> {
+    let logs: Vec<(usize, &RunRecord, &PhaseMetrics)> = runs
         .iter()
         .enumerate()
         .filter_map(|(index, run)| Some((index, run, run.phases.iter().find(|p| p.name == phase)?)))
@@ -123,7 +123,7 @@ pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportErro
             add(title, keys.iter().enumerate().map(curve).collect(), form, stem.ends_with('/'))?;
         } else {
             for key in &keys {
-                let curve = |&(index, run, log): &(usize, &Run, &Phase)| {
+                let curve = |&(index, run, log): &(usize, &RunRecord, &PhaseMetrics)| {
                     let points = log.points(key)?.to_vec();
                     Some(Curve { label: run.name.clone(), color: palette::series(index), points })
                 };
@@ -136,7 +136,7 @@ pub(crate) fn charts(runs: &[Run], phase: &str) -> Result<Vec<Chart>, ReportErro
 }
 
 /// Groups the metrics of a phase by stem, the known ones first: `reward/` with `reward/judge`, …, or a key alone.
-fn stems<'a>(logs: impl Iterator<Item = &'a Phase>) -> Vec<(String, Vec<String>)> {
+fn stems<'a>(logs: impl Iterator<Item = &'a PhaseMetrics>) -> Vec<(String, Vec<String>)> {
     let mut stems: Vec<(String, Vec<String>)> = Vec::new();
     for series in logs.flat_map(|log| &log.series).filter(|series| !series.points.is_empty()) {
         let stem = stem(&series.key);

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// No run was given.
-    #[error("no run to report on; name at least one run folder")]
+    #[error("no runs to report on; pass at least one run folder")]
     NoRuns,
     /// A folder without any of the files of a report.
     #[error(
-        "{} holds nothing to report: none of {files} is there; name the folder of a run (runs/<name>)",
+        "{} has nothing to report: none of {files} exists; pass the folder of a run (runs/<name>)",
         path.display()
     )]
     Nothing {
@@ -30,7 +30,7 @@ pub enum ReportError {
         source: std::io::Error,
     },
     /// A file with invalid content.
-    #[error("{}:{line}: {message}; mend the file, or move it away to report without it", path.display())]
+    #[error("{}:{line}: {message}; fix the file, or move it away to report without it", path.display())]
     Malformed {
         /// The path of the file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum ReportError {
         message: String,
     },
     /// The figure requires more than the run has.
-    #[error("{} has too little for the picture: {lacking}", path.display())]
+    #[error("{} lacks data for the figure: {lacking}", path.display())]
     NoPicture {
         /// The run folder.
         path: PathBuf,
@@ -48,9 +48,9 @@ pub enum ReportError {
         lacking: &'static str,
     },
     /// A chart that could not be drawn.
-    #[error("cannot draw a chart: {0}; this is a defect of the report, please report it with the run's metrics.jsonl")]
+    #[error("cannot draw a chart: {0}; this is a bug in xplore; please report it with metrics.jsonl of the run")]
     Drawing(String),
     /// The page template does not render.
-    #[error("cannot fill the page template: {0:#}; this is a defect of the report")]
+    #[error("cannot fill the page template: {0:#}; this is a bug in xplore")]
     Template(#[from] minijinja::Error),
 }

@@ -3,13 +3,16 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use crate::bars::{self, Group};
+use crate::bars::{self, BarGroup};
 use crate::canvas::{self, Area, Size, failed, px, text_style};
 use crate::error::ReportError;
 use crate::lines::{self, Curve, Form};
 use crate::palette::{self, INK, MUTED};
-use crate::records::{Judge, Model, Setting, Targets};
-use crate::run::Run;
+use configs::eval::Setting;
+use evals::TargetKind;
+
+use crate::records::{JudgeRole, Model};
+use crate::run::RunRecord;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 360.0;
@@ -19,7 +22,7 @@ const MIDDLE: f64 = 545.0;
 const TOP: f64 = 58.0;
 
 /// Draws the figure.
-pub(crate) fn svg(run: &Run) -> Result<String, ReportError> {
+pub(crate) fn svg(run: &RunRecord) -> Result<String, ReportError> {
     let groups = accuracies(run)?;
     let reward = reward(run)?;
     let mut models: Vec<Model> = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.model).collect();
@@ -53,8 +56,9 @@ fn note(area: &Area<'_>, (right, y): (f64, f64), text: &str) -> Result<(), Repor
 }
 
 /// Returns the bars on the left.
-fn accuracies(run: &Run) -> Result<Vec<Group>, ReportError> {
-    let mut groups = bars::groups(&run.eval, Targets::InDomain, Judge::Training, &[Setting::Full, Setting::Streaming]);
+fn accuracies(run: &RunRecord) -> Result<Vec<BarGroup>, ReportError> {
+    let mut groups =
+        bars::groups(&run.eval, TargetKind::InDomain, JudgeRole::Training, &[Setting::Full, Setting::Streaming]);
     for group in &mut groups {
         group.bars.retain(|bar| bar.model != Model::Random);
     }
@@ -65,7 +69,7 @@ fn accuracies(run: &Run) -> Result<Vec<Group>, ReportError> {
 }
 
 /// Returns the curve on the right: the total reward, or the judge's reward if no total was logged.
-fn reward(run: &Run) -> Result<Curve, ReportError> {
+fn reward(run: &RunRecord) -> Result<Curve, ReportError> {
     let keys = ["reward/total", "reward/judge"];
     let found = run.phases.iter().find_map(|phase| keys.iter().find_map(|key| Some((*key, phase.points(key)?))));
     let lacking = "metrics.jsonl needs `reward/total` or `reward/judge`; run reinforcement learning first";

@@ -5,7 +5,7 @@
 //! | file | content |
 //! |---|---|
 //! | `metrics.jsonl` | one object per step: `step`, optionally `phase`, and metrics under flat keys |
-//! | `eval.json` | list of [`EvalRow`]: judge accuracy with its 95 % interval |
+//! | `eval.json` | list of [`AccuracyRow`]: judge accuracy with its 95 % interval |
 //! | `eval-gains.json` | list of [`GainRow`]: paired differences between two models |
 //! | `examples.json` | list of [`Example`]: summaries before and after RL, with the user's true preferences |
 //! | `config.toml` | the resolved run config, shown verbatim |
@@ -36,9 +36,9 @@ mod tables;
 use std::path::{Path, PathBuf};
 
 pub use error::ReportError;
-pub use records::{EvalRow, Example, GainRow, Judge, Model, Setting, Targets};
+pub use records::{AccuracyRow, Example, GainRow, JudgeRole, Model};
 
-use run::Run;
+use run::RunRecord;
 
 /// Writes one HTML page about one or several runs, with one evaluation table per run and overlaid curves.
 ///
@@ -48,7 +48,7 @@ use run::Run;
 /// Returns [`ReportError`] if no run is given, a folder holds none of the files above, one of them is malformed (the
 /// message names file and line), or `out` cannot be written. A missing file is not an error.
 pub fn write(runs: &[PathBuf], out: &Path) -> Result<(), ReportError> {
-    let runs = Run::load_all(runs)?;
+    let runs = RunRecord::load_all(runs)?;
     replace(out, &page::html(&runs)?)
 }
 
@@ -59,7 +59,7 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<(), ReportError> {
 /// Returns [`ReportError`] if `eval.json` or `metrics.jsonl` is missing, malformed or lacks those rows, or if `out`
 /// cannot be written.
 pub fn figure(run: &Path, out: &Path) -> Result<(), ReportError> {
-    replace(out, &figure::svg(&Run::load(run)?)?)
+    replace(out, &figure::svg(&RunRecord::load(run)?)?)
 }
 
 fn replace(out: &Path, text: &str) -> Result<(), ReportError> {

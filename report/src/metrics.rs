@@ -18,14 +18,14 @@ pub(crate) struct Series {
 
 /// One phase of a run, such as `sft` or `rl`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Phase {
+pub(crate) struct PhaseMetrics {
     /// The value of the `phase` field; empty if the log has none.
     pub name: String,
     /// The metrics, in order of first appearance.
     pub series: Vec<Series>,
 }
 
-impl Phase {
+impl PhaseMetrics {
     /// Returns the points of one metric, if the phase has it.
     pub fn points(&self, key: &str) -> Option<&[(u64, f64)]> {
         self.series.iter().find(|s| s.key == key).map(|s| s.points.as_slice())
@@ -45,7 +45,7 @@ struct Collected {
 
 /// Parses the log. A null means "not measured" and leaves a gap. A text field is a note and is not plotted. If a step
 /// occurs twice (a run resumed from an earlier checkpoint), the later line wins.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Phase>, ReportError> {
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<PhaseMetrics>, ReportError> {
     let mut phases: Vec<Collected> = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let at = |message| ReportError::Malformed { path: path.into(), line: index + 1, message };
@@ -67,7 +67,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Phase>, ReportError> 
     let finished = |(key, points): (String, BTreeMap<u64, f64>)| Series { key, points: points.into_iter().collect() };
     Ok(phases
         .into_iter()
-        .map(|p| Phase { name: p.name, series: p.series.into_iter().map(finished).collect() })
+        .map(|p| PhaseMetrics { name: p.name, series: p.series.into_iter().map(finished).collect() })
         .collect())
 }
 
@@ -76,7 +76,7 @@ fn place(row: &Map<String, Value>) -> Result<(&str, u64), String> {
     let phase = match row.get("phase") {
         None | Some(Value::Null) => "",
         Some(Value::String(name)) => name,
-        Some(other) => return Err(format!("field `phase` is {other}; expected text such as \"rl\"")),
+        Some(other) => return Err(format!("field `phase` is {other}; expected a string such as \"rl\"")),
     };
     let step = row.get("step").ok_or("field `step` is missing; expected a whole number, 0 or more")?;
     let step = step.as_u64().ok_or_else(|| format!("field `step` is {step}; expected a whole number, 0 or more"))?;
@@ -103,7 +103,7 @@ fn in_words(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Vec<Phase>, String> {
+    fn parsed(text: &str) -> Result<Vec<PhaseMetrics>, String> {
         parse(Path::new("run/metrics.jsonl"), text).map_err(|e| e.to_string())
     }
 

@@ -7,8 +7,8 @@ use crate::bars;
 use crate::curves::{self, Chart, Key};
 use crate::error::ReportError;
 use crate::palette;
-use crate::records::{Example, Model};
-use crate::run::{Missing, Run};
+use crate::records::{Example, Model, targets_label};
+use crate::run::{Missing, RunRecord};
 use crate::tables::{self, EvalTable, GainLine, Headline, PANELS, SETTINGS};
 
 /// The data of the template.
@@ -54,7 +54,7 @@ struct PhasePart {
 }
 
 /// Renders the template.
-pub(crate) fn html(runs: &[Run]) -> Result<String, ReportError> {
+pub(crate) fn html(runs: &[RunRecord]) -> Result<String, ReportError> {
     let mut page = Page {
         several: runs.len() > 1,
         runs: runs.iter().map(run_part).collect::<Result<_, _>>()?,
@@ -88,7 +88,7 @@ pub(crate) fn html(runs: &[Run]) -> Result<String, ReportError> {
     Ok(templates.get_template("report.html")?.render(page)?)
 }
 
-fn run_part(run: &Run) -> Result<RunPart<'_>, ReportError> {
+fn run_part(run: &RunRecord) -> Result<RunPart<'_>, ReportError> {
     Ok(RunPart {
         name: &run.name,
         missing: &run.missing,
@@ -100,7 +100,7 @@ fn run_part(run: &Run) -> Result<RunPart<'_>, ReportError> {
     })
 }
 
-fn eval_part(run: &Run) -> Result<EvalPart, ReportError> {
+fn eval_part(run: &RunRecord) -> Result<EvalPart, ReportError> {
     let mut models: Vec<Model> = run.eval.iter().map(|row| row.model).collect();
     models.sort_unstable();
     models.dedup();
@@ -109,7 +109,7 @@ fn eval_part(run: &Run) -> Result<EvalPart, ReportError> {
     for (targets, judge) in PANELS {
         let groups = bars::groups(&run.eval, targets, judge, &SETTINGS);
         if !groups.is_empty() {
-            let title = format!("{}, {}", targets.label(), judge.label());
+            let title = format!("{}, {}", targets_label(targets), judge.label());
             panels.push(Chart { title, unit: "%", legend: Vec::new(), svg: bars::chart(&groups)?, main: true });
         }
     }

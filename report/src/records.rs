@@ -1,5 +1,7 @@
 //! The rows of `eval.json`, `eval-gains.json` and `examples.json`.
 
+use configs::eval::Setting;
+use evals::TargetKind;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -33,83 +35,55 @@ impl Model {
     }
 }
 
-/// What the judge or the summarizer reads of a user's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Setting {
-    /// The judge reads the raw history, without a summary.
-    Direct,
-    /// One summary of the whole history.
-    Full,
-    /// A summary updated stage by stage.
-    Streaming,
-}
-
-impl Setting {
-    /// Returns the name in tables and charts.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Setting::Direct => "direct",
-            Setting::Full => "full history",
-            Setting::Streaming => "streaming",
-        }
+/// Returns a setting's name in tables and charts.
+pub(crate) fn setting_label(setting: Setting) -> &'static str {
+    match setting {
+        Setting::Direct => "direct",
+        Setting::Full => "full history",
+        Setting::Streaming => "streaming",
     }
 }
 
-/// Which choices are predicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Targets {
-    /// Choices in the domain that the summary was written from.
-    InDomain,
-    /// The same user's choices in another domain.
-    Transfer,
-}
-
-impl Targets {
-    /// Returns the name in tables and charts.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Targets::InDomain => "in-domain targets",
-            Targets::Transfer => "transferred targets",
-        }
+/// Returns the name of a kind of targets in tables and charts.
+pub(crate) fn targets_label(targets: TargetKind) -> &'static str {
+    match targets {
+        TargetKind::InDomain => "in-domain targets",
+        TargetKind::Transfer => "transfer targets",
     }
 }
 
 /// The judge that predicts the user's choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Judge {
+pub enum JudgeRole {
     /// The judge that gave the rewards.
     Training,
     /// A judge that never gave a reward.
     Second,
 }
 
-impl Judge {
+impl JudgeRole {
     /// Returns the name in tables and charts.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Judge::Training => "training judge",
-            Judge::Second => "second judge",
+            JudgeRole::Training => "training judge",
+            JudgeRole::Second => "second judge",
         }
     }
 }
 
 /// One accuracy of `eval.json`. Shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EvalRow {
+pub struct AccuracyRow {
     /// The source of the summaries.
     pub model: Model,
     /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
-    pub targets: Targets,
+    pub targets: TargetKind,
     /// The judge.
-    pub judge: Judge,
+    pub judge: JudgeRole,
     /// The share of targets for which the judge predicts the user's choice.
     #[serde(deserialize_with = "share")]
     pub accuracy: f64,
@@ -131,9 +105,9 @@ pub struct GainRow {
     /// How the history was read.
     pub setting: Setting,
     /// Which choices were predicted.
-    pub targets: Targets,
+    pub targets: TargetKind,
     /// The judge.
-    pub judge: Judge,
+    pub judge: JudgeRole,
     /// The baseline.
     pub baseline: Model,
     /// The model that is compared with the baseline.
@@ -194,5 +168,5 @@ fn within<'de, D: Deserializer<'de>>(deserializer: D, low: f64) -> Result<f64, D
     if (low..=1.0).contains(&value) {
         return Ok(value);
     }
-    Err(Error::custom(format!("found {value}; expected a share from {low} to 1, such as 0.714 for 71.4 %")))
+    Err(Error::custom(format!("found {value}; expected a fraction from {low} to 1, such as 0.714 for 71.4 %")))
 }

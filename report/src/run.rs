@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::error::ReportError;
-use crate::metrics::{self, Phase};
-use crate::records::{EvalRow, Example, GainRow};
+use crate::metrics::{self, PhaseMetrics};
+use crate::records::{AccuracyRow, Example, GainRow};
 
 /// The files of a report, and what the page cannot show without them.
 const FILES: [(&str, &str); 5] = [
@@ -28,15 +28,15 @@ pub(crate) struct Missing {
 }
 
 /// One run folder.
-pub(crate) struct Run {
+pub(crate) struct RunRecord {
     /// The path of the folder.
     pub path: PathBuf,
     /// The name on the page, unique among its runs.
     pub name: String,
     /// The curves, by phase.
-    pub phases: Vec<Phase>,
+    pub phases: Vec<PhaseMetrics>,
     /// The accuracies.
-    pub eval: Vec<EvalRow>,
+    pub eval: Vec<AccuracyRow>,
     /// The paired differences.
     pub gains: Vec<GainRow>,
     /// The example users.
@@ -47,14 +47,14 @@ pub(crate) struct Run {
     pub missing: Vec<Missing>,
 }
 
-impl Run {
+impl RunRecord {
     /// Loads every folder and gives each run a unique name: the folder's name, or as many components of its path as
     /// distinguish it from the other runs.
-    pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Run>, ReportError> {
+    pub fn load_all(paths: &[PathBuf]) -> Result<Vec<RunRecord>, ReportError> {
         if paths.is_empty() {
             return Err(ReportError::NoRuns);
         }
-        let mut runs = paths.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut runs = paths.iter().map(|path| RunRecord::load(path)).collect::<Result<Vec<_>, _>>()?;
         let longest = paths.iter().map(|path| whole(path).components().count()).max().unwrap_or(1);
         for parts in 2..=longest {
             let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
@@ -68,7 +68,7 @@ impl Run {
     }
 
     /// Loads one folder.
-    pub fn load(path: &Path) -> Result<Run, ReportError> {
+    pub fn load(path: &Path) -> Result<RunRecord, ReportError> {
         let texts = FILES.map(|(file, _)| read(&path.join(file)));
         let [log, eval, gains, examples, config] = texts;
         let (log, eval, gains, examples, config) = (log?, eval?, gains?, examples?, config?);
@@ -78,7 +78,7 @@ impl Run {
             return Err(ReportError::Nothing { path: path.into(), files });
         }
         let missing = FILES.iter().zip(there).filter(|(_, there)| !there);
-        Ok(Run {
+        Ok(RunRecord {
             name: name(path, 1),
             phases: log.map_or(Ok(Vec::new()), |text| metrics::parse(&path.join("metrics.jsonl"), &text))?,
             eval: list(&path.join("eval.json"), eval)?,

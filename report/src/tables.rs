@@ -2,14 +2,17 @@
 
 use serde::Serialize;
 
-use crate::records::{EvalRow, GainRow, Judge, Model, Setting, Targets};
+use configs::eval::Setting;
+use evals::TargetKind;
+
+use crate::records::{AccuracyRow, GainRow, JudgeRole, Model, setting_label, targets_label};
 
 /// The panels, in display order.
-pub(crate) const PANELS: [(Targets, Judge); 4] = [
-    (Targets::InDomain, Judge::Training),
-    (Targets::InDomain, Judge::Second),
-    (Targets::Transfer, Judge::Training),
-    (Targets::Transfer, Judge::Second),
+pub(crate) const PANELS: [(TargetKind, JudgeRole); 4] = [
+    (TargetKind::InDomain, JudgeRole::Training),
+    (TargetKind::InDomain, JudgeRole::Second),
+    (TargetKind::Transfer, JudgeRole::Training),
+    (TargetKind::Transfer, JudgeRole::Second),
 ];
 
 /// The settings, in display order.
@@ -55,13 +58,13 @@ pub(crate) struct EvalLine {
 }
 
 /// Returns the accuracies as a table.
-pub(crate) fn eval(rows: &[EvalRow]) -> EvalTable {
+pub(crate) fn eval(rows: &[AccuracyRow]) -> EvalTable {
     let panels: Vec<_> =
         PANELS.into_iter().filter(|panel| rows.iter().any(|row| (row.targets, row.judge) == *panel)).collect();
-    let column = |&(targets, judge): &(Targets, Judge)| {
+    let column = |&(targets, judge): &(TargetKind, JudgeRole)| {
         let here = || rows.iter().filter(|row| (row.targets, row.judge) == (targets, judge));
         Column {
-            targets: targets.label(),
+            targets: targets_label(targets),
             judge: judge.label(),
             users: range(here().map(|row| row.users)),
             targets_judged: range(here().map(|row| row.targets_judged)),
@@ -71,14 +74,19 @@ pub(crate) fn eval(rows: &[EvalRow]) -> EvalTable {
     kinds.sort_unstable();
     kinds.dedup();
     let line = |(index, &(setting, model)): (usize, &(Setting, Model))| {
-        let cell = |&(targets, judge): &(Targets, Judge)| {
+        let cell = |&(targets, judge): &(TargetKind, JudgeRole)| {
             let wanted = (targets, judge, setting, model);
             let row = rows.iter().find(|row| (row.targets, row.judge, row.setting, row.model) == wanted)?;
             let interval = format!("{} to {}", percent(row.ci_low), percent(row.ci_high));
             Some(Cell { value: percent(row.accuracy), interval })
         };
         let first = index == 0 || kinds[index - 1].0 != setting;
-        EvalLine { setting: setting.label(), first, model: model.label(), cells: panels.iter().map(cell).collect() }
+        EvalLine {
+            setting: setting_label(setting),
+            first,
+            model: model.label(),
+            cells: panels.iter().map(cell).collect(),
+        }
     };
     EvalTable { columns: panels.iter().map(column).collect(), rows: kinds.iter().enumerate().map(line).collect() }
 }
@@ -101,8 +109,8 @@ pub(crate) struct GainLine {
 pub(crate) fn gains(rows: &[GainRow]) -> Vec<GainLine> {
     let line = |row: &GainRow| GainLine {
         compared: format!("{} over {}", row.model.label(), row.baseline.label()),
-        setting: row.setting.label(),
-        targets: row.targets.label(),
+        setting: setting_label(row.setting),
+        targets: targets_label(row.targets),
         judge: row.judge.label(),
         gain: Cell { value: points(row.gain), interval: format!("{} to {}", points(row.ci_low), points(row.ci_high)) },
         sure: row.ci_low > 0.0 || row.ci_high < 0.0,
@@ -126,7 +134,7 @@ pub(crate) struct Headline {
 }
 
 /// Returns a headline for each setting that has both models.
-pub(crate) fn headlines(eval: &[EvalRow], gains: &[GainRow]) -> Vec<Headline> {
+pub(crate) fn headlines(eval: &[AccuracyRow], gains: &[GainRow]) -> Vec<Headline> {
     let headline = |setting: Setting| {
         let (targets, judge) = PANELS[0];
         let accuracy = |model: Model| {
@@ -137,7 +145,7 @@ pub(crate) fn headlines(eval: &[EvalRow], gains: &[GainRow]) -> Vec<Headline> {
         let wanted = (targets, judge, setting, Model::Sft, Model::Rl);
         let gain = gains.iter().find(|g| (g.targets, g.judge, g.setting, g.baseline, g.model) == wanted);
         Some(Headline {
-            setting: setting.label(),
+            setting: setting_label(setting),
             sft: accuracy(Model::Sft)?,
             rl: accuracy(Model::Rl)?,
             oracle: accuracy(Model::Oracle),

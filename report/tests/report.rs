@@ -37,7 +37,7 @@ fn a_whole_run_has_every_section() {
     let expected = [
         "<h1>quickstart</h1>",
         "in-domain targets, training judge",
-        "transferred targets, second judge",
+        "transfer targets, second judge",
         "RL over SFT",
         "After SFT",
         "After RL",
@@ -61,7 +61,8 @@ fn a_whole_run_has_every_section() {
     assert_eq!(html.matches("<svg ").count(), 4 + 12 + 3 * 6);
     assert_eq!(html.matches("<svg ").count(), html.matches("</svg>").count());
     // In-domain, full history, training judge: the bar and the table match eval.json.
-    let rows: Vec<report::EvalRow> = serde_json::from_str(&fs::read_to_string(run.join("eval.json")).unwrap()).unwrap();
+    let rows: Vec<report::AccuracyRow> =
+        serde_json::from_str(&fs::read_to_string(run.join("eval.json")).unwrap()).unwrap();
     for row in rows {
         assert!(html.contains(&format!("{:.1}", 100.0 * row.accuracy)), "{row:?}");
     }
@@ -155,8 +156,8 @@ fn numbers_out_of_range_are_refused_where_they_stand() {
         )
     };
     for (text, expected) in [
-        (row("71.4", "0.6"), "eval.json:2: found 71.4; expected a share from 0 to 1"),
-        (row("0.7", "-0.1"), "eval.json:3: found -0.1; expected a share from 0 to 1"),
+        (row("71.4", "0.6"), "eval.json:2: found 71.4; expected a fraction from 0 to 1"),
+        (row("0.7", "-0.1"), "eval.json:3: found -0.1; expected a fraction from 0 to 1"),
     ] {
         let folder = folder("out-of-range");
         fs::write(folder.join("eval.json"), text).unwrap();

@@ -11,6 +11,8 @@
 //! stages, carries one sample of four, and uses λ = 0.9 and b = 0.5 (the published code adds the product, 0.45). If every sample is
 //! carried, b has no effect and the credit is unbiased, because each sample has its own next stage.
 
+use configs::rl::rollout::Carry;
+
 use crate::Draw;
 
 /// Parameters of streaming credit.
@@ -55,7 +57,7 @@ pub struct CreditGroup<'a> {
 
 /// Error for a group whose parent is not among the groups before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("group {group} was built on sample {sample} of group {parent}, which is not there before it")]
+#[error("group {group} builds on sample {sample} of group {parent}, but no earlier group has that sample")]
 pub struct CreditError {
     /// Index of the group.
     pub group: usize,
@@ -91,32 +93,21 @@ impl CreditRule {
     }
 }
 
-/// Rule that selects the samples of a group that are carried into the next stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
-    /// One sample, uniformly at random.
-    Random,
-    /// The sample with the highest reward; ties are broken uniformly at random.
-    Best,
-    /// All samples.
-    Each,
-}
-
 /// Selects the samples of a group that become past summaries of the next stage, and returns their indices. Without `malformed`,
 /// samples that failed the format gate are skipped unless all samples failed it. The result depends on the arguments only.
-pub fn carried(rule: Carried, malformed: bool, rewards: &[f64], well_formed: &[bool], draw: Draw) -> Vec<usize> {
+pub fn carried(rule: Carry, malformed: bool, rewards: &[f64], well_formed: &[bool], draw: Draw) -> Vec<usize> {
     let all = || 0..rewards.len();
     let mut among: Vec<usize> = all().filter(|&i| malformed || well_formed[i]).collect();
     if among.is_empty() {
         among = all().collect();
     }
-    if rule == Carried::Best {
+    if rule == Carry::Best {
         let best = among.iter().map(|&i| rewards[i]).fold(f64::NEG_INFINITY, f64::max);
         among.retain(|&i| rewards[i] == best);
     }
     match rule {
-        Carried::Each => among,
-        Carried::Random | Carried::Best => vec![among[draw.below(among.len())]],
+        Carry::Each => among,
+        Carry::Random | Carry::Best => vec![among[draw.below(among.len())]],
     }
 }
 
@@ -153,7 +144,7 @@ mod tests {
 
     #[test]
     fn two_stages_as_published() {
-        // Stage 2: the mean of 1, 0, 0.6, 0.4 is 0.5. Carried sample 2: 0.3 + 0.9 · 0.5; the other samples: + 0.45.
+        // Stage 2: the mean of 1, 0, 0.6, 0.4 is 0.5. Carry sample 2: 0.3 + 0.9 · 0.5; the other samples: + 0.45.
         let groups = [group(&[0.9, 0.0, 0.3, 0.5], None, true), group(&[1.0, 0.0, 0.6, 0.4], Some((0, 2)), false)];
         close(CreditRule::default(), &groups, &[&[1.35, 0.45, 0.75, 0.95], &[1.0, 0.0, 0.6, 0.4]]);
         // A perfect second stage raises the carried sample (reward 0) to 0.9, malformed or not.
@@ -214,15 +205,15 @@ mod tests {
     fn what_is_carried_by_rule() {
         let (rewards, formed) = ([0.2, 0.9, 0.9, 0.1], [true, false, true, true]);
         let pick = |rule, malformed, seed| carried(rule, malformed, &rewards, &formed, Draw::new(seed));
-        assert_eq!(pick(Carried::Each, true, 0), [0, 1, 2, 3]);
-        assert_eq!(pick(Carried::Each, false, 0), [0, 2, 3]);
-        assert_eq!(pick(Carried::Best, false, 0), [2]);
+        assert_eq!(pick(Carry::Each, true, 0), [0, 1, 2, 3]);
+        assert_eq!(pick(Carry::Each, false, 0), [0, 2, 3]);
+        assert_eq!(pick(Carry::Best, false, 0), [2]);
         // The probability that 40 picks between two tied samples are all the same is 2 · 2^-40.
-        let mut best: Vec<usize> = (0..40).map(|seed| pick(Carried::Best, true, seed)[0]).collect();
+        let mut best: Vec<usize> = (0..40).map(|seed| pick(Carry::Best, true, seed)[0]).collect();
         best.sort_unstable();
         best.dedup();
         assert_eq!(best, [1, 2]);
-        assert_eq!(carried(Carried::Each, false, &[0.0; 2], &[false; 2], Draw::new(0)), [0, 1]);
+        assert_eq!(carried(Carry::Each, false, &[0.0; 2], &[false; 2], Draw::new(0)), [0, 1]);
     }
 
     #[test]
@@ -230,7 +221,7 @@ mod tests {
         // 8,000 picks from 4 samples; chi-square with 3 degrees of freedom exceeds 30.7 with probability 1e-6.
         let mut counts = [0usize; 4];
         for user in 0..8000 {
-            counts[carried(Carried::Random, true, &[0.5; 4], &FINE, Draw::new(3).with(user))[0]] += 1;
+            counts[carried(Carry::Random, true, &[0.5; 4], &FINE, Draw::new(3).with(user))[0]] += 1;
         }
         let chi: f64 = counts.iter().map(|&c| (c as f64 - 2000.0).powi(2) / 2000.0).sum();
         assert!(chi < 30.7, "{counts:?}");

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RewardError {
     /// The term is not registered.
-    #[error("no reward term is called `{name}`{}; known: {}", suggestion(name, known), known.join(", "))]
+    #[error("unknown reward term `{name}`{}; known terms: {}", suggestion(name, known), known.join(", "))]
     Unknown {
         /// The requested name.
         name: String,
@@ -12,10 +12,10 @@ pub enum RewardError {
         known: Vec<String>,
     },
     /// A term of this name is registered already.
-    #[error("reward term `{0}` is registered already; choose another name")]
+    #[error("reward term `{0}` is already registered; choose another name")]
     Registered(String),
     /// The composition names a term twice.
-    #[error("reward term `{0}` is named twice; name it once, with the sum of the weights")]
+    #[error("reward term `{0}` is listed twice; list it once, with the sum of its weights")]
     Twice(String),
     /// The weight is not finite.
     #[error("reward term `{term}` has weight {weight}; expected a finite number")]
@@ -66,7 +66,7 @@ pub enum RewardError {
         score: f64,
     },
     /// The composition has no terms.
-    #[error("no reward term is named; name at least one, such as judge = 1.0")]
+    #[error("no reward terms; set at least one, such as judge = 1.0")]
     Empty,
 }
 

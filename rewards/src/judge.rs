@@ -6,43 +6,23 @@ use std::collections::hash_map::Entry;
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
 use chat::{Completer, Completion, CompletionRequest, Message, PromptSet, Question, Sampling};
+use configs::judge::{ItemOrders, JudgeMode};
 use serde::{Deserialize, Serialize};
 
 use crate::{Draw, answer};
 
-/// Answering mode of a judge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JudgeMode {
-    /// One forward pass: the judge's turn is prefilled with the answer prefix, and the probabilities of the two letters are
-    /// compared.
-    Forced,
-    /// The judge first reasons freely, with greedy decoding, and then writes the answer prefix and a letter. If it gives no answer,
-    /// it is asked once more as in [`JudgeMode::Forced`], with the prefix appended to its reasoning.
-    Reasoned {
-        /// Maximum number of new tokens, including the answer.
-        max_new_tokens: usize,
-    },
-}
-
-/// Order in which the two items are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Orders {
-    /// Both orders, averaged: removes the judge's position bias at twice the cost.
-    Both,
-    /// One random order per question (as in AlignXplore+). The order depends on the seed and the question only.
-    One {
-        /// Seed of the orders.
-        seed: u64,
-    },
-}
-
 /// Settings of a judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeSettings {
-    /// Answering mode.
+    /// Answering mode. A judge that reasons decodes greedily. If it gives no answer, it is asked once more as in
+    /// [`JudgeMode::Forced`], with the prefix appended to its reasoning.
     pub mode: JudgeMode,
-    /// Order in which the two items are shown.
-    pub orders: Orders,
+    /// Maximum number of new tokens of a judge that reasons, including the answer.
+    pub max_new_tokens: usize,
+    /// Order in which the two items are shown. Two orders remove the judge's position bias at twice the cost.
+    pub orders: ItemOrders,
+    /// Seed of [`ItemOrders::One`]. The order depends on the seed and the question only.
+    pub seed: u64,
     /// Text directly before the answer letter, for example `{"selection": "Item ` or `answer`.
     pub answer_prefix: String,
     /// Letters of the first and the second item shown.
@@ -50,25 +30,26 @@ pub struct JudgeSettings {
 }
 
 impl JudgeSettings {
-    /// Returns settings with the letters A and B.
-    pub fn new(mode: JudgeMode, orders: Orders, answer_prefix: impl Into<String>) -> Self {
-        Self { mode, orders, answer_prefix: answer_prefix.into(), choices: ["A".into(), "B".into()] }
+    /// Returns settings with the letters A and B, 64 new tokens, and seed 0.
+    pub fn new(mode: JudgeMode, orders: ItemOrders, answer_prefix: impl Into<String>) -> Self {
+        let choices = ["A".into(), "B".into()];
+        Self { mode, max_new_tokens: 64, orders, seed: 0, answer_prefix: answer_prefix.into(), choices }
     }
 
     fn check(&self) -> Result<(), JudgeError> {
         let bad = |what| Err(JudgeError::Settings(what));
         let [first, second] = &self.choices;
         if first.trim().is_empty() || second.trim().is_empty() || first == second {
-            return bad("the two choices must be different, non-empty texts, such as A and B");
+            return bad("the two choices must be different, non-empty strings, such as A and B");
         }
         if self.choices.iter().any(|c| c.trim() != c) {
-            return bad("the choices must have no spaces around them: tokens are compared with their spaces trimmed");
+            return bad("the choices must have no leading or trailing spaces: tokens are trimmed before comparison");
         }
         match self.mode {
-            JudgeMode::Reasoned { .. } if self.answer_prefix.trim().is_empty() => {
-                bad("a judge that reasons needs a non-empty answer prefix, by which its answer is found")
+            JudgeMode::Reasoned if self.answer_prefix.trim().is_empty() => {
+                bad("a reasoning judge needs a non-empty answer prefix, which locates its answer")
             }
-            JudgeMode::Reasoned { max_new_tokens: 0 } => bad("a judge that reasons needs at least one new token"),
+            JudgeMode::Reasoned if self.max_new_tokens == 0 => bad("a reasoning judge needs at least one new token"),
             _ => Ok(()),
         }
     }
@@ -104,7 +85,7 @@ pub enum JudgeError {
         answered: usize,
     },
     /// The target has no rejected item and cannot be judged.
-    #[error("target {index} has no `rejected` item; a judge needs both, so give it one or remove the target")]
+    #[error("target {index} has no `rejected` item; a judge compares two items: add one or remove the target")]
     NoRejected {
         /// Index of the target in the call, from 0.
         index: usize,
@@ -205,7 +186,7 @@ impl<'a> Judge<'a> {
         let completions = self.ask(&requests)?;
         let read = |completion: &Completion| match mode {
             JudgeMode::Forced => answer::forced(completion, choices),
-            JudgeMode::Reasoned { .. } => answer::reasoned(completion, answer_prefix, choices),
+            JudgeMode::Reasoned => answer::reasoned(completion, answer_prefix, choices),
         };
         let mut p_first: Vec<Option<f64>> = completions.iter().map(read).collect();
         if *mode != JudgeMode::Forced {
@@ -238,9 +219,11 @@ impl<'a> Judge<'a> {
     }
 
     fn orders(&self, question: &Question) -> &'static [bool] {
-        let Orders::One { seed } = self.settings.orders else { return &[true, false] };
+        if self.settings.orders == ItemOrders::Both {
+            return &[true, false];
+        }
         let Question { query, preference, chosen, rejected } = question;
-        let draw = Draw::new(seed).text("item order").text(query.as_deref().unwrap_or_default());
+        let draw = Draw::new(self.settings.seed).text("item order").text(query.as_deref().unwrap_or_default());
         if draw.text(preference).text(chosen).text(rejected).below(2) == 0 { &[true] } else { &[false] }
     }
 
@@ -249,7 +232,7 @@ impl<'a> Judge<'a> {
         Ok(match self.settings.mode {
             JudgeMode::Forced => letter_after(messages),
             // When the letter itself is generated, five alternatives include the other letter.
-            JudgeMode::Reasoned { max_new_tokens } => greedy(messages, max_new_tokens, 5),
+            JudgeMode::Reasoned => greedy(messages, self.settings.max_new_tokens, 5),
         })
     }
 

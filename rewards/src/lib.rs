@@ -28,13 +28,13 @@ pub mod terms;
 #[cfg(test)]
 mod testing;
 
-pub use advantages::{Advantages, Scale, group_advantages};
+pub use advantages::{Advantages, group_advantages};
 pub use batch::{JudgeRequest, RewardBatch, RewardResponse};
 pub use chat::Draw;
 pub use composition::{Composition, Reward, Rewards, TermSpec};
-pub use credit::{Carried, CreditError, CreditGroup, CreditRule, Parent, carried};
+pub use credit::{CreditError, CreditGroup, CreditRule, Parent, carried};
 pub use error::RewardError;
 pub use gate::Response;
-pub use judge::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Verdict};
+pub use judge::{Judge, JudgeError, JudgeSettings, Verdict};
 pub use registry::Registry;
 pub use terms::RewardTerm;

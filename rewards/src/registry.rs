@@ -107,12 +107,12 @@ mod tests {
         assert_eq!(
             message("brevety").as_deref(),
             Some(
-                "no reward term is called `brevety` (did you mean `brevity`?); known: judge, accuracy, format, brevity"
+                "unknown reward term `brevety` (did you mean `brevity`?); known terms: judge, accuracy, format, brevity"
             )
         );
         assert_eq!(
             message("xyz").as_deref(),
-            Some("no reward term is called `xyz`; known: judge, accuracy, format, brevity")
+            Some("unknown reward term `xyz`; known terms: judge, accuracy, format, brevity")
         );
     }
 

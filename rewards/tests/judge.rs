@@ -7,8 +7,9 @@ use chat::completer::{CompleterError, Scripted};
 use chat::{
     Completer, Completion, CompletionRequest, FinishReason, Interaction, PromptSet, Question, Role, TokenLogprob,
 };
+use configs::judge::{ItemOrders, JudgeMode};
 use rewards::gate::judge_responses;
-use rewards::{Judge, JudgeError, JudgeMode, JudgeSettings, Orders, Response};
+use rewards::{Judge, JudgeError, JudgeSettings, Response};
 use tolerance::assert_within;
 
 fn prompts() -> PromptSet {
@@ -41,15 +42,19 @@ fn content_judge(request: &CompletionRequest) -> Completion {
     say(vec![letter(a)])
 }
 
-fn forced(orders: Orders) -> JudgeSettings {
+fn forced(orders: ItemOrders) -> JudgeSettings {
     JudgeSettings::new(JudgeMode::Forced, orders, "{\"selection\": \"Item ")
+}
+
+fn one_order(seed: u64) -> JudgeSettings {
+    JudgeSettings { seed, ..forced(ItemOrders::One) }
 }
 
 #[test]
 fn both_orders_cancel_a_position_bias() {
     let prompts = prompts();
     let model = Scripted::new("biased", |_: &CompletionRequest| say(vec![letter(0.97)]));
-    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
     let verdict = &judge.score(&[question("", "x", "y")]).unwrap()[0];
     assert_within!(verdict.p_chosen - 0.5, 1e-6);
     assert!(!verdict.malformed);
@@ -61,8 +66,8 @@ fn both_orders_cancel_a_position_bias() {
 fn the_user_s_choice_is_found_in_either_order() {
     let prompts = prompts();
     let model = Scripted::new("content", content_judge);
-    for orders in [Orders::Both, Orders::One { seed: 1 }, Orders::One { seed: 2 }] {
-        let judge = Judge::new(&model, &prompts, forced(orders)).unwrap();
+    for settings in [forced(ItemOrders::Both), one_order(1), one_order(2)] {
+        let judge = Judge::new(&model, &prompts, settings).unwrap();
         let questions: Vec<_> = (0..20).map(|i| question(&format!("jazz{i};"), &format!("jazz{i};"), "rock")).collect();
         for verdict in judge.score(&questions).unwrap() {
             assert_within!(verdict.p_chosen - 0.9, 1e-6, "{verdict:?}");
@@ -74,7 +79,7 @@ fn the_user_s_choice_is_found_in_either_order() {
 fn one_order_is_a_fair_draw_that_depends_on_the_question_alone() {
     let prompts = prompts();
     let model = Scripted::new("content", content_judge);
-    let judge = Judge::new(&model, &prompts, forced(Orders::One { seed: 5 })).unwrap();
+    let judge = Judge::new(&model, &prompts, one_order(5)).unwrap();
     let questions: Vec<_> = (0..1000).map(|i| question(&i.to_string(), "x", "y")).collect();
     let first = |q: &[Question]| -> Vec<bool> {
         judge.score(q).unwrap().iter().map(|v| v.orders.iter().all(|o| o.chosen_first)).collect()
@@ -100,7 +105,7 @@ fn a_forced_judge_is_asked_for_one_token_after_the_prefix() {
         assert_eq!((request.top_logprobs, request.thinking), (20, Some(false)));
         say(vec![letter(0.8)])
     });
-    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
     assert_eq!(judge.score(&[question("", "x", "y")]).unwrap().len(), 1);
 }
 
@@ -123,8 +128,8 @@ fn a_judge_that_reasons_is_read_after_its_last_answer_prefix_or_made_to_answer()
         }
         Completion { text: "B likes A".into(), ..say(tokens) }
     });
-    let mode = JudgeMode::Reasoned { max_new_tokens: 40 };
-    let judge = Judge::new(&model, &prompts, JudgeSettings::new(mode, Orders::Both, "answer")).unwrap();
+    let settings = JudgeSettings::new(JudgeMode::Reasoned, ItemOrders::Both, "answer");
+    let judge = Judge::new(&model, &prompts, JudgeSettings { max_new_tokens: 40, ..settings }).unwrap();
     let asked = |query: &str| Question { query: Some(query.into()), ..question("jazz", "jazz", "rock") };
     let verdicts = judge.score(&[question("jazz", "jazz", "rock"), asked("cut"), asked("silent")]).unwrap();
     for verdict in &verdicts[..2] {
@@ -152,7 +157,7 @@ impl Completer for Counting {
 fn equal_questions_are_asked_once_and_all_in_one_call() {
     let prompts = prompts();
     let model = Counting(RefCell::default());
-    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
     let (x, y) = (question("a", "a", "b"), question("b", "a", "b"));
     let verdicts = judge.score(&[x.clone(), y.clone(), x.clone(), x, y]).unwrap();
     assert_eq!(*model.0.borrow(), [4]);
@@ -166,7 +171,7 @@ fn equal_questions_are_asked_once_and_all_in_one_call() {
 fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
     let prompts = prompts();
     let model = Counting(RefCell::default());
-    let judge = Judge::new(&model, &prompts, forced(Orders::Both)).unwrap();
+    let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
     let target = Interaction { chosen: "jazz".into(), rejected: Some("rock".into()), ..Interaction::default() };
     let response = |text| Response { text, tokens: 10, target: &target };
     // The judge does not see the reasoning: the second response names the choice in its reasoning only.
@@ -185,20 +190,20 @@ fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
     let one_sided = Interaction { chosen: "jazz".into(), ..Interaction::default() };
     let bad = [responses[0], Response { target: &one_sided, ..responses[0] }];
     let error = judge_responses(&judge, &bad).unwrap_err().to_string();
-    assert_eq!(error, "target 1 has no `rejected` item; a judge needs both, so give it one or remove the target");
+    assert_eq!(error, "target 1 has no `rejected` item; a judge compares two items: add one or remove the target");
 }
 
 #[test]
 fn settings_that_cannot_work_and_broken_models_are_errors() {
     let prompts = prompts();
     let model = Counting(RefCell::default());
-    let reasoned = |max_new_tokens| JudgeMode::Reasoned { max_new_tokens };
-    let mut same = forced(Orders::Both);
+    let reasoned = |prefix| JudgeSettings::new(JudgeMode::Reasoned, ItemOrders::Both, prefix);
+    let mut same = forced(ItemOrders::Both);
     same.choices = ["A".into(), "A".into()];
-    let mut spaced = forced(Orders::Both);
+    let mut spaced = forced(ItemOrders::Both);
     spaced.choices = ["A".into(), " B".into()];
-    let no_prefix = JudgeSettings::new(reasoned(8), Orders::Both, " ");
-    let no_tokens = JudgeSettings::new(reasoned(0), Orders::Both, "answer");
+    let no_prefix = reasoned(" ");
+    let no_tokens = JudgeSettings { max_new_tokens: 0, ..reasoned("answer") };
     for settings in [same, spaced, no_prefix, no_tokens] {
         assert!(matches!(Judge::new(&model, &prompts, settings), Err(JudgeError::Settings(_))));
     }
@@ -213,7 +218,7 @@ fn settings_that_cannot_work_and_broken_models_are_errors() {
         }
     }
     let message = |broken: Broken| {
-        Judge::new(&broken, &prompts, forced(Orders::Both))
+        Judge::new(&broken, &prompts, forced(ItemOrders::Both))
             .unwrap()
             .score(&[question("", "x", "y")])
             .unwrap_err()

@@ -1,16 +1,16 @@
-"""One step of TRL's GRPOTrainer on small random models, on rollouts and rewards given to it.
+"""Runs one step of TRL's GRPOTrainer on small random models, with given rollouts and rewards.
 
     grpo_step.py JOB ANSWERS
 
 JOB is JSON: `folder`, an empty folder; `cases`, each with `name`, `family` (qwen3 or llama), `loss_type`, `beta`,
-`scale_rewards` and `importance_sampling_level` of TRL and, true or false, `bias_correction_kl`, TRL's
-use_bias_correction_kl, false if not given. The folder gets for each family a model in `model-FAMILY`, which is the
-reference, and another near it in `policy-FAMILY`, which is trained; and `rollouts.json`, a list of prompts, each with
-`prompt`, its token ids, `responses`, lists of token ids that end in the end of a turn, and `rewards`, a number for
-each. ANSWERS becomes JSON: for each case `loss`, `grad_norm` (before clipping, in double precision),
-`aggregation_length` (what dr_grpo divides by) and, in the order of the rollouts, `advantages`, `logprobs` of each
-response's tokens and those of the reference, `reference`; the mean divergence from the reference, `kl`; the last two
-null where beta is 0. The temperature is 1 and the policy is the one that drew the responses, so all ratios are 1.
+`scale_rewards` and `importance_sampling_level` of TRL, and `bias_correction_kl` (TRL's use_bias_correction_kl, default
+false). For each family, the script writes a reference model to `model-FAMILY` and a slightly different policy, which is
+trained, to `policy-FAMILY`. It also writes `rollouts.json`, a list of prompts, each with `prompt` (token IDs), `responses`
+(lists of token IDs that end with the end-of-turn token) and `rewards` (one number per response). It writes JSON to ANSWERS:
+for each case `loss`, `grad_norm` (before clipping, in double precision), `aggregation_length` (the divisor of dr_grpo) and,
+in the order of the rollouts, `advantages` and the log-probabilities of the response tokens under the policy (`logprobs`) and
+the reference (`reference`); and `kl`, the mean divergence from the reference. `reference` and `kl` are null if beta is 0. The
+temperature is 1 and the policy has sampled the responses, so all ratios are 1.
 """
 
 import json
@@ -66,7 +66,7 @@ def random_model(family, vocabulary):
 
 
 def written_models(folder, family, tokenizer):
-    """A model, and the same with noise on all its weights."""
+    """Writes a model, and a copy with noise on all its weights."""
     model = random_model(family, len(tokenizer))
     for name in ("model", "policy"):
         if name == "policy":
@@ -91,7 +91,7 @@ def written_rollouts(path, vocabulary):
 
 
 class Recording(GRPOTrainer):
-    """Keeps the step's loss, the norm of its gradient and what TRL made of the rollouts."""
+    """Records the loss and gradient norm of the step, and the quantities that TRL computes from the rollouts."""
 
     def __init__(self, *args, **more):
         super().__init__(*args, **more)
@@ -116,7 +116,7 @@ class Recording(GRPOTrainer):
 
 
 def given(rollouts):
-    """What TRL calls instead of generating, with the place of each prompt as often as it has responses."""
+    """Returns a function that TRL calls instead of generating; each prompt index occurs once per response."""
 
     def rollout(prompts, _):
         groups = [rollouts[int(place)] for place in prompts[::len(REWARDS[0])]]

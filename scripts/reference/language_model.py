@@ -1,4 +1,4 @@
-"""What transformers says about small models: the tests of `lm` compare themselves with it.
+"""Computes reference results of small models with transformers for the tests of `lm`.
 
     language_model.py JOB.json ANSWERS
 
@@ -12,7 +12,7 @@ JOB.json holds
                chats: [{messages, add_generation_prompt, enable_thinking | null}]}]
     rope:    [{name, head_dim, theta, positions}]          rotary tables, first half of cos and sin
 
-Numbers that are tensors go to ANSWERS.safetensors under "<name>/…", the rest to ANSWERS.json.
+Writes tensors to ANSWERS.safetensors under "<name>/…", and everything else to ANSWERS.json.
 """
 
 import json
@@ -34,7 +34,7 @@ FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, Lla
 
 
 def make(job):
-    """Writes a model as transformers does. Norm weights differ from 1, so that leaving one out shows."""
+    """Writes a model as transformers does. Norm weights differ from 1, so that an omitted norm changes the results."""
     config_class, model_class = FAMILIES[job["family"]]
     torch.manual_seed(job["seed"])
     model = model_class(config_class(**job["config"]))

@@ -1,10 +1,10 @@
-"""Loads models and adapters with transformers and PEFT and says what they predict.
+"""Loads models and adapters with transformers and PEFT, and computes their logits.
 
     logits.py JOB ANSWERS
 
-JOB is JSON: `prompts`, lists of token ids; `models`, each with `name`, `model`, a folder, and `adapter`, the folder of an
-adapter on it or null. ANSWERS becomes JSON: for each model by name the `logits` after each token of each prompt, the
-`warnings` that loading gave, and the adapter's `keys` that were missing or not expected.
+JOB is JSON: `prompts`, lists of token IDs; `models`, each with `name`, `model` (a folder) and `adapter` (the folder of an adapter
+of this model, or null). Writes JSON to ANSWERS: for each model by name the `logits` after each token of each prompt, the
+`warnings` of loading, and the missing and unexpected `keys` of the adapter.
 """
 
 import json
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 
 def keys(base, adapter):
-    """What of an adapter's file does not fit, asked for apart since PEFT only warns."""
+    """Returns the missing and unexpected keys of an adapter's file, for which PEFT only warns."""
     model = get_peft_model(base, LoraConfig.from_pretrained(adapter))
     result = set_peft_model_state_dict(model, load_peft_weights(adapter, device="cpu"))
     return [key for key in result.missing_keys if "lora_" in key] + list(result.unexpected_keys)

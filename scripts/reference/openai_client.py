@@ -1,6 +1,8 @@
-"""The official OpenAI client talks to `xplore serve`: openai_client.py URL MODEL KEY → one JSON object of what it got.
+"""Sends requests to `xplore serve` with the official OpenAI client, and prints the results as one JSON object:
 
-Asserts here are about the client's own view (types, exceptions); numbers go back to the test that runs this.
+    openai_client.py URL MODEL KEY
+
+The script asserts what only the client sees (types, exceptions); the calling test checks the printed results.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Policy-gradient losses and their gradients in double precision, from the formulas of the papers.
+"""Computes policy-gradient losses and their gradients in double precision, from the formulas of the papers.
 
     policy_loss.py JOB ANSWERS
 
@@ -8,11 +8,11 @@ JOB is JSON: `cases`, each with
     ratio                   token, or sequence (GSPO, arXiv 2507.18071)
     aggregation             token_mean, sequence_mean_token_mean, sequence_mean_token_sum, or constant, which divides
                             by the number of sequences and `aggregation_length` (Dr. GRPO, arXiv 2503.20783)
-    clip_low, clip_high     how far below and above 1 the ratio is left alone
-    dual_clip               0, or the most that the ratio counts where the advantage is negative (arXiv 1912.09729)
+    clip_low, clip_high     clip range of the ratio below and above 1
+    dual_clip               0, or the upper bound of the ratio for negative advantages (arXiv 1912.09729)
     kl                      `coefficient`, `estimator` (k1, k2 or k3) and `place`: loss, or reward, which adds nothing
                             here; `bias_correction`, false if not given, multiplies it by the ratio (arXiv 2512.02556)
-    entropy_coefficient     what the entropy of each token counts, for its own sake
+    entropy_coefficient     coefficient of the entropy bonus of each token
     rollout_correction      none, token or sequence: how likely `old` makes a token, or all of the sequence, beside
                             `rollout`, at most `rollout_correction_cap`, times the term of the policy
     sequences               each with `logprobs`, `old`, `rollout`, `reference` (or null), `entropy`, lists of a number
@@ -42,7 +42,7 @@ def doubles(values, leaf=False):
 
 
 def ratios(case, logprobs, old):
-    """How likely each token has become; of sequences, the geometric mean of their tokens, once for each token."""
+    """Returns the probability ratio of each token; at sequence level, the geometric mean over the sequence for each token."""
     apart = logprobs - old
     return torch.exp({"token": apart, "sequence": apart.mean().expand_as(apart)}[case["ratio"]])
 
@@ -59,7 +59,7 @@ def policy(case, ratio, logprobs, advantage):
 
 
 def correction(case, sequence):
-    """A constant that makes up for tokens drawn by another policy than `old`."""
+    """Returns the constant importance weight of tokens that were sampled by another policy than `old`."""
     if case["rollout_correction"] == "none":
         return 1.0
     apart = doubles(sequence["old"]) - doubles(sequence["rollout"])
@@ -68,7 +68,7 @@ def correction(case, sequence):
 
 
 def terms(case, sequence, logprobs, entropy):
-    """The loss of each token of a sequence."""
+    """Returns the loss of each token of a sequence."""
     ratio = ratios(case, logprobs, doubles(sequence["old"]))
     loss = correction(case, sequence) * policy(case, ratio, logprobs, sequence["advantage"])
     kl = case["kl"]

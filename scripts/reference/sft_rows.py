@@ -1,10 +1,10 @@
-"""Prepares rows of supervised fine-tuning with TRL and says which tokens are trained.
+"""Prepares SFT rows with TRL and reports which tokens are trained.
 
     sft_rows.py JOB ANSWERS
 
 JOB is JSON: `cases`, each with a tokenizer folder `tokenizer`, `rows` and `config` (of TRL's SFTConfig), and optionally
-`parquet`, a path at which the rows are written as a Parquet table. ANSWERS becomes JSON: for each case a list of
-`{"ids", "trained"}`; `trained` leaves the first token out, whose label TRL's loss drops.
+`parquet`, a path to which the rows are written as a Parquet table. Writes JSON to ANSWERS: for each case a list of
+`{"ids", "trained"}`; `trained` is false for the first token, whose label TRL's loss drops.
 """
 
 import json

@@ -4,11 +4,11 @@
 
 JOB is JSON: `folder`, an empty folder; `steps`, `max_length`, `weight_decay`, `warmup` (a share of the steps); `cases`,
 each with `name`, `family` (qwen3 or llama), `batch`, `accumulation`, `schedule` (of transformers), `lr`, `adapter`
-(null, lora or dora), perhaps `muon` (`momentum`, `ns_steps`), perhaps `ema`, the decay rate of an average of the weights,
-which then gives the logits; `prompts`, lists of token ids. The folder gets
-`rows.jsonl`, a model in `model-FAMILY` for each family and the adapter to start from in `FAMILY-ADAPTER`. ANSWERS
-becomes JSON: for each case `loss`, `grad_norm` (before clipping, in double precision) and `lr` of each step, and the
-trained model's `logits` after each token of each prompt.
+(null, lora or dora), optionally `muon` (`momentum`, `ns_steps`), optionally `ema` (decay rate of a moving average of the
+weights, which then computes the logits); `prompts`, lists of token IDs. The script writes `rows.jsonl`, a model to
+`model-FAMILY` for each family, and the initial adapter to `FAMILY-ADAPTER`. It writes JSON to ANSWERS: for each case `loss`,
+`grad_norm` (before clipping, in double precision) and `lr` of each step, and the trained model's `logits` after each token
+of each prompt.
 """
 
 import json
@@ -69,7 +69,7 @@ def random_model(family, vocabulary):
 
 
 def with_adapter(model, folder, kind):
-    """New adapters that already change something, so that both of their factors have gradients at step one."""
+    """Adds new adapters with a nonzero B, so that both factors have gradients in the first step."""
     torch.manual_seed(5)
     model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, use_dora=kind == "dora",
                                              task_type="CAUSAL_LM"))
@@ -81,7 +81,7 @@ def with_adapter(model, folder, kind):
 
 
 class Recording(SFTTrainer):
-    """Sums the losses of a step's micro-batches and takes the norm of what they left."""
+    """Sums the losses of the micro-batches of a step, and records the norm of the gradient."""
 
     def __init__(self, *args, **more):
         super().__init__(*args, **more)

@@ -1,10 +1,10 @@
-"""Reads the scalars of a TensorBoard event file, by the formats' descriptions alone.
+"""Reads the scalars of a TensorBoard event file, from the descriptions of the formats alone.
 
     tensorboard_events.py JOB ANSWERS
 
-JOB is JSON: `file`. ANSWERS becomes JSON: for each tag its value at each step. A record is its length, the length's
-checksum, an Event message of protobuf, and that one's checksum (tensorflow/core/lib/io/record_writer.h); checksums are
-CRC-32C, turned by 15 bits and moved by a constant.
+JOB is JSON: `file`. Writes JSON to ANSWERS: for each tag its value at each step. A record consists of its length, the checksum
+of the length, a protobuf Event message, and the checksum of the message (tensorflow/core/lib/io/record_writer.h). Checksums
+are CRC-32C, rotated by 15 bits and offset by a constant.
 """
 
 import json
@@ -43,7 +43,7 @@ def varint(data, at):
 
 
 def fields(data):
-    """Number and value of each field of a message."""
+    """Yields the number and the value of each field of a message."""
     at = 0
     while at < len(data):
         key, at = varint(data, at)

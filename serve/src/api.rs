@@ -84,9 +84,9 @@ pub fn read(body: &[u8], tokenizer: &Tokenizer, model: &str, context: usize) -> 
     let mut fields = Fields(body);
     match fields.take("model") {
         Some(Json::String(name)) if name == model => {}
-        None => return Err(ApiError::field("model", format!("`model` is missing; this server has `{model}`"))),
+        None => return Err(ApiError::field("model", format!("`model` is missing; this server serves `{model}`"))),
         Some(other) => {
-            let message = format!("the model {other} does not exist here; this server has `{model}`");
+            let message = format!("the model {other} does not exist; this server serves `{model}`");
             let param = Some("model".into());
             let code = Some("model_not_found");
             return Err(ApiError { status: StatusCode::NOT_FOUND, message, param, code });
@@ -127,12 +127,12 @@ pub fn read(body: &[u8], tokenizer: &Tokenizer, model: &str, context: usize) -> 
     };
     for (key, neutral) in NEUTRAL {
         if fields.number(key, neutral)? != neutral {
-            return Err(ApiError::field(key, format!("`{key}` is not supported; leave it out")));
+            return Err(ApiError::field(key, format!("`{key}` is not supported; omit it")));
         }
     }
     fields.0.retain(|key, value| !HARMLESS.contains(&key.as_str()) && !value.is_null());
     match fields.0.keys().next() {
-        Some(key) => Err(ApiError::field(key, format!("`{key}` is not a field that this server supports"))),
+        Some(key) => Err(ApiError::field(key, format!("`{key}` is not a supported field; omit it"))),
         None => Ok(ask),
     }
 }
@@ -162,10 +162,10 @@ fn one_message(i: usize, message: &Json) -> Result<Message, ApiError> {
             .iter()
             .map(|part| match (part["type"].as_str(), part["text"].as_str()) {
                 (Some("text"), Some(text)) => Ok(text),
-                _ => Err(wrong(&at("content"), part, "parts of type text")),
+                _ => Err(wrong(&at("content"), part, "a content part of type text")),
             })
             .collect::<Result<String, _>>()?,
-        other => return Err(wrong(&at("content"), other, "a text")),
+        other => return Err(wrong(&at("content"), other, "a string")),
     };
     Ok(Message { role, content })
 }
@@ -190,11 +190,11 @@ fn prompt(fields: &mut Fields, tokenizer: &Tokenizer, messages: &[Message]) -> R
     let opens = fields.switch("add_generation_prompt")?.unwrap_or(!continues);
     if continues && opens {
         let message =
-            "`continue_final_message` and `add_generation_prompt` exclude each other; set the latter to false";
+            "`continue_final_message` and `add_generation_prompt` are mutually exclusive; set the latter to false";
         return Err(ApiError::field("continue_final_message", message));
     }
     if continues && messages.last().is_none_or(|m| m.role != Role::Assistant) {
-        let message = "`continue_final_message` needs a last message of the assistant";
+        let message = "`continue_final_message` requires that the last message is from the assistant";
         return Err(ApiError::field("continue_final_message", message));
     }
     let text = match continues {
@@ -240,7 +240,7 @@ fn sampling(fields: &mut Fields, tokenizer: &Tokenizer, room: usize) -> Result<S
 }
 
 fn stop(value: Option<Json>) -> Result<Vec<String>, ApiError> {
-    let expected = "a text or a list of texts, none of them empty";
+    let expected = "a string or a list of strings, none of them empty";
     let texts = match value {
         None => return Ok(Vec::new()),
         Some(Json::String(text)) => vec![Json::String(text)],
@@ -255,7 +255,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     let wanted = fields.switch("logprobs")?.unwrap_or(false);
     let top = fields.count("top_logprobs")?;
     match top {
-        Some(_) if !wanted => Err(ApiError::field("top_logprobs", "`top_logprobs` needs `logprobs`: true")),
+        Some(_) if !wanted => Err(ApiError::field("top_logprobs", "`top_logprobs` requires `logprobs`: true")),
         Some(n) if n > MOST_ALTERNATIVES => {
             Err(ApiError::field("top_logprobs", format!("`top_logprobs` is {n}; expected 0 to {MOST_ALTERNATIVES}")))
         }

@@ -16,13 +16,13 @@ use serde_json::{Value as JsonValue, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::Shared;
+use crate::ServerState;
 use crate::api::{Ask, read};
 use crate::error::ApiError;
 use crate::reply::Spoken;
-use crate::worker::{Event, Worker};
+use crate::worker::{ReplyEvent, Worker};
 
-type AppState = State<Arc<Shared>>;
+type AppState = State<Arc<ServerState>>;
 
 pub async fn health() -> StatusCode {
     StatusCode::OK
@@ -33,10 +33,10 @@ pub async fn unknown() -> ApiError {
 }
 
 pub async fn wrong_method() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, None, "this path does not take that method")
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, None, "this path does not support this method")
 }
 
-fn about(shared: &Shared) -> JsonValue {
+fn about(shared: &ServerState) -> JsonValue {
     json!({
         "id": shared.settings.model, "object": "model", "created": shared.started, "owned_by": "xplore",
         "max_model_len": shared.context,
@@ -57,26 +57,30 @@ pub async fn model(
     if id == shared.settings.model {
         return Ok(Json(about(&shared)));
     }
-    let message = format!("the model `{id}` does not exist here; this server has `{}`", shared.settings.model);
+    let message = format!("the model `{id}` does not exist; this server serves `{}`", shared.settings.model);
     Err(ApiError::new(StatusCode::NOT_FOUND, Some("model_not_found"), message))
 }
 
-fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
+fn authorize(shared: &ServerState, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(key) = &shared.settings.api_key else { return Ok(()) };
     let given =
         headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
     if given == Some(key) {
         return Ok(());
     }
-    Err(ApiError::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), "send the server's key as bearer token"))
+    Err(ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        Some("invalid_api_key"),
+        "missing or invalid API key; send the server's key as a bearer token",
+    ))
 }
 
 /// A request in the engine. Dropping it (the client disconnected) cancels it.
 struct Conversation {
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     ask: Ask,
     ticket: u64,
-    events: UnboundedReceiver<Event>,
+    events: UnboundedReceiver<ReplyEvent>,
     finished: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -147,11 +151,11 @@ pub async fn chat_completions(State(shared): AppState, headers: HeaderMap, body:
     }
 }
 
-fn failed(event: Event) -> ApiError {
+fn failed(event: ReplyEvent) -> ApiError {
     match event {
-        Event::Refused(message) => ApiError::field("messages", message),
-        Event::Failed(message) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, None, message),
-        Event::Token(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, None, "a token came where none can"),
+        ReplyEvent::Refused(message) => ApiError::field("messages", message),
+        ReplyEvent::Failed(message) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, None, message),
+        ReplyEvent::Token(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, None, "unexpected token event"),
     }
 }
 
@@ -164,7 +168,7 @@ async fn whole(mut conversation: Conversation) -> Result<Response, ApiError> {
     let mut logprobs: Vec<Vec<JsonValue>> = vec![Vec::new(); ask.n];
     while spoken.iter().any(|s| s.finish.is_none()) {
         let drawn = match conversation.events.recv().await {
-            Some(Event::Token(drawn)) => drawn,
+            Some(ReplyEvent::Token(drawn)) => drawn,
             Some(other) => return Err(failed(other)),
             None => break,
         };
@@ -206,7 +210,7 @@ fn cut(mut entry: JsonValue, wanted: Option<usize>) -> JsonValue {
 async fn stream(mut conversation: Conversation) -> Result<Response, ApiError> {
     // An error must be sent as an HTTP status, so the first event is awaited before the stream starts.
     let first = match conversation.events.recv().await {
-        Some(Event::Token(drawn)) => Some(drawn),
+        Some(ReplyEvent::Token(drawn)) => Some(drawn),
         Some(other) => return Err(failed(other)),
         None => None,
     };
@@ -256,8 +260,8 @@ async fn stream(mut conversation: Conversation) -> Result<Response, ApiError> {
                 break;
             }
             next = match conversation.events.recv().await {
-                Some(Event::Token(drawn)) => Some(drawn),
-                Some(Event::Refused(message) | Event::Failed(message)) => {
+                Some(ReplyEvent::Token(drawn)) => Some(drawn),
+                Some(ReplyEvent::Refused(message) | ReplyEvent::Failed(message)) => {
                     send(&json!({ "error": { "message": message, "type": "server_error" } }));
                     None
                 }

@@ -52,7 +52,7 @@ pub enum ServeError {
 }
 
 /// The state that all handlers share.
-struct Shared {
+struct ServerState {
     settings: ServerSettings,
     tokenizer: Tokenizer,
     context: usize,
@@ -78,7 +78,7 @@ pub async fn run(
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
     let places = model.limits.max_num_seqs + settings.max_queue;
     let spec = model.decoder.spec();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ServerState {
         tokenizer: model.tokenizer.clone(),
         context: spec.context(),
         vocab: spec.vocab_size as usize,

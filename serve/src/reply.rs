@@ -22,7 +22,7 @@ pub struct Spoken<'a> {
 
 /// The output that one token adds.
 #[derive(Debug, Default, PartialEq)]
-pub struct Piece {
+pub struct ReplyDelta {
     /// The text.
     pub text: String,
     /// OpenAI's log-probability entry for the token, if requested.
@@ -37,12 +37,12 @@ impl<'a> Spoken<'a> {
     }
 
     /// Appends a token. `ends_turn` marks a token that ends the model's turn and has no text.
-    pub fn push(&mut self, drawn: &SampledToken, ends_turn: bool) -> Piece {
+    pub fn push(&mut self, drawn: &SampledToken, ends_turn: bool) -> ReplyDelta {
         if self.finish.is_some() {
-            return Piece::default();
+            return ReplyDelta::default();
         }
         self.tokens += 1;
-        let mut piece = Piece::default();
+        let mut piece = ReplyDelta::default();
         if !ends_turn {
             // A token that does not decode adds no text.
             self.held.push_str(&self.stream.push(drawn.id).unwrap_or_default());

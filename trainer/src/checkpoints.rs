@@ -51,7 +51,7 @@ impl<'a> Checkpoints<'a> {
     ) -> Result<(), TrainError> {
         // A signal reaches the ranks at different times; the reduction makes them stop after the same step.
         let mut asked = [f64::from(u8::from(STOP.load(Ordering::Relaxed)))];
-        self.world.world_group().all_reduce_max("whether to stop", &mut asked)?;
+        self.world.world_group().all_reduce_max("check for a stop request", &mut asked)?;
         let stop = asked[0] > 0.0 && !done.last;
         let step = done.step;
         let Some(folder) = self.folder.clone() else {
@@ -62,7 +62,7 @@ impl<'a> Checkpoints<'a> {
         let due = stop || done.last && self.config.at_end || improved || every > 0 && step.is_multiple_of(every);
         let path = folder.join(name(step));
         if due {
-            std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "make this folder", &e))?;
+            std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "create this folder", &e))?;
             save(&path, self.best)?;
             if improved && self.world.is_rank_zero() {
                 point(&folder, &name(step))?;
@@ -142,7 +142,7 @@ fn point(folder: &Path, to: &str) -> Result<(), TrainError> {
 fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
     TrainError::File {
         path: path.into(),
-        message: format!("cannot {what}: {error}; free space or permissions, or choose another folder with `out`"),
+        message: format!("cannot {what}: {error}; free space, fix permissions, or choose another folder with `out`"),
     }
 }
 

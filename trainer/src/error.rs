@@ -50,7 +50,7 @@ pub enum TrainError {
     #[error("{0}")]
     Diverged(String),
     /// The user asked to stop.
-    #[error("stopped after step {step}, as asked; {}", kept(checkpoint.as_deref()))]
+    #[error("stopped after step {step} as requested; {}", kept(checkpoint.as_deref()))]
     Interrupted {
         /// The last finished step.
         step: u64,
@@ -60,7 +60,7 @@ pub enum TrainError {
 }
 
 fn kept(checkpoint: Option<&Path>) -> String {
-    checkpoint.map_or("this phase keeps no checkpoints".into(), |path| format!("the checkpoint is {}", path.display()))
+    checkpoint.map_or("this phase writes no checkpoints".into(), |path| format!("the checkpoint is {}", path.display()))
 }
 
 impl From<tch::TchError> for TrainError {

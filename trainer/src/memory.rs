@@ -191,7 +191,7 @@ fn layer_bytes(needs: &Needs<'_>, width: f64) -> f64 {
     let queries = (spec.num_attention_heads * spec.head_dim) as f64;
     let all = queries + (2 * spec.num_key_value_heads * spec.head_dim) as f64;
     // Residual stream before and after attention, queries, keys, values, attention output, gate and up.
-    let always = 2.0 * hidden + all + queries + 2.0 * inner + if spec.family.qk_norm() { all } else { 0.0 };
+    let always = 2.0 * hidden + all + queries + 2.0 * inner + if lm::family::qk_norm(spec.family) { all } else { 0.0 };
     // Inputs of the matrix products, which only the gradients of the weights (or adapters) need: the outputs of two norms. The
     // gated activations are recomputed unless an adapter reads them.
     let of_heads = 4.0 * 2.0 * spec.num_attention_heads as f64;

@@ -68,7 +68,7 @@ pub fn orthogonal(x: &Tensor, iterations: usize) -> Result<Tensor, TorchError> {
         // For a tall X: X ← X·(a + b·S + c·S²) with S = Xᵀ·X, the smaller of the two Gram matrices. The products are those of
         // the layers, whose sums do not depend on the CPU.
         let gram = Tensor::f_zeros([x.size()[1], x.size()[1]], (Kind::Float, x.device()));
-        let gram = gram.map_err(|e| TorchError(e.to_string()))?;
+        let gram = gram.map_err(TorchError::from)?;
         add_weight_gradient(&gram, &x, &x)?;
         let polynomial = &gram * b + input_gradient(&gram, &gram)? * c;
         x = &x * a + input_gradient(&x, &polynomial)?;

@@ -2,7 +2,7 @@
 
 use configs::optimizer::{OptimizerConfig, OptimizerKind, ParameterKind, StateDtype};
 use lm::Params;
-use lm::params::{Entry, ParamUnit, Role};
+use lm::params::{ParamEntry, ParamRole, ParamUnit};
 use tch::{Kind, Tensor};
 use torch_ext::AdamW;
 
@@ -75,8 +75,8 @@ pub fn matrices(params: &Params, kind: OptimizerKind) -> Vec<Matrix> {
     chosen.map(|entry| Matrix { offset: entry.offset, rows: entry.shape[0], cols: entry.shape[1] }).collect()
 }
 
-fn by_muon(entry: &Entry, kind: OptimizerKind) -> bool {
-    kind == OptimizerKind::Muon && entry.role() == Role::Matrix && matches!(entry.unit, ParamUnit::Layer(_))
+fn by_muon(entry: &ParamEntry, kind: OptimizerKind) -> bool {
+    kind == OptimizerKind::Muon && entry.role() == ParamRole::Matrix && matches!(entry.unit, ParamUnit::Layer(_))
 }
 
 /// Returns the param groups that AdamW updates, with their weight-decay settings.
@@ -87,10 +87,10 @@ pub fn param_groups(params: &Params, kind: OptimizerKind, no_decay: &[ParameterK
             continue;
         }
         let kind = match (entry.role(), entry.unit) {
-            (Role::Norm, _) => Some(ParameterKind::Norm),
-            (Role::Bias, _) => Some(ParameterKind::Bias),
-            (Role::Matrix, ParamUnit::Embedding) => Some(ParameterKind::Embedding),
-            (Role::Matrix, _) => None,
+            (ParamRole::Norm, _) => Some(ParameterKind::Norm),
+            (ParamRole::Bias, _) => Some(ParameterKind::Bias),
+            (ParamRole::Matrix, ParamUnit::Embedding) => Some(ParameterKind::Embedding),
+            (ParamRole::Matrix, _) => None,
         };
         let decays = kind.is_none_or(|kind| !no_decay.contains(&kind));
         match found.last_mut() {
@@ -163,8 +163,8 @@ impl Optimizer {
         self.skips_in_a_row = if skipped { self.skips_in_a_row + 1 } else { 0 };
         if self.skips_in_a_row >= self.config.max_skipped_steps {
             return Err(TrainError::Diverged(format!(
-                "the gradient was not finite {} times in a row, up to step {}; lower optimizer.lr, clip more \
-                 (optimizer.grad_clip) or look at the data (optimizer.max_skipped_steps says how many times are too many)",
+                "the gradient was not finite {} times in a row, up to step {}; lower optimizer.lr or \
+                 optimizer.grad_clip, or check the data (optimizer.max_skipped_steps sets the limit)",
                 self.skips_in_a_row,
                 progress.done + 1
             )));

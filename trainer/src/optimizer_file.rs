@@ -74,18 +74,24 @@ pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result
         let bytes = MappedFile::open(&path).map_err(|e| at(e.to_string()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(e.to_string()))?;
         if tensors.len() != places.len() {
-            return Err(at("optimizer.state or optimizer.ema_decay was another in the run that wrote this".into()));
+            return Err(at(
+                "was written with another optimizer.state or optimizer.ema_decay; resume with the same values".into(),
+            ));
         }
         for (name, place) in &places {
             let there = tensors.tensor(name).map_err(|e| at(e.to_string()))?;
             if there.dtype() != stored(place.kind()) {
-                return Err(at(format!("`{name}` is {:?}; optimizer.state was another in that run", there.dtype())));
+                return Err(at(format!(
+                    "`{name}` has dtype {:?}; resume with the optimizer.state of that run",
+                    there.dtype()
+                )));
             }
             let held = ranges(&bytes, there.shape()[0] as u64).map_err(at)?;
             for (from, to, length) in overlaps(&held, &own) {
                 let width = place.kind().elt_size_in_bytes();
                 let data = there.data().get(from as usize * width..(from + length) as usize * width);
-                let data = data.ok_or_else(|| at(format!("`{name}` ends before its ranges do; it is damaged")))?;
+                let data =
+                    data.ok_or_else(|| at(format!("`{name}` is shorter than its ranges; the file is damaged")))?;
                 let value = Tensor::f_from_data_size(data, &[length as i64], place.kind())?;
                 tch::no_grad(|| place.narrow(0, to as i64, length as i64).copy_(&value));
                 missing = missing.saturating_sub(length);
@@ -94,8 +100,8 @@ pub fn read(folder: &Path, own: Option<Ranges>, optimizer: &Optimizer) -> Result
     }
     if missing > 0 {
         return Err(TrainError::Data(format!(
-            "{}: the checkpoint lacks {missing} optimizer-state elements of this run; it was written by a run of another model or \
-             adapter, or a file is missing",
+            "{}: the checkpoint lacks {missing} optimizer-state elements of this run; it was written by a run of \
+             another model or adapter, or a file is missing",
             folder.display()
         )));
     }
@@ -122,7 +128,7 @@ fn ranges(bytes: &[u8], numel: u64) -> Result<Ranges, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     match metadata.metadata().as_ref().and_then(|m| m.get(RANGES)) {
         None => Ok(vec![[0, 0, numel]]),
-        Some(text) => serde_json::from_str(text).map_err(|e| format!("its ranges: {e}")),
+        Some(text) => serde_json::from_str(text).map_err(|e| format!("invalid ranges: {e}")),
     }
 }
 

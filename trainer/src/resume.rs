@@ -25,7 +25,7 @@ pub struct TrainProgress {
 }
 
 #[derive(Serialize, Deserialize)]
-struct State {
+struct TrainerState {
     format: u32,
     #[serde(flatten)]
     progress: TrainProgress,
@@ -55,7 +55,7 @@ pub fn write(
     let context = &trainable.context;
     if context.world.is_rank_zero() {
         let (updates, skips_in_a_row) = optimizer.map_or((0, 0), |o| (o.updates, o.skips_in_a_row));
-        let state = State { format: 1, progress, updates, skips_in_a_row, optimizer: optimizer.is_some() };
+        let state = TrainerState { format: 1, progress, updates, skips_in_a_row, optimizer: optimizer.is_some() };
         let path = folder.join(STATE);
         let text = serde_json::to_string_pretty(&state).map_err(|e| at(&path, e.to_string()))?;
         std::fs::write(&path, text + "\n").map_err(|e| at(&path, e.to_string()))?;
@@ -82,7 +82,7 @@ pub fn step_of(checkpoint: &Path) -> Result<u64, TrainError> {
     Ok(state_of(checkpoint)?.progress.step)
 }
 
-fn state_of(checkpoint: &Path) -> Result<State, TrainError> {
+fn state_of(checkpoint: &Path) -> Result<TrainerState, TrainError> {
     let path = checkpoint.join(FOLDER).join(STATE);
     let at = |message: String| TrainError::Data(format!("{}: {message}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use lm::{LmError, LocalModel, checkpoint};
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use crate::TrainError;
+pub use crate::metrics::Metrics;
 use crate::tensorboard::Board;
 
 /// The folder of a run.
@@ -21,16 +22,13 @@ pub struct Run {
     board: Option<Board>,
 }
 
-/// The metrics of a step, in insertion order.
-pub type Metrics = Map<String, Json>;
-
 /// Set when the user asks to stop: the current step finishes, a checkpoint is written, and the run ends.
 pub static STOP: AtomicBool = AtomicBool::new(false);
 
 fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
     TrainError::File {
         path: path.into(),
-        message: format!("cannot {what}: {error}; free space or permissions, or choose another folder with `out`"),
+        message: format!("cannot {what}: {error}; free space, fix permissions, or choose another folder with `out`"),
     }
 }
 
@@ -47,7 +45,7 @@ impl Run {
     /// # Errors
     /// [`TrainError::File`] if the folder cannot be written.
     pub fn create(folder: &Path, resolved: &str) -> Result<Self, TrainError> {
-        std::fs::create_dir_all(folder).map_err(|e| cannot(folder, "make this folder", &e))?;
+        std::fs::create_dir_all(folder).map_err(|e| cannot(folder, "create this folder", &e))?;
         let config = folder.join("config.toml");
         std::fs::write(&config, resolved).map_err(|e| cannot(&config, "write", &e))?;
         let path = folder.join("metrics.jsonl");
@@ -180,7 +178,7 @@ impl Output<'_> {
 /// If it cannot be written.
 pub fn save(folder: &Path, model: &LocalModel) -> Result<(), TrainError> {
     if let Some(parent) = folder.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| cannot(parent, "make this folder", &e))?;
+        std::fs::create_dir_all(parent).map_err(|e| cannot(parent, "create this folder", &e))?;
     }
     let nothing_beside = |_: &Path| Ok::<(), LmError>(());
     Ok(checkpoint::save(folder, &model.decoder, &model.tokenizer, nothing_beside)?)

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use chat::tokenizer::Tokenizer;
 use configs::ParallelConfig;
-use configs::model::{Device as Wanted, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
+use configs::model::{Device as Wanted, Dtype, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
 use configs::sft::SftData;
 use distributed::RankEnv;
 use lm::generate::Limits;
@@ -67,18 +67,20 @@ pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
     }
     match cuda() {
         Ok(0) if wanted == Wanted::Auto => Ok(Device::Cpu),
-        Ok(0) => Err(unusable("the driver shows no GPU to this process (nvidia-smi, CUDA_VISIBLE_DEVICES)")),
+        Ok(0) => Err(unusable("the driver reports no GPU to this process (check nvidia-smi and CUDA_VISIBLE_DEVICES)")),
         Err(why) if wanted == Wanted::Cuda => Err(unusable(why)),
         Err(why) => {
             static ONCE: std::sync::Once = std::sync::Once::new();
-            ONCE.call_once(|| eprintln!("warning: device = \"auto\" is the CPU, although there is a GPU: {why}"));
+            ONCE.call_once(|| {
+                tracing::warn!("device = \"auto\" falls back to the CPU, although the driver reports a GPU: {why}");
+            });
             Ok(Device::Cpu)
         }
         Ok(count) => {
             // A launcher may expose all GPUs of the machine to each rank, or only the rank's own.
             let ordinal = place()?.local_rank % count;
             if let Err(e) = torch_ext::use_gpu_kernels(ordinal) {
-                eprintln!("warning: falling back to libtorch kernels: {e}");
+                tracing::warn!("falling back to libtorch kernels: {e}");
             }
             Ok(Device::Cuda(ordinal))
         }
@@ -87,8 +89,8 @@ pub fn device(wanted: Wanted) -> Result<Device, TrainError> {
 
 fn unusable(why: &str) -> TrainError {
     TrainError::Environment(format!(
-        "device = \"cuda\" is asked for, but {why}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup on a machine with \
-         an NVIDIA driver"
+        "device = \"cuda\" cannot be used: {why}; set device = \"cpu\", or run XPLORE_CUDA=1 scripts/setup on a \
+         machine with an NVIDIA driver"
     ))
 }
 
@@ -106,7 +108,7 @@ fn cuda() -> Result<usize, &'static str> {
         torch_ext::load_cuda().map_err(|e| e.to_string())?;
         match usize::try_from(tch::Cuda::device_count()) {
             Ok(count @ 1..) => Ok(count),
-            _ => Err("libtorch can use none of the GPUs that the driver shows".into()),
+            _ => Err("libtorch cannot use any of the GPUs that the driver reports".into()),
         }
     });
     usable.as_ref().copied().map_err(String::as_str)
@@ -153,7 +155,7 @@ pub fn locate(path: &str) -> Result<Located, TrainError> {
 /// # Errors
 /// As [`locate`], and if another rank did not find it.
 pub fn locate_on_ranks(path: &str, context: &ParallelContext) -> Result<Located, TrainError> {
-    context.world.main_process_first(&format!("the files of {path} are here"), || locate(path))
+    context.world.main_process_first(&format!("locate {path}"), || locate(path))
 }
 
 /// Loads an existing model; an adapter is merged into the weights of its base model.
@@ -205,14 +207,8 @@ pub fn load_on_ranks(source: &ModelSource, context: &ParallelContext) -> Result<
 
 /// Returns the configuration of a new model with this tokenizer.
 fn spec_of(shape: &ModelShape, tokenizer: &Tokenizer) -> ModelConfig {
-    let family = match shape.family {
-        Family::Qwen3 => lm::Family::Qwen3,
-        Family::Qwen2 => lm::Family::Qwen2,
-        Family::Llama => lm::Family::Llama,
-        Family::Mistral => lm::Family::Mistral,
-    };
     ModelConfig {
-        family,
+        family: shape.family,
         // A multiple of 64 suits matrix kernels. Training soon makes the rows beyond the tokenizer's too improbable to sample.
         vocab_size: (tokenizer.vocab_size() as i64 + 63) / 64 * 64,
         hidden_size: shape.hidden_size as i64,
@@ -225,7 +221,7 @@ fn spec_of(shape: &ModelShape, tokenizer: &Tokenizer) -> ModelConfig {
         rope: Rope::new(shape.rope_theta),
         rms_norm_eps: shape.rms_norm_eps,
         tie_word_embeddings: shape.tie_word_embeddings,
-        biases: family.biases(false, false),
+        biases: lm::family::biases(shape.family, false, false),
         window: None,
         source: serde_json::Map::new(),
     }

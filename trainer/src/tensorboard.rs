@@ -9,7 +9,7 @@ use prost::Message;
 use serde_json::Value as Json;
 
 use crate::TrainError;
-use crate::run::Metrics;
+use crate::metrics::Metrics;
 
 /// `Event` of TensorBoard's `event.proto`: the first record holds the file version, the other records hold scalars.
 #[derive(Clone, PartialEq, Message)]

@@ -19,7 +19,7 @@ pub use self::lora_params::{Lora, LoraParams};
 use self::params::{OptimizerLayout, TrainableParams};
 use crate::lr_schedule::ScheduleStep;
 use crate::optimizer::{Optimizer, Update};
-use crate::parallel::context::lost;
+use crate::parallel::lost::lost;
 use crate::{ParallelContext, TrainError};
 
 /// A model, its trained parameters, and their gradients.

@@ -4,7 +4,7 @@ use chat::tokenizer::Tokenizer;
 use configs::lora::LoraConfig;
 use configs::model::{Device, Dtype, Family, ModelShape};
 use configs::optimizer::OptimizerConfig;
-use corpus::Sequence;
+use corpus::MaskedSequence;
 use lm::ActivationCheckpointing;
 use tch::Kind;
 use tolerance::assert_within;
@@ -27,11 +27,11 @@ fn trainable(family: Family, dtype: Dtype, lora: Option<&LoraConfig>) -> Trainab
 }
 
 /// Returns rows of 2 to 90 tokens, of which few or many are trained.
-fn rows() -> Vec<Sequence> {
+fn rows() -> Vec<MaskedSequence> {
     (0..12usize)
         .map(|i| {
             let length = 2 + i * 37 % 89;
-            Sequence {
+            MaskedSequence {
                 ids: (0..length).map(|t| ((t * 31 + i * 17) % 290) as u32).collect(),
                 trained: (0..length).map(|t| t > 0 && (i % 3 == 0 || t > length - 2)).collect(),
             }
@@ -68,7 +68,8 @@ fn packed_equals_unpacked() {
 #[test]
 fn a_token_counts_the_same_in_whichever_pass_it_falls() {
     let rows = rows();
-    let loss_of = |rows: &[Sequence]| accumulate(&trainable(Family::Qwen3, Dtype::Fp32, None), rows, how(100)).unwrap();
+    let loss_of =
+        |rows: &[MaskedSequence]| accumulate(&trainable(Family::Qwen3, Dtype::Fp32, None), rows, how(100)).unwrap();
     let (loss, shape) = loss_of(&rows);
     assert!(shape.micro_batches > 2);
     let alone: Vec<(f64, usize)> =

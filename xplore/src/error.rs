@@ -116,7 +116,7 @@ impl From<LmError> for Error {
     fn from(error: LmError) -> Self {
         let kind = match error {
             LmError::File { .. } | LmError::Tokenizer(_) | LmError::Request(_) => ErrorKind::Data,
-            LmError::Write { .. } => ErrorKind::Environment,
+            LmError::Write { .. } | LmError::OutOfMemory(_) => ErrorKind::Environment,
             LmError::Torch(_) | LmError::Lost(_) => ErrorKind::Runtime,
         };
         Self::with(kind, &error)
@@ -200,8 +200,8 @@ impl From<report::ReportError> for Error {
     }
 }
 
-impl From<data_synth::signal::JudgeError> for Error {
-    fn from(error: data_synth::signal::JudgeError) -> Self {
+impl From<data_synth::signal::VerifyError> for Error {
+    fn from(error: data_synth::signal::VerifyError) -> Self {
         Self::with(ErrorKind::Runtime, &error)
     }
 }
@@ -209,5 +209,18 @@ impl From<data_synth::signal::JudgeError> for Error {
 impl From<data_synth::synthesis::SynthesisError> for Error {
     fn from(error: data_synth::synthesis::SynthesisError) -> Self {
         Self::with(ErrorKind::Runtime, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_follows_from_the_error_below() {
+        let full: LmError = torch_ext::TorchError::OutOfMemory("out of memory: 9 bytes were asked for".into()).into();
+        assert_eq!(Error::from(TrainError::from(full)).kind, ErrorKind::Environment);
+        let shape: LmError = torch_ext::TorchError::Argument("linear: x is [2, 3]".into()).into();
+        assert_eq!(Error::from(shape).kind, ErrorKind::Runtime);
     }
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use chat::{Completer, PromptSet};
 use configs::{EvalConfig, RunConfig};
-use evals::evaluate::{EvalJudge, Plan, evaluate};
+use evals::evaluate::evaluate;
 use evals::evaluation::Evaluation;
-use evals::{Contender, Gain, Split, User, files, table};
+use evals::{Contender, EvalPlan, EvalUser, Gain, HistorySplit, NamedJudge, files, table};
 use lm::LocalModel;
 use rewards::Judge;
 use trainer::start;
@@ -20,7 +20,7 @@ use crate::reporter::Reporter;
 /// # Errors
 /// Returns an error if users, models or judges cannot be loaded, a judge fails, or a file cannot be written.
 pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, Error> {
-    let mut users: Vec<User> = parts::rows(&config.users)?;
+    let mut users: Vec<EvalUser> = parts::rows(&config.users)?;
     if config.max_users > 0 {
         users.truncate(config.max_users);
     }
@@ -36,7 +36,7 @@ pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, E
 ///
 /// # Errors
 /// Same as [`run`].
-pub fn measure(config: &EvalConfig, users: &[User], reporter: &dyn Reporter) -> Result<Evaluation, Error> {
+pub fn measure(config: &EvalConfig, users: &[EvalUser], reporter: &dyn Reporter) -> Result<Evaluation, Error> {
     let prompts = parts::prompts(&config.prompts)?;
     let models = config
         .models
@@ -54,8 +54,8 @@ pub fn measure(config: &EvalConfig, users: &[User], reporter: &dyn Reporter) -> 
         .zip(&judge_parts)
         .map(|(j, (prompts, model))| Judge::new(&**model, prompts, parts::judge_settings(&j.judge, config.seed)))
         .collect::<Result<Vec<_>, _>>()?;
-    let named: Vec<EvalJudge<'_>> =
-        config.judges.iter().zip(&judges).map(|(j, judge)| EvalJudge { name: &j.name, judge, limit: None }).collect();
+    let named: Vec<NamedJudge<'_>> =
+        config.judges.iter().zip(&judges).map(|(j, judge)| NamedJudge { name: &j.name, judge, limit: None }).collect();
     let mut contenders = vec![Contender::none()];
     let truth_known = users.iter().all(|p| p.truth.is_some());
     if truth_known && users.len() > 1 {
@@ -65,9 +65,9 @@ pub fn measure(config: &EvalConfig, users: &[User], reporter: &dyn Reporter) -> 
     if truth_known {
         contenders.push(Contender::oracle());
     }
-    let plan = Plan {
-        settings: parts::settings(&config.settings),
-        split: Split::Halves,
+    let plan = EvalPlan {
+        settings: config.settings.clone(),
+        split: HistorySplit::Halves,
         sampling: parts::sampling(&config.sampling),
         seed: config.seed,
         requests_per_call: 512,

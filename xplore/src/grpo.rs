@@ -41,7 +41,7 @@ pub fn run(
     run_start::reporting_failure(&context.clone(), || {
         // Names that may be misspelled are checked before the weights are loaded.
         parts::composition(&config.reward, registry)?;
-        let rows = context.world.main_process_first("the users are here", || parts::users(&config.data.train))?;
+        let rows = context.world.main_process_first("read the users", || parts::users(&config.data.train))?;
         let folder = config.folder().join("checkpoints");
         let from = run_start::checkpoint_to_resume(&folder, resume)?;
         let tensorboard = config.metrics.tensorboard;
@@ -89,7 +89,7 @@ pub fn train(
     let judge = Judge::new(&*judge_model, &judge_prompts, parts::judge_settings(&config.judge, config.seed))?;
     let judging = judged_by(&judge);
     let held_out = config.validation.summaries.as_ref();
-    let held_out = held_out.map(|s| validation::Judging::new(s, config.seed)).transpose()?;
+    let held_out = held_out.map(|s| validation::ValidationSet::new(s, config.seed)).transpose()?;
     let mut measure = held_out
         .as_ref()
         .map(|judging| move |model: &LocalModel, context: &ParallelContext| judging.measure(model, context));
@@ -118,10 +118,8 @@ pub fn train(
 
 /// Returns a function that scores responses with `judge`: the probability that it picks the user's choice, or `None` for a response
 /// that fails the format gate.
-pub fn judged_by<'a>(
-    judge: &'a Judge<'a>,
-) -> impl Fn(&[Response<'_>], usize) -> Result<Vec<Option<f64>>, TrainError> + 'a {
-    move |responses, _| Ok(gate::judge_responses(judge, responses)?)
+pub fn judged_by<'a>(judge: &'a Judge<'a>) -> impl Fn(&[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> + 'a {
+    move |responses| Ok(gate::judge_responses(judge, responses)?)
 }
 
 /// Formats the metrics of a step as one line.
@@ -134,7 +132,7 @@ fn line(metrics: &trainer::run::Metrics) -> String {
     say(number("validation/accuracy").map(|v| format!("validation {:.1} %", 100.0 * v)));
     say(number("entropy").map(|v| format!("entropy {v:.2}")));
     say(number("length/mean").map(|v| format!("length {v:.0}")));
-    say(number("zero_variance").map(|v| format!("flat {:.0} %", 100.0 * v)));
+    say(number("zero_variance").map(|v| format!("zero-variance {:.0} %", 100.0 * v)));
     say(number("grad_norm").map(|v| format!("grad {v:.2}")));
     say(number("time/step").map(|v| format!("{v:.1} s")));
     say(number("tokens_per_second/rollout").map(|v| format!("{v:.0} tokens/s")));

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use chat::records::Checked;
 use chat::{Completer, PromptSet, RlRow, Sampling, jsonl};
-use configs::judge::{ItemOrders, JudgeConfig, JudgeMode as ConfiguredMode, JudgePlacement};
+use configs::judge::{JudgeConfig, JudgePlacement};
 use configs::rl::RewardConfig;
 use configs::sampling::SamplingConfig;
 use remote::{ClientSettings, RemoteModel};
-use rewards::{Composition, JudgeMode, JudgeSettings, Orders, Registry, TermSpec};
+use rewards::{Composition, JudgeSettings, Registry, TermSpec};
 use serde::de::DeserializeOwned;
 use trainer::start;
 
@@ -78,15 +78,14 @@ pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
 
 /// Returns the settings of a judge. `seed` determines the item order if the judge sees only one order.
 pub fn judge_settings(config: &JudgeConfig, seed: u64) -> JudgeSettings {
-    let mode = match config.mode {
-        ConfiguredMode::Forced => JudgeMode::Forced,
-        ConfiguredMode::Reasoned => JudgeMode::Reasoned { max_new_tokens: config.max_new_tokens },
-    };
-    let orders = match config.orders {
-        ItemOrders::Both => Orders::Both,
-        ItemOrders::One => Orders::One { seed },
-    };
-    JudgeSettings { choices: config.choices.clone(), ..JudgeSettings::new(mode, orders, config.answer_prefix.clone()) }
+    JudgeSettings {
+        mode: config.mode,
+        max_new_tokens: config.max_new_tokens,
+        orders: config.orders,
+        seed,
+        answer_prefix: config.answer_prefix.clone(),
+        choices: config.choices.clone(),
+    }
 }
 
 /// Builds the reward terms of a configuration.
@@ -112,16 +111,6 @@ pub fn missing_data(data: &configs::SftData) -> Option<String> {
     let validation = (!data.validation.as_os_str().is_empty()).then_some(&data.validation);
     let local = |path: &&std::path::PathBuf| !path.to_string_lossy().starts_with("hf://");
     all.chain(validation).filter(local).find(|path| !path.exists()).map(|path| path.display().to_string())
-}
-
-/// Returns the evaluation settings of a configuration.
-pub fn settings(config: &[configs::Setting]) -> Vec<evals::Setting> {
-    let one = |setting: &configs::Setting| match setting {
-        configs::Setting::Direct => evals::Setting::Direct,
-        configs::Setting::Full => evals::Setting::Full,
-        configs::Setting::Streaming => evals::Setting::Streaming,
-    };
-    config.iter().map(one).collect()
 }
 
 /// Formats a duration in seconds for display.
@@ -153,7 +142,7 @@ pub fn write(path: &Path, text: &str) -> Result<(), Error> {
     files::replace(path, |out| out.write_all(text.as_bytes())).map_err(|e| {
         trainer::TrainError::File {
             path: path.into(),
-            message: format!("cannot write: {e}; free space or permissions, or choose another folder"),
+            message: format!("cannot write: {e}; free space, fix permissions, or choose another folder"),
         }
         .into()
     })

@@ -13,7 +13,7 @@ use configs::{
     EvalConfig, EvalJudge, EvalModel, JudgeConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig, TokenizerConfig,
 };
 use data_synth::reading::{ReadingAccuracy, reading_accuracy};
-use evals::User;
+use evals::EvalUser;
 use evals::evaluation::Evaluation;
 use lm::LocalModel;
 use rewards::Registry;
@@ -109,7 +109,7 @@ pub fn configured(
     let mut config: QuickstartConfig = configs::parse(Path::new(file), text, &set)?;
     if let Some(out) = out {
         let Some(name) = out.file_name() else {
-            return Err(Error::usage(format!("--out {} names no folder", out.display())));
+            return Err(Error::usage(format!("--out {}: expected the path of a folder", out.display())));
         };
         config.name = name.to_string_lossy().into_owned();
         config.out = out.parent().map_or_else(PathBuf::new, Path::to_path_buf);
@@ -142,7 +142,7 @@ fn train_judge(
     tokenizer: &Path,
     run: &mut Run,
     reporter: &dyn Reporter,
-) -> Result<Trained, Error> {
+) -> Result<TrainedModels, Error> {
     let folder = config.folder();
     let recipe = if phase == "judge" { &config.judge } else { &config.second_judge };
     let training = config.judge_training(recipe, &folder.join(format!("data/{phase}.jsonl")), tokenizer);
@@ -152,7 +152,7 @@ fn train_judge(
     train_and_save(&training, phase, run, &folder, reporter)
 }
 
-struct Trained {
+struct TrainedModels {
     model: LocalModel,
     /// Whether an earlier run in the same folder trained the model.
     reused: bool,
@@ -164,27 +164,27 @@ fn train_and_save(
     run: &mut Run,
     folder: &Path,
     reporter: &dyn Reporter,
-) -> Result<Trained, Error> {
+) -> Result<TrainedModels, Error> {
     save_config(folder, phase, config)?;
     let (kept, stamp) = (folder.join("models").join(phase), folder.join("models").join(format!("{phase}.stamp")));
     let fingerprint = fingerprint(config)?;
     // An interrupted quickstart skips the models that it trained with the same configuration, rows and weights.
     if std::fs::read_to_string(&stamp).is_ok_and(|text| text == fingerprint) {
         run.keep(phase)?;
-        reporter.task(phase).done("as trained before");
+        reporter.task(phase).done("skipped, already trained");
         let model = start::load(&configs::ModelSource {
             path: kept.display().to_string(),
             dtype: config.model.dtype,
             device: config.model.device,
             ..Default::default()
         })?;
-        return Ok(Trained { model, reused: true });
+        return Ok(TrainedModels { model, reused: true });
     }
     let _ = std::fs::remove_file(&stamp);
     let model = sft::train(config, ParallelContext::single(), run, phase, None, None, reporter)?.into_model()?;
     run::save(&kept, &model)?;
     parts::write(&stamp, &fingerprint)?;
-    Ok(Trained { model, reused: false })
+    Ok(TrainedModels { model, reused: false })
 }
 
 /// Returns the SHA-256 hash, in hexadecimal, of what a phase's model depends on: configuration, rows, and initial weights.
@@ -227,7 +227,8 @@ impl<'a> Reading<'a> {
         let found = reading_accuracy(model, self.rows, self.max_new_tokens).map_err(|e| Error::data(e.to_string()))?;
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let (evidence, net) = (percent(found.evidence), percent(found.net));
-        progress.done(&format!("evidence of {evidence}, counts of {net} of {} histories exact", self.rows.len()));
+        progress
+            .done(&format!("exact evidence for {evidence}, exact counts for {net} of {} histories", self.rows.len()));
         self.found.insert(name, found);
         Ok(())
     }
@@ -240,7 +241,7 @@ impl<'a> Reading<'a> {
 fn measure(
     config: &QuickstartConfig,
     tuning: &RlConfig,
-    users: &[User],
+    users: &[EvalUser],
     folder: &Path,
     reporter: &dyn Reporter,
 ) -> Result<Evaluation, Error> {

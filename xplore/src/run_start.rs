@@ -33,7 +33,7 @@ pub fn open_run(
     let begins = from.map_or("anew".into(), |from| from.display().to_string());
     world
         .world_group()
-        .assert_same_on_all_ranks("where the run starts", begins.as_bytes())
+        .assert_same_on_all_ranks("the checkpoint to resume from", begins.as_bytes())
         .map_err(trainer::TrainError::from)?;
     if !world.is_rank_zero() {
         return Ok(Run::written_elsewhere(folder));
@@ -58,7 +58,7 @@ fn refuse_older(folder: &Path) -> Result<(), Error> {
     match checkpoints::newest(folder)? {
         None => Ok(()),
         Some(there) => Err(Error::usage(format!(
-            "{} belongs to an earlier run; resume it with --resume, choose another `name`, or remove that folder of checkpoints",
+            "{} belongs to an earlier run; resume it with --resume, choose another `name`, or remove its checkpoints",
             there.display()
         ))),
     }
@@ -67,9 +67,6 @@ fn refuse_older(folder: &Path) -> Result<(), Error> {
 /// Returns the newest checkpoint in `folder`, or an error if there is none.
 fn newest(folder: &Path) -> Result<PathBuf, Error> {
     checkpoints::newest(folder)?.ok_or_else(|| {
-        Error::usage(format!(
-            "--resume: there is no checkpoint in {}; leave it out to start a new run",
-            folder.display()
-        ))
+        Error::usage(format!("--resume: no checkpoint in {}; omit --resume to start a new run", folder.display()))
     })
 }

@@ -61,11 +61,12 @@ pub fn train(
 ) -> Result<TrainableModel, Error> {
     let model = model(config, phase, &context)?;
     // One rank writes the cache of tokenized rows; the other ranks read it.
-    let corpus = context.world.main_process_first("the rows are tokenized", || {
-        open(config, &model, context.world.is_rank_zero(), reporter)
-    })?;
+    let corpus = context
+        .world
+        .main_process_first("tokenize the rows", || open(config, &model, context.world.is_rank_zero(), reporter))?;
     // Inputs of the validation are loaded before the first step, so that missing ones fail early.
-    let judging = config.validation.summaries.as_ref().map(|s| validation::Judging::new(s, config.seed)).transpose()?;
+    let judging =
+        config.validation.summaries.as_ref().map(|s| validation::ValidationSet::new(s, config.seed)).transpose()?;
     let lora = config.lora.as_ref().map(|lora| Lora {
         config: lora,
         base: config.model.path.as_deref().unwrap_or_default(),
@@ -152,7 +153,7 @@ fn warn(report: &CorpusReport, reporter: &dyn Reporter) {
     for (name, set) in report.sets.iter().chain(&report.validation) {
         if set.truncated > 0 || set.skipped.total() > 0 {
             reporter.warn(&format!(
-                "{name}: of {} rows {} were cut to data.max_length and {} left out (xplore sft --preview 0 says why)",
+                "{name}: of {} rows, {} were truncated to data.max_length and {} skipped (see xplore sft --preview 0)",
                 set.rows,
                 set.truncated,
                 set.skipped.total()

@@ -3,9 +3,9 @@
 
 use chat::{Completer, PromptSet};
 use configs::validation::SummaryValidation;
-use evals::evaluate::{EvalJudge, Plan, evaluate};
+use evals::evaluate::evaluate;
 use evals::evaluation::Evaluation;
-use evals::{Contender, EvalRow, Source, Split, Targets, User};
+use evals::{Contender, EvalPlan, EvalRow, EvalUser, HistorySplit, NamedJudge, SummarySource, TargetKind};
 use lm::LocalModel;
 use rewards::Judge;
 use trainer::{ParallelContext, TrainError};
@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::parts;
 
 /// Users, judge and prompts of the validation, loaded once.
-pub struct Judging {
-    users: Vec<User>,
+pub struct ValidationSet {
+    users: Vec<EvalUser>,
     prompts: PromptSet,
     judge_prompts: PromptSet,
     judge: Box<dyn Completer>,
@@ -23,13 +23,13 @@ pub struct Judging {
     seed: u64,
 }
 
-impl Judging {
+impl ValidationSet {
     /// Loads the users, prompts and judge of `config`.
     ///
     /// # Errors
     /// Returns an error if users, prompts or judge cannot be loaded.
     pub fn new(config: &SummaryValidation, seed: u64) -> Result<Self, Error> {
-        let mut users: Vec<User> = parts::rows(&config.users)?;
+        let mut users: Vec<EvalUser> = parts::rows(&config.users)?;
         if config.max_users > 0 {
             users.truncate(config.max_users);
         }
@@ -51,41 +51,41 @@ impl Judging {
     pub fn measure(&self, model: &LocalModel, context: &ParallelContext) -> Result<Vec<(String, f64)>, TrainError> {
         let costs: Vec<f64> = self.users.iter().map(|user| user.history.len() as f64).collect();
         let spread = context.spread(&costs);
-        let own: Vec<User> = spread[context.world.rank()].iter().map(|&i| self.users[i].clone()).collect();
+        let own: Vec<EvalUser> = spread[context.world.rank()].iter().map(|&i| self.users[i].clone()).collect();
         let found = match own.is_empty() {
             true => Vec::new(),
             false => self.judged(model, &own).map_err(|e| TrainError::Data(e.to_string()))?.scores,
         };
-        let of = |user: &User| found.iter().filter(|s| s.uid == user.uid).cloned().collect::<Vec<_>>();
+        let of = |user: &EvalUser| found.iter().filter(|s| s.uid == user.uid).cloned().collect::<Vec<_>>();
         let scores =
             context.all_gather_object("validation: what the judge predicted", &spread, own.iter().map(of).collect())?;
         let all = Evaluation { scores: scores.concat(), summaries: Vec::new() };
         Ok(numbers(&all.rows()))
     }
 
-    fn judged(&self, model: &LocalModel, users: &[User]) -> Result<Evaluation, Error> {
+    fn judged(&self, model: &LocalModel, users: &[EvalUser]) -> Result<Evaluation, Error> {
         let settings = parts::judge_settings(&self.config.judge, self.seed);
         let judge = Judge::new(&*self.judge, &self.judge_prompts, settings)?;
-        let named = [EvalJudge { name: "judge", judge: &judge, limit: None }];
-        let plan = Plan {
-            settings: parts::settings(&self.config.settings),
-            split: Split::Halves,
+        let named = [NamedJudge { name: "judge", judge: &judge, limit: None }];
+        let plan = EvalPlan {
+            settings: self.config.settings.clone(),
+            split: HistorySplit::Halves,
             sampling: parts::sampling(&self.config.sampling),
             seed: self.seed,
             requests_per_call: 512,
         };
-        let contender = Contender { name: "model".into(), source: Source::Model { model, limit: None } };
+        let contender = Contender { name: "model".into(), source: SummarySource::Model { model, limit: None } };
         Ok(evaluate(users, &[contender], &named, &self.prompts, &plan, &mut |_, _, _| {})?)
     }
 }
 
 fn numbers(rows: &[EvalRow]) -> Vec<(String, f64)> {
     let mut numbers = Vec::new();
-    for targets in Targets::ALL {
+    for targets in TargetKind::ALL {
         let of_kind: Vec<_> = rows.iter().filter(|row| row.targets == targets).collect();
         if !of_kind.is_empty() {
             let mean = |of: fn(&EvalRow) -> f64| of_kind.iter().map(|row| of(row)).sum::<f64>() / of_kind.len() as f64;
-            let name = if targets == Targets::InDomain { "accuracy" } else { "transfer_accuracy" };
+            let name = if targets == TargetKind::InDomain { "accuracy" } else { "transfer_accuracy" };
             numbers.push((format!("validation/{name}"), mean(|row| row.accuracy)));
             numbers.push((format!("validation/{name}_low"), mean(|row| row.ci_low)));
             numbers.push((format!("validation/{name}_high"), mean(|row| row.ci_high)));

@@ -16,13 +16,13 @@ use lm::generate::Request;
 use rewards::{Draw, Reward};
 use serde_json::json;
 use trainer::grpo::advantages::credit;
-use trainer::grpo::rollout::{Group, GroupInput, Sample};
+use trainer::grpo::group::{Group, GroupInput, Sample};
 use trainer::grpo::update::update;
 use trainer::start;
 use trainer::trainable_model::TrainableModel;
 
 #[derive(Parser)]
-struct Arguments {
+struct BenchArguments {
     /// Model folder.
     #[arg(long)]
     model: PathBuf,
@@ -52,7 +52,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+    let arguments = BenchArguments::parse();
     start::prepare_process(0)?;
     let config = config(&arguments)?;
     let prompts: Vec<Vec<u32>> = serde_json::from_slice(&std::fs::read(&arguments.prompts)?)?;
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn config(arguments: &Arguments) -> Result<RlConfig, Box<dyn Error>> {
+fn config(arguments: &BenchArguments) -> Result<RlConfig, Box<dyn Error>> {
     let dtype = match arguments.dtype.as_str() {
         "fp32" => Dtype::Fp32,
         "bf16" => Dtype::Bf16,

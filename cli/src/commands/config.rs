@@ -31,7 +31,7 @@ pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Error> {
 /// memory of each of `ranks` ranks, without loading weights.
 pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize) -> Result<(), Error> {
     resolved(file, kind, set)?;
-    println!("{}: good", file.display());
+    println!("{}: valid", file.display());
     match kind {
         Kind::Sft => print!("{}", sft_plan::describe(&configs::load(file, set)?, ranks)?),
         Kind::Rl => {
@@ -40,7 +40,7 @@ pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize) -> Result<()
             if given.exists() || given.starts_with("hf:") {
                 print!("{}", rl_plan::describe(&config, &parts::users(given)?, ranks)?);
             } else {
-                println!("  {} is not there, so batches and memory cannot be told", given.display());
+                println!("  {} does not exist, so batches and memory are not estimated", given.display());
             }
         }
         Kind::Eval | Kind::Quickstart => {}

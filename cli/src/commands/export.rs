@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use trainer::run;
 
-use super::model::Source;
+use super::model::ModelArgs;
 use xplore::Error;
 
 /// Arguments of `xplore export`.
 #[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
-    source: Source,
+    source: ModelArgs,
     /// Merge the adapter into the weights of its base model.
     #[arg(long)]
     merge: bool,
@@ -25,11 +25,13 @@ pub fn run(export: &Export) -> Result<(), Error> {
     match (export.source.is_adapter()?, export.merge) {
         (true, false) => {
             return Err(Error::usage(
-                "this is an adapter, which other tools read as it is; --merge writes a model with the adapter in it",
+                "--model is an adapter; pass --merge to write a model with the adapter merged into its weights",
             ));
         }
         (false, true) => {
-            return Err(Error::usage("--merge: this is a whole model already; there is nothing to merge"));
+            return Err(Error::usage(
+                "--merge: --model is not an adapter; omit --merge to write the model in another dtype",
+            ));
         }
         _ => {}
     }

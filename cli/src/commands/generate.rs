@@ -6,7 +6,7 @@ use lm::generate::Request;
 use rewards::Draw;
 use serde_json::json;
 
-use crate::commands::input::{self, Row};
+use crate::commands::input::{self, InputRow};
 use crate::commands::questions::{Questions, in_file};
 use crate::commands::stats::Stats;
 use xplore::Error;
@@ -56,7 +56,7 @@ pub struct Drawing {
 pub fn generate(asked: &Questions, how: &Drawing) -> Result<(), Error> {
     let model = asked.source.load()?;
     let tokenizer = &model.tokenizer;
-    let prompts = input::read(&asked.input, |row: Row| row.prompt(tokenizer))?;
+    let prompts = input::read(&asked.input, |row: InputRow| row.prompt(tokenizer))?;
     let mut sampling = tokenizer.generation_defaults();
     let pick = |given: Option<f64>, default: f64| given.unwrap_or(default);
     sampling.temperature = if how.greedy { 0.0 } else { pick(how.temperature, sampling.temperature) };

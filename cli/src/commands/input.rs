@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use chat::records::{Checked, Defect};
+use chat::records::{Checked, RowDefect};
 use chat::tokenizer::{Tokenizer, TokenizerError};
 use chat::{Message, jsonl};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use xplore::parts;
 
 /// A line of the input: exactly one of `text`, `ids` and `messages`, and options that belong to them.
 #[derive(Debug, Default, Deserialize)]
-pub struct Row {
+pub struct InputRow {
     /// Text, tokenized without a chat template.
     text: Option<String>,
     /// Token IDs.
@@ -27,16 +27,16 @@ pub struct Row {
     candidates: Option<Vec<String>>,
 }
 
-impl Checked for Row {
-    fn defect(&self) -> Option<Defect> {
+impl Checked for InputRow {
+    fn defect(&self) -> Option<RowDefect> {
         let given = [self.text.is_some(), self.ids.is_some(), self.messages.is_some()];
-        let defect = |field, message: &str| Some(Defect { field, message: message.into() });
+        let defect = |field, message: &str| Some(RowDefect { field, message: message.into() });
         if given.iter().filter(|g| **g).count() != 1 {
             return defect("text", "or `ids` or `messages`: give exactly one of the three");
         }
         match &self.candidates {
             Some(none) if none.is_empty() => {
-                defect("candidates", "is empty; name the possible next tokens, or leave it out")
+                defect("candidates", "is empty; list the candidates for the next token, or omit the field")
             }
             _ => None,
         }
@@ -50,7 +50,7 @@ pub enum RowError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// A candidate does not consist of exactly one token.
-    #[error("candidate `{text}` is {count} tokens; a candidate must be one, since one probability is asked for")]
+    #[error("candidate `{text}` has {count} tokens; expected exactly 1; use a candidate of a single token")]
     Candidate {
         /// Text of the candidate.
         text: String,
@@ -59,7 +59,7 @@ pub enum RowError {
     },
 }
 
-impl Row {
+impl InputRow {
     /// Returns the token IDs of the prompt that the model continues. For a conversation, the assistant's turn is opened, or its
     /// last turn is continued.
     pub fn prompt(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, RowError> {
@@ -98,8 +98,8 @@ impl Row {
 }
 
 /// Reads the rows of a file and applies `f` to each row.
-pub fn read<T>(path: &Path, f: impl Fn(Row) -> Result<T, RowError>) -> Result<Vec<T>, Error> {
-    let rows: Vec<Row> = parts::rows(path)?;
+pub fn read<T>(path: &Path, f: impl Fn(InputRow) -> Result<T, RowError>) -> Result<Vec<T>, Error> {
+    let rows: Vec<InputRow> = parts::rows(path)?;
     let named = |(i, row)| f(row).map_err(|e| Error::data(format!("{}: row {}: {e}", path.display(), i + 1)));
     rows.into_iter().enumerate().map(named).collect()
 }

@@ -23,7 +23,8 @@ pub struct Launch {
 
 /// Runs the command.
 pub fn run(asked: &Launch) -> Result<(), Error> {
-    let program = std::env::current_exe().map_err(|e| Error::environment(format!("cannot find this program: {e}")))?;
+    let program = std::env::current_exe()
+        .map_err(|e| Error::environment(format!("cannot locate the executable of xplore: {e}")))?;
     let interrupts = || INTERRUPTS.load(Ordering::Relaxed);
     launch(asked.nproc.into(), &program, &asked.command, interrupts).map_err(|error| match &error {
         LaunchError::Rank { code, .. } => Error::rank(*code, error.to_string()),

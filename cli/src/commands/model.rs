@@ -11,7 +11,7 @@ use xplore::Error;
 
 /// A model and its resource limits.
 #[derive(clap::Args)]
-pub struct Source {
+pub struct ModelArgs {
     /// Model folder, adapter folder, or hub ID such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
     #[arg(long, value_name = "DIR|ID")]
     model: String,
@@ -53,7 +53,7 @@ enum DeviceArg {
     Cuda,
 }
 
-impl Source {
+impl ModelArgs {
     /// Returns the name of the folder, or the hub ID.
     pub fn name(&self) -> String {
         match Path::new(&self.model).canonicalize() {

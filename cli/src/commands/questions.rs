@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use crate::commands::input;
-use crate::commands::model::Source;
+use crate::commands::model::ModelArgs;
 use crate::commands::stats::Stats;
 use xplore::Error;
 
@@ -13,7 +13,7 @@ use xplore::Error;
 #[derive(clap::Args)]
 pub struct Questions {
     #[command(flatten)]
-    pub source: Source,
+    pub source: ModelArgs,
     /// File of JSON lines with `text`, `ids` or `messages`.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
@@ -27,7 +27,7 @@ pub struct Questions {
 
 impl Questions {
     /// Writes the results, and the statistics if requested.
-    pub fn answer(&self, lines: &[Json], stats: &Stats, counts: &lm::engine::Stats) -> Result<(), Error> {
+    pub fn answer(&self, lines: &[Json], stats: &Stats, counts: &lm::engine::EngineStats) -> Result<(), Error> {
         input::write(self.out.as_deref(), lines)?;
         if self.stats {
             stats.print(counts, self.out.is_some());

@@ -15,7 +15,7 @@ pub fn run(out: Option<PathBuf>, tiny: bool, seed: Option<u64>, set: Vec<String>
     let evaluation = quickstart::run(&config, &Terminal)?;
     println!("{}", eval::tables(&evaluation)?);
     let folder = config.folder();
-    println!("{:.0} s in all. Models, data, metrics: {}", begin.elapsed().as_secs_f64(), folder.display());
+    println!("{:.0} s in total. Models, data, metrics: {}", begin.elapsed().as_secs_f64(), folder.display());
     println!("Open {} in a browser.", folder.join("report.html").display());
     Ok(())
 }

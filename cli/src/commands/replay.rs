@@ -96,9 +96,9 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
     let mut differ = same.lines().zip(asked.lines()).filter(|(a, b)| a != b);
     let which = differ.next().map_or_else(String::new, |(_, b)| format!(" (`{b}`)"));
     Err(Error::usage(format!(
-        "a recorded step can be replayed under other values of reward.* (but for terms where the best summary was carried), \
-         of algorithm.* (but for num_minibatches, num_iterations, kl.reference, and taking in what was left out) and of \
-         rollout.carry_malformed, as far as credit goes; anything else{which} would have led to other samples or updates"
+        "a replay can change reward.* (not the terms if the run carried the best summary), algorithm.* (not \
+         num_minibatches, num_iterations or kl.reference, and it cannot include samples that the run excluded) and \
+         rollout.carry_malformed (for credit only); any other change{which} would have led to other samples or updates"
     )))
 }
 
@@ -128,7 +128,7 @@ fn answer(step: &RecordedStep, found: &Replayed) -> Answer {
 
 fn print(answer: &Answer) {
     println!(
-        "step {}: {} groups, {} of them without variance; reward {:.4}, credited {:.4}",
+        "step {}: {} groups, {} with zero variance; reward {:.4}, credited {:.4}",
         answer.step, answer.groups, answer.zero_variance, answer.reward, answer.credited
     );
     println!("update  tokens   recorded loss          loss  clip high   low  dual  KL to reference");
@@ -147,7 +147,7 @@ fn print(answer: &Answer) {
     }
     if answer.updates.len() > 1 {
         println!(
-            "(losses are on the recorded log-probabilities; other settings would have moved those of later updates)"
+            "(losses use the recorded log-probabilities; other settings would have changed those of later updates)"
         );
     }
 }

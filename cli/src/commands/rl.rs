@@ -7,7 +7,7 @@ use rewards::Registry;
 use xplore::{Error, grpo, parts, runtime};
 
 use super::rl_plan;
-use crate::progress::Terminal;
+use crate::progress::{self, Terminal};
 
 /// Options of `xplore rl` in addition to the configuration.
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Error> 
     let context = runtime::init_distributed(config.threads, config.model.device, &config.parallel)?;
     let trained = grpo::run(&config, &registry, context, options.resume, &Terminal)?;
     if trained.context.world.is_rank_zero() {
-        eprintln!("done: {}", config.folder().display());
+        progress::say(&format!("done: {}", config.folder().display()));
     }
     Ok(())
 }

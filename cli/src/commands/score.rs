@@ -4,13 +4,13 @@ use chat::tokenizer::Tokenizer;
 use lm::generate::{ScoreRequest, Scored};
 use serde_json::{Value as Json, json};
 
-use crate::commands::input::{self, Row, RowError};
+use crate::commands::input::{self, InputRow, RowError};
 use crate::commands::questions::{Questions, in_file};
 use crate::commands::stats::Stats;
 use xplore::Error;
 
 /// Returns the request of a row: with `candidates`, the log-probabilities of the candidates only; otherwise those of all tokens.
-fn request(row: Row, tokenizer: &Tokenizer) -> Result<ScoreRequest, RowError> {
+fn request(row: InputRow, tokenizer: &Tokenizer) -> Result<ScoreRequest, RowError> {
     let candidates = row.candidates(tokenizer)?;
     Ok(match candidates {
         None => ScoreRequest { ids: row.conversation(tokenizer)?, from: 1, candidates: Vec::new() },

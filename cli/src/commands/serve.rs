@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use serve::ServerSettings;
 
-use crate::commands::model::Source;
+use crate::commands::model::ModelArgs;
+use crate::progress;
 use xplore::{Error, runtime};
 
 /// Arguments of `xplore serve`.
 #[derive(clap::Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    source: Source,
+    source: ModelArgs,
     /// Address to listen on; 0.0.0.0 listens on all addresses of this machine.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
@@ -37,7 +38,7 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
     let settings = ServerSettings { model: name.clone(), max_queue: args.max_queue, api_key: args.api_key };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Error::environment(format!("cannot start the server's threads: {e}")))?;
-    let ready = |address: SocketAddr| eprintln!("serving {name} at http://{address}/v1");
+    let ready = |address: SocketAddr| progress::say(&format!("serving {name} at http://{address}/v1"));
     let stop = async {
         while !runtime::stop_requested() {
             tokio::time::sleep(Duration::from_millis(50)).await;

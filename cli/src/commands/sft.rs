@@ -6,7 +6,8 @@ use configs::SftConfig;
 use trainer::start;
 use xplore::{Error, Reporter, runtime, sft};
 
-use crate::progress::Terminal;
+use crate::log;
+use crate::progress::{self, Terminal};
 
 /// Options of `xplore sft` in addition to the configuration.
 #[derive(clap::Args)]
@@ -29,7 +30,7 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Error> 
     let context = runtime::init_distributed(config.threads, config.model.device, &config.parallel)?;
     let trained = sft::run(&config, context, options.resume, &Terminal)?;
     if trained.context.world.is_rank_zero() {
-        eprintln!("done: {}", config.folder().display());
+        progress::say(&format!("done: {}", config.folder().display()));
     }
     Ok(())
 }
@@ -39,7 +40,7 @@ fn preview(config: &SftConfig, rows: usize) -> Result<(), Error> {
     let mut progress = Terminal.task("tokenize");
     let mut show = |words: &str, done, total| progress.at(done, total, words);
     let corpus = corpus::open(&config.data, &tokenizer, &config.cache(), config.seed, &mut show)?;
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stdout());
-    print!("{}", corpus::preview(&config.data, &tokenizer, Some(&corpus.report), rows, colour)?);
+    let color = log::colored(&std::io::stdout());
+    print!("{}", corpus::preview(&config.data, &tokenizer, Some(&corpus.report), rows, color)?);
     Ok(())
 }

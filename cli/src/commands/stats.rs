@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lm::engine::Stats as EngineStats;
+use lm::engine::EngineStats;
 use serde_json::json;
 
 /// Statistics from the end of model loading.

@@ -21,7 +21,7 @@ fn killed(job: &Job, name: &str, sharding: &str, fault: &str) {
         let gives_up = format!("[{rank}] error: ");
         let line =
             over.said.lines().find(|line| line.starts_with(&gives_up)).unwrap_or_else(|| panic!("{}", over.said));
-        assert!(line.contains("rank 1 is gone") && line.contains("stopped in `"), "{line}");
+        assert!(line.contains("rank 1 is dead") && line.contains("failed in `"), "{line}");
     }
     assert!(!over.said.contains("panicked"), "{}", over.said);
     job.launch(3, name, &set, &["--resume"], &[]).well();
@@ -46,7 +46,7 @@ fn a_rank_that_is_stuck_is_named_after_the_time_out() {
     let over = job.launch(2, "stuck", &["parallel.timeout_seconds=4"], &[], &[("XPLORE_FAULT", "1:stop:9:sum the")]);
     assert_ne!(over.code, 0);
     assert!(over.took < Duration::from_secs(40), "{:?}", over.took);
-    assert!(over.said.contains("rank 1 is gone or stopped"), "{}", over.said);
+    assert!(over.said.contains("rank 1 is dead or stalled"), "{}", over.said);
 }
 
 #[test]

@@ -77,11 +77,11 @@ fn the_plan_counts_a_judge_where_it_is() {
         ended(command.args(["--set", &format!("judge.placement={placement}")]), &[]).well().said
     };
     let resident = plan("3", "resident");
-    assert!(resident.contains("a cache of up to 64.00 GiB, resident"), "{resident}");
+    assert!(resident.contains("KV cache of up to 64.00 GiB, resident"), "{resident}");
     // 3 · 64 GiB of KV cache exceed the memory of a machine that runs these tests; otherwise the output says that they fit.
     assert!(resident.contains("3 rank(s) need "), "{resident}");
     let offloaded = plan("1", "offload");
-    assert!(offloaded.contains("in the host's memory but while it judges"), "{offloaded}");
+    assert!(offloaded.contains("offloaded to host memory except while it judges"), "{offloaded}");
     let needed = |plan: &str| {
         let after = plan.split("rank(s) need ").nth(1).unwrap();
         let (number, unit) = after.split_once(' ').unwrap();

@@ -5,6 +5,7 @@ mod checkpoints;
 mod fixture;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod logging;
 mod measuring;
 mod optimizer;
 #[path = "../../../scripts/reference/ask.rs"]

@@ -119,7 +119,7 @@ fn the_plan_told_beforehand_is_what_happens() {
     let expect = |words: String| assert!(said.contains(&words), "expected `{words}` in\n{said}");
     expect(format!("{} of 5 sequences over 2.00 epochs", run.lines.len()));
     expect(format!("{} sequences, {} tokens, {} trained", sum("sequences"), sum("tokens"), sum("trained_tokens")));
-    expect(format!("{:.2} passes of at most 40 tokens", sum("microbatches") / run.lines.len() as f64));
+    expect(format!("{:.2} micro-batches of at most 40 tokens", sum("microbatches") / run.lines.len() as f64));
     // The memory of such a small model is reported in MiB.
     let told: f64 = said.split("passes       ").nth(1).unwrap().split(" MiB").next().unwrap().parse().unwrap();
     let held = 1024.0 * run.column("memory/peak_gib").last().copied().unwrap();

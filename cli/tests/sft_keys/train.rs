@@ -44,6 +44,7 @@ fn a_preview_marks_what_is_trained_counts_and_trains_nothing() {
     assert_eq!((said.matches('⟦').count(), said.matches('⟧').count()), (2, 2), "{said}");
     let marked = said.split('⟦').nth(1).unwrap().split('⟧').next().unwrap();
     assert_eq!(marked, "warm<|im_end|>\n", "the first row's answer");
-    assert!(said.contains(&format!("of {ROWS} rows")) && said.contains("trained") && said.contains(" cut"), "{said}");
+    let counts = [format!("of {ROWS} rows"), "trained".into(), " truncated".into()];
+    assert!(counts.iter().all(|words| said.contains(words)), "{said}");
     assert!(!Path::exists(&bench.path("runs/seen")), "a preview leaves no run");
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Under, Verdict, at_least, ensure, not_negative, positive};
+use crate::check::{CheckResult, Under, at_least, ensure, not_negative, positive};
 
 /// How advantages are computed from rewards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -231,11 +231,11 @@ impl AlgorithmConfig {
         self.kl.coefficient > 0.0
     }
 
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         not_negative("advantage_eps", self.advantage_eps)?;
         at_least("refill_rounds", self.refill_rounds, 1)?;
         let low = self.clip_low > 0.0 && self.clip_low <= 1.0;
-        ensure(low, "clip_low", self.clip_low, "a number above 0, at most 1 (no bound)")?;
+        ensure(low, "clip_low", self.clip_low, "a number above 0, at most 1 (1 sets no bound)")?;
         positive("clip_high", self.clip_high)?;
         let dual = self.dual_clip == 0.0 || self.dual_clip > 1.0 && self.dual_clip.is_finite();
         ensure(dual, "dual_clip", self.dual_clip, "a number above 1, or 0 for no bound")?;
@@ -243,7 +243,7 @@ impl AlgorithmConfig {
         not_negative("entropy_coefficient", self.entropy_coefficient)?;
         let recomputed =
             self.rollout_correction == RolloutCorrection::None || self.old_logprobs == OldLogprobs::Recompute;
-        let expected = "\"none\", or old_logprobs = \"recompute\" beside it: without, ratios are to the rollout's own";
+        let expected = "\"none\", or old_logprobs = \"recompute\"; otherwise ratios already use the rollout's logprobs";
         ensure(recomputed, "rollout_correction", format!("{:?}", self.rollout_correction).to_lowercase(), expected)?;
         positive("rollout_correction_cap", self.rollout_correction_cap)?;
         at_least("num_minibatches", self.num_minibatches, 1)?;

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, ensure, not_negative};
+use crate::check::{CheckResult, ensure, not_negative};
 
 /// How users are selected for a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum CurriculumOrder {
     /// A new random order in each epoch.
     #[default]
     Shuffle,
@@ -28,7 +28,7 @@ pub enum Order {
 #[serde(default, deny_unknown_fields)]
 pub struct CurriculumConfig {
     /// How users are selected for a step. Default: shuffle.
-    pub order: Order,
+    pub order: CurriculumOrder,
     /// Range of accuracies, inclusive, within which `sample` prefers a user. Default: [0.2, 0.8].
     pub band: [f64; 2],
     /// Sampling weight of users outside the band. Default: 0.1.
@@ -37,12 +37,12 @@ pub struct CurriculumConfig {
 
 impl Default for CurriculumConfig {
     fn default() -> Self {
-        Self { order: Order::default(), band: [0.2, 0.8], outside: 0.1 }
+        Self { order: CurriculumOrder::default(), band: [0.2, 0.8], outside: 0.1 }
     }
 }
 
 impl CurriculumConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         let [low, high] = self.band;
         let good = (0.0..=1.0).contains(&low) && (0.0..=1.0).contains(&high) && low <= high;
         ensure(good, "band", format!("[{low}, {high}]"), "two numbers from 0 to 1, the lower first")?;

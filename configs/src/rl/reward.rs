@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::check::{Defect, Under, Verdict, at_least, ensure, fraction, given, not_negative};
+use crate::check::{CheckResult, Defect, Under, at_least, ensure, fraction, given, not_negative};
 
 /// The reward of a summary: the weighted sum of its terms, plus the credit from the next stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Default for RewardConfig {
 }
 
 impl RewardConfig {
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         if self.terms.is_empty() {
             return Err(Defect::new("terms", "is empty; expected at least one term"));
         }
@@ -52,8 +52,8 @@ impl RewardConfig {
             given(!term.name.is_empty(), "name", "the name of a reward term").under(&at)?;
             ensure(term.weight.is_finite(), "weight", term.weight, "a finite number").under(&at)?;
             let twice = self.terms[..index].iter().any(|earlier| earlier.name == term.name);
-            let found = format!("\"{}\" for the second time", term.name);
-            ensure(!twice, "name", found, "each term once; put its weights together").under(&at)?;
+            let found = format!("\"{}\", which is already listed", term.name);
+            ensure(!twice, "name", found, "each term once, with the sum of its weights").under(&at)?;
         }
         at_least("targets_per_stage", self.targets_per_stage, 1)?;
         fraction("carry_discount", self.carry_discount)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Verdict, at_least, ensure, positive};
+use crate::check::{CheckResult, at_least, ensure, positive};
 use crate::sampling::check_top_p;
 
 /// Which summaries of a stage become past summaries of the next.
@@ -116,19 +116,19 @@ impl RolloutConfig {
         (0..self.stages).map(of).fold(0, usize::saturating_add)
     }
 
-    pub(crate) fn check(&self) -> Verdict {
+    pub(crate) fn check(&self) -> CheckResult {
         at_least("stages", self.stages, 1)?;
         let shown = || format!("{:?}", self.cut_at);
-        let expected = format!("no share, or {} of them (stages − 1)", self.stages - 1);
+        let expected = format!("an empty list or {} values (stages − 1)", self.stages - 1);
         ensure(self.cut_at.is_empty() || self.cut_at.len() == self.stages - 1, "cut_at", shown(), &expected)?;
         let inside = self.cut_at.iter().all(|&share| share > 0.0 && share < 1.0);
         let ascending = self.cut_at.windows(2).all(|pair| pair[0] < pair[1]);
-        ensure(inside && ascending, "cut_at", shown(), "ascending shares between 0 and 1, both excluded")?;
+        ensure(inside && ascending, "cut_at", shown(), "ascending values between 0 and 1, both exclusive")?;
         let group = "at least 2 (a group of one has no advantage)";
         ensure(self.num_generations >= 2, "num_generations", self.num_generations, group)?;
         let per_stage = self.num_generations_by_stage.is_empty() || self.num_generations_by_stage.len() == self.stages;
         let good = per_stage && self.num_generations_by_stage.iter().all(|&n| n >= 2);
-        let expected = format!("none, or {} numbers (one a stage), each {group}", self.stages);
+        let expected = format!("an empty list or {} numbers (one per stage), each {group}", self.stages);
         ensure(good, "num_generations_by_stage", format!("{:?}", self.num_generations_by_stage), &expected)?;
         at_least("users_per_step", self.users_per_step, 1)?;
         positive("temperature", self.temperature)?;

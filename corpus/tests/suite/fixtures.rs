@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chat::tokenizer::Tokenizer;
 use configs::sft::SftData;
-use corpus::{Corpus, CorpusError, Sequence};
+use corpus::{Corpus, CorpusError, MaskedSequence};
 use serde_json::{Value as Json, json};
 
 /// A ChatML template whose assistant turns are generation blocks.
@@ -69,7 +69,11 @@ pub fn open(data: &SftData, tokenizer: &Tokenizer, folder: &Path) -> Result<Corp
 }
 
 /// Returns all sequences of `rows` in order, and the corpus.
-pub fn sequences(rows: &[Json], data: &SftData, tokenizer: &Tokenizer) -> Result<(Vec<Sequence>, Corpus), CorpusError> {
+pub fn sequences(
+    rows: &[Json],
+    data: &SftData,
+    tokenizer: &Tokenizer,
+) -> Result<(Vec<MaskedSequence>, Corpus), CorpusError> {
     let folder = tempfile::tempdir().unwrap();
     let data = SftData { train: write(folder.path(), "rows.jsonl", rows), shuffle: false, ..data.clone() };
     let corpus = open(&data, tokenizer, folder.path())?;
@@ -78,7 +82,7 @@ pub fn sequences(rows: &[Json], data: &SftData, tokenizer: &Tokenizer) -> Result
 }
 
 /// Returns the texts of the runs of trained tokens.
-pub fn trained(sequence: &Sequence, tokenizer: &Tokenizer) -> Vec<String> {
+pub fn trained(sequence: &MaskedSequence, tokenizer: &Tokenizer) -> Vec<String> {
     let (mut texts, mut begin) = (Vec::new(), 0);
     for run in sequence.trained.chunk_by(|a, b| a == b) {
         if run[0] {

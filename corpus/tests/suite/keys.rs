@@ -30,7 +30,8 @@ fn loss_on_completion_is_what_follows_the_prompt() {
     let row = json!({"text": "<|im_start|>space<|im_end|>"});
     assert_eq!(texts(row, LossOn::Completion, &t), ["space<|im_end|>"], "all but the first, and no second end");
     assert!(
-        refused(json!({"messages": turns(&["a", "b", "c"])}), SftData::default(), &t).contains("end with an assistant")
+        refused(json!({"messages": turns(&["a", "b", "c"])}), SftData::default(), &t)
+            .contains("ends with an assistant")
     );
 }
 
@@ -146,7 +147,7 @@ fn unusable_rows_end_the_run_or_are_counted() {
     let error = sequences(&rows, &SftData { max_length: 4, ..SftData::default() }, &t).unwrap_err();
     assert!(matches!(error, CorpusError::Unusable { .. }));
     assert!(error.to_string().contains("line 2: has no token to train on"), "{error}");
-    assert!(refused(merged, SftData::default(), &t).contains("no prefix"));
+    assert!(refused(merged, SftData::default(), &t).contains("not a prefix"));
     let error = refused(long, SftData { max_length: 4, ..SftData::default() }, &t);
     assert!(error.contains("data.max_length = 4 leaves none"), "{error}");
 }

@@ -5,14 +5,14 @@ use std::process::Command;
 
 use chat::tokenizer::Tokenizer;
 use configs::sft::{LossOn, SftData, Truncation, Unusable};
-use corpus::Sequence;
+use corpus::MaskedSequence;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::fixtures::{MARKED, open, tokenizer, tokenizer_with, turns, write};
 
-const MEND: &str = "run scripts/test, which installs what these tests compare us with \
-                    (XPLORE_REFERENCE_PYTHON names another Python that has it)";
+const MEND: &str = "run scripts/setup --reference, which installs the references of these tests \
+                    (or set XPLORE_REFERENCE_PYTHON to a Python that has them)";
 
 #[derive(Deserialize)]
 struct Answer {
@@ -120,7 +120,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Returns our sequences for a case whose rows are in `path`.
-fn ours(case: &Case, path: PathBuf, folder: &Path) -> Vec<Sequence> {
+fn ours(case: &Case, path: PathBuf, folder: &Path) -> Vec<MaskedSequence> {
     let data = SftData { train: path, shuffle: false, ..case.data.clone() };
     match open(&data, &case.tokenizer, folder) {
         Ok(corpus) => corpus.train.epoch(0).into_iter().map(|id| corpus.train.read(id).unwrap()).collect(),
@@ -153,7 +153,8 @@ fn every_form_of_rows_gives_the_tokens_that_trl_trains() {
     let answers = ask(&json!({"cases": asked}), folder.path());
     assert_eq!(answers.len(), cases.len());
     for ((case, path), theirs) in cases.iter().zip(paths).zip(answers) {
-        let expected: Vec<Sequence> = theirs.into_iter().map(|a| Sequence { ids: a.ids, trained: a.trained }).collect();
+        let expected: Vec<MaskedSequence> =
+            theirs.into_iter().map(|a| MaskedSequence { ids: a.ids, trained: a.trained }).collect();
         assert_eq!(ours(case, path, folder.path()), expected, "{}", case.name);
         assert!(case.name.starts_with("the start of conv") || !expected.is_empty(), "{}", case.name);
     }

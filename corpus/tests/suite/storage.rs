@@ -122,10 +122,10 @@ fn a_preview_shows_what_is_trained_and_why_rows_are_not() {
     let corpus = open(&data, &tokenizer(), folder.path()).unwrap();
     let text = preview(&data, &tokenizer(), Some(&corpus.report), 3, false).unwrap();
     assert!(text.contains("<|im_start|>assistant\n⟦warm 日本<|im_end|>\n⟧"), "{text}");
-    assert!(text.contains("rows.jsonl, line 2: not trained on: has no token to train on"), "{text}");
-    assert!(text.contains("line 3: 32 tokens, 31 trained, cut to data.max_length"), "{text}");
+    assert!(text.contains("rows.jsonl, line 2: cannot be trained on: has no token to train on"), "{text}");
+    assert!(text.contains("line 3: 32 tokens, 31 trained, truncated to data.max_length"), "{text}");
     assert!(!text.contains("not shown"), "{text}");
-    assert!(text.contains("3 of 4 rows") && text.contains("left out: 1 without a token to train on"), "{text}");
+    assert!(text.contains("3 of 4 rows") && text.contains("skipped: 1 without a token to train on"), "{text}");
     let green = preview(&data, &tokenizer(), None, 1, true).unwrap();
     assert!(green.contains("\u{1b}[32mwarm 日本<|im_end|>\n\u{1b}[0m") && !green.contains('⟦'), "{green}");
 }

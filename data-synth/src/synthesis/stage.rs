@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{PREFERENCE_SEPARATOR, SynthesisConfig, SynthesisError};
+use super::{PREFERENCE_SEPARATOR, SynthesisError, SynthesisSettings};
 use crate::signal::{Verify, ask, question};
 
 /// The input of a stage for one user.
@@ -54,7 +54,7 @@ pub(super) struct Tools<'a> {
     pub teacher: &'a dyn Completer,
     pub prompts: &'a PromptSet,
     pub verify: Verify<'a>,
-    pub config: &'a SynthesisConfig,
+    pub config: &'a SynthesisSettings,
 }
 
 /// A candidate summary and the choice it was generated for.
@@ -90,11 +90,13 @@ impl Tools<'_> {
 
     /// Selects decidable choices ahead; empty if there are too few.
     fn targets<'a>(&self, part: &Part<'a>, rng: &mut ChaCha8Rng) -> Vec<&'a Interaction> {
-        let decidable = |s: &Option<SignalRecord>| s.is_some_and(|s| s.logprob1.exp() > self.config.target_probability);
+        let decidable =
+            |s: &Option<SignalRecord>| s.is_some_and(|s| s.logprob1.exp() > self.config.thresholds.target_probability);
         let ahead: Vec<&Interaction> =
             part.ahead.iter().zip(part.signals).filter(|(_, s)| decidable(s)).map(|(i, _)| i).collect();
-        let chosen: Vec<&Interaction> = ahead.choose_multiple(rng, self.config.most_targets).copied().collect();
-        if chosen.len() < self.config.least_targets.max(1) { Vec::new() } else { chosen }
+        let chosen: Vec<&Interaction> =
+            ahead.choose_multiple(rng, self.config.thresholds.most_targets).copied().collect();
+        if chosen.len() < self.config.thresholds.least_targets.max(1) { Vec::new() } else { chosen }
     }
 
     /// Generates one candidate for each target; returns the well-formed ones.
@@ -153,7 +155,7 @@ impl Tools<'_> {
             }
         }
         for kept in &mut correct {
-            if kept.len() < self.config.least_correct.max(1) {
+            if kept.len() < self.config.thresholds.least_correct.max(1) {
                 kept.clear();
             }
         }
@@ -200,7 +202,7 @@ impl Tools<'_> {
         for (lesson, kept) in merged.into_iter().zip(correct) {
             passed.push(lesson.filter(|_| {
                 let right = verdicts.by_ref().take(kept.len()).filter(|&p| p > 0.5).count();
-                let enough = right as f64 >= self.config.retest * kept.len() as f64;
+                let enough = right as f64 >= self.config.thresholds.retest * kept.len() as f64;
                 report.failed_retest += usize::from(!enough);
                 enough
             }));

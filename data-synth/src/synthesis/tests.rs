@@ -5,14 +5,14 @@ use chat::{Completion, FinishReason, Question};
 use super::*;
 use crate::ideal;
 use crate::signal::score;
-use crate::summary::Summary;
+use crate::summary::NamedPreferences;
 use crate::teacher::{Teacher, read_choices};
 use crate::testing;
-use crate::world::{LifeSpan, Population, WorldConfig, users};
+use crate::world::{LifeSpan, Population, WorldParams, users};
 
 fn scored(count: usize, least: usize, most: usize) -> Vec<ScoredHistory> {
     let span = LifeSpan { least_interactions: least, most_interactions: most, targets: 0, transfer_targets: 0 };
-    let subjects = users(&WorldConfig::default(), Population::Synthesis, count, &span);
+    let subjects = users(&WorldParams::default(), Population::Synthesis, count, &span);
     let histories: Vec<_> = subjects.iter().map(|s| s.history()).collect();
     let oracles: Vec<_> = subjects.iter().map(|s| s.oracle.clone()).collect();
     score(&histories, &oracles, "", &ideal::verify).unwrap()
@@ -21,7 +21,7 @@ fn scored(count: usize, least: usize, most: usize) -> Vec<ScoredHistory> {
 fn run(
     users: &[ScoredHistory],
     teacher: &dyn Completer,
-    config: &SynthesisConfig,
+    config: &SynthesisSettings,
 ) -> Result<(Vec<SftRow>, SynthesisReport), SynthesisError> {
     synthesize(users, teacher, &testing::compact(), &ideal::verify, config)
 }
@@ -30,7 +30,10 @@ fn run(
 fn rows_are_published_rows_and_everyone_is_accounted_for() {
     let users = scored(150, 7, 24);
     // A teacher this terse rarely passes the published re-test.
-    let config = SynthesisConfig { retest: 0.6, ..SynthesisConfig::default() };
+    let config = SynthesisSettings {
+        thresholds: SynthesisConfig { retest: 0.6, ..SynthesisConfig::default() },
+        ..SynthesisSettings::default()
+    };
     let (rows, report) = run(&users, &Teacher::default(), &config).unwrap();
     assert_eq!(report.users, 150);
     assert!(report.too_short > 0 && report.rows > 20, "{report:?}");
@@ -52,7 +55,7 @@ fn rows_are_published_rows_and_everyone_is_accounted_for() {
             let parts = reasoning::split(&row.completion[0].content).unwrap();
             let (tally, _) = read_choices(row.prompt[0].content.trim()).unwrap();
             assert_eq!(parts.reasoning, tally.text());
-            assert!(!Summary::read(parts.summary).is_empty());
+            assert!(!NamedPreferences::read(parts.summary).is_empty());
         }
     }
 }
@@ -60,11 +63,12 @@ fn rows_are_published_rows_and_everyone_is_accounted_for() {
 #[test]
 fn batching_and_company_change_nothing() {
     let users = scored(40, 12, 20);
-    let config = SynthesisConfig::default();
+    let config = SynthesisSettings::default();
     let all = run(&users, &Teacher::default(), &config).unwrap();
-    let by_three = run(&users, &Teacher::default(), &SynthesisConfig { users_a_batch: 3, ..config.clone() }).unwrap();
+    let by_three =
+        run(&users, &Teacher::default(), &SynthesisSettings { users_per_batch: 3, ..config.clone() }).unwrap();
     assert_eq!(all, by_three);
-    let other = run(&users, &Teacher::default(), &SynthesisConfig { seed: 7, ..config }).unwrap();
+    let other = run(&users, &Teacher::default(), &SynthesisSettings { seed: 7, ..config }).unwrap();
     assert_ne!(all.0, other.0);
 }
 
@@ -76,7 +80,7 @@ fn the_judge_is_asked_in_few_large_calls() {
         calls.borrow_mut().push(questions.len());
         ideal::verify(questions)
     };
-    synthesize(&users, &Teacher::default(), &testing::compact(), &verify, &SynthesisConfig::default()).unwrap();
+    synthesize(&users, &Teacher::default(), &testing::compact(), &verify, &SynthesisSettings::default()).unwrap();
     assert_eq!(calls.borrow().len(), 4);
     assert!(calls.borrow()[0] > 100, "{:?}", calls.borrow());
 }
@@ -88,7 +92,7 @@ fn a_teacher_out_of_form_costs_candidates_not_the_run() {
         tokens: Vec::new(),
         finish: FinishReason::Stop,
     });
-    let (rows, report) = run(&scored(20, 15, 15), &mute, &SynthesisConfig::default()).unwrap();
+    let (rows, report) = run(&scored(20, 15, 15), &mute, &SynthesisSettings::default()).unwrap();
     assert!(rows.is_empty());
     assert_eq!(report.first.malformed_candidates, report.first.candidates);
     assert_eq!(report.first.few_targets + report.first.few_correct, 20);
@@ -101,7 +105,7 @@ fn positive_only_histories_have_no_targets() {
         user.interactions.iter_mut().for_each(|i| i.rejected = None);
         user.signals.fill(None);
     }
-    let (rows, report) = run(&users, &Teacher::default(), &SynthesisConfig::default()).unwrap();
+    let (rows, report) = run(&users, &Teacher::default(), &SynthesisSettings::default()).unwrap();
     assert_eq!((rows.len(), report.first.few_targets), (0, 5));
 }
 
@@ -109,6 +113,6 @@ fn positive_only_histories_have_no_targets() {
 fn a_failing_judge_stops_the_run() {
     let fail = |_: &[Question]| Err("out of memory".to_owned());
     let users = scored(10, 15, 15);
-    let error = synthesize(&users, &Teacher::default(), &testing::compact(), &fail, &SynthesisConfig::default());
+    let error = synthesize(&users, &Teacher::default(), &testing::compact(), &fail, &SynthesisSettings::default());
     assert!(error.unwrap_err().to_string().contains("out of memory"));
 }

@@ -33,7 +33,7 @@ use crate::params::LayerWeights;
 use crate::{Decoder, LmError};
 use block_pool::BlockPool;
 use kv_cache::KvCache;
-use sequence::{Sequence, Task};
+use sequence::{Sequence, SequenceTask};
 
 /// Work that is not part of the running batch.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ struct Prompt {
 
 /// A request with its results so far.
 #[derive(Debug)]
-enum Job {
+enum PendingRequest {
     Generate { request: Request, samples: Vec<Option<Generated>>, prompt: Option<Prompt> },
     Score { request: ScoreRequest, scored: Option<Scored> },
 }
@@ -74,7 +74,7 @@ pub struct StepOutput {
 
 /// Counters since the engine was created.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stats {
+pub struct EngineStats {
     /// Number of tokens read in forward passes, without prompt tokens that were found in the cache.
     pub prompt_tokens: usize,
     /// Number of prompt tokens that were found in the cache.
@@ -106,11 +106,11 @@ pub struct Engine<'a> {
     /// Running sequences, in order of admission.
     running: Vec<Sequence>,
     waiting: VecDeque<Waiting>,
-    jobs: HashMap<RequestId, Job>,
+    jobs: HashMap<RequestId, PendingRequest>,
     next: u64,
     /// Requests completed since the last step reported them.
     done: Vec<RequestId>,
-    stats: Stats,
+    stats: EngineStats,
 }
 
 impl std::fmt::Debug for Engine<'_> {
@@ -139,7 +139,7 @@ impl<'a> Engine<'a> {
             jobs: HashMap::new(),
             next: 0,
             done: Vec::new(),
-            stats: Stats::default(),
+            stats: EngineStats::default(),
         }
     }
 
@@ -154,13 +154,13 @@ impl<'a> Engine<'a> {
         let longest = request.prompt.len().saturating_add(request.sampling.max_tokens).min(context);
         self.check_fit(
             longest,
-            &format!("of {} prompt and up to {} new ones", request.prompt.len(), request.sampling.max_tokens),
+            &format!("{} prompt tokens and up to {} new tokens", request.prompt.len(), request.sampling.max_tokens),
         )?;
         let nothing = Generated { ids: vec![], logprobs: vec![], top: vec![], finish: FinishReason::Length };
         let wants_none = request.sampling.max_tokens == 0;
         let samples: Vec<_> = request.seeds.iter().map(|_| wants_none.then(|| nothing.clone())).collect();
         let done = samples.iter().all(Option::is_some);
-        let id = self.file(Job::Generate { request, samples, prompt: None });
+        let id = self.file(PendingRequest::Generate { request, samples, prompt: None });
         if done {
             self.done.push(id);
         } else {
@@ -179,13 +179,11 @@ impl<'a> Engine<'a> {
         self.check(&request.ids, self.model.spec().context())?;
         if request.from == 0 || request.from > count {
             let from = request.from;
-            return Err(LmError::Request(format!(
-                "scoring from token {from} of {count}; the first that has a past is 1"
-            )));
+            return Err(LmError::Request(format!("cannot score from token {from} of {count}; expected 1 to {count}")));
         }
-        self.check_fit(count, "to score")?;
+        self.check_fit(count, "a request for log-probabilities")?;
         let nothing = request.from == count && request.candidates.is_empty();
-        let id = self.file(Job::Score { request, scored: nothing.then(Scored::default) });
+        let id = self.file(PendingRequest::Score { request, scored: nothing.then(Scored::default) });
         if nothing {
             self.done.push(id);
         } else {
@@ -198,10 +196,12 @@ impl<'a> Engine<'a> {
         let vocab = self.model.spec().vocab_size;
         if ids.is_empty() || ids.len() > most {
             let length = ids.len();
-            return Err(LmError::Request(format!("{length} tokens; the model takes 1 to {most}")));
+            return Err(LmError::Request(format!("the request has {length} tokens; expected 1 to {most}")));
         }
         match ids.iter().find(|&&id| i64::from(id) >= vocab) {
-            Some(id) => Err(LmError::Request(format!("token id {id}; the model knows 0 to {}", vocab - 1))),
+            Some(id) => {
+                Err(LmError::Request(format!("token id {id} is not in the vocabulary; expected 0 to {}", vocab - 1)))
+            }
             None => Ok(()),
         }
     }
@@ -211,14 +211,14 @@ impl<'a> Engine<'a> {
         if tokens > fits {
             let bytes = self.limits.cache_bytes;
             return Err(LmError::Request(format!(
-                "{tokens} tokens {what} need more than the key/value cache of {bytes} bytes, which holds {fits}; give it \
-                 more memory or ask for fewer tokens"
+                "{tokens} tokens ({what}) exceed the KV cache of {bytes} bytes, which holds {fits} tokens; increase \
+                 kv_cache_gib or request fewer tokens"
             )));
         }
         Ok(())
     }
 
-    fn file(&mut self, job: Job) -> RequestId {
+    fn file(&mut self, job: PendingRequest) -> RequestId {
         let id = RequestId(self.next);
         self.next += 1;
         self.jobs.insert(id, job);
@@ -241,14 +241,14 @@ impl<'a> Engine<'a> {
     }
 
     /// Returns the counters since the engine was created.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> EngineStats {
         self.stats
     }
 
     /// Returns the samples of a complete request, and removes the request from the engine.
     pub fn take(&mut self, id: RequestId) -> Option<Vec<Generated>> {
         match self.jobs.get_mut(&id)? {
-            Job::Generate { samples, .. } if samples.iter().all(Option::is_some) => {
+            PendingRequest::Generate { samples, .. } if samples.iter().all(Option::is_some) => {
                 let samples = std::mem::take(samples).into_iter().flatten().collect();
                 self.jobs.remove(&id);
                 Some(samples)
@@ -260,20 +260,21 @@ impl<'a> Engine<'a> {
     /// Returns the scores of a complete request, and removes the request from the engine.
     pub fn take_scored(&mut self, id: RequestId) -> Option<Scored> {
         match self.jobs.get_mut(&id)? {
-            Job::Score { scored, .. } => {
+            PendingRequest::Score { scored, .. } => {
                 let scored = scored.take()?;
                 self.jobs.remove(&id);
                 Some(scored)
             }
-            Job::Generate { .. } => None,
+            PendingRequest::Generate { .. } => None,
         }
     }
 
     /// Ends a sample with the tokens it has, for example at a stop string. A sample that has just reached its length is reported as
     /// stopped. Has no effect on a sample without tokens.
     pub fn stop(&mut self, id: RequestId, sample: usize) {
-        let this =
-            |seq: &Sequence| seq.request == id && matches!(seq.task, Task::Generate { sample: s, .. } if s == sample);
+        let this = |seq: &Sequence| {
+            seq.request == id && matches!(seq.task, SequenceTask::Generate { sample: s, .. } if s == sample)
+        };
         let preempted = |waiting: &Waiting| matches!(waiting, Waiting::Preempted(seq) if this(seq));
         if let Some(at) = self.running.iter().position(this) {
             let seq = self.running.remove(at);
@@ -282,7 +283,7 @@ impl<'a> Engine<'a> {
             if let Some(Waiting::Preempted(seq)) = self.waiting.remove(at) {
                 self.complete(seq, FinishReason::Stop);
             }
-        } else if let Some(Job::Generate { samples, .. }) = self.jobs.get_mut(&id)
+        } else if let Some(PendingRequest::Generate { samples, .. }) = self.jobs.get_mut(&id)
             && let Some(Some(generated)) = samples.get_mut(sample)
         {
             generated.finish = FinishReason::Stop;
@@ -301,7 +302,7 @@ impl<'a> Engine<'a> {
             Waiting::Preempted(seq) => seq.request != id,
         });
         self.done.retain(|done| *done != id);
-        if let Some(Job::Generate { prompt: Some(prompt), .. }) = self.jobs.remove(&id) {
+        if let Some(PendingRequest::Generate { prompt: Some(prompt), .. }) = self.jobs.remove(&id) {
             self.free_blocks(prompt.blocks);
         }
     }

@@ -7,8 +7,8 @@ use tch::Tensor;
 use crate::LmError;
 use crate::engine::block_pool::{BLOCK, PrefixDigest};
 use crate::engine::forward::Chunk;
-use crate::engine::sequence::{Sequence, Task, blocks_for};
-use crate::engine::{Engine, Job, RequestId, Waiting};
+use crate::engine::sequence::{Sequence, SequenceTask, blocks_for};
+use crate::engine::{Engine, PendingRequest, RequestId, Waiting};
 
 impl Engine<'_> {
     /// Admits waiting work, first come, first served, while there is room. Returns the new sequences that only need to sample
@@ -58,17 +58,19 @@ impl Engine<'_> {
 
     fn prompt_of(&self, id: RequestId) -> &[u32] {
         match &self.jobs[&id] {
-            Job::Generate { request, .. } => &request.prompt,
+            PendingRequest::Generate { request, .. } => &request.prompt,
             // Nothing reads the keys of the last token, unless candidates after it are scored.
-            Job::Score { request, .. } if request.candidates.is_empty() => &request.ids[..request.ids.len() - 1],
-            Job::Score { request, .. } => &request.ids,
+            PendingRequest::Score { request, .. } if request.candidates.is_empty() => {
+                &request.ids[..request.ids.len() - 1]
+            }
+            PendingRequest::Score { request, .. } => &request.ids,
         }
     }
 
-    fn first_task(&self, id: RequestId) -> Task {
+    fn first_task(&self, id: RequestId) -> SequenceTask {
         match &self.jobs[&id] {
-            Job::Generate { request, .. } => Task::Generate { sample: 0, seed: request.seeds[0] },
-            Job::Score { request, .. } => Task::Score { from: request.from },
+            PendingRequest::Generate { request, .. } => SequenceTask::Generate { sample: 0, seed: request.seeds[0] },
+            PendingRequest::Score { request, .. } => SequenceTask::Score { from: request.from },
         }
     }
 
@@ -79,8 +81,9 @@ impl Engine<'_> {
     /// # Errors
     /// If memory cannot be allocated.
     fn fork_sample(&mut self, id: RequestId, sample: usize) -> Result<Option<(Sequence, Option<Tensor>)>, LmError> {
-        let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&id) else { return Ok(None) };
-        let mut seq = Sequence::new(id, Task::Generate { sample, seed: request.seeds[sample] }, &request.prompt);
+        let Some(PendingRequest::Generate { request, prompt, .. }) = self.jobs.get_mut(&id) else { return Ok(None) };
+        let mut seq =
+            Sequence::new(id, SequenceTask::Generate { sample, seed: request.seeds[sample] }, &request.prompt);
         let Some(read) = prompt else { return Ok(Some((seq, None))) };
         let full = request.prompt.len() / BLOCK;
         if let Some(&partial) = read.blocks.get(full) {
@@ -151,8 +154,8 @@ impl Engine<'_> {
         // At least one token must be computed, because its output is needed. A score request needs the output of every token
         // that predicts a scored one.
         let most = match seq.task {
-            Task::Generate { .. } => seq.tokens.len() - 1,
-            Task::Score { from } => (from - 1).min(seq.tokens.len() - 1),
+            SequenceTask::Generate { .. } => seq.tokens.len() - 1,
+            SequenceTask::Score { from } => (from - 1).min(seq.tokens.len() - 1),
         };
         while seq.computed.is_multiple_of(BLOCK) && seq.computed + BLOCK <= most {
             let digest = seq.digest(seq.computed / BLOCK);
@@ -199,7 +202,7 @@ impl Engine<'_> {
     fn evict_prompts(&mut self) -> bool {
         let mut freed = Vec::new();
         for job in self.jobs.values_mut() {
-            if let Job::Generate { prompt, .. } = job
+            if let PendingRequest::Generate { prompt, .. } = job
                 && let Some(prompt) = prompt.take()
             {
                 freed.extend(prompt.blocks);

@@ -5,7 +5,7 @@ use crate::engine::request::{Alternative, RequestId};
 
 /// Task of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
+pub(super) enum SequenceTask {
     /// Generate new tokens for a sample of its request.
     Generate {
         /// Index of the sample.
@@ -24,7 +24,7 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub request: RequestId,
-    pub task: Task,
+    pub task: SequenceTask,
     /// Prompt tokens, then sampled tokens.
     pub tokens: Vec<u32>,
     pub prompt_len: usize,
@@ -39,7 +39,7 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub fn new(request: RequestId, task: Task, prompt: &[u32]) -> Self {
+    pub fn new(request: RequestId, task: SequenceTask, prompt: &[u32]) -> Self {
         Self {
             request,
             task,
@@ -76,7 +76,7 @@ impl Sequence {
 
     /// Clears the scores of a score request that is recomputed. Sampled tokens are kept.
     pub fn clear_scores(&mut self) {
-        if matches!(self.task, Task::Score { .. }) {
+        if matches!(self.task, SequenceTask::Score { .. }) {
             self.logprobs.clear();
         }
     }

@@ -10,14 +10,14 @@ use crate::engine::block_pool::BLOCK;
 use crate::engine::forward::{Chunk, Weights, forward};
 use crate::engine::request::{Generated, SampledToken, Scored};
 use crate::engine::sampler::{Pick, Picked, pick};
-use crate::engine::sequence::{Sequence, Task};
-use crate::engine::{Engine, Job, Prompt, StepOutput, Waiting};
+use crate::engine::sequence::{Sequence, SequenceTask};
+use crate::engine::{Engine, PendingRequest, Prompt, StepOutput, Waiting};
 use crate::head::{self, Targets};
 use crate::packed::PackedModel;
 
 /// Outputs of a forward pass that are needed.
 #[derive(Default)]
-struct Wanted {
+struct WantedOutputs {
     /// Tokens of the pass whose outputs are needed, ascending.
     outputs: Vec<i64>,
     /// Sequences that sample, each with the index in `outputs` to sample from.
@@ -92,8 +92,8 @@ impl Engine<'_> {
 
     /// Returns which outputs of a pass over `chunks` are needed: the last of each sequence that samples, and those that predict
     /// scored tokens.
-    fn wanted(&self, chunks: &[Chunk]) -> Wanted {
-        let mut wanted = Wanted::default();
+    fn wanted(&self, chunks: &[Chunk]) -> WantedOutputs {
+        let mut wanted = WantedOutputs::default();
         let mut begin = 0;
         for chunk in chunks {
             let (seq, end) = (&self.running[chunk.seq], chunk.from + chunk.count);
@@ -102,7 +102,7 @@ impl Engine<'_> {
                 wanted.outputs.len() as i64 - 1
             };
             match (seq.task, &self.jobs[&seq.request]) {
-                (Task::Score { from }, Job::Score { request, .. }) => {
+                (SequenceTask::Score { from }, PendingRequest::Score { request, .. }) => {
                     for position in chunk.from.max(from - 1)..end {
                         let after = request.ids.get(position + 1).into_iter();
                         let last = position + 1 == request.ids.len();
@@ -140,7 +140,7 @@ impl Engine<'_> {
         }
     }
 
-    fn score(&mut self, hidden: &Tensor, wanted: &Wanted) -> Result<(), LmError> {
+    fn score(&mut self, hidden: &Tensor, wanted: &WantedOutputs) -> Result<(), LmError> {
         if wanted.scores.is_empty() {
             return Ok(());
         }
@@ -159,10 +159,12 @@ impl Engine<'_> {
         let mut any = false;
         for (i, &at) in drawing.iter().enumerate().rev() {
             let seq = &self.running[at];
-            if !seq.sampled().is_empty() || !matches!(seq.task, Task::Generate { sample: 0, .. }) {
+            if !seq.sampled().is_empty() || !matches!(seq.task, SequenceTask::Generate { sample: 0, .. }) {
                 continue;
             }
-            let Some(Job::Generate { request, prompt, .. }) = self.jobs.get_mut(&seq.request) else { continue };
+            let Some(PendingRequest::Generate { request, prompt, .. }) = self.jobs.get_mut(&seq.request) else {
+                continue;
+            };
             let left = request.seeds.len() - 1;
             if left == 0 {
                 continue;
@@ -183,7 +185,9 @@ impl Engine<'_> {
         let mut picks = Vec::with_capacity(drawing.len());
         for &at in drawing {
             let seq = &self.running[at];
-            if let (Task::Generate { seed, .. }, Job::Generate { request, .. }) = (seq.task, &self.jobs[&seq.request]) {
+            if let (SequenceTask::Generate { seed, .. }, PendingRequest::Generate { request, .. }) =
+                (seq.task, &self.jobs[&seq.request])
+            {
                 picks.push(Pick {
                     sampling: &request.sampling,
                     seed,
@@ -197,7 +201,8 @@ impl Engine<'_> {
         let context = self.model.spec().context();
         for (&at, picked) in drawing.iter().zip(picked) {
             let seq = &mut self.running[at];
-            let (Task::Generate { sample, .. }, Job::Generate { request, .. }) = (seq.task, &self.jobs[&seq.request])
+            let (SequenceTask::Generate { sample, .. }, PendingRequest::Generate { request, .. }) =
+                (seq.task, &self.jobs[&seq.request])
             else {
                 continue;
             };
@@ -224,8 +229,8 @@ impl Engine<'_> {
         let seqs = std::mem::take(&mut self.running);
         for seq in seqs {
             match seq.task {
-                Task::Score { .. } if seq.pending() == 0 => self.complete(seq, FinishReason::Stop),
-                Task::Generate { sample, .. } => {
+                SequenceTask::Score { .. } if seq.pending() == 0 => self.complete(seq, FinishReason::Stop),
+                SequenceTask::Generate { sample, .. } => {
                     match finished.iter().position(|&(id, s, _)| (id, s) == (seq.request, sample)) {
                         Some(at) => {
                             let (.., finish) = finished.swap_remove(at);
@@ -234,7 +239,7 @@ impl Engine<'_> {
                         None => self.running.push(seq),
                     }
                 }
-                Task::Score { .. } => self.running.push(seq),
+                SequenceTask::Score { .. } => self.running.push(seq),
             }
         }
     }
@@ -243,14 +248,14 @@ impl Engine<'_> {
     pub(super) fn complete(&mut self, mut seq: Sequence, finish: FinishReason) {
         self.free_blocks(std::mem::take(&mut seq.blocks));
         match (seq.task, self.jobs.get_mut(&seq.request)) {
-            (Task::Generate { sample, .. }, Some(Job::Generate { samples, .. })) => {
+            (SequenceTask::Generate { sample, .. }, Some(PendingRequest::Generate { samples, .. })) => {
                 let ids = seq.tokens.split_off(seq.prompt_len);
                 samples[sample] = Some(Generated { ids, logprobs: seq.logprobs, top: seq.top, finish });
                 if samples.iter().all(Option::is_some) {
                     self.done.push(seq.request);
                 }
             }
-            (Task::Score { .. }, Some(Job::Score { request, scored })) => {
+            (SequenceTask::Score { .. }, Some(PendingRequest::Score { request, scored })) => {
                 let candidates = seq.logprobs.split_off(request.ids.len() - request.from);
                 *scored = Some(Scored { logprobs: seq.logprobs, candidates });
                 self.done.push(seq.request);

@@ -134,7 +134,7 @@ fn a_file_that_was_cut_off() {
     let bytes = fs::read(&path).unwrap();
     for length in [0, 4, 100, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&path, &bytes[..length]).unwrap();
-        refused(&folder, &["model.safetensors", "cut off or damaged"]);
+        refused(&folder, &["model.safetensors", "truncated or damaged"]);
     }
     let mut longer = bytes;
     longer.push(0);
@@ -164,7 +164,7 @@ fn tensors_that_do_not_fit_the_config_are_named() {
         }
         Some((name.into(), shape))
     });
-    refused(&folder, &["model.safetensors", "`model.layers.2.mlp.up_proj.weight` is [79, 48]", "[80, 48]"]);
+    refused(&folder, &["model.safetensors", "`model.layers.2.mlp.up_proj.weight` has shape [79, 48]", "[80, 48]"]);
 }
 
 /// Weights of one family with the config of another: many names are missing, and the message shows few of them.
@@ -172,7 +172,10 @@ fn tensors_that_do_not_fit_the_config_are_named() {
 fn a_long_list_of_missing_tensors_is_shortened() {
     let (_place, folder) = saved(Family::Llama, true);
     rewrite(&folder, |name, shape| name.contains("embed").then(|| (name.into(), shape)));
-    refused(&folder, &["28 in all", "model.norm.weight"].map(|s| if s.starts_with("model") { "missing [" } else { s }));
+    refused(
+        &folder,
+        &["28 in total", "model.norm.weight"].map(|s| if s.starts_with("model") { "missing [" } else { s }),
+    );
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn the_kernels_for_gpus_generate_the_same() {
     let found = generate(&model, limits(4, 40, 40), &requests);
     let started = gpu.started();
     drop(gpu);
-    for kernel in ["rms_norm_f32", "heads_f32", "write_paged_f32", "paged_attention_2_1_f32", "swiglu_f32"] {
+    for kernel in ["rms_norm_f32", "qk_norm_rope_f32", "write_paged_f32", "paged_attention_2_1_f32", "swiglu_f32"] {
         assert!(started.iter().any(|name| name == kernel), "{kernel} was not started");
     }
     assert!(ties("on a GPU", &model, &requests, &expected, &found) <= 1);

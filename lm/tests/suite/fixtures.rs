@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use chat::tokenizer::Tokenizer;
-use lm::params::Role;
+use lm::params::ParamRole;
 use lm::sampling::uniform;
 use lm::{Biases, Decoder, Family, ModelConfig, Params, Rope};
 use tch::{Device, Kind, Tensor};
@@ -36,7 +36,7 @@ pub fn spec(family: Family, tied: bool) -> ModelConfig {
         rope: Rope::new(if qwen { 1e6 } else { 1e4 }),
         rms_norm_eps: if qwen { 1e-6 } else { 1e-5 },
         tie_word_embeddings: tied,
-        biases: family.biases(false, false),
+        biases: lm::family::biases(family, false, false),
         window: None,
         source: serde_json::Map::new(),
     }
@@ -111,7 +111,7 @@ pub fn normal(seed: u64, std: f64, shape: &[i64]) -> Tensor {
 pub fn weights(spec: &ModelConfig, seed: u64) -> Params {
     let params = Params::zeros(spec, Kind::Float, Device::Cpu).unwrap();
     for (i, entry) in params.entries().iter().enumerate() {
-        let mean = if entry.role() == Role::Norm { 1.0 } else { 0.0 };
+        let mean = if entry.role() == ParamRole::Norm { 1.0 } else { 0.0 };
         let values = normal(seed * 1000 + i as u64, 0.25, &entry.shape) + mean;
         params.view(entry).copy_(&values);
     }

@@ -106,7 +106,7 @@ static ANSWERS: LazyLock<Answers> = LazyLock::new(|| {
 fn transformers_loads_every_tensor_into_the_right_class() {
     for name in names() {
         let report = ANSWERS.report(name);
-        assert_eq!(report["class"], specimen(name).spec().family.architecture());
+        assert_eq!(report["class"], lm::family::architecture(specimen(name).spec().family));
         assert_eq!(report["missing"], json!([]));
         assert_eq!(report["unexpected"], json!([]));
     }

@@ -7,8 +7,8 @@ use std::process::Command;
 use serde_json::Value as Json;
 use tch::{Kind, Tensor};
 
-const MEND: &str = "run scripts/test, which installs what these tests compare us with \
-                    (XPLORE_REFERENCE_PYTHON names another Python that has it)";
+const MEND: &str = "run scripts/setup --reference, which installs the references of these tests \
+                    (or set XPLORE_REFERENCE_PYTHON to a Python that has them)";
 
 /// Results of transformers.
 pub struct Answers {

@@ -4,9 +4,11 @@ use std::f64::consts::E;
 use std::fs;
 use std::path::Path;
 
+use configs::eval::Setting;
+use evals::TargetKind;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use report::{EvalRow, Example, GainRow, Judge, Model, Setting, Targets};
+use report::{AccuracyRow, Example, GainRow, JudgeRole, Model};
 use serde_json::{Value, json};
 
 /// Every file that a run can have.
@@ -58,14 +60,14 @@ fn metrics(rng: &mut ChaCha8Rng, skill: f64) -> Vec<Value> {
     rows
 }
 
-fn eval(rng: &mut ChaCha8Rng, skill: f64) -> Vec<EvalRow> {
+fn eval(rng: &mut ChaCha8Rng, skill: f64) -> Vec<AccuracyRow> {
     let mut rows = Vec::new();
-    for targets in [Targets::InDomain, Targets::Transfer] {
-        for judge in [Judge::Training, Judge::Second] {
+    for targets in [TargetKind::InDomain, TargetKind::Transfer] {
+        for judge in [JudgeRole::Training, JudgeRole::Second] {
             rows.push(row((Model::None, Setting::Direct, targets, judge), 0.53));
             for setting in [Setting::Full, Setting::Streaming] {
                 let harder = if setting == Setting::Streaming { 0.02 } else { 0.0 };
-                let other = if targets == Targets::Transfer { 0.03 } else { 0.0 };
+                let other = if targets == TargetKind::Transfer { 0.03 } else { 0.0 };
                 let means = [
                     (Model::None, 0.5),
                     (Model::Random, 0.51),
@@ -85,18 +87,18 @@ fn eval(rng: &mut ChaCha8Rng, skill: f64) -> Vec<EvalRow> {
     rows
 }
 
-fn row((model, setting, targets, judge): (Model, Setting, Targets, Judge), accuracy: f64) -> EvalRow {
+fn row((model, setting, targets, judge): (Model, Setting, TargetKind, JudgeRole), accuracy: f64) -> AccuracyRow {
     let half = 1.96 * (accuracy * (1.0 - accuracy) / 240.0).sqrt();
     let (ci_low, ci_high) = (accuracy - half, (accuracy + half).min(1.0));
-    EvalRow { model, setting, targets, judge, accuracy, ci_low, ci_high, users: 120, targets_judged: 480 }
+    AccuracyRow { model, setting, targets, judge, accuracy, ci_low, ci_high, users: 120, targets_judged: 480 }
 }
 
 fn gains(skill: f64) -> Vec<GainRow> {
     let mut rows = Vec::new();
-    for targets in [Targets::InDomain, Targets::Transfer] {
-        for judge in [Judge::Training, Judge::Second] {
+    for targets in [TargetKind::InDomain, TargetKind::Transfer] {
+        for judge in [JudgeRole::Training, JudgeRole::Second] {
             for setting in [Setting::Full, Setting::Streaming] {
-                let gain = 0.12 + skill - if judge == Judge::Second { 0.09 } else { 0.0 };
+                let gain = 0.12 + skill - if judge == JudgeRole::Second { 0.09 } else { 0.0 };
                 let (baseline, model) = (Model::Sft, Model::Rl);
                 let (ci_low, ci_high) = (gain - 0.033, gain + 0.034);
                 rows.push(GainRow { setting, targets, judge, baseline, model, gain, ci_low, ci_high, users: 120 });

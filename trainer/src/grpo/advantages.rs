@@ -1,11 +1,11 @@
 //! Advantages of judged groups: credit from later stages, penalties, and comparison within the group.
 
-use configs::rl::algorithm::{Advantage, KlPlace, ZeroVariance};
+use configs::rl::algorithm::{KlPlace, ZeroVariance};
 use configs::rl::{AlgorithmConfig, RlConfig};
-use rewards::{CreditGroup, CreditRule, Scale, group_advantages, overlong};
+use rewards::{CreditGroup, CreditRule, group_advantages, overlong};
 
+use super::group::{Group, Sample};
 use super::policy_loss::kl_estimate;
-use super::rollout::{Group, Sample};
 use crate::TrainError;
 
 /// Rewards and advantages of a step's samples, in the shape of its groups.
@@ -58,13 +58,7 @@ pub fn credit(groups: &[Group], config: &RlConfig) -> Result<StepAdvantages, Tra
             *reward -= punishment(sample, config);
         }
     }
-    let scale = match config.algorithm.advantage {
-        Advantage::GroupStd => Scale::GroupStd,
-        Advantage::GroupMean => Scale::GroupMean,
-        Advantage::BatchStd => Scale::BatchStd,
-        Advantage::LeaveOneOut => Scale::LeaveOneOut,
-    };
-    let mut found = group_advantages(&rewards, scale, config.algorithm.advantage_eps);
+    let mut found = group_advantages(&rewards, config.algorithm.advantage, config.algorithm.advantage_eps);
     for (group, advantages) in groups.iter().zip(&mut found.groups) {
         advantages.iter_mut().for_each(|a| *a *= config.reward.stage_weight(group.stage));
     }

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chat::{Draw, RlRow};
-use configs::rl::curriculum::{CurriculumConfig, Order};
+use configs::rl::curriculum::{CurriculumConfig, CurriculumOrder};
 use configs::rl::{RlConfig, RolloutConfig};
 use serde::{Deserialize, Serialize};
 
-use super::rollout::Group;
+use super::group::Group;
 use super::stages::{self, Stage};
 use crate::TrainError;
 
 /// A user, with the interactions and the target of each stage.
 #[derive(Clone, Debug)]
-pub struct User<'a> {
+pub struct CurriculumUser<'a> {
     /// The user's row.
     pub row: &'a RlRow,
     /// The stages of the user's history.
@@ -56,7 +56,7 @@ struct CurriculumState {
 /// Samples the users of a run.
 #[derive(Debug)]
 pub struct CurriculumSampler<'a> {
-    users: Vec<User<'a>>,
+    users: Vec<CurriculumUser<'a>>,
     config: &'a CurriculumConfig,
     seed: u64,
     progress: CurriculumState,
@@ -74,7 +74,7 @@ impl<'a> CurriculumSampler<'a> {
         let users = usable(rows, &config.rollout);
         if users.is_empty() {
             return Err(TrainError::Data(format!(
-                "none of the {} RL rows is long enough for {} stages; lower rollout.stages or give longer histories",
+                "none of the {} RL rows is long enough for {} stages; lower rollout.stages or provide longer histories",
                 rows.len(),
                 config.rollout.stages
             )));
@@ -82,19 +82,19 @@ impl<'a> CurriculumSampler<'a> {
         let several = config.reward.targets_per_stage > 1;
         if several && users.iter().all(|p| p.row.targets.is_empty()) {
             return Err(TrainError::Data(format!(
-                "reward.targets_per_stage is {}, but no RL row has `targets`, further choices to judge by; give the rows some, or \
-                 set it to 1",
+                "reward.targets_per_stage is {}, but no RL row has `targets` (additional target choices); add them \
+                 to the rows, or set it to 1",
                 config.reward.targets_per_stage
             )));
         }
-        let unjudged = |p: &&User<'_>| {
+        let unjudged = |p: &&CurriculumUser<'_>| {
             let further: &[_] = if several { &p.row.targets } else { &[] };
             p.stages.iter().map(|s| s.target).chain(further).any(|target| target.rejected.is_none())
         };
         if let Some(user) = users.iter().find(unjudged) {
             return Err(TrainError::Data(format!(
-                "user {}: a choice that is to be explained has no `rejected` item, which a judge needs; give it one, move \
-                 the stages (mid_position, rollout.cut_at), or leave the row out",
+                "user {}: a target choice has no `rejected` item, which the judge requires; add one, move the stages \
+                 (mid_position, rollout.cut_at), or remove the row",
                 user.row.uid
             )));
         }
@@ -117,10 +117,10 @@ impl<'a> CurriculumSampler<'a> {
     }
 
     /// Returns the next `n` users, at most all of them. `step` and `round` seed the sampling.
-    pub fn next(&mut self, n: usize, (step, round): (u64, u64)) -> Vec<User<'a>> {
+    pub fn next(&mut self, n: usize, (step, round): (u64, u64)) -> Vec<CurriculumUser<'a>> {
         let n = n.min(self.len());
         let chosen: Vec<usize> = match self.config.order {
-            Order::Sample => {
+            CurriculumOrder::Sample => {
                 self.progress.taken += n;
                 self.sampled(n, Draw::new(self.seed).text("curriculum").with(step).with(round))
             }
@@ -140,7 +140,7 @@ impl<'a> CurriculumSampler<'a> {
 
     fn order_of(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();
-        if self.config.order == Order::File {
+        if self.config.order == CurriculumOrder::File {
             return order;
         }
         let draw = Draw::new(self.seed).text("people").with(epoch);
@@ -148,9 +148,9 @@ impl<'a> CurriculumSampler<'a> {
         // The sort is stable, so ties and unjudged users keep their random order. Unjudged users count as accuracy 0.5.
         let accuracy = |&i: &usize| self.accuracy(i).unwrap_or(0.5);
         match self.config.order {
-            Order::EasyFirst => order.sort_by(|a, b| accuracy(b).total_cmp(&accuracy(a))),
-            Order::HardFirst => order.sort_by(|a, b| accuracy(a).total_cmp(&accuracy(b))),
-            Order::Shuffle | Order::File | Order::Sample => {}
+            CurriculumOrder::EasyFirst => order.sort_by(|a, b| accuracy(b).total_cmp(&accuracy(a))),
+            CurriculumOrder::HardFirst => order.sort_by(|a, b| accuracy(a).total_cmp(&accuracy(b))),
+            CurriculumOrder::Shuffle | CurriculumOrder::File | CurriculumOrder::Sample => {}
         }
         order
     }
@@ -210,12 +210,12 @@ impl<'a> CurriculumSampler<'a> {
         let path = checkpoint.join(FILE);
         let bad = |message: String| TrainError::File { path: path.clone(), message };
         let text =
-            std::fs::read_to_string(&path).map_err(|e| bad(format!("{e}; the run cannot be resumed from here")))?;
+            std::fs::read_to_string(&path).map_err(|e| bad(format!("{e}; cannot resume from this checkpoint")))?;
         let progress: CurriculumState = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
         let fits = progress.order.iter().all(|&i| i < self.len());
         if !fits || !(progress.order.is_empty() || progress.order.len() == self.len()) {
             return Err(bad(format!(
-                "was written for {} users, data.train now holds {}; resume with the same rows",
+                "was written for {} users, but data.train now has {}; resume with the same rows",
                 progress.order.len(),
                 self.len()
             )));
@@ -226,6 +226,6 @@ impl<'a> CurriculumSampler<'a> {
 }
 
 /// Returns the rows whose history is long enough for the stages, cut into stages.
-pub fn usable<'a>(rows: &'a [RlRow], config: &RolloutConfig) -> Vec<User<'a>> {
-    rows.iter().filter_map(|row| Some(User { row, stages: stages::cut(row, config)? })).collect()
+pub fn usable<'a>(rows: &'a [RlRow], config: &RolloutConfig) -> Vec<CurriculumUser<'a>> {
+    rows.iter().filter_map(|row| Some(CurriculumUser { row, stages: stages::cut(row, config)? })).collect()
 }

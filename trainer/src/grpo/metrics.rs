@@ -6,8 +6,9 @@ use lm::Decoder;
 use rewards::Composition;
 
 use super::advantages::StepAdvantages;
+use super::group::{Group, Sample};
 use super::importance_sampling::Mismatch;
-use super::rollout::{Group, PhaseTimes, RolloutOutput, Sample};
+use super::rollout::{PhaseTimes, RolloutOutput};
 use super::update::MiniBatch;
 use crate::flops::{self, ComputeWork};
 use crate::memory;

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::flops::ComputeWork;
-use crate::parallel::split::Split;
+use crate::parallel::split::BatchSplit;
 use crate::{ParallelContext, TrainError};
 
 /// A response and its prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row<'a> {
+pub struct PromptAndResponse<'a> {
     /// Index of the group; consecutive rows of a group share their prompt.
     pub group: usize,
     /// Index of the sample in the group.
@@ -43,7 +43,7 @@ pub struct TokenLogprobs {
 }
 
 /// Returns the ranges of rows that are computed together because they share a prompt, with their token counts.
-fn units(rows: &[Row<'_>], cut: MicroBatchLimit) -> Vec<(Range<usize>, usize)> {
+fn units(rows: &[PromptAndResponse<'_>], cut: MicroBatchLimit) -> Vec<(Range<usize>, usize)> {
     let mut units: Vec<(Range<usize>, usize)> = Vec::new();
     for (i, row) in rows.iter().enumerate() {
         // The last token of the prompt belongs to each response, whose first token it predicts. The last token of a response
@@ -77,12 +77,12 @@ struct MicroBatch {
 /// rows of every rank, in the order of its micro-batches.
 fn micro_batches(
     context: &ParallelContext,
-    rows: &[Row<'_>],
+    rows: &[PromptAndResponse<'_>],
     cut: MicroBatchLimit,
 ) -> (Vec<Vec<Range<usize>>>, Vec<Vec<usize>>) {
     let units = units(rows, cut);
     let lengths: Vec<usize> = units.iter().map(|(_, tokens)| *tokens).collect();
-    let split = Split::new(context, &lengths, cut.tokens);
+    let split = BatchSplit::new(context, &lengths, cut.tokens);
     let of = |bin: &[usize]| bin.iter().map(|&u| units[u].0.clone()).collect();
     let by_rank = split.rows_by_rank().into_iter();
     let rows_by_rank = by_rank.map(|of_rank| of_rank.into_iter().flat_map(|u| units[u].0.clone()).collect()).collect();
@@ -90,9 +90,9 @@ fn micro_batches(
 }
 
 /// Placeholder of an empty micro-batch: one token that predicts another.
-const NOTHING: Row<'static> = Row { group: 0, sample: 0, prompt: &[0], response: &[0] };
+const NOTHING: PromptAndResponse<'static> = PromptAndResponse { group: 0, sample: 0, prompt: &[0], response: &[0] };
 
-fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<MicroBatch, TrainError> {
+fn lay_out(model: &Decoder, rows: &[PromptAndResponse<'_>], units: &[Range<usize>]) -> Result<MicroBatch, TrainError> {
     // A row that shares no prompt is a plain sequence, which uses the fastest attention of each device.
     let shares = |unit: &Range<usize>| unit.len() > 1;
     let skipped = |unit: &Range<usize>| if shares(unit) { rows[unit.start].prompt.len() - 1 } else { 0 };
@@ -108,7 +108,7 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
         .collect();
     let packed = Packed::with_shared_prefixes(&groups, model.spec().context(), model.device())?;
     // A shared prompt is named after its group, everything else after its sample.
-    let name = |row: &Row<'_>, part: usize| ((row.group as u64) << 32) + part as u64;
+    let name = |row: &PromptAndResponse<'_>, part: usize| ((row.group as u64) << 32) + part as u64;
     let names = units.iter().flat_map(|unit| {
         let shared = shares(unit).then(|| name(&rows[unit.start], 0));
         shared.into_iter().chain(rows[unit.clone()].iter().map(|row| name(row, row.sample + 1)))
@@ -118,7 +118,7 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
     let order: Vec<usize> = units.iter().flat_map(Clone::clone).collect();
     let before = units.iter().flat_map(|unit| unit.clone().map(|_| skipped(unit)));
     for ((&row, skipped), branch) in order.iter().zip(before).zip(packed.branches()) {
-        let Row { prompt, response, .. } = rows[row];
+        let PromptAndResponse { prompt, response, .. } = rows[row];
         let first = branch.tokens.start + (prompt.len() - 1 - skipped) as i64;
         places.extend((0..response.len() as i64).map(|t| first + t));
         targets.extend(response.iter().map(|&id| i64::from(id)));
@@ -141,7 +141,11 @@ fn lay_out(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<
 }
 
 /// Lays out a micro-batch as [`lay_out`] does; without units, a placeholder with no rows and no work.
-fn lay_out_any(model: &Decoder, rows: &[Row<'_>], units: &[Range<usize>]) -> Result<MicroBatch, TrainError> {
+fn lay_out_any(
+    model: &Decoder,
+    rows: &[PromptAndResponse<'_>],
+    units: &[Range<usize>],
+) -> Result<MicroBatch, TrainError> {
     if !units.is_empty() {
         return lay_out(model, rows, units);
     }
@@ -165,13 +169,13 @@ fn gather_logprobs(
     let own = rows_by_rank[context.world.rank()].iter().map(|&row| std::mem::take(&mut seen[row])).collect();
     let seen = context.all_gather_object("log-probabilities", rows_by_rank, own)?;
     let mut sums = [work.tokens as f64, work.trained as f64, work.squares as f64];
-    context.world.world_group().all_reduce_scalars("the work of all ranks", &mut sums)?;
+    context.world.world_group().all_reduce_scalars("reduce the compute work", &mut sums)?;
     (work.tokens, work.trained, work.squares) = (sums[0] as usize, sums[1] as usize, sums[2] as u128);
     Ok(seen)
 }
 
 /// Returns the prompt without its first `skipped` tokens, followed by the response without its last.
-fn branch(row: &Row<'_>, skipped: usize) -> Vec<u32> {
+fn branch(row: &PromptAndResponse<'_>, skipped: usize) -> Vec<u32> {
     [&row.prompt[skipped..], &row.response[..row.response.len() - 1]].concat()
 }
 
@@ -197,7 +201,7 @@ fn keep(seen: &mut [TokenLogprobs], batch: &MicroBatch, scores: &Scores) -> Resu
 pub fn compute_logprobs(
     context: &ParallelContext,
     model: &Decoder,
-    rows: &[Row<'_>],
+    rows: &[PromptAndResponse<'_>],
     cut: MicroBatchLimit,
     temperature: f64,
     forward: impl Fn(&Packed) -> Result<Tensor, lm::LmError>,
@@ -247,7 +251,7 @@ impl std::fmt::Debug for Gradient<'_> {
 pub fn forward_backward(
     context: &ParallelContext,
     model: &Decoder,
-    rows: &[Row<'_>],
+    rows: &[PromptAndResponse<'_>],
     cut: MicroBatchLimit,
     gradient: &Gradient<'_>,
     slopes: impl Fn(usize, Range<usize>, &[f32]) -> Slopes,
@@ -334,8 +338,8 @@ mod tests {
     fn rows_of_a_group_share_a_unit_as_far_as_it_fits() {
         let prompt = [1, 2, 3, 4, 5];
         let response = [7; 10];
-        let rows: Vec<Row<'_>> = [(0, 3), (0, 4), (0, 5), (1, 6)]
-            .map(|(group, n)| Row { group, sample: 0, prompt: &prompt, response: &response[..n] })
+        let rows: Vec<PromptAndResponse<'_>> = [(0, 3), (0, 4), (0, 5), (1, 6)]
+            .map(|(group, n)| PromptAndResponse { group, sample: 0, prompt: &prompt, response: &response[..n] })
             .into();
         let of = |tokens, share| units(&rows, MicroBatchLimit { tokens, share });
         assert_eq!(of(100, true), [(0..3, 4 + 12), (3..4, 4 + 6)]);

@@ -9,7 +9,7 @@ use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Rati
 
 /// The inputs of the loss of one response; all slices have its length.
 #[derive(Clone, Copy, Debug)]
-pub struct Response<'a> {
+pub struct PolicyLossInputs<'a> {
     /// Log-probabilities under the policy in training, nats.
     pub logprobs: &'a [f32],
     /// Entropies of the distributions over tokens, nats.
@@ -116,8 +116,8 @@ pub struct SequenceLoss {
 
 /// Computes the loss of one response whose tokens each have `weight`. With token-level ratios, a part of a response may be
 /// passed instead.
-pub fn sequence_loss(response: Response<'_>, weight: f64, config: &AlgorithmConfig) -> SequenceLoss {
-    let Response { logprobs, entropy, old, reference, correction, advantage } = response;
+pub fn sequence_loss(response: PolicyLossInputs<'_>, weight: f64, config: &AlgorithmConfig) -> SequenceLoss {
+    let PolicyLossInputs { logprobs, entropy, old, reference, correction, advantage } = response;
     let log_ratio = |t: usize| f64::from(logprobs[t]) - f64::from(old[t]);
     let n = logprobs.len();
     let of_sequence = (0..n).map(log_ratio).sum::<f64>() / n as f64;
@@ -164,14 +164,14 @@ enum Bound {
     Dual,
 }
 
-struct Term {
+struct LossTerm {
     loss: f64,
     /// d loss / d log ratio (clip), or d loss / d logprob (CISPO).
     slope: f64,
     held: Option<Bound>,
 }
 
-fn token_term(ratio: f64, logprob: f64, advantage: f64, config: &AlgorithmConfig) -> Term {
+fn token_term(ratio: f64, logprob: f64, advantage: f64, config: &AlgorithmConfig) -> LossTerm {
     let (low, high) = (1.0 - config.clip_low, 1.0 + config.clip_high);
     let held = match advantage {
         a if a > 0.0 && ratio > high => Some(Bound::High),
@@ -184,16 +184,16 @@ fn token_term(ratio: f64, logprob: f64, advantage: f64, config: &AlgorithmConfig
         // bounds is 0.
         PolicyLoss::Clip => {
             let bound = match held {
-                None => return Term { loss: -advantage * ratio, slope: -advantage * ratio, held },
+                None => return LossTerm { loss: -advantage * ratio, slope: -advantage * ratio, held },
                 Some(Bound::High) => high,
                 Some(Bound::Low) => low,
                 Some(Bound::Dual) => config.dual_clip,
             };
-            Term { loss: -advantage * bound, slope: 0.0, held }
+            LossTerm { loss: -advantage * bound, slope: 0.0, held }
         }
         PolicyLoss::Cispo => {
             let slope = -advantage * ratio.clamp(low, high);
-            Term { loss: slope * logprob, slope, held: held.filter(|bound| *bound != Bound::Dual) }
+            LossTerm { loss: slope * logprob, slope, held: held.filter(|bound| *bound != Bound::Dual) }
         }
     }
 }
@@ -218,7 +218,7 @@ mod tests {
     fn terms(pairs: &[(f64, f64)], config: &AlgorithmConfig) -> Vec<(f64, f64)> {
         let one = |&(ratio, advantage): &(f64, f64)| {
             let logprobs = [ratio.ln() as f32];
-            let response = Response {
+            let response = PolicyLossInputs {
                 logprobs: &logprobs,
                 entropy: &[0.0],
                 old: &[0.0],

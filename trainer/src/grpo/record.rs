@@ -6,11 +6,11 @@ use chat::jsonl;
 use serde::Serialize;
 
 use super::advantages::StepAdvantages;
-use super::rollout::Group;
+use super::group::Group;
 use crate::TrainError;
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct RecordLine<'a> {
     step: u64,
     uid: &'a str,
     stage: usize,
@@ -44,11 +44,11 @@ pub fn write(
     most: usize,
 ) -> Result<(), TrainError> {
     let places = groups.iter().enumerate().flat_map(|(g, group)| (0..group.samples.len()).map(move |i| (g, i)));
-    let line = |(g, i): (usize, usize)| -> Result<Line<'_>, TrainError> {
+    let line = |(g, i): (usize, usize)| -> Result<RecordLine<'_>, TrainError> {
         let group = &groups[g];
         let sample = &group.samples[i];
         let terms = names.iter().zip(&sample.reward.scores).map(|(n, s)| ((*n).to_owned(), (*s).into())).collect();
-        Ok(Line {
+        Ok(RecordLine {
             step,
             uid: &group.uid,
             stage: group.stage,

@@ -32,8 +32,8 @@ impl Reference {
             let (own, of_policy) = (decoder.spec().vocab_size, trainable.model.decoder.spec().vocab_size);
             if own != of_policy {
                 return Err(TrainError::Data(format!(
-                    "algorithm.kl.reference = {}: its vocabulary has {own} tokens, the policy's {of_policy}; take a model \
-                     with the policy's tokenizer",
+                    "algorithm.kl.reference = {}: its vocabulary has {own} tokens, but the policy's has {of_policy}; \
+                     use a model with the policy's tokenizer",
                     kl.reference
                 )));
             }

@@ -16,9 +16,10 @@ use configs::rl::RlConfig;
 use configs::rl::algorithm::{KlPlace, OldLogprobs};
 
 use super::advantages::{self, StepAdvantages, is_trained};
+use super::group::{Group, Sample};
 use super::micro_batches::TokenLogprobs;
 use super::policy_loss::LossStats;
-use super::rollout::{self, Group, Sample};
+use super::rewarding::set_rewards;
 use super::update::{self, MiniBatch};
 use crate::TrainError;
 
@@ -112,14 +113,13 @@ impl RecordedStep {
     /// [`TrainError::File`] if it is missing or incomplete.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let bad = |message: String| TrainError::File { path: path.into(), message };
-        let bytes = std::fs::read(path).map_err(|e| {
-            bad(format!("{e}; steps are recorded every log.rollouts_every steps, with log.replay = true"))
-        })?;
+        let bytes = std::fs::read(path)
+            .map_err(|e| bad(format!("{e}; a step is recorded every log.rollouts_every steps if log.replay = true")))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
-        let text = tensors.tensor(KEY).map_err(|_| bad("is no recorded step".into()))?;
+        let text = tensors.tensor(KEY).map_err(|_| bad("is not a recorded step".into()))?;
         let mut step: Self = serde_json::from_slice(text.data()).map_err(|e| bad(e.to_string()))?;
         if step.format != FORMAT {
-            return Err(bad(format!("has format {}, this program reads {FORMAT}", step.format)));
+            return Err(bad(format!("has format {}; this version of xplore reads format {FORMAT}", step.format)));
         }
         step.fill(&tensors).map_err(bad)?;
         Ok(step)
@@ -157,7 +157,7 @@ impl RecordedStep {
             for &(g, i) in &update.places {
                 let sample = self.groups.get(g).and_then(|g| g.samples.get(i));
                 let n = sample
-                    .ok_or_else(|| format!("update {u} names sample {i} of group {g}, which is not there"))?
+                    .ok_or_else(|| format!("update {u} refers to sample {i} of group {g}, which does not exist"))?
                     .ids
                     .len();
                 update.seen.push(TokenLogprobs { logprobs: logprobs.take(n)?, entropy: entropy.take(n)? });
@@ -185,7 +185,7 @@ impl<T> Pieces<T> {
 
     fn take(&mut self, n: usize) -> Result<Vec<T>, String> {
         if self.values.len() < n {
-            return Err(format!("{}: ends too early; the file is not whole", self.name));
+            return Err(format!("{}: unexpected end of data; the file is truncated", self.name));
         }
         Ok(self.values.by_ref().take(n).collect())
     }
@@ -218,15 +218,15 @@ pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition)
     };
     if config.algorithm.needs_reference() && lacks_reference {
         return Err(TrainError::Data(
-            "algorithm.kl.coefficient is above 0, but the run had no reference, or not for all of these samples, so its \
-             log-probabilities were not recorded"
+            "algorithm.kl.coefficient is above 0, but the run had no reference model, or did not apply it to \
+             all of these samples, so the reference log-probabilities were not recorded"
                 .into(),
         ));
     }
     let recompute = config.algorithm.old_logprobs == OldLogprobs::Recompute;
     if recompute && updated().any(|s| s.old.is_empty()) {
         return Err(TrainError::Data(
-            "algorithm.old_logprobs is \"recompute\", but the run took those of the rollout, so none were recorded"
+            "algorithm.old_logprobs is \"recompute\", but the run used those of the rollout, so none were recorded"
                 .into(),
         ));
     }
@@ -236,16 +236,11 @@ pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition)
     let no_judge = |questions: &[chat::Question]| match questions {
         [] => Ok(Vec::new()),
         _ => Err(TrainError::Data(
-            "a reward term asks the judge, which a replay does not have; leave the term out".into(),
+            "a reward term queries the judge, which a replay does not load; remove the term".into(),
         )),
     };
     // Recorded steps count from 1; steps of the reward count from 0.
-    rollout::rewarded(
-        &mut groups,
-        composition,
-        (step.step.saturating_sub(1), config.rollout.max_new_tokens),
-        &no_judge,
-    )?;
+    set_rewards(&mut groups, composition, (step.step.saturating_sub(1), config.rollout.max_new_tokens), &no_judge)?;
     let advantages = advantages::credit(&groups, config)?;
     let updates = step.updates.iter().map(|update| {
         let kept: Vec<usize> = (0..update.places.len())

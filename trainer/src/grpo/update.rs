@@ -6,10 +6,10 @@ use configs::rl::algorithm::Ratio;
 use lm::{ActivationCheckpointing, Decoder};
 
 use super::advantages::{StepAdvantages, is_trained};
+use super::group::{Group, Sample};
 use super::importance_sampling;
-use super::micro_batches::{self, Gradient, MicroBatchLimit, Row, TokenLogprobs};
-use super::policy_loss::{LossStats, Normalizer, Response, SequenceLoss, sequence_loss};
-use super::rollout::{Group, Sample};
+use super::micro_batches::{self, Gradient, MicroBatchLimit, PromptAndResponse, TokenLogprobs};
+use super::policy_loss::{LossStats, Normalizer, PolicyLossInputs, SequenceLoss, sequence_loss};
 use crate::TrainError;
 use crate::flops::ComputeWork;
 use crate::lr_schedule::ScheduleStep;
@@ -20,7 +20,7 @@ use crate::trainable_model::TrainableModel;
 #[derive(Clone, Debug)]
 pub struct TrainSample<'a> {
     /// The tokens of the response.
-    pub row: Row<'a>,
+    pub row: PromptAndResponse<'a>,
     old: &'a [f32],
     reference: Option<&'a [f32]>,
     correction: Option<Vec<f64>>,
@@ -30,7 +30,7 @@ pub struct TrainSample<'a> {
 impl<'a> TrainSample<'a> {
     /// Returns the training sample of `sample`, at `place` (group, sample) of the step.
     pub fn new(group: &'a Group, sample: &'a Sample, place: (usize, usize), advantage: f64, config: &RlConfig) -> Self {
-        let row = Row { group: place.0, sample: place.1, prompt: &group.prompt, response: &sample.ids };
+        let row = PromptAndResponse { group: place.0, sample: place.1, prompt: &group.prompt, response: &sample.ids };
         let recomputed = !sample.old.is_empty();
         Self {
             row,
@@ -51,7 +51,7 @@ impl<'a> TrainSample<'a> {
         weight: f64,
         config: &RlConfig,
     ) -> SequenceLoss {
-        let response = Response {
+        let response = PolicyLossInputs {
             logprobs,
             entropy,
             old: &self.old[range.clone()],
@@ -99,7 +99,7 @@ pub fn accumulate(
     seed: u64,
 ) -> Result<(Vec<TokenLogprobs>, ComputeWork), TrainError> {
     let by = normalizer(train_samples, config);
-    let rows: Vec<Row<'_>> = train_samples.iter().map(|sample| sample.row).collect();
+    let rows: Vec<PromptAndResponse<'_>> = train_samples.iter().map(|sample| sample.row).collect();
     let gradient = Gradient {
         trained: trainable.trained(seed),
         recompute: ActivationCheckpointing::every(config.train.activation_checkpointing_every),
@@ -152,7 +152,7 @@ pub fn policy_logprobs(
 /// # Errors
 /// If memory cannot be allocated.
 pub fn reference_logprobs(
-    reference: &super::Reference,
+    reference: &super::reference::Reference,
     trainable: &TrainableModel,
     groups: &[Group],
     places: &[(usize, usize)],
@@ -170,10 +170,10 @@ pub fn reference_logprobs(
     )
 }
 
-fn rows_at<'a>(groups: &'a [Group], places: &[(usize, usize)]) -> Vec<Row<'a>> {
+fn rows_at<'a>(groups: &'a [Group], places: &[(usize, usize)]) -> Vec<PromptAndResponse<'a>> {
     let row = |&(group, sample): &(usize, usize)| {
         let of: &Group = &groups[group];
-        Row { group, sample, prompt: &of.prompt, response: &of.samples[sample].ids }
+        PromptAndResponse { group, sample, prompt: &of.prompt, response: &of.samples[sample].ids }
     };
     places.iter().map(row).collect()
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use configs::{ParallelConfig, Sharding};
-use distributed::{DistError, Group, RankEnv, World, balanced};
-use lm::{Decoder, LmError, LocalModel, ModelConfig, Params};
+use distributed::{RankEnv, RankGroup, World, balanced};
+use lm::{Decoder, LocalModel, ModelConfig, Params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Tensor};
@@ -22,14 +22,9 @@ pub struct ParallelContext {
     /// What is sharded: DDP, ZeRO-2 or FSDP.
     pub sharding: Sharding,
     /// The process group over which a model is sharded.
-    pub shards: Group,
+    pub shards: RankGroup,
     /// The process group of the ranks that hold the same shard as this one.
-    pub replicas: Group,
-}
-
-/// Converts the error of a collective to one of the model.
-pub(crate) fn lost(error: &DistError) -> LmError {
-    LmError::Lost(error.to_string())
+    pub replicas: RankGroup,
 }
 
 impl ParallelContext {
@@ -157,7 +152,7 @@ impl ParallelContext {
         let shards = self.shards_of(&spec);
         if shard.numel() != shards.length() {
             return Err(TrainError::Data(format!(
-                "{}: a rank's shard of that model has {} numbers, of this run's {}; it is another model",
+                "{}: a rank's shard of this model has {} elements, but this run needs {}; the models differ",
                 folder.display(),
                 shards.length(),
                 shard.numel()
@@ -220,7 +215,7 @@ impl ParallelContext {
 
 fn arrive(
     flat: &Tensor,
-    (piece, output, pending): (&super::shards::Piece, Tensor, distributed::Work),
+    (piece, output, pending): (&super::shards::UnitShard, Tensor, distributed::PendingCollective),
 ) -> Result<(), TrainError> {
     pending.wait()?;
     let numel = piece.shard.numel as i64;

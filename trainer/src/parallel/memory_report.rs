@@ -55,7 +55,7 @@ impl MemoryReport {
             return Ok(());
         }
         let ranks: Vec<Vec<usize>> = (0..context.world.size()).map(|rank| vec![rank]).collect();
-        let all = context.all_gather_object("what each rank holds", &ranks, vec![own])?;
+        let all = context.all_gather_object("gather the memory report", &ranks, vec![own])?;
         if run.writes() {
             write(&run.folder().join(FILE), &all)?;
         }
@@ -66,5 +66,5 @@ impl MemoryReport {
 fn write(path: &Path, all: &[MemoryReport]) -> Result<(), TrainError> {
     let failed = |message: String| TrainError::File { path: path.into(), message };
     let text = serde_json::to_string_pretty(all).map_err(|e| failed(e.to_string()))?;
-    std::fs::write(path, text + "\n").map_err(|e| failed(format!("cannot write: {e}; free space or permissions")))
+    std::fs::write(path, text + "\n").map_err(|e| failed(format!("cannot write: {e}; free space or fix permissions")))
 }

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distributed::{Group, Work};
+use distributed::{PendingCollective, RankGroup};
 use lm::params::ParamUnit;
 use lm::{LmError, ShardedStorage};
 use tch::{Device, Kind, Tensor};
 
-use super::context::lost;
+use super::lost::lost;
 use super::shards::Shards;
 
 /// Maximum number of reduce-scatters in flight; each holds the gradients of a param unit.
@@ -22,7 +22,7 @@ pub struct ShardedGradients(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     shards: Shards,
-    group: Group,
+    group: RankGroup,
     moving: Mutex<Moving>,
 }
 
@@ -31,7 +31,7 @@ struct Moving {
     /// This rank's shard of the sums, over all micro-batches.
     sums: Tensor,
     buffers: BTreeMap<ParamUnit, Buffer>,
-    on_the_way: VecDeque<(ParamUnit, Tensor, Work)>,
+    on_the_way: VecDeque<(ParamUnit, Tensor, PendingCollective)>,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl ShardedGradients {
     ///
     /// # Errors
     /// If memory cannot be allocated.
-    pub fn new(shards: Shards, group: Group, (kind, device): (Kind, Device)) -> Result<Self, LmError> {
+    pub fn new(shards: Shards, group: RankGroup, (kind, device): (Kind, Device)) -> Result<Self, LmError> {
         let buffer = |padded: usize| -> Result<Buffer, LmError> {
             let whole = Tensor::f_empty([padded as i64], (kind, device))?;
             torch_ext::release_memory(&whole)?;

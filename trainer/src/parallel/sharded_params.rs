@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use distributed::{Group, Work};
+use distributed::{PendingCollective, RankGroup};
 use lm::params::ParamUnit;
 use lm::{LmError, ShardedStorage};
 use tch::Tensor;
 
-use super::context::lost;
+use super::lost::lost;
 use super::shards::Shards;
 
 /// Weight storage that implements [`ShardedStorage`].
@@ -16,7 +16,7 @@ use super::shards::Shards;
 pub struct ShardedParams {
     shards: Shards,
     shard: Tensor,
-    group: Group,
+    group: RankGroup,
     buffers: Mutex<BTreeMap<ParamUnit, Buffer>>,
 }
 
@@ -24,13 +24,13 @@ pub struct ShardedParams {
 struct Buffer {
     /// As long as all shards of the unit together.
     whole: Tensor,
-    state: State,
+    state: UnshardState,
 }
 
 #[derive(Debug)]
-enum State {
+enum UnshardState {
     Away,
-    Coming(Work),
+    Coming(PendingCollective),
     Here,
 }
 
@@ -39,11 +39,11 @@ impl ShardedParams {
     ///
     /// # Errors
     /// If memory cannot be allocated.
-    pub fn new(shards: Shards, shard: &Tensor, group: Group) -> Result<Self, LmError> {
+    pub fn new(shards: Shards, shard: &Tensor, group: RankGroup) -> Result<Self, LmError> {
         let buffer = |padded: usize| -> Result<Buffer, LmError> {
             let whole = Tensor::f_empty([padded as i64], (shard.kind(), shard.device()))?;
             torch_ext::release_memory(&whole)?;
-            Ok(Buffer { whole, state: State::Away })
+            Ok(Buffer { whole, state: UnshardState::Away })
         };
         let buffers = shards.pieces.iter().map(|piece| Ok((piece.unit, buffer(piece.shard.padded())?)));
         let buffers = Mutex::new(buffers.collect::<Result<_, LmError>>()?);
@@ -56,7 +56,7 @@ impl ShardedParams {
 
     fn begin(&self, buffers: &mut BTreeMap<ParamUnit, Buffer>, unit: ParamUnit) -> Result<(), LmError> {
         let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
-        if !matches!(buffer.state, State::Away) {
+        if !matches!(buffer.state, UnshardState::Away) {
             return Ok(());
         }
         torch_ext::restore_memory(&buffer.whole)?;
@@ -64,7 +64,7 @@ impl ShardedParams {
         let own = self.shard.narrow(0, piece.at as i64, piece.shard.length() as i64);
         // `data()` has a version counter of its own, so autograd graphs that saved the weights do not see a modification.
         let coming = self.group.all_gather(&format!("gather the weights of {unit:?}"), &buffer.whole.data(), &own);
-        buffer.state = State::Coming(coming.map_err(|e| lost(&e))?);
+        buffer.state = UnshardState::Coming(coming.map_err(|e| lost(&e))?);
         Ok(())
     }
 }
@@ -78,7 +78,7 @@ impl ShardedStorage for ShardedParams {
         let mut buffers = self.buffers();
         self.begin(&mut buffers, unit)?;
         let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
-        if let State::Coming(coming) = std::mem::replace(&mut buffer.state, State::Here) {
+        if let UnshardState::Coming(coming) = std::mem::replace(&mut buffer.state, UnshardState::Here) {
             coming.wait().map_err(|e| lost(&e))?;
         }
         next.map_or(Ok(()), |next| self.begin(&mut buffers, next))
@@ -87,7 +87,7 @@ impl ShardedStorage for ShardedParams {
     fn reshard(&self, unit: ParamUnit) -> Result<(), LmError> {
         let mut buffers = self.buffers();
         let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
-        if let State::Coming(coming) = std::mem::replace(&mut buffer.state, State::Away) {
+        if let UnshardState::Coming(coming) = std::mem::replace(&mut buffer.state, UnshardState::Away) {
             coming.wait().map_err(|e| lost(&e))?;
         }
         Ok(torch_ext::release_memory(&buffer.whole)?)

@@ -10,7 +10,7 @@ use crate::optimizer::ParamGroup;
 
 /// A param unit and its sharding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct UnitShard {
     /// The param unit.
     pub unit: ParamUnit,
     /// Offset of the unit in the whole model's buffer.
@@ -25,7 +25,7 @@ pub struct Piece {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shards {
     /// The param units, in the order of the model's buffer.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<UnitShard>,
     /// The rank within the shard group.
     pub rank: usize,
 }
@@ -37,7 +37,7 @@ impl Shards {
         let piece = |group: params::ParamRange| {
             let shard = Shard { numel: group.numel as usize, ranks };
             at += shard.length();
-            Piece { unit: group.unit, begin: group.offset as usize, shard, at: at - shard.length() }
+            UnitShard { unit: group.unit, begin: group.offset as usize, shard, at: at - shard.length() }
         };
         Self { pieces: params::units(&params::layout(spec)).into_iter().map(piece).collect(), rank }
     }
@@ -48,7 +48,7 @@ impl Shards {
     }
 
     /// Returns the sharding of one param unit.
-    pub fn piece(&self, unit: ParamUnit) -> &Piece {
+    pub fn piece(&self, unit: ParamUnit) -> &UnitShard {
         self.pieces.iter().find(|piece| piece.unit == unit).expect("a part of this model")
     }
 
@@ -89,8 +89,8 @@ mod tests {
         // Two units of 100 and 40 elements over two ranks: shards of 64 and 32.
         let shard = |numel| Shard { numel, ranks: 2 };
         let pieces = vec![
-            Piece { unit: ParamUnit::Embedding, begin: 0, shard: shard(100), at: 0 },
-            Piece { unit: ParamUnit::Head, begin: 100, shard: shard(40), at: 64 },
+            UnitShard { unit: ParamUnit::Embedding, begin: 0, shard: shard(100), at: 0 },
+            UnitShard { unit: ParamUnit::Head, begin: 100, shard: shard(40), at: 64 },
         ];
         let second = Shards { pieces, rank: 1 };
         assert_eq!(second.length(), 96);

@@ -6,7 +6,7 @@ use super::ParallelContext;
 
 /// The rows of a batch, divided into packed micro-batches for each rank. The same on every rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
+pub struct BatchSplit {
     /// The rows of each micro-batch, by rank.
     ranks: Vec<Vec<Vec<usize>>>,
     rank: usize,
@@ -21,7 +21,7 @@ fn cost(length: usize) -> f64 {
     n * (1.0 + n / 12288.0)
 }
 
-impl Split {
+impl BatchSplit {
     /// Divides rows of these lengths into micro-batches of at most `tokens` tokens; a longer row gets its own micro-batch.
     pub fn new(context: &ParallelContext, lengths: &[usize], tokens: usize) -> Self {
         let spread = context.spread(&lengths.iter().map(|n| cost(*n)).collect::<Vec<_>>());
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_single_process_packs_as_ever() {
         let lengths = [5, 9, 3, 7, 2];
-        let split = Split::new(&ParallelContext::single(), &lengths, 12);
+        let split = BatchSplit::new(&ParallelContext::single(), &lengths, 12);
         let passes: Vec<Vec<usize>> = (0..split.rounds()).map(|i| split.own(i).to_vec()).collect();
         assert_eq!(passes, pack(&lengths, 12));
         assert_eq!(split.passes(), passes.len());

@@ -2,13 +2,13 @@
 
 use chat::Draw;
 use configs::sft::SftTrain;
-use corpus::{Mixture, Sequence};
+use corpus::{MaskedSequence, Mixture};
 use lm::head::{Scores, Targets, score, score_and_backward};
 use lm::{ActivationCheckpointing, Packed};
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
-use crate::parallel::split::Split;
+use crate::parallel::split::BatchSplit;
 use crate::trainable_model::TrainableModel;
 
 /// The number of validation rows that are read at once.
@@ -53,12 +53,12 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn of(rows: &[Sequence], micro_batches: usize) -> Self {
+    fn of(rows: &[MaskedSequence], micro_batches: usize) -> Self {
         let lengths = || rows.iter().map(|row| row.ids.len());
         Self {
             sequences: rows.len(),
             tokens: lengths().sum(),
-            trained: rows.iter().map(Sequence::trained_tokens).sum(),
+            trained: rows.iter().map(MaskedSequence::trained_tokens).sum(),
             squares: lengths().map(|n| (n * n) as u128).sum(),
             micro_batches,
         }
@@ -70,9 +70,9 @@ impl Shape {
 ///
 /// # Errors
 /// If memory cannot be allocated or a row is longer than the model's context.
-pub fn accumulate(trainable: &TrainableModel, rows: &[Sequence], how: How) -> Result<(f64, Shape), TrainError> {
+pub fn accumulate(trainable: &TrainableModel, rows: &[MaskedSequence], how: How) -> Result<(f64, Shape), TrainError> {
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-    let split = Split::new(&trainable.context, &lengths, how.tokens);
+    let split = BatchSplit::new(&trainable.context, &lengths, how.tokens);
     let shape = Shape::of(rows, split.passes());
     let total = shape.trained as f64;
     let model = &trainable.model.decoder;
@@ -81,7 +81,7 @@ pub fn accumulate(trainable: &TrainableModel, rows: &[Sequence], how: How) -> Re
     for i in 0..split.rounds() {
         let bin = split.own(i);
         let trained = trainable.trained(how.seed);
-        let part: Vec<&Sequence> = bin.iter().map(|&row| &rows[row]).collect();
+        let part: Vec<&MaskedSequence> = bin.iter().map(|&row| &rows[row]).collect();
         let (packed, at) = packed(trainable, &part)?;
         let packed = match bin {
             [] => packed,
@@ -115,7 +115,7 @@ pub fn mean_loss(trainable: &TrainableModel, rows: &Mixture, tokens: usize) -> R
     let mut sums = [0.0, 0.0];
     for ids in rows.epoch(0).chunks(ROWS_AT_ONCE) {
         let lengths: Vec<usize> = ids.iter().map(|&id| rows.length(id)).collect();
-        let split = Split::new(&trainable.context, &lengths, tokens);
+        let split = BatchSplit::new(&trainable.context, &lengths, tokens);
         for i in 0..split.rounds() {
             let bin = split.own(i);
             let read = bin.iter().map(|&row| rows.read(ids[row])).collect::<Result<Vec<_>, _>>()?;
@@ -136,7 +136,7 @@ pub fn mean_loss(trainable: &TrainableModel, rows: &Mixture, tokens: usize) -> R
 /// Placeholder of an empty micro-batch: one token, whose loss has weight 0.
 const NOTHING: [u32; 1] = [0];
 
-fn packed(trainable: &TrainableModel, rows: &[&Sequence]) -> Result<(Packed, Targets), TrainError> {
+fn packed(trainable: &TrainableModel, rows: &[&MaskedSequence]) -> Result<(Packed, Targets), TrainError> {
     let model = &trainable.model.decoder;
     let sequences: Vec<&[u32]> = match rows {
         [] => vec![&NOTHING],
@@ -151,7 +151,7 @@ fn packed(trainable: &TrainableModel, rows: &[&Sequence]) -> Result<(Packed, Tar
 }
 
 /// Returns the positions that predict the trained tokens: the token before each.
-fn targets(rows: &[&Sequence], packed: &Packed) -> Targets {
+fn targets(rows: &[&MaskedSequence], packed: &Packed) -> Targets {
     let (mut at, mut targets) = (Vec::new(), Vec::new());
     for (row, begin) in rows.iter().zip(&packed.cu_seqlens) {
         for (i, &id) in row.ids.iter().enumerate().skip(1).filter(|&(i, _)| row.trained[i]) {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn each_trained_token_is_predicted_by_the_one_before() {
-        let row = |ids: &[u32], trained: &[u8]| Sequence {
+        let row = |ids: &[u32], trained: &[u8]| MaskedSequence {
             ids: ids.into(),
             trained: trained.iter().map(|&t| t > 0).collect(),
         };

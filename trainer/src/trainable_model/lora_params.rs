@@ -58,7 +58,7 @@ fn adapters(model: &Decoder, lora: Lora<'_>) -> Result<LoraAdapters, TrainError>
     let started = lora_files::load(&c.start, model.spec(), model.device())?;
     if *started.spec() != spec {
         return Err(TrainError::Data(format!(
-            "lora.start = {}: the adapter there is {:?}, the configuration says {spec:?}; make [lora] say the same",
+            "lora.start = {}: the adapter is {:?}, but the configuration is {spec:?}; set [lora] to match the adapter",
             c.start.display(),
             started.spec()
         )));
@@ -133,7 +133,7 @@ impl TrainableParams for LoraParams {
         let saved = lora_files::load(folder, model.spec(), model.device())?;
         if saved.spec() != self.adapters.spec() {
             return Err(TrainError::Data(format!(
-                "{}: the adapter there is {:?}, this run's {:?}; resume with the configuration the run started with",
+                "{}: the adapter is {:?}, but this run's is {:?}; resume with the original configuration of the run",
                 folder.display(),
                 saved.spec(),
                 self.adapters.spec()

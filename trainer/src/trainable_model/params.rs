@@ -98,7 +98,7 @@ pub trait TrainableParams: std::fmt::Debug {
 pub(super) fn copy_saved(folder: &Path, target: &Tensor, saved: &Tensor) -> Result<(), TrainError> {
     if target.size() != saved.size() {
         return Err(TrainError::Data(format!(
-            "{}: holds {} elements, this run trains {}; it belongs to another model or adapter",
+            "{}: has {} elements, but this run trains {}; it belongs to another model or adapter",
             folder.display(),
             saved.numel(),
             target.numel()

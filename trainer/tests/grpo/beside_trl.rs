@@ -8,7 +8,7 @@ use tch::Kind;
 use tolerance::assert_within;
 use trainer::grpo::Reference;
 use trainer::grpo::advantages::credit;
-use trainer::grpo::rollout::{Group, GroupInput, Sample};
+use trainer::grpo::group::{Group, GroupInput, Sample};
 use trainer::grpo::update::{accumulate, measure, policy_logprobs, reference_logprobs, train_samples};
 use trainer::start;
 use trainer::trainable_model::TrainableModel;

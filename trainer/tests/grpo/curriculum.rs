@@ -1,13 +1,13 @@
 //! The order of users under each curriculum setting.
 
 use configs::RlConfig;
-use configs::rl::curriculum::Order;
+use configs::rl::curriculum::CurriculumOrder;
 use trainer::grpo::curriculum_sampler::CurriculumSampler;
-use trainer::grpo::rollout::{Group, GroupInput};
+use trainer::grpo::group::{Group, GroupInput};
 
 use crate::fixtures::{config, rolled_out, rows, trainable};
 
-fn ordered(order: Order) -> RlConfig {
+fn ordered(order: CurriculumOrder) -> RlConfig {
     let mut config = config();
     config.curriculum.order = order;
     config
@@ -44,7 +44,7 @@ fn judged(right: &[usize]) -> Vec<Group> {
 #[test]
 fn each_epoch_has_everybody_once_in_its_own_order_or_the_files() {
     let rows = rows(10);
-    let config = ordered(Order::Shuffle);
+    let config = ordered(CurriculumOrder::Shuffle);
     let mut users = CurriculumSampler::new(&rows, &config).unwrap();
     let [first, second] = [0, 1].map(|_| (0..5).flat_map(|step| uids(&mut users, 2, step)).collect::<Vec<_>>());
     let file: Vec<String> = (0..10).map(|p| format!("p{p}")).collect();
@@ -57,7 +57,7 @@ fn each_epoch_has_everybody_once_in_its_own_order_or_the_files() {
     }
     assert_ne!(first, second);
     assert_eq!(users.epochs(), 2.0);
-    let config = ordered(Order::File);
+    let config = ordered(CurriculumOrder::File);
     let mut users = CurriculumSampler::new(&rows, &config).unwrap();
     assert_eq!(
         (uids(&mut users, 7, 0), uids(&mut users, 4, 1)),
@@ -72,9 +72,10 @@ fn each_epoch_has_everybody_once_in_its_own_order_or_the_files() {
 #[test]
 fn later_epochs_begin_with_the_easy_or_the_hard() {
     let rows = rows(5);
-    for (order, expected) in
-        [(Order::EasyFirst, ["p2", "p4", "p0", "p3", "p1"]), (Order::HardFirst, ["p1", "p3", "p0", "p4", "p2"])]
-    {
+    for (order, expected) in [
+        (CurriculumOrder::EasyFirst, ["p2", "p4", "p0", "p3", "p1"]),
+        (CurriculumOrder::HardFirst, ["p1", "p3", "p0", "p4", "p2"]),
+    ] {
         let config = ordered(order);
         let mut users = CurriculumSampler::new(&rows, &config).unwrap();
         uids(&mut users, 5, 0);
@@ -87,7 +88,7 @@ fn later_epochs_begin_with_the_easy_or_the_hard() {
 #[test]
 fn sampling_prefers_the_band_by_its_weight() {
     let rows = rows(4);
-    let mut config = ordered(Order::Sample);
+    let mut config = ordered(CurriculumOrder::Sample);
     config.curriculum.outside = 0.25;
     let mut users = CurriculumSampler::new(&rows, &config).unwrap();
     // p0 and p3 are inside 0.2..0.8, p1 and p2 outside: a single sample picks each inside user with 1/2.5, each outside user

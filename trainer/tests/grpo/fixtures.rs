@@ -8,7 +8,8 @@ use configs::model::{Device, Dtype, Family, ModelShape};
 use rewards::{Composition, Registry, Response, TermSpec};
 use trainer::TrainError;
 use trainer::grpo::curriculum_sampler::CurriculumSampler;
-use trainer::grpo::rollout::{Group, Rollouts};
+use trainer::grpo::group::Group;
+use trainer::grpo::rollout::Rollouts;
 use trainer::start;
 use trainer::trainable_model::{Lora, TrainableModel};
 
@@ -74,7 +75,7 @@ pub fn trainee_of(family: Family, config: &RlConfig, lora: Option<&LoraConfig>) 
 }
 
 /// Judges by a pseudorandom function of the text and the choice; one response in three fails the gate.
-pub fn drawn(responses: &[Response<'_>], _: usize) -> Result<Vec<Option<f64>>, TrainError> {
+pub fn drawn(responses: &[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> {
     let one = |r: &Response<'_>| {
         let draw = Draw::new(1).text(r.text).text(&r.target.chosen);
         (draw.with(1).below(3) > 0).then(|| draw.below(1000) as f64 / 1000.0)

@@ -6,7 +6,7 @@ use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Rati
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 use trainer::grpo::importance_sampling;
-use trainer::grpo::policy_loss::{Normalizer, Response, sequence_loss};
+use trainer::grpo::policy_loss::{Normalizer, PolicyLossInputs, sequence_loss};
 
 use crate::reference::ask;
 
@@ -117,7 +117,7 @@ fn all_variants_are_the_papers() {
         let mut loss = 0.0;
         for (k, s) in sequences.iter().enumerate() {
             let correction = importance_sampling::weights(case, &s.old, &s.rollout);
-            let response = Response {
+            let response = PolicyLossInputs {
                 logprobs: &s.logprobs,
                 entropy: &s.entropy,
                 old: &s.old,

@@ -5,7 +5,7 @@ use std::path::Path;
 use configs::RlConfig;
 use configs::lora::LoraConfig;
 use configs::rl::algorithm::ZeroVariance;
-use configs::rl::curriculum::Order;
+use configs::rl::curriculum::CurriculumOrder;
 use serde_json::Value as Json;
 use tch::Kind;
 use tolerance::{assert_within, largest};
@@ -45,10 +45,10 @@ fn run(folder: &Path, config: &RlConfig, steps: usize, resume: bool) -> (Vec<f32
 #[test]
 fn the_same_numbers_to_the_last_bit() {
     let mut easy = config();
-    easy.curriculum.order = Order::EasyFirst;
+    easy.curriculum.order = CurriculumOrder::EasyFirst;
     easy.algorithm.zero_variance = ZeroVariance::Refill;
     let mut sampled = config();
-    sampled.curriculum.order = Order::Sample;
+    sampled.curriculum.order = CurriculumOrder::Sample;
     sampled.algorithm.kl.coefficient = 0.1;
     let adapted = RlConfig { lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }), ..config() };
     for mut config in [easy, sampled, adapted] {
@@ -91,5 +91,5 @@ fn other_rows_are_refused() {
     let mut users = trainer::grpo::curriculum_sampler::CurriculumSampler::new(&rows, &config).unwrap();
     let checkpoint = checkpoints::newest(&place.path().join("checkpoints")).unwrap().unwrap();
     let refusal = users.restore(&checkpoint).unwrap_err().to_string();
-    assert!(refusal.contains("was written for 9 users, data.train now holds 5"), "{refusal}");
+    assert!(refusal.contains("was written for 9 users, but data.train now has 5"), "{refusal}");
 }

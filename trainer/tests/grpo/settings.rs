@@ -12,7 +12,9 @@ use rewards::Response;
 use serde_json::Value as Json;
 use tolerance::assert_within;
 use trainer::grpo::curriculum_sampler::{CurriculumSampler, usable};
-use trainer::grpo::rollout::{Group, Judging, Rollouts};
+use trainer::grpo::group::Group;
+use trainer::grpo::rewarding::JudgeFn;
+use trainer::grpo::rollout::Rollouts;
 use trainer::grpo::{Reference, advantages, train};
 use trainer::trainable_model::Measure;
 use trainer::{Output, Run, TrainError};
@@ -25,7 +27,7 @@ fn changed(change: impl FnOnce(&mut RlConfig)) -> RlConfig {
     config
 }
 
-fn run_in(folder: &Path, config: &RlConfig, judging: &Judging<'_>, measure: Option<&mut Measure<'_>>) -> Vec<Json> {
+fn run_in(folder: &Path, config: &RlConfig, judging: &JudgeFn<'_>, measure: Option<&mut Measure<'_>>) -> Vec<Json> {
     let mut run = Run::create(folder, "").unwrap();
     let mut trainable = trainable(config, None);
     let rows = rows(8);
@@ -108,7 +110,7 @@ type Asked = Vec<(String, String)>;
 
 fn judged_by_choice(config: &RlConfig) -> (Vec<Group>, Asked) {
     let (rows, trainable, asked) = (rows(8), trainable(config, None), RefCell::new(Asked::new()));
-    let judging = |responses: &[Response<'_>], _: usize| {
+    let judging = |responses: &[Response<'_>]| {
         asked.borrow_mut().extend(responses.iter().map(|r| (r.text.to_owned(), r.target.chosen.clone())));
         Ok::<_, TrainError>(responses.iter().map(|r| Some(probability(&r.target.chosen))).collect())
     };
@@ -222,8 +224,8 @@ fn lengths_of_a_run() {
 }
 
 /// A judge that gives all summaries of most users the same probability.
-fn mostly_flat(responses: &[Response<'_>], limit: usize) -> Result<Vec<Option<f64>>, TrainError> {
-    let mut found = drawn(responses, limit)?;
+fn mostly_flat(responses: &[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> {
+    let mut found = drawn(responses)?;
     for (response, found) in responses.iter().zip(&mut found) {
         if chat::Draw::new(2).text(&response.target.chosen).below(3) > 0 {
             *found = Some(0.25);

@@ -7,7 +7,7 @@ use configs::rl::algorithm::{Aggregation, PolicyLoss, Ratio};
 use tch::Kind;
 use tolerance::assert_within;
 use trainer::grpo::advantages::credit;
-use trainer::grpo::rollout::Group;
+use trainer::grpo::group::Group;
 use trainer::grpo::update::{accumulate, measure, mini_batches, train_samples};
 use trainer::trainable_model::TrainableModel;
 

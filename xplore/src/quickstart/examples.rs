@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chat::reasoning;
 use evals::evaluation::Evaluation;
-use evals::{Setting, User};
+use evals::{EvalUser, Setting};
 use report::{Example, records::Written};
 
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::parts;
 const SHOWN: usize = 8;
 
 /// Writes examples.json for the first held-out users, in the setting that reads the full history.
-pub fn write(folder: &Path, users: &[User], evaluation: &Evaluation) -> Result<(), Error> {
+pub fn write(folder: &Path, users: &[EvalUser], evaluation: &Evaluation) -> Result<(), Error> {
     let written = |model: &str, uid: &str| {
         let summary = evaluation.summary(model, Setting::Full, uid)?;
         let reasoning = reasoning::split(&summary.response).map_or("", |parts| parts.reasoning);

@@ -28,14 +28,14 @@ impl Phase {
 
     fn purpose(self) -> &'static str {
         match self {
-            Self::World => "Make simulated users, what they chose, and a tokenizer for the words",
+            Self::World => "Simulate users and their choices, and train a tokenizer",
             Self::Training => {
                 "Train, in parallel, two judges that predict choices from a summary and a base model that can read choices"
             }
-            Self::Synthesis => "Let a teacher write summaries, and keep those with which the judge predicts choices",
-            Self::Sft => "Teach the base model to summarize as the teacher does",
+            Self::Synthesis => "Write summaries with a teacher, and keep those with which the judge predicts choices",
+            Self::Sft => "Fine-tune the base model on the summaries of the teacher",
             Self::Rl => "Reward summaries by how well the judge predicts choices with them",
-            Self::Eval => "Let both judges predict choices of users that no model has seen",
+            Self::Eval => "Evaluate the summaries with both judges on users that no model has seen",
         }
     }
 

@@ -6,17 +6,18 @@ use std::path::Path;
 use chat::prompts::NO_PAST;
 use chat::{History, Interaction, PromptSet, Question, RlRow, SftRow, jsonl};
 use configs::QuickstartConfig;
+use configs::judge::ItemOrders;
 use data_synth::curriculum::Curriculum;
 use data_synth::judge_rows::judge_rows;
 use data_synth::policy_rows::reading_rows;
-use data_synth::rl_rows::{Pruning, rl_rows};
+use data_synth::rl_rows::rl_rows;
 use data_synth::signal::{ScoredHistory, score};
-use data_synth::synthesis::{SynthesisConfig, synthesize as run_synthesis};
+use data_synth::synthesis::{SynthesisSettings, synthesize as run_synthesis};
 use data_synth::teacher::Teacher;
-use data_synth::world::{LifeSpan, Population, Subject, WorldConfig, users};
-use evals::User;
+use data_synth::world::{LifeSpan, Population, Subject, WorldParams, users};
+use evals::EvalUser;
 use lm::LocalModel;
-use rewards::{Judge, JudgeSettings, Orders};
+use rewards::{Judge, JudgeSettings};
 
 use crate::error::Error;
 use crate::parts;
@@ -31,8 +32,8 @@ pub struct Data {
     /// Held-out histories for measuring reading accuracy.
     pub probe: Vec<SftRow>,
     /// Held-out users for the evaluation.
-    pub users: Vec<User>,
-    world: WorldConfig,
+    pub users: Vec<EvalUser>,
+    world: WorldParams,
 }
 
 /// Number of histories for measuring reading accuracy: standard error 2 points at 90 %.
@@ -54,7 +55,7 @@ const RL_LIFE: LifeSpan = LifeSpan { least_interactions: 8, most_interactions: 1
 /// Generates the users of the world and the rows of the judges and the base model, and writes them to `folder`/data.
 pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -> Result<Data, Error> {
     let progress = reporter.task("world");
-    let world = WorldConfig { seed: config.seed, ..WorldConfig::default() };
+    let world = WorldParams { seed: config.seed, ..WorldParams::default() };
     let policy_prompts = parts::prompts(&config.prompts)?;
     let rows_of = |population, ask: &configs::JudgeConfig| -> Result<Vec<SftRow>, Error> {
         let prompts = parts::prompts(&ask.prompts)?;
@@ -65,12 +66,12 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
     let count = config.world.reading_rows;
     let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &READING_CURRICULUM)?;
     // The held-out rows are as hard as the last training rows.
-    let held_out = WorldConfig { seed: HELD_OUT_SEED, ..world.clone() };
+    let held_out = WorldParams { seed: HELD_OUT_SEED, ..world.clone() };
     let probe = Curriculum { ramp: 0.0, skew: 0.0 };
     let probe = reading_rows(&held_out, Population::HeldOut, &policy_prompts, PROBES, &probe)?;
     let (targets, transfer_targets) = (config.world.eval_targets, config.world.eval_transfer_targets);
     let span = LifeSpan { targets, transfer_targets, ..LifeSpan::default() };
-    let users: Vec<User> =
+    let users: Vec<EvalUser> =
         users(&held_out, Population::HeldOut, config.world.eval_users, &span).into_iter().map(user).collect();
 
     let data = folder.join("data");
@@ -82,8 +83,8 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
     Ok(Data { judge, reading, probe, users, world })
 }
 
-fn user(subject: Subject) -> User {
-    User {
+fn user(subject: Subject) -> EvalUser {
+    EvalUser {
         uid: subject.uid,
         history: subject.history,
         targets: subject.targets,
@@ -103,10 +104,7 @@ pub fn synthesize(
     let mut progress = reporter.task("synthesis");
     let judge_prompts = parts::prompts(&config.judge.ask.prompts)?;
     // One random order per question, as published: synthesis asks many questions and averages over many targets.
-    let settings = JudgeSettings {
-        orders: Orders::One { seed: config.seed },
-        ..parts::judge_settings(&config.judge.ask, config.seed)
-    };
+    let settings = JudgeSettings { orders: ItemOrders::One, ..parts::judge_settings(&config.judge.ask, config.seed) };
     let judge = Judge::new(judge_model, &judge_prompts, settings)?;
     let verify = |questions: &[Question]| {
         let verdicts = judge.score(questions).map_err(|e| e.to_string())?;
@@ -121,42 +119,26 @@ pub fn synthesize(
     let count = config.world.synthesis_users;
     let students = scored(&users(&data.world, Population::Synthesis, count, &SYNTHESIS_LIFE))?;
     progress.at(1, 3, "histories scored");
-    let rules = &config.synthesis;
-    let synthesis = SynthesisConfig {
-        seed: config.seed,
-        target_probability: rules.target_probability,
-        most_targets: rules.most_targets,
-        least_targets: rules.least_targets,
-        least_correct: rules.least_correct,
-        retest: rules.retest,
-        ..SynthesisConfig::default()
-    };
+    let synthesis =
+        SynthesisSettings { thresholds: config.synthesis.clone(), seed: config.seed, ..SynthesisSettings::default() };
     let (sft, report) = run_synthesis(&students, &Teacher::default(), &prompts, &verify, &synthesis)?;
     if sft.is_empty() {
         return Err(Error::data(format!(
-            "no user passed the synthesis ({report:?}); give it more users (--set world.synthesis_users=…) or \
-             train the judge longer"
+            "no user passed the synthesis ({report:?}); raise world.synthesis_users (--set) or train the judge \
+             longer"
         )));
     }
     progress.at(2, 3, "rows synthesized");
     let life = LifeSpan { targets: config.world.rl_targets, ..RL_LIFE };
     let tuned = users(&data.world, Population::Reinforcement, config.world.rl_users, &life);
     let candidates = scored(&tuned)?;
-    let band = &config.pruning;
-    let pruning = Pruning {
-        most_signal: band.most_signal,
-        least_probability: band.least_probability,
-        band_end: band.band_end,
-        band_width: band.band_width,
-        least_window: band.least_window,
-    };
-    let (mut rl, pruned) = rl_rows(&candidates, &pruning);
+    let (mut rl, pruned) = rl_rows(&candidates, &config.pruning);
     let mut further: HashMap<String, Vec<Interaction>> = tuned.into_iter().map(|s| (s.uid, s.targets)).collect();
     for row in &mut rl {
         row.targets = further.remove(&row.uid).unwrap_or_default();
     }
     if rl.is_empty() {
-        return Err(Error::data(format!("no user is left after pruning ({pruned:?}); train the judge longer")));
+        return Err(Error::data(format!("no user remains after pruning ({pruned:?}); train the judge longer")));
     }
     let folder = folder.join("data");
     jsonl::write(&folder.join("sft.jsonl"), &sft)?;

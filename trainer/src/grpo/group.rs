@@ -1,0 +1,73 @@
+//! Groups of sampled summaries.
+
+use chat::Interaction;
+use rewards::{Parent, Reward};
+use serde::{Deserialize, Serialize};
+
+/// A sampled summary and its reward.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Generated tokens, including the end of the turn.
+    #[serde(skip)]
+    pub ids: Vec<u32>,
+    /// Log-probability of each token when it was sampled (logits over temperature), nats.
+    #[serde(skip)]
+    pub rollout: Vec<f32>,
+    /// Log-probabilities by the training code before the first update of the step; empty if not needed.
+    #[serde(skip)]
+    pub old: Vec<f32>,
+    /// Log-probabilities under the frozen reference; empty without one.
+    #[serde(skip)]
+    pub reference: Vec<f32>,
+    /// Decoded text of the tokens.
+    pub text: String,
+    /// Whether generation stopped at the length limit.
+    pub truncated: bool,
+    /// Probability that the judge picks the user's choice, the mean over the targets; `None` if the summary failed the format
+    /// gate.
+    pub p_chosen: Option<f64>,
+    /// The reward of the sample itself, without credit.
+    pub reward: Reward,
+}
+
+impl Sample {
+    /// Returns whether the judge found the user's choice more likely.
+    pub fn right(&self) -> bool {
+        self.p_chosen.is_some_and(|p| p > 0.5)
+    }
+}
+
+/// A group: the samples of one prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Index of the user in the step.
+    pub user: usize,
+    /// The user's uid.
+    pub uid: String,
+    /// Stage, from 0.
+    pub stage: usize,
+    /// Whether another stage follows.
+    pub continues: bool,
+    /// The sample whose summary is the past summary in the prompt.
+    pub parent: Option<Parent>,
+    /// Prompt tokens.
+    #[serde(skip)]
+    pub prompt: Vec<u32>,
+    /// The samples of the group.
+    pub samples: Vec<Sample>,
+    /// Indices of the samples that became past summaries of the next stage.
+    pub carried: Vec<usize>,
+    /// The contents of the prompt, and the targets of the summaries.
+    pub input: GroupInput,
+}
+
+/// The contents of a group's prompt and the targets of its summaries, for reward terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInput {
+    /// Interactions in the prompt, oldest first.
+    pub history: Vec<Interaction>,
+    /// Past summary in the prompt.
+    pub past_summary: Option<String>,
+    /// Later choices that the judge predicts from the summaries; the target of the stage first.
+    pub targets: Vec<Interaction>,
+}
