@@ -21,6 +21,12 @@ pub enum LmError {
         /// What is wrong, and how to fix it.
         message: String,
     },
+    /// A model that is not available locally or on the hub.
+    #[error(transparent)]
+    Hub(#[from] hub::HubError),
+    /// The machine lacks what is asked for.
+    #[error("{0}")]
+    Environment(String),
     /// The tokenizer of the model failed.
     #[error(transparent)]
     Tokenizer(#[from] chat::tokenizer::TokenizerError),

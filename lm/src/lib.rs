@@ -4,14 +4,16 @@
 //! are views into another buffer of the same layout ([`params`]). Batches are packed, never padded ([`batch`]). The backward
 //! pass is explicit, layer by layer ([`decoder`]), and the logits of a whole batch are never materialized ([`head`]). Low-rank
 //! adapters can be added to the weights, and trained in their place ([`lora`], [`lora_files`]). A sharded model unshards each
-//! param unit only while it is used ([`sharded_storage`]).
+//! param unit only while it is used ([`sharded_storage`]). [`pretrained`] finds, loads and initializes models, on the device
+//! that [`mod@device`] selects.
 //!
 //! Reading order: spec → rope → params → sharded_storage → lora → batch → layer → decoder → head → sampling → engine →
-//! generate → local.
+//! generate → local → device → pretrained.
 
 pub mod batch;
 pub mod checkpoint;
 pub mod decoder;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod family;
@@ -24,6 +26,7 @@ pub mod lora_files;
 mod offload;
 mod packed;
 pub mod params;
+pub mod pretrained;
 pub mod rope;
 pub mod sampling;
 pub mod sharded_storage;

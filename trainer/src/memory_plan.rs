@@ -5,9 +5,10 @@ use configs::model::Dtype;
 use configs::{RlConfig, SftConfig};
 use lm::ModelConfig;
 use lm::params::{ParamEntry, layout};
+use lm::pretrained;
 
+use crate::TrainError;
 use crate::memory::{Estimate, Needs, Ranks, estimate};
-use crate::{TrainError, start};
 
 const GIB: f64 = (1 << 30) as f64;
 
@@ -115,7 +116,7 @@ pub struct JudgeMemory {
 /// # Errors
 /// If its config.json cannot be read.
 pub fn judge(config: &JudgeConfig) -> Result<JudgeMemory, TrainError> {
-    let spec = ModelConfig::load(&start::description(&config.model.path)?)?;
+    let spec = ModelConfig::load(&pretrained::description(&config.model.path)?)?;
     let parameters = layout(&spec).iter().map(ParamEntry::numel).sum::<i64>() as f64;
     Ok(JudgeMemory {
         weights: parameters * if config.model.dtype == Dtype::Fp32 { 4.0 } else { 2.0 },

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use lm::{LmError, LocalModel, checkpoint};
 use serde_json::Value as Json;
 
 use crate::TrainError;
@@ -170,16 +169,4 @@ impl Output<'_> {
         }
         Ok(())
     }
-}
-
-/// Writes a model folder atomically.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn save(folder: &Path, model: &LocalModel) -> Result<(), TrainError> {
-    if let Some(parent) = folder.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| cannot(parent, "create this folder", &e))?;
-    }
-    let nothing_beside = |_: &Path| Ok::<(), LmError>(());
-    Ok(checkpoint::save(folder, &model.decoder, &model.tokenizer, nothing_beside)?)
 }

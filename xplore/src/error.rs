@@ -112,11 +112,25 @@ impl From<distributed::DistError> for Error {
     }
 }
 
+impl From<HubError> for Error {
+    fn from(error: HubError) -> Self {
+        let kind = match error {
+            HubError::NoSuchPlace { .. }
+            | HubError::NotAFile { .. }
+            | HubError::NotAModel { .. }
+            | HubError::NoRows { .. } => ErrorKind::Data,
+            HubError::NotCached { .. } | HubError::Network { .. } => ErrorKind::Environment,
+        };
+        Self::with(kind, &error)
+    }
+}
+
 impl From<LmError> for Error {
     fn from(error: LmError) -> Self {
         let kind = match error {
             LmError::File { .. } | LmError::Tokenizer(_) | LmError::Request(_) => ErrorKind::Data,
-            LmError::Write { .. } | LmError::OutOfMemory(_) => ErrorKind::Environment,
+            LmError::Write { .. } | LmError::OutOfMemory(_) | LmError::Environment(_) => ErrorKind::Environment,
+            LmError::Hub(error) => return error.into(),
             LmError::Torch(_) | LmError::Lost(_) => ErrorKind::Runtime,
         };
         Self::with(kind, &error)
@@ -127,13 +141,7 @@ impl From<TrainError> for Error {
     fn from(error: TrainError) -> Self {
         let kind = match error {
             TrainError::Model(error) => return error.into(),
-            TrainError::Hub(
-                HubError::NoSuchPlace { .. }
-                | HubError::NotAFile { .. }
-                | HubError::NotAModel { .. }
-                | HubError::NoRows { .. },
-            ) => ErrorKind::Data,
-            TrainError::Hub(HubError::NotCached { .. } | HubError::Network { .. }) => ErrorKind::Environment,
+            TrainError::Hub(error) => return error.into(),
             TrainError::Corpus(error) => return error.into(),
             TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => ErrorKind::Data,
             TrainError::Prompt(_) | TrainError::Reward(_) => ErrorKind::Config,
@@ -149,7 +157,7 @@ impl From<TrainError> for Error {
 impl From<corpus::CorpusError> for Error {
     fn from(error: corpus::CorpusError) -> Self {
         match error {
-            corpus::CorpusError::Source(error) => TrainError::Hub(error).into(),
+            corpus::CorpusError::Source(error) => error.into(),
             corpus::CorpusError::Io { action: "write", .. } => Self::with(ErrorKind::Environment, &error),
             _ => Self::with(ErrorKind::Data, &error),
         }

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use chat::{Completer, Completion, CompletionRequest, History, Interaction, PromptSet, Sampling, reasoning};
 use configs::ModelSource;
-use lm::LocalModel;
+use lm::{LocalModel, device, pretrained};
 use rewards::Draw;
 use serde::Serialize;
-use trainer::{run, start};
 
 use crate::error::Error;
 use crate::reporter::Reporter;
@@ -17,7 +16,7 @@ use crate::reporter::Reporter;
 /// # Errors
 /// Returns an error if the model cannot be found, read or downloaded.
 pub fn load(source: &ModelSource) -> Result<LocalModel, Error> {
-    Ok(start::load(source)?)
+    Ok(pretrained::load(source, device::select(source.device, 0)?)?)
 }
 
 /// Writes a model as a Hugging Face folder. The write is atomic.
@@ -25,7 +24,7 @@ pub fn load(source: &ModelSource) -> Result<LocalModel, Error> {
 /// # Errors
 /// Returns an error if the folder cannot be written.
 pub fn save(folder: &Path, model: &LocalModel) -> Result<(), Error> {
-    Ok(run::save(folder, model)?)
+    Ok(pretrained::save(folder, model)?)
 }
 
 /// Sampling settings of summaries.

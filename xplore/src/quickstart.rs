@@ -18,7 +18,7 @@ use evals::evaluation::Evaluation;
 use lm::LocalModel;
 use rewards::Registry;
 use sha2::{Digest, Sha256};
-use trainer::{ParallelContext, Run, run, start, threads};
+use trainer::{ParallelContext, Run, start, threads};
 
 use crate::error::Error;
 use crate::parts;
@@ -76,7 +76,7 @@ pub fn run(config: &QuickstartConfig, reporter: &dyn Reporter) -> Result<Evaluat
     save_config(&folder, "rl", &tuning)?;
     let (registry, context) = (Registry::default(), ParallelContext::single());
     let tuned = grpo::train(&tuning, &registry, context, &rl_rows, &mut run, None, None, reporter)?.into_model()?;
-    run::save(&at("models/rl"), &tuned)?;
+    lm::pretrained::save(&at("models/rl"), &tuned)?;
     reading.of("rl", &tuned)?;
     reading.write(&at("reading.json"))?;
 
@@ -182,7 +182,7 @@ fn train_and_save(
     }
     let _ = std::fs::remove_file(&stamp);
     let model = sft::train(config, ParallelContext::single(), run, phase, None, None, reporter)?.into_model()?;
-    run::save(&kept, &model)?;
+    lm::pretrained::save(&kept, &model)?;
     parts::write(&stamp, &fingerprint)?;
     Ok(TrainedModels { model, reused: false })
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use trainer::run;
 
 use super::model::ModelArgs;
 use xplore::Error;
@@ -36,7 +35,7 @@ pub fn run(export: &Export) -> Result<(), Error> {
         _ => {}
     }
     let model = export.source.load()?;
-    run::save(&export.out, &model)?;
+    lm::pretrained::save(&export.out, &model)?;
     println!("{}", export.out.display());
     Ok(())
 }

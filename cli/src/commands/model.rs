@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use configs::{Device, Dtype, ModelSource};
-use lm::LocalModel;
 use lm::generate::Limits;
+use lm::{LocalModel, pretrained};
 use trainer::start;
 
 use xplore::Error;
@@ -64,7 +64,7 @@ impl ModelArgs {
 
     /// Returns whether the model is an adapter, which is merged into its base model.
     pub fn is_adapter(&self) -> Result<bool, Error> {
-        Ok(start::locate(&self.model)?.adapter.is_some())
+        Ok(pretrained::locate(&self.model)?.adapter.is_some())
     }
 
     /// Loads the model.
@@ -80,7 +80,7 @@ impl ModelArgs {
             }
         }
         start::prepare_process(self.threads)?;
-        let located = start::locate(&self.model)?;
+        let located = pretrained::locate(&self.model)?;
         let dtype = match self.dtype {
             Number::Auto => stored(&located.folder)?,
             Number::Fp32 => Dtype::Fp32,

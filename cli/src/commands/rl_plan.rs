@@ -7,10 +7,10 @@ use configs::RlConfig;
 use configs::rl::rollout::Carry;
 use lm::ModelConfig;
 use rewards::{Judge, Registry};
+use trainer::ParallelContext;
 use trainer::grpo::curriculum_sampler::{CurriculumSampler, CurriculumUser, usable};
 use trainer::grpo::rollout::Rollouts;
 use trainer::memory_plan::{self, JudgeMemory};
-use trainer::{ParallelContext, start};
 
 use xplore::grpo::{judged_by, trainable};
 use xplore::{Error, parts};
@@ -33,7 +33,7 @@ pub fn describe(config: &RlConfig, rows: &[RlRow], ranks: usize) -> Result<Strin
     }
     plan(&mut out, config, &users);
     batches(&mut out, config, users.len());
-    let folder = start::description(&config.model.path)?;
+    let folder = lm::pretrained::description(&config.model.path)?;
     memory(&mut out, config, &ModelConfig::load(&folder).map_err(trainer::TrainError::from)?, ranks);
     Ok(out)
 }
