@@ -2,19 +2,17 @@
 
 mod harness;
 mod predictions;
-#[path = "../../scripts/reference/ask.rs"]
-mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
 use crate::harness::fit;
 use crate::predictions::{logits, numbers, predictions};
-use crate::reference::ask;
 
 /// Maximum absolute difference between our logits or log-probabilities and those of the reference.
 const MOST: f64 = 1e-4;

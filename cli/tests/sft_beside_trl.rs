@@ -2,17 +2,15 @@
 
 mod harness;
 mod predictions;
-#[path = "../../scripts/reference/ask.rs"]
-mod reference;
 
 use std::path::{Path, PathBuf};
 
+use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
 use crate::harness::{Run, fit};
 use crate::predictions::{logits, numbers, predictions};
-use crate::reference::ask;
 
 const STEPS: usize = 30;
 const MAX_LENGTH: usize = 96;

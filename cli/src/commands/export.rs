@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-
 use super::model::ModelArgs;
 use xplore::Error;
 

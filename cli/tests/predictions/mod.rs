@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use python_reference::ask;
 use serde_json::{Value as Json, json};
-
-use crate::reference::ask;
 
 /// Returns the predictions of transformers and PEFT after each of `prompts`, for models `(name, folder, adapter)`.
 pub fn predictions(models: &[(String, PathBuf, Option<PathBuf>)], prompts: &[Vec<u32>], folder: &Path) -> Json {

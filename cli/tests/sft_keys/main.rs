@@ -8,8 +8,6 @@ mod harness;
 mod logging;
 mod measuring;
 mod optimizer;
-#[path = "../../../scripts/reference/ask.rs"]
-mod reference;
 #[path = "../rows/mod.rs"]
 mod rows;
 #[path = "../tiny/mod.rs"]

@@ -2,11 +2,11 @@
 
 use std::fs;
 
+use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 
 use crate::fixture::{Bench, same};
-use crate::reference::ask;
 
 /// Returns the steps that have a validation loss.
 fn measured(lines: &[Json]) -> Vec<u64> {

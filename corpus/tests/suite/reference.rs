@@ -1,7 +1,6 @@
 //! Compares tokens and loss masks with TRL's for the same rows (`scripts/reference/sft_rows.py`).
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use chat::tokenizer::Tokenizer;
 use configs::sft::{LossOn, SftData, Truncation, Unusable};
@@ -10,9 +9,6 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::fixtures::{MARKED, open, tokenizer, tokenizer_with, turns, write};
-
-const MEND: &str = "run scripts/setup --reference, which installs the references of these tests \
-                    (or set XPLORE_REFERENCE_PYTHON to a Python that has them)";
 
 #[derive(Deserialize)]
 struct Answer {
@@ -36,22 +32,7 @@ fn case(name: &'static str, rows: Vec<Json>, config: Json, data: SftData) -> Cas
 }
 
 fn ask(job: &Json, folder: &Path) -> Vec<Vec<Answer>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace");
-    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
-    let (job_file, answers) = (folder.join("job.json"), folder.join("answers.json"));
-    std::fs::write(&job_file, job.to_string()).unwrap();
-    let run = Command::new(&python)
-        .arg(root.join("scripts/reference/sft_rows.py"))
-        .args([&job_file, &answers])
-        .env("HF_HUB_OFFLINE", "1")
-        .env("HF_HOME", folder)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output();
-    let run = run.unwrap_or_else(|e| panic!("{}: {e}; {MEND}", python.display()));
-    let said = String::from_utf8_lossy(&run.stderr);
-    let hint = if said.contains("ModuleNotFoundError") { MEND } else { "the reference failed" };
-    assert!(run.status.success(), "{hint}\n{said}");
-    serde_json::from_slice(&std::fs::read(answers).unwrap()).unwrap()
+    serde_json::from_value(python_reference::ask("sft_rows.py", job, folder)).unwrap()
 }
 
 fn prompts_and_completions() -> Vec<Json> {

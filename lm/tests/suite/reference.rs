@@ -1,14 +1,10 @@
 //! Runs `scripts/reference/language_model.py` and reads its results.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value as Json;
 use tch::{Kind, Tensor};
-
-const MEND: &str = "run scripts/setup --reference, which installs the references of these tests \
-                    (or set XPLORE_REFERENCE_PYTHON to a Python that has them)";
 
 /// Results of transformers.
 pub struct Answers {
@@ -37,21 +33,8 @@ impl Answers {
 
 /// Runs `job` with transformers (the script describes its format). Files are written to `folder`.
 pub fn ask(job: &Json, folder: &Path) -> Answers {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace");
-    let python = std::env::var_os("XPLORE_REFERENCE_PYTHON").map_or(root.join(".venv/bin/python"), PathBuf::from);
-    let (job_file, answers) = (folder.join("job.json"), folder.join("answers"));
-    std::fs::write(&job_file, job.to_string()).unwrap();
-    let run = Command::new(&python)
-        .arg(root.join("scripts/reference/language_model.py"))
-        .args([&job_file, &answers])
-        .env("HF_HUB_OFFLINE", "1")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output();
-    let run = run.unwrap_or_else(|e| panic!("{}: {e}; {MEND}", python.display()));
-    let said = String::from_utf8_lossy(&run.stderr);
-    let hint = if said.contains("ModuleNotFoundError") { MEND } else { "the reference failed" };
-    assert!(run.status.success(), "{hint}\n{said}");
-
+    let answers = folder.join("answers");
+    python_reference::run("language_model.py", job, folder, &answers);
     let bytes = std::fs::read(answers.with_extension("safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let tensors = tensors.tensors().into_iter().map(|(name, t)| {

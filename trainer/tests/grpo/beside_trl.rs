@@ -3,6 +3,7 @@
 use configs::RlConfig;
 use configs::model::{Device, Dtype, ModelSource};
 use configs::rl::algorithm::{Advantage, Aggregation, OldLogprobs};
+use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tch::Kind;
 use tolerance::assert_within;
@@ -12,8 +13,6 @@ use trainer::grpo::group::{Group, GroupInput, Sample};
 use trainer::grpo::update::{accumulate, measure, policy_logprobs, reference_logprobs, train_samples};
 use trainer::start;
 use trainer::trainable_model::TrainableModel;
-
-use crate::reference::ask;
 
 struct Case {
     family: &'static str,

@@ -3,12 +3,11 @@
 
 use configs::rl::AlgorithmConfig;
 use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Ratio, RolloutCorrection};
+use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 use trainer::grpo::importance_sampling;
 use trainer::grpo::policy_loss::{Normalizer, PolicyLossInputs, sequence_loss};
-
-use crate::reference::ask;
 
 /// The inputs of a response's loss; log-probabilities are fp32 values, as in training.
 struct Sequence {

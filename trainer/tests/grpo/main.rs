@@ -5,8 +5,6 @@ mod curriculum;
 mod fixtures;
 mod losses;
 mod on_policy;
-#[path = "../../../scripts/reference/ask.rs"]
-mod reference;
 mod replaying;
 mod resuming;
 mod settings;
