@@ -131,6 +131,9 @@ pub enum CompleterError {
         /// What is wrong with the request.
         message: String,
     },
+    /// The model could not allocate memory.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// The model itself failed.
     #[error("{0}")]
     Model(String),

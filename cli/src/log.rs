@@ -19,10 +19,17 @@ pub enum LogLevel {
     Warn,
     /// Errors, warnings and progress.
     Info,
-    /// Also debug messages of xplore.
+    /// Checkpoints and other details, too.
     Debug,
-    /// All messages, including those of libraries.
+    /// All messages.
     Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = clap::ValueEnum::to_possible_value(self).expect("no level is skipped");
+        f.write_str(value.get_name())
+    }
 }
 
 impl From<LogLevel> for Level {
@@ -37,7 +44,7 @@ impl From<LogLevel> for Level {
     }
 }
 
-/// Starts writing events of `level` and above. `rank` is the rank of this process among several.
+/// Starts writing events of `level` and above. Lines name `rank`, the rank of this process among several.
 pub fn init(level: LogLevel, rank: Option<usize>) {
     tracing_subscriber::fmt()
         .with_max_level(Level::from(level))

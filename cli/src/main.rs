@@ -175,7 +175,9 @@ struct CheckedFile {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // An invalid environment is reported by the command that needs it.
-    let rank = distributed::RankEnv::from_env().ok().filter(|env| env.world_size > 1).map(|env| env.rank);
+    let env = distributed::RankEnv::from_env().ok().filter(|env| env.world_size > 1);
+    // `xplore launch` prefixes every line with its rank.
+    let rank = env.map(|env| env.rank).filter(|_| !distributed::launch::launched());
     log::init(arguments.log_level, rank);
     let launches = matches!(arguments.command, Command::Launch(_));
     let _ = ctrlc::set_handler(move || {
@@ -188,9 +190,9 @@ fn main() -> ExitCode {
         if xplore::runtime::request_stop() {
             std::process::exit(130);
         }
-        tracing::warn!("stopping after this step; interrupt again to exit immediately");
+        tracing::warn!("stopping; interrupt again to exit immediately");
     });
-    match run(arguments.command) {
+    match run(arguments.command, arguments.log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -199,12 +201,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Error> {
+fn run(command: Command, level: LogLevel) -> Result<(), Error> {
     match command {
         Command::Quickstart { out, tiny, seed, set } => commands::quickstart::run(out, tiny, seed, set),
         Command::Sft { config, options } => commands::sft::run(&config.config, &config.set, &options),
         Command::Rl { config, options } => commands::rl::run(&config.config, &config.set, &options),
-        Command::Launch(asked) => commands::launch::run(&asked),
+        Command::Launch(asked) => commands::launch::run(&asked, level),
         Command::Replay(asked) => commands::replay::run(&asked),
         Command::Eval(c) => commands::eval::run(&c.config, &c.set),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {

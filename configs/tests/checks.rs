@@ -164,7 +164,7 @@ fn rl() {
         ("rollout.stages", "at least 1", "0", "1"),
         ("rollout.num_generations", "at least 2", "1", "2"),
         ("rollout.users_per_step", "at least 1", "0", "2"),
-        ("rollout.cut_at", "1 values (stages − 1)", "[0.2, 0.4]", "[0.2]"),
+        ("rollout.cut_at", "a list of length 1 (stages − 1)", "[0.2, 0.4]", "[0.2]"),
         ("rollout.cut_at", "between 0 and 1", "[1.0]", "[0.9]"),
         ("rollout.num_generations_by_stage", "an empty list or 2 numbers", "[4]", "[4, 2]"),
         ("rollout.num_generations_by_stage", "at least 2", "[4, 1]", "[2, 2]"),

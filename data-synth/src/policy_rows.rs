@@ -30,7 +30,6 @@ const WITH_PAST: f64 = 0.45;
 ///
 /// # Errors
 /// Returns [`PromptError`] if the set has no usable `summarize` template.
-/// [`PromptError`] if the set has no usable `summarize` template.
 pub fn reading_rows(
     world: &WorldParams,
     population: Population,

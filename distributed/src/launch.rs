@@ -200,9 +200,14 @@ fn code(status: ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
+/// Returns whether [`launch`] started this process.
+pub fn launched() -> bool {
+    std::env::var_os(LAUNCHED).is_some()
+}
+
 /// Makes this process end when its launcher does, if a launcher started it.
 pub fn follow_launcher() {
-    if std::env::var_os(LAUNCHED).is_some() {
+    if launched() {
         let _ = set_parent_process_death_signal(Some(Signal::TERM));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use chat::completer::CompleterError;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum LmError {
@@ -42,6 +44,17 @@ pub enum LmError {
     /// A request is invalid for the model.
     #[error("{0}")]
     Request(String),
+}
+
+impl LmError {
+    /// Returns the error of the model `name` as one of a completer.
+    pub(crate) fn of_completer(self, name: &str) -> CompleterError {
+        let message = format!("{name}: {self}");
+        match self {
+            Self::OutOfMemory(_) => CompleterError::OutOfMemory(message),
+            _ => CompleterError::Model(message),
+        }
+    }
 }
 
 impl From<tch::TchError> for LmError {

@@ -52,13 +52,18 @@ pub fn read_config(folder: &Path) -> Result<AdapterFile, LmError> {
         ("layer_replication", vec![json!([])]),
         ("trainable_token_indices", vec![json!([]), json!({})]),
         ("target_parameters", vec![json!([])]),
-        // The other initializations of PEFT (PiSSA, OLoRA, LoftQ, CorDA) change the weights of the base model, too.
-        ("init_lora_weights", vec![json!(true), json!(false), json!("gaussian"), json!("eva"), json!("orthogonal")]),
     ];
     for (key, harmless) in known {
         if !is(key, &harmless) {
             return Err(at(format!("`{key}` is {}, which is not supported; merge this adapter with PEFT", json[key])));
         }
+    }
+    // The other initializations of PEFT (PiSSA, OLoRA, LoftQ, CorDA) change the weights of the base model, too.
+    let init = json["init_lora_weights"].as_str().unwrap_or_default().to_lowercase();
+    if !["", "true", "false", "gaussian", "eva", "orthogonal", "mica"].contains(&init.as_str()) {
+        return Err(at(format!(
+            "`init_lora_weights` is \"{init}\", which is not supported; merge this adapter with PEFT"
+        )));
     }
     let number = |key: &str| json[key].as_f64().ok_or_else(|| at(format!("field `{key}`: expected a number")));
     let rank = number("r")?;
@@ -200,7 +205,7 @@ mod tests {
             std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
             read_config(folder.path()).map(|file| file.spec.rank).map_err(|e| e.to_string())
         };
-        assert_eq!(read("init_lora_weights", json!("gaussian")), Ok(4));
+        assert_eq!(read("init_lora_weights", json!("Gaussian")), Ok(4));
         for (key, value) in [
             ("init_lora_weights", json!("pissa")),
             ("fan_in_fan_out", json!(true)),

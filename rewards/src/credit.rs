@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn two_stages_as_published() {
-        // Stage 2: the mean of 1, 0, 0.6, 0.4 is 0.5. Carry sample 2: 0.3 + 0.9 · 0.5; the other samples: + 0.45.
+        // Stage 2: the mean of 1, 0, 0.6, 0.4 is 0.5. Carried sample 2: 0.3 + 0.9 · 0.5; the other samples: + 0.45.
         let groups = [group(&[0.9, 0.0, 0.3, 0.5], None, true), group(&[1.0, 0.0, 0.6, 0.4], Some((0, 2)), false)];
         close(CreditRule::default(), &groups, &[&[1.35, 0.45, 0.75, 0.95], &[1.0, 0.0, 0.6, 0.4]]);
         // A perfect second stage raises the carried sample (reward 0) to 0.9, malformed or not.

@@ -90,7 +90,6 @@ EACH_CPU void rope_rows_bf16(const uint16_t* x, int64_t row_stride, const float*
                          dim, 1.0f);
 }
 
-constexpr int64_t kMostHeadDim = 512;
 
 // Forward pass of one query or key head: norm (unless w is null), then rotation.
 template <class T>

@@ -39,6 +39,9 @@ struct HeadsShape {
 
 // qkv [rows, heads + 2 kv_heads, dim] -> q, k (normalized by q_norm and k_norm unless those are null, then rotated) and
 // v, each [rows, its heads, dim]. inv [rows, heads + kv_heads] saves the reciprocal roots of the norms.
+// Maximum width of a head that qk_norm_rope supports.
+constexpr int64_t kMostHeadDim = 512;
+
 void qk_norm_rope(const HeadsShape&, const float* qkv, const float* q_norm, const float* k_norm, const float* cos,
                   const float* sin, float* q, float* k, float* v, float* inv, int64_t begin, int64_t end);
 void qk_norm_rope(const HeadsShape&, const uint16_t* qkv, const uint16_t* q_norm, const uint16_t* k_norm,

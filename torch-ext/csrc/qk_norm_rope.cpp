@@ -3,8 +3,6 @@
 
 namespace {
 
-constexpr int64_t kMostHeadDim = 512;
-
 struct QkNormRope : Function<QkNormRope> {
   static variable_list forward(AutogradContext* ctx, Tensor qkv, Maybe q_weight, Maybe k_weight, Maybe dq_norm,
                                Maybe dk_norm, Tensor cos, Tensor sin, int64_t heads, double eps) {
@@ -100,7 +98,7 @@ int xt_qk_norm_rope(Tensor* qkv, Tensor* q_norm, Tensor* k_norm, Tensor* dq_norm
                     Tensor* sin, int64_t heads, double eps, Tensor** result) {
   return guarded([&] {
     const int64_t dim = qkv->size(2), kv = (qkv->size(1) - heads) / 2;
-    const bool loops = for_loops(*qkv) && dim <= kMostHeadDim && (!q_norm || for_loops(*qkv, *q_norm, *k_norm));
+    const bool loops = for_loops(*qkv) && dim <= xplore::kMostHeadDim && (!q_norm || for_loops(*qkv, *q_norm, *k_norm));
     const bool gpu = for_gpu(dim, *qkv) && (!q_norm || for_gpu(dim, *qkv, *q_norm, *k_norm));
     if (loops || gpu) {
       auto found =

@@ -221,7 +221,7 @@ pub fn check(status: c_int) -> Result<(), TorchError> {
     // SAFETY: the shim keeps the text in a thread-local string that lives until this thread's next failure.
     let text = unsafe { CStr::from_ptr(xt_last_error()) };
     let text = text.to_string_lossy().into_owned();
-    Err(if status == OUT_OF_MEMORY { TorchError::OutOfMemory(text) } else { TorchError::Failed(text) })
+    Err(if status == OUT_OF_MEMORY { TorchError::OutOfMemory(text) } else { TorchError::of_exception(text) })
 }
 
 /// Calls `f` with room for one new tensor and takes ownership of it.

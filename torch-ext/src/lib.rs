@@ -47,11 +47,17 @@ pub enum TorchError {
     Failed(String),
 }
 
+impl TorchError {
+    /// Returns the error of an exception of libtorch. Not every failed allocation has an exception type of its own (that of
+    /// libtorch's default CPU allocator has none), and tch keeps only the text.
+    pub(crate) fn of_exception(text: String) -> Self {
+        let full = ["out of memory", "can't allocate memory"].iter().any(|words| text.contains(words));
+        if full { Self::OutOfMemory(text) } else { Self::Failed(text) }
+    }
+}
+
 impl From<tch::TchError> for TorchError {
     fn from(error: tch::TchError) -> Self {
-        let message = error.to_string();
-        // tch keeps only the text of libtorch's exceptions.
-        let full = ["out of memory", "can't allocate memory"].iter().any(|words| message.contains(words));
-        if full { Self::OutOfMemory(message) } else { Self::Failed(message) }
+        Self::of_exception(error.to_string())
     }
 }

@@ -8,9 +8,6 @@ pub enum TrainError {
     /// An error of the model.
     #[error(transparent)]
     Model(#[from] lm::LmError),
-    /// A model that is not available locally or on the hub.
-    #[error(transparent)]
-    Hub(#[from] hub::HubError),
     /// An error of the training rows.
     #[error(transparent)]
     Corpus(#[from] corpus::CorpusError),

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value as Json;
 
 use crate::TrainError;
-pub use crate::metrics::Metrics;
+use crate::metrics::Metrics;
 use crate::tensorboard::Board;
 
 /// The folder of a run.

@@ -19,7 +19,7 @@ pub use self::lora_params::{Lora, LoraParams};
 use self::params::{OptimizerLayout, TrainableParams};
 use crate::lr_schedule::ScheduleStep;
 use crate::optimizer::{Optimizer, Update};
-use crate::parallel::lost::lost;
+use crate::parallel::lost::rank_lost;
 use crate::{ParallelContext, TrainError};
 
 /// A model, its trained parameters, and their gradients.
@@ -189,7 +189,7 @@ impl TrainableModel {
     pub fn save(&self, folder: &Path, more: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), TrainError> {
         let LocalModel { decoder, tokenizer, .. } = &self.model;
         let group = self.context.world.world_group();
-        let barrier = |what: &str| group.barrier(what).map_err(|e| lost(&e));
+        let barrier = |what: &str| group.barrier(what).map_err(|e| rank_lost(&e));
         if self.context.world.is_rank_zero() {
             checkpoint::write_folder(folder, |partial| {
                 barrier("checkpoint: the folder exists")?;

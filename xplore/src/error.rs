@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use chat::completer::CompleterError;
 use chat::jsonl::JsonlError;
 use hub::HubError;
 use lm::LmError;
+use rewards::JudgeError;
 use trainer::TrainError;
 
 /// The kind of an error: who has to act on it.
@@ -141,14 +143,14 @@ impl From<TrainError> for Error {
     fn from(error: TrainError) -> Self {
         let kind = match error {
             TrainError::Model(error) => return error.into(),
-            TrainError::Hub(error) => return error.into(),
             TrainError::Corpus(error) => return error.into(),
             TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => ErrorKind::Data,
             TrainError::Prompt(_) | TrainError::Reward(_) => ErrorKind::Config,
             TrainError::File { .. } | TrainError::Environment(_) => ErrorKind::Environment,
             TrainError::Interrupted { .. } => ErrorKind::Interrupted,
             TrainError::Ranks(distributed::DistError::Join { .. }) => ErrorKind::Environment,
-            TrainError::Judge(_) | TrainError::Diverged(_) | TrainError::Ranks(_) => ErrorKind::Runtime,
+            TrainError::Judge(ref judge) => of_judge(judge),
+            TrainError::Diverged(_) | TrainError::Ranks(_) => ErrorKind::Runtime,
         };
         Self::with(kind, &error)
     }
@@ -170,24 +172,41 @@ impl From<serve::ServeError> for Error {
     }
 }
 
-impl From<rewards::JudgeError> for Error {
-    fn from(error: rewards::JudgeError) -> Self {
-        Self::with(ErrorKind::Runtime, &error)
+fn of_completer(error: &CompleterError) -> ErrorKind {
+    match error {
+        CompleterError::OutOfMemory(_) => ErrorKind::Environment,
+        CompleterError::Request { .. } | CompleterError::Model(_) => ErrorKind::Runtime,
     }
 }
 
-impl From<chat::completer::CompleterError> for Error {
-    fn from(error: chat::completer::CompleterError) -> Self {
-        Self::with(ErrorKind::Runtime, &error)
+fn of_judge(error: &JudgeError) -> ErrorKind {
+    match error {
+        JudgeError::Model { source, .. } => of_completer(source),
+        _ => ErrorKind::Runtime,
+    }
+}
+
+impl From<JudgeError> for Error {
+    fn from(error: JudgeError) -> Self {
+        Self::with(of_judge(&error), &error)
+    }
+}
+
+impl From<CompleterError> for Error {
+    fn from(error: CompleterError) -> Self {
+        Self::with(of_completer(&error), &error)
     }
 }
 
 impl From<evals::EvalError> for Error {
     fn from(error: evals::EvalError) -> Self {
-        Self::with(
-            if matches!(error, evals::EvalError::User { .. }) { ErrorKind::Data } else { ErrorKind::Runtime },
-            &error,
-        )
+        let kind = match &error {
+            evals::EvalError::User { .. } => ErrorKind::Data,
+            evals::EvalError::Model { source, .. } => of_completer(source),
+            evals::EvalError::Judge(judge) => of_judge(judge),
+            _ => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
     }
 }
 
@@ -216,7 +235,11 @@ impl From<data_synth::signal::VerifyError> for Error {
 
 impl From<data_synth::synthesis::SynthesisError> for Error {
     fn from(error: data_synth::synthesis::SynthesisError) -> Self {
-        Self::with(ErrorKind::Runtime, &error)
+        let kind = match &error {
+            data_synth::synthesis::SynthesisError::Teacher(teacher) => of_completer(teacher),
+            _ => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
     }
 }
 
@@ -228,6 +251,8 @@ mod tests {
     fn the_kind_follows_from_the_error_below() {
         let full: LmError = torch_ext::TorchError::OutOfMemory("out of memory: 9 bytes were asked for".into()).into();
         assert_eq!(Error::from(TrainError::from(full)).kind, ErrorKind::Environment);
+        let judge = JudgeError::Model { judge: "j".into(), source: CompleterError::OutOfMemory("j: full".into()) };
+        assert_eq!(Error::from(evals::EvalError::from(judge)).kind, ErrorKind::Environment);
         let shape: LmError = torch_ext::TorchError::Argument("linear: x is [2, 3]".into()).into();
         assert_eq!(Error::from(shape).kind, ErrorKind::Runtime);
     }

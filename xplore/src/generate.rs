@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::reporter::Reporter;
 
-/// Loads a model from a folder, an adapter folder (merged into its base model), or a hub ID.
+/// Loads a model from a folder, an adapter folder (merged into its base model), or a hub ID. On a machine with several GPUs the
+/// model is loaded onto the first one that is visible to the process.
 ///
 /// # Errors
 /// Returns an error if the model cannot be found, read or downloaded.

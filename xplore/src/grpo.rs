@@ -101,7 +101,7 @@ pub fn train(
     };
     let mut progress = reporter.task("rl");
     let mut last = String::new();
-    let mut show = |step, steps, metrics: &trainer::run::Metrics| {
+    let mut show = |step, steps, metrics: &trainer::metrics::Metrics| {
         last = line(metrics);
         progress.at(step, steps, &last);
     };
@@ -123,7 +123,7 @@ pub fn judged_by<'a>(judge: &'a Judge<'a>) -> impl Fn(&[Response<'_>]) -> Result
 }
 
 /// Formats the metrics of a step as one line.
-fn line(metrics: &trainer::run::Metrics) -> String {
+fn line(metrics: &trainer::metrics::Metrics) -> String {
     let number = |key: &str| metrics.get(key).and_then(|v| v.as_f64());
     let mut words = Vec::new();
     let mut say = |text: Option<String>| words.extend(text);

@@ -28,7 +28,7 @@ pub fn prompts(set: &str) -> Result<PromptSet, Error> {
 /// # Errors
 /// Returns an error if the file cannot be read or a row is not valid.
 pub fn rows<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, Error> {
-    let local = hub::data(path, &hub::HubSettings::from_environment()).map_err(trainer::TrainError::from)?;
+    let local = hub::data(path, &hub::HubSettings::from_environment())?;
     Ok(jsonl::read(&local)?)
 }
 

@@ -80,7 +80,7 @@ pub fn train(
     let mut trainable = TrainableModel::with_context(model, lora, &config.optimizer, context)?;
     let mut progress = reporter.task(phase);
     let mut last = f64::NAN;
-    let mut show = |step, steps, metrics: &trainer::run::Metrics| {
+    let mut show = |step, steps, metrics: &trainer::metrics::Metrics| {
         last = metrics.get("loss").and_then(|v| v.as_f64()).unwrap_or(last);
         progress.at(step, steps, &line(metrics));
     };
@@ -106,7 +106,7 @@ pub fn train(
 }
 
 /// Formats the metrics of a step as one line.
-fn line(metrics: &trainer::run::Metrics) -> String {
+fn line(metrics: &trainer::metrics::Metrics) -> String {
     let number = |key: &str| metrics.get(key).and_then(|v| v.as_f64());
     let mut words = Vec::new();
     let mut say = |text: Option<String>| words.extend(text);

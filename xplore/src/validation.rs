@@ -10,7 +10,7 @@ use lm::LocalModel;
 use rewards::Judge;
 use trainer::{ParallelContext, TrainError};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::parts;
 
 /// Users, judge and prompts of the validation, loaded once.
@@ -54,7 +54,7 @@ impl ValidationSet {
         let own: Vec<EvalUser> = spread[context.world.rank()].iter().map(|&i| self.users[i].clone()).collect();
         let found = match own.is_empty() {
             true => Vec::new(),
-            false => self.judged(model, &own).map_err(|e| TrainError::Data(e.to_string()))?.scores,
+            false => self.judged(model, &own).map_err(of_training)?.scores,
         };
         let of = |user: &EvalUser| found.iter().filter(|s| s.uid == user.uid).cloned().collect::<Vec<_>>();
         let scores =
@@ -92,4 +92,12 @@ fn numbers(rows: &[EvalRow]) -> Vec<(String, f64)> {
         }
     }
     numbers
+}
+
+/// Returns an error of the validation as one of the training that it interrupts.
+fn of_training(error: Error) -> TrainError {
+    match error.kind {
+        ErrorKind::Environment => TrainError::Environment(error.to_string()),
+        _ => TrainError::Data(error.to_string()),
+    }
 }

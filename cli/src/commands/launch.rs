@@ -6,6 +6,8 @@ use distributed::launch::{LaunchError, launch};
 
 use xplore::Error;
 
+use crate::log::LogLevel;
+
 /// Number of interrupts by the user. They are forwarded to the ranks: the first makes them finish their step, the second makes them
 /// exit at once.
 pub static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
@@ -21,12 +23,13 @@ pub struct Launch {
     command: Vec<String>,
 }
 
-/// Runs the command.
-pub fn run(asked: &Launch) -> Result<(), Error> {
+/// Runs the command. The ranks log at `level`.
+pub fn run(asked: &Launch, level: LogLevel) -> Result<(), Error> {
     let program = std::env::current_exe()
         .map_err(|e| Error::environment(format!("cannot locate the executable of xplore: {e}")))?;
     let interrupts = || INTERRUPTS.load(Ordering::Relaxed);
-    launch(asked.nproc.into(), &program, &asked.command, interrupts).map_err(|error| match &error {
+    let arguments = [vec!["--log-level".to_owned(), level.to_string()], asked.command.clone()].concat();
+    launch(asked.nproc.into(), &program, &arguments, interrupts).map_err(|error| match &error {
         LaunchError::Rank { code, .. } => Error::rank(*code, error.to_string()),
         _ => Error::environment(error.to_string()),
     })

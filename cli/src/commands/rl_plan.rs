@@ -110,7 +110,7 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelConfig, ranks: usize)
     line(out, "rollout", &format!("{} with a full KV cache of {}", gib(needed.rollout()), gib(needed.cache)));
     line(out, "update", &gib(needed.update()));
     let words = match judge {
-        Err(words) => words.to_owned(),
+        Err(words) => words,
         Ok(JudgeMemory { weights, cache, resident }) => {
             let place = if resident { ", resident" } else { "; offloaded to host memory except while it judges" };
             format!("weights {}, KV cache of up to {}{place}", gib(weights), gib(cache))
@@ -121,11 +121,11 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelConfig, ranks: usize)
 }
 
 /// Returns the memory of the judge, or why it is not counted.
-fn judge(config: &RlConfig) -> Result<JudgeMemory, &'static str> {
+fn judge(config: &RlConfig) -> Result<JudgeMemory, String> {
     if config.judge.endpoint.is_given() {
-        return Err("not counted (served by judge.endpoint)");
+        return Err("not counted (served by judge.endpoint)".into());
     }
-    memory_plan::judge(&config.judge).map_err(|_| "not counted (its config.json is not available locally)")
+    memory_plan::judge(&config.judge).map_err(|e| format!("not counted: {e}"))
 }
 
 /// Prints one prompt and one judged sample of the first user.

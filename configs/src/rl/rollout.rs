@@ -119,7 +119,7 @@ impl RolloutConfig {
     pub(crate) fn check(&self) -> CheckResult {
         at_least("stages", self.stages, 1)?;
         let shown = || format!("{:?}", self.cut_at);
-        let expected = format!("an empty list or {} values (stages − 1)", self.stages - 1);
+        let expected = format!("an empty list or a list of length {} (stages − 1)", self.stages - 1);
         ensure(self.cut_at.is_empty() || self.cut_at.len() == self.stages - 1, "cut_at", shown(), &expected)?;
         let inside = self.cut_at.iter().all(|&share| share > 0.0 && share < 1.0);
         let ascending = self.cut_at.windows(2).all(|pair| pair[0] < pair[1]);

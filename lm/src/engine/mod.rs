@@ -273,7 +273,8 @@ impl<'a> Engine<'a> {
     /// stopped. Has no effect on a sample without tokens.
     pub fn stop(&mut self, id: RequestId, sample: usize) {
         let this = |seq: &Sequence| {
-            seq.request == id && matches!(seq.task, SequenceTask::Generate { sample: s, .. } if s == sample)
+            let own = matches!(seq.task, SequenceTask::Generate { sample: s, .. } if s == sample);
+            seq.request == id && own && !seq.sampled().is_empty()
         };
         let preempted = |waiting: &Waiting| matches!(waiting, Waiting::Preempted(seq) if this(seq));
         if let Some(at) = self.running.iter().position(this) {
@@ -285,6 +286,7 @@ impl<'a> Engine<'a> {
             }
         } else if let Some(PendingRequest::Generate { samples, .. }) = self.jobs.get_mut(&id)
             && let Some(Some(generated)) = samples.get_mut(sample)
+            && !generated.ids.is_empty()
         {
             generated.finish = FinishReason::Stop;
         }

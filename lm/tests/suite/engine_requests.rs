@@ -99,6 +99,8 @@ fn a_complete_sample_can_be_stopped_and_a_complete_request_canceled() {
     let model = decoder(Family::Llama, true);
     let mut engine = Engine::new(&model, &[], Limits::default());
     let stopped = engine.submit(request(ids(9, 20), vec![1, 2], 1)).unwrap();
+    engine.stop(stopped, 0);
+    assert!(!engine.is_idle(), "a sample without tokens is not stopped");
     engine.step().unwrap();
     engine.stop(stopped, 0);
     while !engine.is_idle() {

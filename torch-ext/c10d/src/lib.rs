@@ -296,7 +296,7 @@ impl Work {
     fn finish(&self) -> Result<(), TorchError> {
         let Some((into, from)) = &self.copies else { return Ok(()) };
         let copied = tch::no_grad(|| into.shallow_clone().f_copy_(from).map(drop));
-        copied.map_err(|error| TorchError::Argument(error.to_string()))
+        copied.map_err(TorchError::from)
     }
 }
 

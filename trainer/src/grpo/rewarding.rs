@@ -11,7 +11,7 @@ use crate::TrainError;
 pub type JudgeFn<'a> = dyn Fn(&[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> + 'a;
 
 /// Asks the run's judge; returns one verdict per question, in order.
-pub type Asking<'a> = dyn Fn(&[Question]) -> Result<Vec<Verdict>, TrainError> + 'a;
+pub type AskFn<'a> = dyn Fn(&[Question]) -> Result<Vec<Verdict>, TrainError> + 'a;
 
 /// Computes the reward of each sample, without credit. `ask` answers the questions of reward terms. Returns the metrics of the
 /// terms.
@@ -22,7 +22,7 @@ pub(super) fn set_rewards(
     groups: &mut [Group],
     composition: &Composition,
     (step, token_limit): (u64, usize),
-    ask: &Asking<'_>,
+    ask: &AskFn<'_>,
 ) -> Result<Vec<(String, f64)>, TrainError> {
     fn of_group(index: usize, group: &Group, token_limit: usize) -> impl Iterator<Item = RewardResponse<'_>> {
         group.samples.iter().map(move |s| RewardResponse {

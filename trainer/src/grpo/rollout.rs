@@ -11,7 +11,7 @@ use rewards::{Composition, Draw, Parent, Response, Reward, Verdict};
 use super::curriculum_sampler::CurriculumUser;
 use super::generate_on_ranks::generate_on_ranks;
 use super::group::{Group, GroupInput, Sample};
-use super::rewarding::{Asking, JudgeFn, set_rewards};
+use super::rewarding::{AskFn, JudgeFn, set_rewards};
 use super::stages::Stage;
 use crate::{ParallelContext, TrainError};
 
@@ -23,7 +23,7 @@ pub struct Rollouts<'a> {
     /// The judge of responses.
     pub judging: &'a JudgeFn<'a>,
     /// The judge of questions from reward terms.
-    pub asking: &'a Asking<'a>,
+    pub asking: &'a AskFn<'a>,
     /// The reward.
     pub composition: &'a Composition,
     /// The configuration of the run.
@@ -177,11 +177,11 @@ impl Rollouts<'_> {
                     return Ok(ids);
                 }
                 PromptOverflow::DropOldest if window.len() > 1 => window = &window[1..],
-                PromptOverflow::DropOldest | PromptOverflow::Error => {
+                overflow => {
+                    let others = if overflow == PromptOverflow::Error { "cut_left or drop_oldest" } else { "cut_left" };
                     return Err(TrainError::Data(format!(
                         "user {uid}: the prompt has {} tokens with {} interactions, more than \
-                         rollout.max_prompt_tokens ({}); raise it, or set rollout.prompt_overflow to \
-                         cut_left or drop_oldest",
+                         rollout.max_prompt_tokens ({}); raise it, or set rollout.prompt_overflow to {others}",
                         ids.len(),
                         window.len(),
                         config.max_prompt_tokens

@@ -4,6 +4,6 @@ use distributed::DistError;
 use lm::LmError;
 
 /// Converts the error of a collective to one of the model.
-pub(crate) fn lost(error: &DistError) -> LmError {
+pub(crate) fn rank_lost(error: &DistError) -> LmError {
     LmError::Lost(error.to_string())
 }

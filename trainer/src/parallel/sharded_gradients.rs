@@ -9,7 +9,7 @@ use lm::params::ParamUnit;
 use lm::{LmError, ShardedStorage};
 use tch::{Device, Kind, Tensor};
 
-use super::lost::lost;
+use super::lost::rank_lost;
 use super::shards::Shards;
 
 /// Maximum number of reduce-scatters in flight; each holds the gradients of a param unit.
@@ -84,7 +84,7 @@ impl Inner {
     /// Waits for the oldest reduce-scatter in flight, and accumulates its result.
     fn settle(&self, moving: &mut Moving) -> Result<(), LmError> {
         let Some((unit, shard, pending)) = moving.on_the_way.pop_front() else { return Ok(()) };
-        pending.wait().map_err(|e| lost(&e))?;
+        pending.wait().map_err(|e| rank_lost(&e))?;
         let piece = self.shards.piece(unit);
         let sum = moving.sums.narrow(0, piece.at as i64, piece.shard.length() as i64);
         let _ = tch::no_grad(|| sum.shallow_clone().g_add_(&shard));
@@ -120,7 +120,7 @@ impl ShardedStorage for ShardedGradients {
         let length = self.0.shards.piece(unit).shard.length() as i64;
         let shard = Tensor::f_empty([length], (whole.kind(), whole.device()))?;
         let pending = self.0.group.reduce_scatter(&format!("sum the gradients of {unit:?}"), &shard, &whole);
-        moving.on_the_way.push_back((unit, shard, pending.map_err(|e| lost(&e))?));
+        moving.on_the_way.push_back((unit, shard, pending.map_err(|e| rank_lost(&e))?));
         while moving.on_the_way.len() > ON_THE_WAY {
             self.0.settle(&mut moving)?;
         }

@@ -8,7 +8,7 @@ use lm::params::ParamUnit;
 use lm::{LmError, ShardedStorage};
 use tch::Tensor;
 
-use super::lost::lost;
+use super::lost::rank_lost;
 use super::shards::Shards;
 
 /// Weight storage that implements [`ShardedStorage`].
@@ -64,7 +64,7 @@ impl ShardedParams {
         let own = self.shard.narrow(0, piece.at as i64, piece.shard.length() as i64);
         // `data()` has a version counter of its own, so autograd graphs that saved the weights do not see a modification.
         let coming = self.group.all_gather(&format!("gather the weights of {unit:?}"), &buffer.whole.data(), &own);
-        buffer.state = UnshardState::Coming(coming.map_err(|e| lost(&e))?);
+        buffer.state = UnshardState::Coming(coming.map_err(|e| rank_lost(&e))?);
         Ok(())
     }
 }
@@ -79,7 +79,7 @@ impl ShardedStorage for ShardedParams {
         self.begin(&mut buffers, unit)?;
         let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
         if let UnshardState::Coming(coming) = std::mem::replace(&mut buffer.state, UnshardState::Here) {
-            coming.wait().map_err(|e| lost(&e))?;
+            coming.wait().map_err(|e| rank_lost(&e))?;
         }
         next.map_or(Ok(()), |next| self.begin(&mut buffers, next))
     }
@@ -88,7 +88,7 @@ impl ShardedStorage for ShardedParams {
         let mut buffers = self.buffers();
         let buffer = buffers.get_mut(&unit).expect("every unit has a buffer");
         if let UnshardState::Coming(coming) = std::mem::replace(&mut buffer.state, UnshardState::Away) {
-            coming.wait().map_err(|e| lost(&e))?;
+            coming.wait().map_err(|e| rank_lost(&e))?;
         }
         Ok(torch_ext::release_memory(&buffer.whole)?)
     }
