@@ -1,7 +1,7 @@
 """Writes the tables of quickstart runs, and the settings that simulate the rounding of another CPU.
 
     quickstart_table.py rounding N          prints options of `xplore quickstart`, one per line; none for 0
-    quickstart_table.py table RUN...        prints docs/quickstart-results.md
+    quickstart_table.py table [--note TEXT] RUN...    prints docs/quickstart-results.md, with a note on the runs
     quickstart_table.py readme RUN LOG      updates README.md, docs/quickstart.md and docs/images from a run and its log
 """
 
@@ -132,10 +132,13 @@ def details(run):
 
 
 def table(folders):
+    note = ""
+    if folders[0] == "--note":
+        note, folders = " " + folders[1], folders[2:]
     runs = [Run(folder) for folder in folders]
     print("# The quickstart over several seeds\n")
     print(f"Made by `scripts/quickstart-results` on {datetime.date.today()}, {os.cpu_count()} cores of {cpu()}. Accuracies in "
-          "percent and gains in points, with 95 % intervals over held-out users, gains paired by user.")
+          f"percent and gains in points, with 95 % intervals over held-out users, gains paired by user.{note}")
     phases(runs)
     gains(runs)
     for run in runs:
