@@ -142,9 +142,13 @@ fn so_is_that_of_the_kernels_for_gpus() {
     let (grads, scores) = layerwise(&model, &batch, &wanted, 1.0, ActivationCheckpointing::EveryKth(2));
     let started = gpu.started();
     drop(gpu);
-    for kernel in
-        ["rms_norm_input_f32", "rms_norm_weight_f32", "heads_input_f32", "heads_weight_f32", "swiglu_input_f32"]
-    {
+    for kernel in [
+        "rms_norm_input_f32",
+        "rms_norm_weight_f32",
+        "qk_norm_rope_input_f32",
+        "qk_norm_rope_weight_f32",
+        "swiglu_input_f32",
+    ] {
         assert!(started.iter().any(|name| name == kernel), "{kernel} was not started");
     }
     close("on a GPU", &scores.logprobs, &logprobs, 1e-5);
