@@ -191,9 +191,9 @@ fn what_does_not_fit_is_refused() {
     refused(call(&x, &[paged], &[64], 1, 4), "slots");
     refused(call(&x, &[paged], &[], 1, 4), "slots");
     refused(call(&x, &[paged], &[3], 2, 4), "outside the cache");
-    refused(call(&x, &[paged], &[3], 1, 6), "weights do not fit");
+    refused(call(&x, &[paged], &[3], 1, 6), "invalid weights");
     refused(call(&x, &[paged], &[3], 1, 5), "paged_layers");
-    refused(call(&normal(1, &[1, 64]), &[paged], &[3], 1, 4), "weights do not fit");
+    refused(call(&normal(1, &[1, 64]), &[paged], &[3], 1, 4), "invalid weights");
     refused(call(&x.to_kind(Kind::Double), &[paged], &[3], 1, 4), "paged_layers");
-    refused(call(&x, &[PagedLayer { o: paged.down, ..paged }], &[3], 1, 4), "weights do not fit");
+    refused(call(&x, &[PagedLayer { o: paged.down, ..paged }], &[3], 1, 4), "invalid weights");
 }
