@@ -8,7 +8,7 @@
 //! - [`mix`]: mixes several datasets, orders each epoch, and holds out rows for validation.
 //! - [`batches`]: the rows of each update, and of each of its micro-batches.
 //! - [`users`]: rows for reinforcement learning, which stay text.
-//! - [`preview`]: rows as the model will see them, for display.
+//! - [`mod@preview`]: rows as the model will see them, for display.
 //!
 //! Memory does not grow with the size of the files, except for 12 bytes per row and the order of an epoch. This crate
 //! does not depend on libtorch.

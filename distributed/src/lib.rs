@@ -3,7 +3,7 @@
 //! - [`rank_env`]: the rank of this process, and the rendezvous.
 //! - [`world`]: all ranks of a job.
 //! - [`group`]: groups of ranks and their collectives.
-//! - [`heartbeat`]: detection of ranks that are gone or stuck, so that errors name them.
+//! - `heartbeat`: detection of ranks that are gone or stuck, so that errors name them.
 //! - [`shard`]: which elements of a buffer each rank holds, and load balancing over ranks.
 //! - [`launch`]: launcher of several ranks on this machine.
 

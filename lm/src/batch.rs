@@ -10,9 +10,9 @@ use crate::LmError;
 /// after its shared prefix. A branch attends to itself and to its prefix. Attention never crosses any other boundary.
 #[derive(Debug)]
 pub struct Packed {
-    /// Token ids, [tokens], int64.
+    /// Token ids, `[tokens]`, int64.
     pub ids: Tensor,
-    /// Position of each token in its sequence, [tokens], int64.
+    /// Position of each token in its sequence, `[tokens]`, int64.
     pub positions: Tensor,
     /// Cumulative lengths of the segments: 0, end of the first segment, …, tokens.
     pub cu_seqlens: Vec<i64>,
@@ -114,7 +114,7 @@ impl Packed {
         self.cu_seqlens[self.cu_seqlens.len() - 1]
     }
 
-    /// Returns the index of each segment's last token, [segments], int64.
+    /// Returns the index of each segment's last token, `[segments]`, int64.
     pub fn last_tokens(&self) -> Tensor {
         let last: Vec<i64> = self.cu_seqlens[1..].iter().map(|end| end - 1).collect();
         torch_ext::upload(&last, self.ids.device())

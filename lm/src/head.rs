@@ -16,13 +16,13 @@ pub const CHUNK_ELEMENTS: i64 = 16 << 20;
 /// Tokens to score: the token at `rows[i]` of the batch predicts `targets[i]`.
 #[derive(Debug)]
 pub struct Targets {
-    /// Indices into the packed batch, [n], int64. The last token of a shared prefix may occur once for each branch.
+    /// Indices into the packed batch, `[n]`, int64. The last token of a shared prefix may occur once for each branch.
     pub rows: Tensor,
-    /// Token ids, [n], int64.
+    /// Token ids, `[n]`, int64.
     pub targets: Tensor,
 }
 
-/// Log-probability of each target, and entropy of the distribution that predicts it, [n] each, fp32, nats.
+/// Log-probability of each target, and entropy of the distribution that predicts it, `[n]` each, fp32, nats.
 #[derive(Debug)]
 pub struct Scores {
     /// Log-probabilities.
@@ -34,9 +34,9 @@ pub struct Scores {
 /// Derivatives of the loss with respect to the [`Scores`] of some targets.
 #[derive(Debug)]
 pub struct Coefficients {
-    /// d loss / d log-probability, [m].
+    /// d loss / d log-probability, `[m]`.
     pub logprob: Tensor,
-    /// d loss / d entropy, [m], or `None` if the loss does not depend on the entropy.
+    /// d loss / d entropy, `[m]`, or `None` if the loss does not depend on the entropy.
     pub entropy: Option<Tensor>,
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn logits_packed(
 }
 
 /// Computes scores and gradients. For each chunk, `coefficients(first, scores)` gets the index of the chunk's first target and
-/// its scores ([m] tensors), and returns the derivatives of the loss with respect to them. The gradients of the norm and the
+/// its scores (`[m]` tensors), and returns the derivatives of the loss with respect to them. The gradients of the norm and the
 /// projection are added to `grads`, if it is given. Returns the gradient with respect to `hidden` and the scores of all targets.
 ///
 /// # Errors

@@ -69,7 +69,7 @@ pub fn numbers_of(model: &ModelConfig, rank: i64, dora: bool, targets: &[Project
 /// Adapters of all layers in one flat fp32 buffer. Their gradients use the same layout.
 #[derive(Debug)]
 pub struct LoraAdapters {
-    /// [elements], contiguous, fp32.
+    /// `[elements]`, contiguous, fp32.
     pub flat: Tensor,
     spec: AdapterSpec,
     model: ModelConfig,
@@ -84,7 +84,7 @@ pub struct Adapter {
     pub a: Tensor,
     /// [out, rank]
     pub b: Tensor,
-    /// [out], with DoRA.
+    /// `[out]`, with DoRA.
     pub magnitude: Option<Tensor>,
 }
 

@@ -72,24 +72,24 @@ pub struct LayerWeights {
     pub gate_up: Tensor,
     /// [hidden, intermediate]
     pub down: Tensor,
-    /// [hidden]
+    /// `[hidden]`
     pub input_norm: Tensor,
-    /// [hidden]
+    /// `[hidden]`
     pub post_norm: Tensor,
-    /// [head_dim] each, in families that normalize queries and keys.
+    /// `[head_dim]` each, in families that normalize queries and keys.
     pub qk_norm: Option<(Tensor, Tensor)>,
     /// [(heads + 2·kv_heads)·head_dim]
     pub qkv_bias: Option<Tensor>,
-    /// [hidden]
+    /// `[hidden]`
     pub o_bias: Option<Tensor>,
-    /// [2·intermediate] and [hidden]
+    /// [2·intermediate] and `[hidden]`
     pub mlp_bias: Option<(Tensor, Tensor)>,
 }
 
 /// A flat buffer with the layout of a model.
 #[derive(Debug)]
 pub struct Params {
-    /// [elements], contiguous: all elements of the model, or the shard of this rank.
+    /// `[elements]`, contiguous: all elements of the model, or the shard of this rank.
     pub flat: Tensor,
     entries: Vec<ParamEntry>,
     units: Vec<ParamRange>,
@@ -211,7 +211,7 @@ impl Params {
         self.storage.is_some()
     }
 
-    /// Returns the elements of a unit, [numel]. If the model is sharded, they are valid only while the unit is unsharded.
+    /// Returns the elements of a unit, `[numel]`. If the model is sharded, they are valid only while the unit is unsharded.
     pub fn unit_view(&self, unit: ParamUnit) -> Tensor {
         if let Some(storage) = &self.storage {
             return storage.view(unit);
@@ -237,7 +237,7 @@ impl Params {
         self.storage.as_ref().map_or(Ok(()), |storage| storage.reshard(unit))
     }
 
-    /// Unshards the final norm and the output projection, and returns them: [hidden] and [vocab, hidden]. `next` is the unit that
+    /// Unshards the final norm and the output projection, and returns them: `[hidden]` and [vocab, hidden]. `next` is the unit that
     /// is needed next.
     ///
     /// # Errors

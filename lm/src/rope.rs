@@ -218,7 +218,7 @@ impl Rope {
         }
     }
 
-    /// Returns the cos and sin of each token's angles, [tokens, head_dim/2] each, fp32. `positions`: [tokens], int64.
+    /// Returns the cos and sin of each token's angles, [tokens, head_dim/2] each, fp32. `positions`: `[tokens]`, int64.
     /// `frequencies`: [head_dim/2], or [tokens, head_dim/2] if they differ between sequences. On the CPU, cos and sin are computed
     /// in double precision and then rounded, because the last bits of libtorch's fp32 functions depend on the CPU.
     pub fn rotations(&self, positions: &Tensor, frequencies: &Tensor) -> (Tensor, Tensor) {
@@ -279,7 +279,7 @@ impl Rotary {
         Self { rope: rope.clone(), head_dim, max_positions, frequencies, table: Mutex::default() }
     }
 
-    /// Returns the cos and sin of `positions` [tokens]. `runs` splits the tokens into runs of one sequence each: (number of tokens,
+    /// Returns the cos and sin of `positions` `[tokens]`. `runs` splits the tokens into runs of one sequence each: (number of tokens,
     /// length of the sequence).
     pub fn at(&self, positions: &Tensor, runs: impl Iterator<Item = (i64, i64)>) -> (Tensor, Tensor) {
         let lengths: Vec<(i64, i64)> = if self.rope.varies_with_length() { runs.collect() } else { Vec::new() };

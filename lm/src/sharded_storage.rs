@@ -7,7 +7,7 @@ use crate::params::ParamUnit;
 
 /// Storage of param units, each sharded over several ranks. All ranks must make the same calls in the same order.
 pub trait ShardedStorage: std::fmt::Debug {
-    /// Returns the unsharded elements of a unit, [numel]. It is always the same tensor, on which graphs are built. Its memory is
+    /// Returns the unsharded elements of a unit, `[numel]`. It is always the same tensor, on which graphs are built. Its memory is
     /// allocated only from [`Self::unshard`] to [`Self::reshard`].
     fn view(&self, unit: ParamUnit) -> Tensor;
 

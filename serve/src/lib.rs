@@ -2,7 +2,7 @@
 //! trained model to any client.
 //!
 //! One thread owns the model and steps the engine ([`worker`]); the HTTP side converts requests to tokens ([`api`]) and
-//! tokens to replies ([`reply`]).
+//! tokens to replies (`reply`).
 
 pub mod api;
 pub mod error;

@@ -9,15 +9,15 @@ use crate::{TorchError, ffi};
 /// The results of [`cross_entropy`] for each row, fp32, in nats.
 #[derive(Debug)]
 pub struct CrossEntropy {
-    /// log Σ exp(logits), [rows].
+    /// log Σ exp(logits), `[rows]`.
     pub lse: Tensor,
-    /// Log-probability of the target, [rows].
+    /// Log-probability of the target, `[rows]`.
     pub logprobs: Tensor,
-    /// Entropy of the distribution, [rows].
+    /// Entropy of the distribution, `[rows]`.
     pub entropy: Tensor,
 }
 
-/// Computes log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: [rows], int64. Not
+/// Computes log-probabilities and entropies in one pass over `logits` [rows, vocab], fp32; targets: `[rows]`, int64. Not
 /// differentiable: [`cross_entropy_backward`] computes the gradient.
 ///
 /// # Errors
@@ -67,13 +67,13 @@ pub fn softmax(logits: &Tensor) -> Result<Softmax, TorchError> {
 pub struct EntropyTerm<'a> {
     /// [`CrossEntropy::entropy`].
     pub entropy: &'a Tensor,
-    /// The coefficient of each row's entropy, [rows], fp32.
+    /// The coefficient of each row's entropy, `[rows]`, fp32.
     pub coefficients: &'a Tensor,
 }
 
 /// Replaces `logits` in place with the gradient of `Σ c[r] · logprob[r] + e[r] · entropy[r]` with respect to them:
 /// `c · (onehot(target) - p) - e · p · (log p + entropy)`, where p is their softmax. `lse` is [`CrossEntropy::lse`]; c
-/// is `coefficients`, [rows], fp32; e is the coefficients of `entropy`, 0 without an entropy term.
+/// is `coefficients`, `[rows]`, fp32; e is the coefficients of `entropy`, 0 without an entropy term.
 ///
 /// # Errors
 /// Returns an error if shapes, dtypes or targets do not match.

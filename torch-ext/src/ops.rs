@@ -61,10 +61,10 @@ impl Weight<'_> {
 }
 
 /// Computes RMSNorm, `w · x / sqrt(mean(x², last axis) + eps)`, with the mean in fp32.
-/// x: [.., dim], w: [dim]. Fused on the CPU in fp32 and bf16, separate operations elsewhere.
+/// x: [.., dim], w: `[dim]`. Fused on the CPU in fp32 and bf16, separate operations elsewhere.
 ///
 /// # Errors
-/// Returns an error if the shape of `w` is not [dim].
+/// Returns an error if the shape of `w` is not `[dim]`.
 pub fn rms_norm<'a>(x: &Tensor, w: impl Into<Weight<'a>>, eps: f64) -> Result<Tensor, TorchError> {
     let w = w.into();
     ensure(w.value.dim() == 1 && w.value.numel() > 0 && x.size().last() == w.value.size().first() && w.fits(), || {
@@ -75,7 +75,7 @@ pub fn rms_norm<'a>(x: &Tensor, w: impl Into<Weight<'a>>, eps: f64) -> Result<Te
     ffi::one(|made| unsafe { ffi::xt_rms_norm(ffi::raw(x), value, grad, eps, made) })
 }
 
-/// Computes `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: [out]. Sums are fp32. On the CPU, each sum is a chain
+/// Computes `x · wᵀ + bias`. x: [rows, in]; w: [out, in]; bias: `[out]`. Sums are fp32. On the CPU, each sum is a chain
 /// of fused multiply-adds in the order of `in`, so a row's bits do not depend on the other rows (`csrc/cpu/products.h`;
 /// [`crate::CpuLevel`] names the exception).
 ///
@@ -142,7 +142,7 @@ pub(crate) fn check_ids(what: &str, ids: &Tensor, bound: i64) -> Result<(), Torc
     ensure(least >= 0 && most < bound, || format!("{what}: ids from {least} to {most}; expected 0 to {}", bound - 1))
 }
 
-/// Computes `grad[ids[t]] += dy[t]` for every token t, in order. dy: [tokens, width]; ids: [tokens], int64; grad:
+/// Computes `grad[ids[t]] += dy[t]` for every token t, in order. dy: [tokens, width]; ids: `[tokens]`, int64; grad:
 /// [rows, width].
 ///
 /// # Errors
@@ -171,7 +171,7 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, TorchError> {
 }
 
 /// Computes [`linear`] of [`swiglu`], `swiglu(gate_up) · wᵀ + bias`, and saves only `gate_up` for the backward pass.
-/// gate_up: [tokens, 2·width]; w: [out, width]; bias: [out].
+/// gate_up: [tokens, 2·width]; w: [out, width]; bias: `[out]`.
 ///
 /// # Errors
 /// Returns an error if shapes or dtypes do not match.
@@ -193,12 +193,12 @@ pub fn swiglu_linear<'a>(
     ffi::one(|made| unsafe { ffi::xt_swiglu_linear(ffi::raw(gate_up), value, bias, grad, bias_grad, made) })
 }
 
-/// The per-head RMSNorm of queries and keys in [`heads`].
+/// The per-head RMSNorm of queries and keys in [`qk_norm_rope`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadNorms<'a> {
-    /// Weight of the queries' RMSNorm, [dim].
+    /// Weight of the queries' RMSNorm, `[dim]`.
     pub q: Weight<'a>,
-    /// Weight of the keys' RMSNorm, [dim].
+    /// Weight of the keys' RMSNorm, `[dim]`.
     pub k: Weight<'a>,
     /// The term added to the mean square.
     pub eps: f64,

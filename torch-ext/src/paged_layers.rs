@@ -13,25 +13,25 @@ use crate::{TorchError, ffi};
 /// the MLP.
 #[derive(Debug, Clone, Copy)]
 pub struct PagedLayer<'a> {
-    /// Weight of the RMSNorm before attention, [hidden].
+    /// Weight of the RMSNorm before attention, `[hidden]`.
     pub input_norm: &'a Tensor,
     /// Query, key and value projections, [(heads + 2·kv_heads)·dim, hidden].
     pub qkv: &'a PackedWeight,
     /// Bias of `qkv`, [(heads + 2·kv_heads)·dim].
     pub qkv_bias: Option<&'a Tensor>,
-    /// Weights of the per-head RMSNorm of queries and keys, [dim] each.
+    /// Weights of the per-head RMSNorm of queries and keys, `[dim]` each.
     pub qk_norm: Option<(&'a Tensor, &'a Tensor)>,
     /// Output projection of attention, [hidden, heads·dim].
     pub o: &'a PackedWeight,
-    /// Bias of `o`, [hidden].
+    /// Bias of `o`, `[hidden]`.
     pub o_bias: Option<&'a Tensor>,
-    /// Weight of the RMSNorm before the MLP, [hidden].
+    /// Weight of the RMSNorm before the MLP, `[hidden]`.
     pub post_norm: &'a Tensor,
     /// Gate and up projections of the MLP, [2·width, hidden].
     pub gate_up: &'a PackedWeight,
     /// Down projection of the MLP, [hidden, width].
     pub down: &'a PackedWeight,
-    /// Biases of `gate_up`, [2·width], and of `down`, [hidden].
+    /// Biases of `gate_up`, [2·width], and of `down`, `[hidden]`.
     pub mlp_bias: Option<(&'a Tensor, &'a Tensor)>,
     /// Cached keys, [blocks, kv_heads, dim, BLOCK].
     pub keys: &'a Tensor,

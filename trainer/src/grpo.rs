@@ -3,13 +3,13 @@
 //! Streaming is not a separate trainer; it is GRPO with more than one stage ([`stages`]). A step runs these modules in order:
 //!
 //! - [`curriculum_sampler`]: selects the users of the step.
-//! - [`rollout`]: samples the summaries of all stages ([`generate_on_ranks`]), judges and rewards them ([`rewarding`]), and carries
+//! - [`rollout`]: samples the summaries of all stages (`generate_on_ranks`), judges and rewards them ([`rewarding`]), and carries
 //!   some into the next stage.
 //! - [`advantages`]: assigns credit and penalties, and computes advantages.
-//! - [`micro_batches`]: computes log-probabilities and gradients in packed micro-batches; [`reference`] and
+//! - [`micro_batches`]: computes log-probabilities and gradients in packed micro-batches; `reference` and
 //!   [`importance_sampling`] provide what they are compared with.
 //! - [`policy_loss`]: the loss of a response; [`update`]: mini-batches and optimizer updates.
-//! - [`metrics`], [`record`], [`replay`]: log, write, and replay a step.
+//! - [`metrics`], `record`, [`replay`]: log, write, and replay a step.
 
 pub mod advantages;
 pub mod curriculum_sampler;

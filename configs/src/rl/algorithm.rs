@@ -71,7 +71,7 @@ pub enum Aggregation {
 }
 
 /// A single-sample estimator of KL(policy ‖ reference), with d = logprob − reference logprob (Schulman,
-/// http://joschu.net/blog/kl-approx.html).
+/// <http://joschu.net/blog/kl-approx.html>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
