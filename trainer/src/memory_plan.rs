@@ -1,7 +1,9 @@
 //! Memory plans of whole runs, from their configurations and the shapes of their models. No weights are loaded.
 
 use configs::judge::{JudgeConfig, JudgePlacement};
+use configs::lora::LoraConfig;
 use configs::model::Dtype;
+use configs::optimizer::OptimizerConfig;
 use configs::{RlConfig, SftConfig};
 use lm::ModelConfig;
 use lm::params::{ParamEntry, layout};
@@ -25,17 +27,9 @@ pub struct SftMemory {
 /// Returns the memory of a fine-tuning run on `ranks` ranks. `tokens` is the number of tokens in the largest micro-batch, and
 /// `trained` the maximum number of trained tokens in a micro-batch.
 pub fn sft(config: &SftConfig, spec: &ModelConfig, (tokens, trained): (usize, usize), ranks: usize) -> SftMemory {
-    let model = estimate(&Needs {
-        spec,
-        dtype: config.model.dtype,
-        state: config.optimizer.state,
-        ema: config.optimizer.ema_decay > 0.0,
-        lora: config.lora.as_ref(),
-        activation_checkpointing_every: config.train.activation_checkpointing_every,
-        tokens,
-        trained,
-        ranks: Ranks::new(&config.parallel, ranks),
-    });
+    let settings = (config.model.dtype, &config.optimizer, config.lora.as_ref());
+    let ranks = Ranks::new(&config.parallel, ranks);
+    let model = trained_model(spec, settings, config.train.activation_checkpointing_every, (tokens, trained), ranks);
     let validation = config.validation.summaries.as_ref().map(|summaries| {
         model.update() + merged(&model, config.lora.is_some()) + summaries.judge.model.kv_cache_gib * GIB
     });
@@ -77,17 +71,10 @@ impl GrpoMemory {
 /// Returns the memory of a GRPO run on `ranks` ranks, with `judge` on the policy's device.
 pub fn grpo(config: &RlConfig, spec: &ModelConfig, judge: Option<JudgeMemory>, ranks: usize) -> GrpoMemory {
     let row = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens;
-    let policy = estimate(&Needs {
-        spec,
-        dtype: config.model.dtype,
-        state: config.optimizer.state,
-        ema: config.optimizer.ema_decay > 0.0,
-        lora: config.lora.as_ref(),
-        activation_checkpointing_every: config.train.activation_checkpointing_every,
-        tokens: config.algorithm.micro_batch_tokens.max(row),
-        trained: config.algorithm.micro_batch_tokens.max(row),
-        ranks: Ranks::new(&config.parallel, ranks),
-    });
+    let tokens = config.algorithm.micro_batch_tokens.max(row);
+    let settings = (config.model.dtype, &config.optimizer, config.lora.as_ref());
+    let ranks = Ranks::new(&config.parallel, ranks);
+    let policy = trained_model(spec, settings, config.train.activation_checkpointing_every, (tokens, tokens), ranks);
     // The reference is as large as the policy, if it is a separate model.
     let new_adapters = config.lora.as_ref().is_some_and(|lora| lora.start.as_os_str().is_empty());
     let under_adapters = new_adapters && config.algorithm.kl.reference.is_empty();
@@ -129,4 +116,16 @@ pub fn judge(config: &JudgeConfig) -> Result<JudgeMemory, TrainError> {
 /// of the base model.
 fn merged(model: &Estimate, adapters: bool) -> f64 {
     model.whole.max(if adapters { model.weights } else { 0.0 })
+}
+
+/// Returns the memory of a trained model. `tokens` and `trained` are those of the largest micro-batch.
+fn trained_model(
+    spec: &ModelConfig,
+    (dtype, optimizer, lora): (Dtype, &OptimizerConfig, Option<&LoraConfig>),
+    activation_checkpointing_every: usize,
+    (tokens, trained): (usize, usize),
+    ranks: Ranks,
+) -> Estimate {
+    let (state, ema) = (optimizer.state, optimizer.ema_decay > 0.0);
+    estimate(&Needs { spec, dtype, state, ema, lora, activation_checkpointing_every, tokens, trained, ranks })
 }
