@@ -147,10 +147,6 @@ impl Algorithm for Grpo<'_> {
         Ok(metrics)
     }
 
-    fn validate(&self, _: &TrainableModel) -> Result<Numbers, TrainError> {
-        Ok(Numbers::new())
-    }
-
     /// Writes the rollouts of the step, if they are due.
     fn record(&mut self, trainable: &TrainableModel, done: u64, output: &Output<'_>) -> Result<(), TrainError> {
         let config = self.rollouts.config;

@@ -6,14 +6,13 @@
 pub mod metrics;
 pub mod micro_batches;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use configs::sft::SftTrain;
 use configs::validation::ValidationConfig;
 use configs::{CheckpointConfig, OptimizerConfig};
 use corpus::{BatchPlan, Corpus};
-use lm::LmError;
 
 use crate::lr_schedule::ScheduleStep;
 use crate::optimizer::Optimizer;
@@ -95,17 +94,5 @@ impl Algorithm for Sft<'_> {
         let Some(rows) = &self.corpus.validation else { return Ok(Numbers::new()) };
         let loss = micro_batches::mean_loss(trainable, rows, self.settings.train.micro_batch_tokens)?;
         Ok(vec![("validation/loss".into(), loss)])
-    }
-
-    fn record(&mut self, _: &TrainableModel, _: u64, _: &Output<'_>) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    fn write_state(&self, _: &Path) -> Result<(), LmError> {
-        Ok(())
-    }
-
-    fn restore_state(&mut self, _: &Path) -> Result<(), TrainError> {
-        Ok(())
     }
 }

@@ -26,17 +26,25 @@ pub(crate) trait Algorithm {
         step: u64,
     ) -> Result<Numbers, TrainError>;
 
-    /// Returns the validation metrics of the algorithm itself.
-    fn validate(&self, trainable: &TrainableModel) -> Result<Numbers, TrainError>;
+    /// Returns the validation metrics of the algorithm itself. Default: none.
+    fn validate(&self, _trainable: &TrainableModel) -> Result<Numbers, TrainError> {
+        Ok(Numbers::new())
+    }
 
-    /// Writes further records of the step that was logged last; `done` steps are finished.
-    fn record(&mut self, trainable: &TrainableModel, done: u64, output: &Output<'_>) -> Result<(), TrainError>;
+    /// Writes further records of the step that was logged last; `done` steps are finished. Default: none.
+    fn record(&mut self, _trainable: &TrainableModel, _done: u64, _output: &Output<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
 
-    /// Writes the algorithm's own state into a checkpoint.
-    fn write_state(&self, checkpoint: &Path) -> Result<(), LmError>;
+    /// Writes the algorithm's own state into a checkpoint. Default: it has none.
+    fn write_state(&self, _checkpoint: &Path) -> Result<(), LmError> {
+        Ok(())
+    }
 
     /// Restores what [`Self::write_state`] wrote.
-    fn restore_state(&mut self, checkpoint: &Path) -> Result<(), TrainError>;
+    fn restore_state(&mut self, _checkpoint: &Path) -> Result<(), TrainError> {
+        Ok(())
+    }
 }
 
 /// The settings of the loop.
