@@ -61,6 +61,8 @@ pub struct RemoteModel {
     settings: ClientSettings,
     agent: ureq::Agent,
     journal: Option<Mutex<Journal>>,
+    /// Whether a retry was reported.
+    warned: AtomicBool,
 }
 
 /// The error of a failed attempt.
@@ -80,7 +82,7 @@ impl RemoteModel {
             .max_idle_connections_per_host(settings.concurrency.max(1))
             .build()
             .new_agent();
-        Self { settings, agent, journal: None }
+        Self { settings, agent, journal: None, warned: AtomicBool::new(false) }
     }
 
     /// Writes every answer to `file`, and reuses the answers that it already holds.
@@ -106,7 +108,11 @@ impl RemoteModel {
             .with_max_times(self.settings.retries)
             .with_jitter();
         let retried = |failed: &Failed, pause: Duration| {
-            tracing::warn!("{}; retrying in {:.1} s", failed.message, pause.as_secs_f64());
+            // Of many concurrent requests that fail for the same reason, one warning is enough.
+            match self.warned.swap(true, Ordering::Relaxed) {
+                false => tracing::warn!("{}; retrying, at most {} times", failed.message, self.settings.retries),
+                true => tracing::debug!("{}; retrying in {:.1} s", failed.message, pause.as_secs_f64()),
+            }
         };
         let sent = (|| self.send(&body)).retry(pauses).when(|failed: &Failed| failed.passing).notify(retried).call();
         let answer = sent.map_err(|failed| failed.message)?;
