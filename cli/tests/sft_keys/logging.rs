@@ -22,3 +22,20 @@ fn only_messages_of_the_level_and_above_are_shown() {
     let (code, refused) = bench.start("loud", &[], &["--log-level", "loud"]);
     assert!(code == 2 && refused.contains("error, warn, info, debug, trace"), "{refused}");
 }
+
+#[test]
+fn the_launcher_passes_the_level_on() {
+    let bench = Bench::new();
+    let (code, said) = bench.start("once", &["train.max_steps=1"], &["--log-level", "error"]);
+    assert_eq!((code, said.as_str()), (0, ""));
+    let config = bench.path("once.toml").display().to_string();
+    let launch = |level: &[&str], name: &str| {
+        let name = format!("name='{name}'");
+        let ranks = ["launch", "--nproc", "1", "--", "sft", "--config", &config, "--set", &name];
+        let output = assert_cmd::Command::cargo_bin("xplore").unwrap().args(level).args(ranks).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(launch(&[], "two").contains("done: "));
+    assert_eq!(launch(&["--log-level", "error"], "three"), "");
+}
