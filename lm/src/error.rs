@@ -48,7 +48,7 @@ pub enum LmError {
 
 impl LmError {
     /// Returns the error of the model `name` as one of a completer.
-    pub(crate) fn of_completer(self, name: &str) -> CompleterError {
+    pub(crate) fn into_completer_error(self, name: &str) -> CompleterError {
         let message = format!("{name}: {self}");
         match self {
             Self::OutOfMemory(_) => CompleterError::OutOfMemory(message),

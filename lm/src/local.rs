@@ -139,7 +139,7 @@ impl Completer for LocalModel {
             groups[group].1.push(i);
         }
         let batch: Vec<Request> = groups.iter().map(|(request, _)| request.clone()).collect();
-        let model = |e: LmError| e.of_completer(&self.name);
+        let model = |e: LmError| e.into_completer_error(&self.name);
         let mut texts: Vec<StopText<'_>> = requests.iter().map(|r| StopText::new(tokenizer, &r.stop)).collect();
         let mut hook = |group: usize, sample: usize, id: u32| texts[groups[group].1[sample]].push(id);
         let stops = requests.iter().any(|r| !r.stop.is_empty());

@@ -42,7 +42,7 @@ impl Completer for Offloaded {
         if self.device == self.host.decoder.device() {
             return self.host.complete(requests);
         }
-        self.on_device().map_err(|e| e.of_completer(self.name()))?.complete(requests)
+        self.on_device().map_err(|e| e.into_completer_error(self.name()))?.complete(requests)
     }
 
     fn name(&self) -> &str {

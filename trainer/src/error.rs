@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use distributed::DistError;
+use lm::LmError;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -70,4 +73,9 @@ impl From<torch_ext::TorchError> for TrainError {
     fn from(error: torch_ext::TorchError) -> Self {
         Self::Model(error.into())
     }
+}
+
+/// Returns the error of a collective as one of the model, whose shards the lost rank holds.
+pub(crate) fn rank_lost(error: &DistError) -> LmError {
+    LmError::Lost(error.to_string())
 }

@@ -12,7 +12,6 @@
 //! - [`memory_report`]: the memory of each rank.
 
 pub mod context;
-pub(crate) mod lost;
 pub mod memory_report;
 pub mod sharded_gradients;
 pub mod sharded_params;

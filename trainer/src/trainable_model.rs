@@ -17,9 +17,9 @@ use tch::Tensor;
 pub use self::full_params::FullParams;
 pub use self::lora_params::{Lora, LoraParams};
 use self::params::{OptimizerLayout, TrainableParams};
+use crate::error::rank_lost;
 use crate::lr_schedule::ScheduleStep;
 use crate::optimizer::{Optimizer, Update};
-use crate::parallel::lost::rank_lost;
 use crate::{ParallelContext, TrainError};
 
 /// A model, its trained parameters, and their gradients.

@@ -106,7 +106,7 @@ pub struct Engine<'a> {
     /// Running sequences, in order of admission.
     running: Vec<Sequence>,
     waiting: VecDeque<Waiting>,
-    jobs: HashMap<RequestId, PendingRequest>,
+    requests: HashMap<RequestId, PendingRequest>,
     next: u64,
     /// Requests completed since the last step reported them.
     done: Vec<RequestId>,
@@ -136,7 +136,7 @@ impl<'a> Engine<'a> {
             block_limit,
             running: Vec::new(),
             waiting: VecDeque::new(),
-            jobs: HashMap::new(),
+            requests: HashMap::new(),
             next: 0,
             done: Vec::new(),
             stats: EngineStats::default(),
@@ -160,7 +160,7 @@ impl<'a> Engine<'a> {
         let wants_none = request.sampling.max_tokens == 0;
         let samples: Vec<_> = request.seeds.iter().map(|_| wants_none.then(|| nothing.clone())).collect();
         let done = samples.iter().all(Option::is_some);
-        let id = self.file(PendingRequest::Generate { request, samples, prompt: None });
+        let id = self.register(PendingRequest::Generate { request, samples, prompt: None });
         if done {
             self.done.push(id);
         } else {
@@ -183,7 +183,7 @@ impl<'a> Engine<'a> {
         }
         self.check_fit(count, "a request for log-probabilities")?;
         let nothing = request.from == count && request.candidates.is_empty();
-        let id = self.file(PendingRequest::Score { request, scored: nothing.then(Scored::default) });
+        let id = self.register(PendingRequest::Score { request, scored: nothing.then(Scored::default) });
         if nothing {
             self.done.push(id);
         } else {
@@ -218,10 +218,10 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn file(&mut self, job: PendingRequest) -> RequestId {
+    fn register(&mut self, request: PendingRequest) -> RequestId {
         let id = RequestId(self.next);
         self.next += 1;
-        self.jobs.insert(id, job);
+        self.requests.insert(id, request);
         id
     }
 
@@ -247,10 +247,10 @@ impl<'a> Engine<'a> {
 
     /// Returns the samples of a complete request, and removes the request from the engine.
     pub fn take(&mut self, id: RequestId) -> Option<Vec<Generated>> {
-        match self.jobs.get_mut(&id)? {
+        match self.requests.get_mut(&id)? {
             PendingRequest::Generate { samples, .. } if samples.iter().all(Option::is_some) => {
                 let samples = std::mem::take(samples).into_iter().flatten().collect();
-                self.jobs.remove(&id);
+                self.requests.remove(&id);
                 Some(samples)
             }
             _ => None,
@@ -259,10 +259,10 @@ impl<'a> Engine<'a> {
 
     /// Returns the scores of a complete request, and removes the request from the engine.
     pub fn take_scored(&mut self, id: RequestId) -> Option<Scored> {
-        match self.jobs.get_mut(&id)? {
+        match self.requests.get_mut(&id)? {
             PendingRequest::Score { scored, .. } => {
                 let scored = scored.take()?;
-                self.jobs.remove(&id);
+                self.requests.remove(&id);
                 Some(scored)
             }
             PendingRequest::Generate { .. } => None,
@@ -284,7 +284,7 @@ impl<'a> Engine<'a> {
             if let Some(Waiting::Preempted(seq)) = self.waiting.remove(at) {
                 self.complete(seq, FinishReason::Stop);
             }
-        } else if let Some(PendingRequest::Generate { samples, .. }) = self.jobs.get_mut(&id)
+        } else if let Some(PendingRequest::Generate { samples, .. }) = self.requests.get_mut(&id)
             && let Some(Some(generated)) = samples.get_mut(sample)
             && !generated.ids.is_empty()
         {
@@ -304,7 +304,7 @@ impl<'a> Engine<'a> {
             Waiting::Preempted(seq) => seq.request != id,
         });
         self.done.retain(|done| *done != id);
-        if let Some(PendingRequest::Generate { prompt: Some(prompt), .. }) = self.jobs.remove(&id) {
+        if let Some(PendingRequest::Generate { prompt: Some(prompt), .. }) = self.requests.remove(&id) {
             self.free_blocks(prompt.blocks);
         }
     }

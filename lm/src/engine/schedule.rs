@@ -57,7 +57,7 @@ impl Engine<'_> {
     }
 
     fn prompt_of(&self, id: RequestId) -> &[u32] {
-        match &self.jobs[&id] {
+        match &self.requests[&id] {
             PendingRequest::Generate { request, .. } => &request.prompt,
             // Nothing reads the keys of the last token, unless candidates after it are scored.
             PendingRequest::Score { request, .. } if request.candidates.is_empty() => {
@@ -68,7 +68,7 @@ impl Engine<'_> {
     }
 
     fn first_task(&self, id: RequestId) -> SequenceTask {
-        match &self.jobs[&id] {
+        match &self.requests[&id] {
             PendingRequest::Generate { request, .. } => SequenceTask::Generate { sample: 0, seed: request.seeds[0] },
             PendingRequest::Score { request, .. } => SequenceTask::Score { from: request.from },
         }
@@ -81,7 +81,9 @@ impl Engine<'_> {
     /// # Errors
     /// If memory cannot be allocated.
     fn fork_sample(&mut self, id: RequestId, sample: usize) -> Result<Option<(Sequence, Option<Tensor>)>, LmError> {
-        let Some(PendingRequest::Generate { request, prompt, .. }) = self.jobs.get_mut(&id) else { return Ok(None) };
+        let Some(PendingRequest::Generate { request, prompt, .. }) = self.requests.get_mut(&id) else {
+            return Ok(None);
+        };
         let mut seq =
             Sequence::new(id, SequenceTask::Generate { sample, seed: request.seeds[sample] }, &request.prompt);
         let Some(read) = prompt else { return Ok(Some((seq, None))) };
@@ -201,8 +203,8 @@ impl Engine<'_> {
     /// Frees the blocks of prompts that are kept for samples that have not begun. Returns false if there were none.
     fn evict_prompts(&mut self) -> bool {
         let mut freed = Vec::new();
-        for job in self.jobs.values_mut() {
-            if let PendingRequest::Generate { prompt, .. } = job
+        for request in self.requests.values_mut() {
+            if let PendingRequest::Generate { prompt, .. } = request
                 && let Some(prompt) = prompt.take()
             {
                 freed.extend(prompt.blocks);

@@ -101,7 +101,7 @@ impl Engine<'_> {
                 wanted.outputs.push(begin + (position - chunk.from) as i64);
                 wanted.outputs.len() as i64 - 1
             };
-            match (seq.task, &self.jobs[&seq.request]) {
+            match (seq.task, &self.requests[&seq.request]) {
                 (SequenceTask::Score { from }, PendingRequest::Score { request, .. }) => {
                     for position in chunk.from.max(from - 1)..end {
                         let after = request.ids.get(position + 1).into_iter();
@@ -162,7 +162,7 @@ impl Engine<'_> {
             if !seq.sampled().is_empty() || !matches!(seq.task, SequenceTask::Generate { sample: 0, .. }) {
                 continue;
             }
-            let Some(PendingRequest::Generate { request, prompt, .. }) = self.jobs.get_mut(&seq.request) else {
+            let Some(PendingRequest::Generate { request, prompt, .. }) = self.requests.get_mut(&seq.request) else {
                 continue;
             };
             let left = request.seeds.len() - 1;
@@ -186,7 +186,7 @@ impl Engine<'_> {
         for &at in drawing {
             let seq = &self.running[at];
             if let (SequenceTask::Generate { seed, .. }, PendingRequest::Generate { request, .. }) =
-                (seq.task, &self.jobs[&seq.request])
+                (seq.task, &self.requests[&seq.request])
             {
                 picks.push(Pick {
                     sampling: &request.sampling,
@@ -202,7 +202,7 @@ impl Engine<'_> {
         for (&at, picked) in drawing.iter().zip(picked) {
             let seq = &mut self.running[at];
             let (SequenceTask::Generate { sample, .. }, PendingRequest::Generate { request, .. }) =
-                (seq.task, &self.jobs[&seq.request])
+                (seq.task, &self.requests[&seq.request])
             else {
                 continue;
             };
@@ -247,7 +247,7 @@ impl Engine<'_> {
     /// Stores the result of a sequence and frees its blocks.
     pub(super) fn complete(&mut self, mut seq: Sequence, finish: FinishReason) {
         self.free_blocks(std::mem::take(&mut seq.blocks));
-        match (seq.task, self.jobs.get_mut(&seq.request)) {
+        match (seq.task, self.requests.get_mut(&seq.request)) {
             (SequenceTask::Generate { sample, .. }, Some(PendingRequest::Generate { samples, .. })) => {
                 let ids = seq.tokens.split_off(seq.prompt_len);
                 samples[sample] = Some(Generated { ids, logprobs: seq.logprobs, top: seq.top, finish });

@@ -9,8 +9,8 @@ use lm::params::ParamUnit;
 use lm::{LmError, ShardedStorage};
 use tch::{Device, Kind, Tensor};
 
-use super::lost::rank_lost;
 use super::shards::Shards;
+use crate::error::rank_lost;
 
 /// Maximum number of reduce-scatters in flight; each holds the gradients of a param unit.
 const ON_THE_WAY: usize = 1;

@@ -8,8 +8,8 @@ use lm::params::ParamUnit;
 use lm::{LmError, ShardedStorage};
 use tch::Tensor;
 
-use super::lost::rank_lost;
 use super::shards::Shards;
+use crate::error::rank_lost;
 
 /// Weight storage that implements [`ShardedStorage`].
 #[derive(Debug)]
