@@ -1,6 +1,5 @@
 //! Adapters of `xplore sft` loaded in PEFT, and PEFT's adapters loaded here: the same files, the same predictions.
 
-mod harness;
 mod predictions;
 
 use std::fs;
@@ -11,7 +10,7 @@ use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
-use crate::harness::fit;
+use fixtures::sft_runs::fit;
 use crate::predictions::{logits, numbers, predictions};
 
 /// Maximum absolute difference between our logits or log-probabilities and those of the reference.

@@ -1,6 +1,5 @@
 //! `xplore generate` and `xplore score` on files.
 
-mod tiny;
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
 
-use crate::tiny::folder;
+use fixtures::tiny_model::folder;
 
 /// Runs the program and returns standard output, standard error and exit code.
 fn xplore(arguments: &[&str]) -> (String, String, i32) {

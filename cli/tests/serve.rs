@@ -1,7 +1,6 @@
 //! `xplore serve`, queried by the official OpenAI client and by our own remote model.
 
 mod serving;
-mod tiny;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +18,7 @@ use tch::{Device, Kind};
 use tolerance::assert_within;
 
 use crate::serving::serve;
-use crate::tiny::folder;
+use fixtures::tiny_model::folder;
 
 fn asked(text: &str, seed: u64, max_tokens: usize) -> CompletionRequest {
     CompletionRequest { seed, ..CompletionRequest::new(vec![Message::user(text)], Sampling::all(max_tokens)) }

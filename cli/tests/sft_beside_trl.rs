@@ -1,6 +1,5 @@
 //! `xplore sft` compared with TRL's SFTTrainer: the same losses, gradient norms, learning rates and weights at every step.
 
-mod harness;
 mod predictions;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
-use crate::harness::{Run, fit};
+use fixtures::sft_runs::{Run, fit};
 use crate::predictions::{logits, numbers, predictions};
 
 const STEPS: usize = 30;

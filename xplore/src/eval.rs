@@ -17,6 +17,35 @@ use crate::reporter::Reporter;
 
 /// Runs the evaluation of `config`, and writes config.toml, eval.json and eval-gains.json into the run's folder.
 ///
+/// ```
+/// use std::path::Path;
+///
+/// use xplore::{Silent, configs, eval, runtime};
+///
+/// # let (_place, folder) = fixtures::policy::folder();
+/// # let folder = folder.display();
+/// let text = format!(
+///     r#"
+///     out = "{folder}"
+///     prompts = "compact"
+///     users = "{folder}/rl.jsonl"
+///     settings = ["full"]
+///     sampling = {{ max_new_tokens = 8 }}
+///     models = [{{ name = "policy", model = {{ path = "{folder}/model", dtype = "fp32", device = "cpu" }} }}]
+///
+///     [[judges]]
+///     name = "judge"
+///     prompts = "compact"
+///     model = {{ path = "{folder}/model", dtype = "fp32", device = "cpu" }}
+///     "#
+/// );
+/// let config: configs::EvalConfig = configs::parse(Path::new("eval.toml"), &text, &[])?;
+/// runtime::init(config.threads)?;
+/// let evaluation = eval::run(&config, &Silent)?;
+/// println!("{}", eval::tables(&evaluation)?);
+/// # Ok::<(), xplore::Error>(())
+/// ```
+///
 /// # Errors
 /// Returns an error if users, models or judges cannot be loaded, a judge fails, or a file cannot be written.
 pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, Error> {

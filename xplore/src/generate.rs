@@ -62,16 +62,19 @@ pub struct Summary {
 
 /// Generates one summary per user.
 ///
-/// ```no_run
+/// ```
 /// use xplore::generate::{Summarize, load, summarize};
 /// use xplore::{Silent, configs::ModelSource, parts, runtime};
 ///
+/// # let (_place, folder) = fixtures::policy::folder();
+/// # let path = folder.join("model").display().to_string();
 /// runtime::init(0)?;
-/// let model = load(&ModelSource { path: "runs/quickstart/models/rl".into(), ..ModelSource::default() })?;
-/// let users: Vec<chat::History> = parts::rows("examples/histories.jsonl".as_ref())?;
-/// for summary in summarize(&model, &parts::prompts("compact")?, &users, Summarize::default(), &Silent)? {
-///     println!("{}: {}", summary.uid, summary.summary);
-/// }
+/// let model = load(&ModelSource { path, ..ModelSource::default() })?;
+/// let users: Vec<chat::History> = parts::rows("../examples/histories.jsonl".as_ref())?;
+/// let users = [chat::History { interactions: users[0].interactions[..2].to_vec(), uid: users[0].uid.clone() }];
+/// let how = Summarize { max_new_tokens: 8, ..Summarize::default() };
+/// let summaries = summarize(&model, &parts::prompts("compact")?, &users, how, &Silent)?;
+/// assert_eq!(summaries[0].uid, "amara");
 /// # Ok::<(), xplore::Error>(())
 /// ```
 ///

@@ -19,10 +19,25 @@ use crate::{run_start, validation};
 /// Trains with GRPO as one rank of `context`, and writes the run's folder. `registry` holds the reward terms that the configuration
 /// may name. With `resume`, training resumes from the newest checkpoint.
 ///
-/// ```no_run
+/// ```
+/// use std::path::Path;
+///
 /// use xplore::{Registry, Silent, configs, grpo, runtime};
 ///
-/// let config: configs::RlConfig = configs::load("configs/rl.toml".as_ref(), &[])?;
+/// # let (_place, folder) = fixtures::policy::folder();
+/// # let folder = folder.display();
+/// let text = format!(
+///     r#"
+///     out = "{folder}"
+///     prompts = "compact"
+///     model = {{ path = "{folder}/model", dtype = "fp32", device = "cpu" }}
+///     judge = {{ prompts = "compact", model = {{ path = "{folder}/model", dtype = "fp32", device = "cpu" }} }}
+///     data.train = "{folder}/rl.jsonl"
+///     rollout = {{ users_per_step = 2, num_generations = 2, max_prompt_tokens = 400, max_new_tokens = 8 }}
+///     train.steps = 1
+///     "#
+/// );
+/// let config: configs::RlConfig = configs::parse(Path::new("rl.toml"), &text, &[])?;
 /// let context = runtime::init_distributed(config.threads, config.model.device, &config.parallel)?;
 /// grpo::run(&config, &Registry::default(), context, false, &Silent)?;
 /// # Ok::<(), xplore::Error>(())

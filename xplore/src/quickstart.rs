@@ -91,6 +91,14 @@ pub fn run(config: &QuickstartConfig, reporter: &dyn Reporter) -> Result<Evaluat
 /// Returns the built-in configuration (configs/quickstart.toml, overridden by configs/quickstart-tiny.toml if `tiny`) with the
 /// overrides `set`, for a run in the folder `out`.
 ///
+/// ```
+/// use xplore::quickstart;
+///
+/// let tiny = quickstart::configured(Some("runs/tiny".into()), true, Some(7), vec!["rl.train.steps=3".into()])?;
+/// assert_eq!((tiny.seed, tiny.rl.train.steps), (7, 3));
+/// # Ok::<(), xplore::Error>(())
+/// ```
+///
 /// # Errors
 /// Returns an error if an override has an unknown key or an invalid value, or if `out` does not name a folder.
 pub fn configured(

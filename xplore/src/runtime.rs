@@ -9,6 +9,14 @@ use crate::error::Error;
 
 /// Initializes a single process with `threads` CPU threads (0: all cores).
 ///
+/// ```
+/// use xplore::runtime;
+///
+/// runtime::init(2)?;
+/// assert!(!runtime::stop_requested());
+/// # Ok::<(), xplore::Error>(())
+/// ```
+///
 /// # Errors
 /// Returns an error of kind [`crate::ErrorKind::Environment`] if several processes were started (WORLD_SIZE), or libtorch cannot be
 /// used.
@@ -18,6 +26,14 @@ pub fn init(threads: usize) -> Result<(), Error> {
 
 /// Initializes this process as one rank of a training job, from the environment variables of torchrun, Slurm or `xplore launch`.
 /// Without them, returns the context of a single process.
+///
+/// ```
+/// use xplore::{configs, runtime};
+///
+/// let context = runtime::init_distributed(0, configs::Device::Cpu, &configs::ParallelConfig::default())?;
+/// assert!(context.world.is_rank_zero());
+/// # Ok::<(), xplore::Error>(())
+/// ```
 ///
 /// # Errors
 /// Returns an error of kind [`crate::ErrorKind::Environment`] if the ranks cannot connect to each other, or if `parallel` does not

@@ -18,12 +18,25 @@ use crate::{run_start, validation};
 /// Fine-tunes a model as one rank of `context`, and writes the run's folder. With `resume`, training resumes from the newest
 /// checkpoint.
 ///
-/// ```no_run
+/// ```
+/// use std::path::Path;
+///
 /// use xplore::{Silent, configs, runtime, sft};
 ///
-/// let config: configs::SftConfig = configs::load("configs/sft.toml".as_ref(), &[])?;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path().display();
+/// let text = format!(
+///     r#"
+///     out = "{folder}"
+///     model = {{ dtype = "fp32", device = "cpu", shape = {{ layers = 2, hidden_size = 32, intermediate_size = 64 }} }}
+///     data = {{ train = "../examples/sft.jsonl", max_length = 2048 }}
+///     train = {{ batch_size = 4, max_steps = 2 }}
+///     "#
+/// );
+/// let config: configs::SftConfig = configs::parse(Path::new("sft.toml"), &text, &[])?;
 /// let context = runtime::init_distributed(config.threads, config.model.device, &config.parallel)?;
-/// sft::run(&config, context, false, &Silent)?;
+/// let model = sft::run(&config, context, false, &Silent)?.into_model()?;
+/// xplore::generate::save(&config.folder().join("model"), &model)?;
 /// # Ok::<(), xplore::Error>(())
 /// ```
 ///

@@ -9,8 +9,8 @@ use assert_cmd::cargo::cargo_bin;
 use serde_json::Value as Json;
 use tolerance::assert_within;
 
-use crate::rows::row;
-use crate::tiny;
+use fixtures::rows::row;
+use fixtures::tiny_model;
 
 /// The model and the rows.
 pub struct Job {
@@ -34,7 +34,7 @@ pub type Environment<'a> = &'a [(&'a str, &'a str)];
 impl Job {
     /// Creates the model and the rows. The runs have 20 steps of 6 rows, in several micro-batches.
     pub fn new() -> Self {
-        let (place, model) = tiny::folder();
+        let (place, model) = tiny_model::folder();
         fs::write(place.path().join("rows.jsonl"), (0..60).map(|i| row(i) + "\n").collect::<String>()).unwrap();
         Self { place, model }
     }

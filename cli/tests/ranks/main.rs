@@ -5,7 +5,3 @@ mod holds;
 mod job;
 mod losses;
 mod resumes;
-#[path = "../rows/mod.rs"]
-mod rows;
-#[path = "../tiny/mod.rs"]
-mod tiny;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::fixture::Bench;
-use crate::harness::{Run, left};
+use fixtures::sft_runs::{Run, left};
 
 /// Returns the steps of the existing checkpoints.
 fn kept(run: &Run) -> Vec<u64> {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 use tolerance::assert_within;
 
-use crate::harness::{Run, fit, start};
-use crate::rows::row;
-use crate::tiny;
+use fixtures::sft_runs::{Run, fit, start};
+use fixtures::rows::row;
+use fixtures::tiny_model;
 
 /// Number of training rows.
 pub const ROWS: usize = 24;
@@ -25,7 +25,7 @@ pub struct Bench {
 impl Bench {
     /// Creates the model and the rows. The runs have 8 steps of 4 rows at a constant learning rate of 1e-3.
     pub fn new() -> Self {
-        let (place, model) = tiny::folder();
+        let (place, model) = tiny_model::folder();
         let rows = place.path().join("rows.jsonl");
         fs::write(&rows, (0..ROWS).map(|i| row(i) + "\n").collect::<String>()).unwrap();
         let config = format!(

@@ -3,13 +3,7 @@
 mod adapter;
 mod checkpoints;
 mod fixture;
-#[path = "../harness/mod.rs"]
-mod harness;
 mod logging;
 mod measuring;
 mod optimizer;
-#[path = "../rows/mod.rs"]
-mod rows;
-#[path = "../tiny/mod.rs"]
-mod tiny;
 mod train;

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use tolerance::{assert_within, largest};
 
 use crate::fixture::{Bench, same, weights};
-use crate::harness::left;
+use fixtures::sft_runs::left;
 
 #[test]
 fn the_rate_follows_its_schedule() {

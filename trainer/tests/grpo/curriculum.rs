@@ -5,7 +5,7 @@ use configs::rl::curriculum::CurriculumOrder;
 use trainer::grpo::curriculum_sampler::CurriculumSampler;
 use trainer::grpo::group::{Group, GroupInput};
 
-use crate::fixtures::{config, rolled_out, rows, trainable};
+use fixtures::policy::{config, rolled_out, rows, trainable};
 
 fn ordered(order: CurriculumOrder) -> RlConfig {
     let mut config = config();

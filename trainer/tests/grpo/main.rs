@@ -2,7 +2,6 @@
 
 mod beside_trl;
 mod curriculum;
-mod fixtures;
 mod losses;
 mod on_policy;
 mod replaying;

@@ -4,7 +4,7 @@ use configs::rl::algorithm::{OldLogprobs, RolloutCorrection};
 use trainer::grpo::advantages::credit;
 use trainer::grpo::update::{accumulate, measure, mini_batches, policy_logprobs, train_samples};
 
-use crate::fixtures::{config, rolled_out, trainable};
+use fixtures::policy::{config, rolled_out, trainable};
 
 #[test]
 fn the_first_updates_ratio_is_one() {

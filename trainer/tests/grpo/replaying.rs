@@ -6,7 +6,7 @@ use trainer::grpo::replay::{RecordedStep, replay};
 use trainer::grpo::{rollout_file, train};
 use trainer::{Output, Run};
 
-use crate::fixtures::{composition, config, rows, trainable, with_rollouts};
+use fixtures::policy::{composition, config, rows, trainable, with_rollouts};
 
 /// Returns the record of a run's second step.
 fn recorded(config: &RlConfig) -> RecordedStep {

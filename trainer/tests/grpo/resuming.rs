@@ -12,7 +12,7 @@ use tolerance::{assert_within, largest};
 use trainer::grpo::train;
 use trainer::{Output, Run, checkpoints};
 
-use crate::fixtures::{config, rows, trainable, with_rollouts};
+use fixtures::policy::{config, rows, trainable, with_rollouts};
 
 /// Trains in `folder` up to `steps`, resuming from its newest checkpoint if `resume` is set and there is one. Returns the final
 /// weights and the metrics.
@@ -32,7 +32,7 @@ fn run(folder: &Path, config: &RlConfig, steps: usize, resume: bool) -> (Vec<f32
         train(&mut trainable, &rows, rollouts, None, from, None, &mut output).unwrap();
     });
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let timed = ["time/", "tokens_per_second/", "judgements_per_second", "mfu", "memory/"];
+    let timed = ["time/", "tokens_per_second/", "judgments_per_second", "mfu", "memory/"];
     let lines = text.lines().map(|line| {
         let mut json: Json = serde_json::from_str(line).unwrap();
         json.as_object_mut().unwrap().retain(|key, _| !timed.iter().any(|t| key.starts_with(t)));

@@ -19,7 +19,7 @@ use trainer::grpo::{Reference, advantages, train};
 use trainer::trainable_model::Measure;
 use trainer::{Output, Run, TrainError};
 
-use crate::fixtures::{config, drawn, rolled_out, rows, trainable, with_rollouts};
+use fixtures::policy::{config, drawn, rolled_out, rows, trainable, with_rollouts};
 
 fn changed(change: impl FnOnce(&mut RlConfig)) -> RlConfig {
     let mut config = config();

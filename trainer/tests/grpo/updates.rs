@@ -11,7 +11,7 @@ use trainer::grpo::group::Group;
 use trainer::grpo::update::{accumulate, measure, mini_batches, train_samples};
 use trainer::trainable_model::TrainableModel;
 
-use crate::fixtures::{config, rolled_out, trainee_of};
+use fixtures::policy::{config, rolled_out, trainable_of};
 
 /// Returns the loss and the number of computed tokens; leaves the gradients in `trainable`.
 fn learned(trainable: &TrainableModel, groups: &[Group], config: &RlConfig) -> (f64, u64) {
@@ -45,7 +45,7 @@ fn passes_and_sharing_do_not_change_the_update() {
                 let mut config = config.clone();
                 (config.algorithm.micro_batch_tokens, config.algorithm.share_prompts) = (tokens, share);
                 config.train.activation_checkpointing_every = recompute;
-                let trainable = trainee_of(family, &config, lora);
+                let trainable = trainable_of(family, &config, lora);
                 if lora.is_some() {
                     // B is initialized to zero, which leaves A without gradients.
                     let _ = tch::no_grad(|| trainable.weights().shallow_clone().g_add_scalar_(0.01));

@@ -2,15 +2,12 @@
 //!
 //! Each test starts this program several times, as the ranks of a job (the ignored test `rank`).
 
-#[expect(dead_code, reason = "the tests of one process use the rest")]
-#[path = "../grpo/fixtures.rs"]
-mod fixtures;
-
 use std::path::{Path, PathBuf};
 
 use configs::lora::LoraConfig;
 use configs::{ParallelConfig, RlConfig, Sharding};
 use distributed::launch::{LaunchError, launch};
+use fixtures::policy;
 use serde_json::Value as Json;
 use tolerance::assert_within;
 use trainer::grpo::replay::RecordedStep;
@@ -23,7 +20,7 @@ const STEPS: usize = 20;
 
 /// Returns the configuration of a case, by the words in its name.
 fn configured(case: &str) -> RlConfig {
-    let mut config = fixtures::config();
+    let mut config = policy::config();
     config.train.steps = STEPS;
     config.log.rollouts_every = 1;
     // Fewer prompts than four ranks, so that the samples of a prompt are split.
@@ -55,7 +52,7 @@ fn configured(case: &str) -> RlConfig {
 }
 
 fn trainable(config: &RlConfig, context: ParallelContext) -> TrainableModel {
-    let alone = fixtures::trainable(config, None);
+    let alone = policy::trainable(config, None);
     let lora = config.lora.as_ref().map(|config| Lora { config, base: "base", seed: 3 });
     TrainableModel::with_context(alone.model, lora, &config.optimizer, context).unwrap()
 }
@@ -69,9 +66,9 @@ fn run(folder: &Path, case: &str, context: ParallelContext) {
         (true, Some(from)) => Run::go_on(folder, "", resume::step_of(from).unwrap()).unwrap(),
         (false, _) => Run::written_elsewhere(folder),
     };
-    let rows = fixtures::rows(9);
+    let rows = policy::rows(9);
     let mut trainable = trainable(&config, context);
-    fixtures::with_rollouts(&config, |rollouts| {
+    policy::with_rollouts(&config, |rollouts| {
         let mut output = Output { run: &mut run, phase: "rl", checkpoints: kept, progress: &mut |_, _, _| {} };
         train(&mut trainable, &rows, rollouts, None, from, None, &mut output).unwrap();
     });
@@ -172,7 +169,7 @@ fn the_death_of_a_rank_in_any_phase_loses_nothing_that_was_kept() {
     run(&alone, "plain", ParallelContext::single());
     for (name, case, fault) in [
         ("rollout", "full-kept", "XPLORE_FAULT=1:kill:25:rollouts"),
-        ("judgement", "replicate-kept", "XPLORE_FAULT=0:kill:31:judgements"),
+        ("judgment", "replicate-kept", "XPLORE_FAULT=0:kill:31:judgments"),
         ("gradients", "optimizer-kept", "XPLORE_FAULT=1:kill:150:sum the gradients of Layer"),
     ] {
         let folder = place.path().join(name);
