@@ -35,7 +35,7 @@ def main():
         noise, begun = Noise(), time.perf_counter()
         run(ids)
         seconds = time.perf_counter() - begun
-    print(json.dumps({"engine": "transformers", "seconds": seconds, "judgements_per_second": len(ids) / 2 / seconds,
+    print(json.dumps({"engine": "transformers", "seconds": seconds, "judgments_per_second": len(ids) / 2 / seconds,
                       **noise.shares()}))
 
 

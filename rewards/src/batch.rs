@@ -63,6 +63,6 @@ pub struct RewardBatch<'a> {
     pub step: u64,
     /// The responses.
     pub responses: &'a [RewardResponse<'a>],
-    /// The judge's verdicts on the requests of [`crate::RewardTerm::judgements`], in the order of the requests.
+    /// The judge's verdicts on the requests of [`crate::RewardTerm::judgments`], in the order of the requests.
     pub verdicts: &'a [Verdict],
 }

@@ -88,16 +88,16 @@ impl Composition {
     ///
     /// # Errors
     /// Returns the errors of the terms.
-    pub fn judgements(
+    pub fn judgments(
         &self,
         step: u64,
         responses: &[RewardResponse<'_>],
     ) -> Result<Vec<Vec<JudgeRequest>>, RewardError> {
         let batch = RewardBatch { step, responses, verdicts: &[] };
-        self.terms.iter().map(|t| t.term.judgements(&batch)).collect()
+        self.terms.iter().map(|t| t.term.judgments(&batch)).collect()
     }
 
-    /// Computes the rewards of `responses`. `verdicts` holds the answers to [`Self::judgements`], term by term.
+    /// Computes the rewards of `responses`. `verdicts` holds the answers to [`Self::judgments`], term by term.
     ///
     /// # Errors
     /// Returns the errors of the terms, [`RewardError::Count`] for a wrong number of scores, and [`RewardError::NotFinite`] for a
@@ -195,7 +195,7 @@ mod tests {
     }
 
     impl RewardTerm for Asks {
-        fn judgements(&self, batch: &RewardBatch<'_>) -> Result<Vec<JudgeRequest>, RewardError> {
+        fn judgments(&self, batch: &RewardBatch<'_>) -> Result<Vec<JudgeRequest>, RewardError> {
             let summaries = batch.responses.iter().enumerate().filter_map(|(i, r)| Some((i, r.summary()?)));
             let question = |summary: &str| Question {
                 query: None,
@@ -231,7 +231,7 @@ mod tests {
         };
         let verdict = |p_chosen| Verdict { p_chosen, orders: vec![], malformed: false };
         let responses = [response(Some(0.5), 1), response(Some(0.25), 1)];
-        let asked = composed(json!([])).judgements(7, &responses).unwrap();
+        let asked = composed(json!([])).judgments(7, &responses).unwrap();
         assert_eq!(asked.iter().map(Vec::len).collect::<Vec<_>>(), [0, 2]);
         assert_eq!((asked[1][1].response, asked[1][1].question.preference.as_str()), (1, "s"));
         let score = |scores, answers: &[f64]| {

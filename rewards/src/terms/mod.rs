@@ -21,7 +21,7 @@ pub trait RewardTerm: Send + Sync {
     ///
     /// # Errors
     /// Returns [`RewardError::Failed`] if a request cannot be built.
-    fn judgements(&self, batch: &RewardBatch<'_>) -> Result<Vec<JudgeRequest>, RewardError> {
+    fn judgments(&self, batch: &RewardBatch<'_>) -> Result<Vec<JudgeRequest>, RewardError> {
         let _ = batch;
         Ok(Vec::new())
     }

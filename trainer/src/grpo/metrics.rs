@@ -160,7 +160,7 @@ pub fn of_costs(costs: &Costs, groups: &[Group], model: &Decoder, peak: Option<f
         ("tokens_per_second/rollout", new as f64 / costs.times.rollout),
         ("tokens_per_second/logprobs", costs.looked as f64 / costs.looking),
         ("tokens_per_second/update", costs.work.tokens as f64 / costs.updating),
-        ("judgements_per_second", judged as f64 / costs.times.judge),
+        ("judgments_per_second", judged as f64 / costs.times.judge),
         ("mfu", peak.map_or(f64::NAN, |peak| flops / costs.updating / peak)),
         ("memory/peak_gib", memory::peak_gib().unwrap_or(f64::NAN)),
         ("memory/device_peak_gib", memory::device_peak_gib(device).unwrap_or(f64::NAN)),

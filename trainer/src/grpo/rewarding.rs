@@ -40,7 +40,7 @@ pub(super) fn set_rewards(
     }
     let responses: Vec<RewardResponse<'_>> =
         groups.iter().enumerate().flat_map(|(index, group)| of_group(index, group, token_limit)).collect();
-    let requests = composition.judgements(step, &responses)?;
+    let requests = composition.judgments(step, &responses)?;
     let questions: Vec<Question> =
         requests.iter().flatten().map(|JudgeRequest { question, .. }| question.clone()).collect();
     let mut verdicts = ask(&questions)?.into_iter();

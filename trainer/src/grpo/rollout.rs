@@ -219,7 +219,7 @@ impl Rollouts<'_> {
         let spread = context.spread(&responses.iter().map(|r| 1.0 + r.text.len() as f64).collect::<Vec<_>>());
         let own: Vec<Response<'_>> = spread[context.world.rank()].iter().map(|&i| responses[i]).collect();
         let verdicts = if own.is_empty() { Vec::new() } else { (self.judging)(&own)? };
-        let mut found = context.all_gather_object("judgements", &spread, verdicts)?.into_iter();
+        let mut found = context.all_gather_object("judgments", &spread, verdicts)?.into_iter();
         for group in groups.iter_mut() {
             for sample in &mut group.samples {
                 // The format gate depends only on the text, so either all targets of a sample are judged or none.
