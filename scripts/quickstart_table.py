@@ -53,6 +53,7 @@ class Run:
         self.accuracy = {(r["model"], r["setting"], r["targets"], r["judge"]): r for r in read("eval.json")}
         self.gain = {(r["setting"], r["targets"], r["judge"]): r for r in read("eval-gains.json")}
         users = lines("eval-users.jsonl")
+        self.users = len({p["uid"] for p in users})
         self.silent = sum(p["malformed"] for p in users) / sum(p["targets_judged"] for p in users)
 
     def last(self, phase, key):
@@ -155,7 +156,7 @@ def between(file, mark, text):
 def readme(folder, log):
     run = Run(folder)
     reached = {model: percent(run.accuracy[model, "full", "in_domain", "training"]["accuracy"]) for model in ("sft", "rl", "oracle")}
-    lines = [f"Accuracy of a judge that predicts held-out choices of 200 users from a summary, in percent with 95 % intervals over "
+    lines = [f"Accuracy of a judge that predicts held-out choices of {run.users} users from a summary, in percent with 95 % intervals over "
              f"users; 50 is chance. One run of `scripts/quickstart` (seed 0, {datetime.date.today()}): {run.seconds} s on "
              f"{os.cpu_count()} cores of {cpu()}, from random weights. SFT reaches {reached['sft']} %, RL {reached['rl']} %; "
              f"an oracle that knows the user reaches {reached['oracle']} %. The second judge belongs to another model family and "

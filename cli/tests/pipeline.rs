@@ -97,6 +97,8 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
         text.matches(&format!("orders = \"{orders}\"")).count()
     };
     assert_eq!((orders("rl.toml", "both"), orders("eval.toml", "both"), orders("eval.toml", "one")), (1, 1, 1));
+    let count = |file: &str| fs::read_to_string(first.join("data").join(file)).unwrap().lines().count();
+    assert_eq!((count("judge.jsonl"), count("second_judge.jsonl"), count("reading.jsonl")), (640, 480, 640));
     let rl_rows = fs::read_to_string(first.join("data/rl.jsonl")).unwrap();
     let further =
         rl_rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()["targets"].as_array().unwrap().len());

@@ -8,8 +8,10 @@ use crate::check::{CheckResult, at_least, ensure, fraction};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorldConfig {
-    /// Number of rows per judge.
+    /// Number of training rows of the judge.
     pub judge_rows: usize,
+    /// Number of training rows of the second judge.
+    pub second_judge_rows: usize,
     /// Number of rows from which the policy's base model learns to read and count, before the synthesized rows.
     pub reading_rows: usize,
     /// Number of users whose histories the teacher summarizes for fine-tuning.
@@ -95,6 +97,7 @@ impl PruningConfig {
 impl WorldConfig {
     pub(crate) fn check(&self) -> CheckResult {
         at_least("judge_rows", self.judge_rows, 1)?;
+        at_least("second_judge_rows", self.second_judge_rows, 1)?;
         at_least("reading_rows", self.reading_rows, 1)?;
         at_least("synthesis_users", self.synthesis_users, 1)?;
         at_least("rl_users", self.rl_users, 1)?;

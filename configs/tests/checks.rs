@@ -251,6 +251,7 @@ fn eval() {
 fn quickstart() {
     for (key, expected, refused, accepted) in [
         ("world.judge_rows", "at least 1", "world.judge_rows=0", "world.judge_rows=1"),
+        ("world.second_judge_rows", "at least 1", "world.second_judge_rows=0", "world.second_judge_rows=1"),
         ("world.reading_rows", "at least 1", "world.reading_rows=0", "world.reading_rows=1"),
         ("world.synthesis_users", "at least 1", "world.synthesis_users=0", "world.synthesis_users=1"),
         ("world.rl_users", "at least 1", "world.rl_users=0", "world.rl_users=1"),

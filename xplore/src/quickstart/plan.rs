@@ -43,10 +43,11 @@ impl Phase {
     fn cost(self, config: &QuickstartConfig) -> f64 {
         let (world, rollout) = (&config.world, &config.rl.rollout);
         let of = |count: usize, seconds: f64| count as f64 * seconds;
-        let judges = 2.0 * of(world.judge_rows, JUDGE_ROW);
+        let judge_rows = world.judge_rows + world.second_judge_rows;
+        let judges = of(judge_rows, JUDGE_ROW);
         let reading = of(world.reading_rows, READING_ROW);
         match self {
-            Self::World => of(world.judge_rows + world.reading_rows, WORLD_ROW),
+            Self::World => of(judge_rows + world.reading_rows, WORLD_ROW),
             Self::Training if config.threads == 1 => judges + reading,
             Self::Training => judges.max(reading),
             Self::Synthesis => of(world.synthesis_users + world.rl_users, SYNTHESIS_USER),
@@ -63,7 +64,7 @@ impl Phase {
 }
 
 // Seconds per item, on the machine of `Phase::cost`.
-const WORLD_ROW: f64 = 6e-5;
+const WORLD_ROW: f64 = 4e-5;
 const JUDGE_ROW: f64 = 5.8e-3;
 const READING_ROW: f64 = 1.2e-2;
 const SYNTHESIS_USER: f64 = 2.4e-2;

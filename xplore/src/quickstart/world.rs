@@ -57,12 +57,12 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
     let progress = reporter.task("world");
     let world = WorldParams { seed: config.seed, ..WorldParams::default() };
     let policy_prompts = parts::prompts(&config.prompts)?;
-    let rows_of = |population, ask: &configs::JudgeConfig| -> Result<Vec<SftRow>, Error> {
+    let rows_of = |population, ask: &configs::JudgeConfig, count| -> Result<Vec<SftRow>, Error> {
         let prompts = parts::prompts(&ask.prompts)?;
-        Ok(judge_rows(&world, population, &prompts, config.world.judge_rows, &Curriculum::default())?)
+        Ok(judge_rows(&world, population, &prompts, count, &Curriculum::default())?)
     };
-    let judge = rows_of(Population::TrainingJudge, &config.judge.ask)?;
-    let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask)?;
+    let judge = rows_of(Population::TrainingJudge, &config.judge.ask, config.world.judge_rows)?;
+    let second_judge = rows_of(Population::SecondJudge, &config.second_judge.ask, config.world.second_judge_rows)?;
     let count = config.world.reading_rows;
     let reading = reading_rows(&world, Population::Reading, &policy_prompts, count, &READING_CURRICULUM)?;
     // The held-out rows are as hard as the last training rows.
@@ -79,7 +79,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
     jsonl::write(&data.join("second_judge.jsonl"), &second_judge)?;
     jsonl::write(&data.join("reading.jsonl"), &reading)?;
     jsonl::write(&data.join("users.jsonl"), &users)?;
-    progress.done(&format!("{} judge rows, {count} reading rows, {} held-out users", judge.len() * 2, users.len()));
+    progress.done(&format!("{} judge rows, {count} reading rows, {} held-out users", judge.len() + second_judge.len(), users.len()));
     Ok(Data { judge, reading, probe, users, world })
 }
 
