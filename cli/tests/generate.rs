@@ -1,6 +1,5 @@
 //! `xplore generate` and `xplore score` on files.
 
-
 use std::fs;
 use std::path::Path;
 

@@ -34,8 +34,7 @@ fn metrics(run: &Path) -> Vec<Value> {
     let untimed = |line: &str| {
         let mut object: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
         // Measurements of the machine differ from run to run.
-        let of_machine =
-            ["time/", "memory/", "mfu", "tflops_per_second", "tokens_per_second/", "judgments_per_second"];
+        let of_machine = ["time/", "memory/", "mfu", "tflops_per_second", "tokens_per_second/", "judgments_per_second"];
         object.retain(|key, _| !of_machine.iter().any(|begin| key.starts_with(begin)));
         Value::Object(object)
     };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 use tolerance::assert_within;
 
-use fixtures::sft_runs::{Run, fit, start};
 use fixtures::rows::row;
+use fixtures::sft_runs::{Run, fit, start};
 use fixtures::tiny_model;
 
 /// Number of training rows.

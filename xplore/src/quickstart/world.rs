@@ -79,7 +79,11 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
     jsonl::write(&data.join("second_judge.jsonl"), &second_judge)?;
     jsonl::write(&data.join("reading.jsonl"), &reading)?;
     jsonl::write(&data.join("users.jsonl"), &users)?;
-    progress.done(&format!("{} judge rows, {count} reading rows, {} held-out users", judge.len() + second_judge.len(), users.len()));
+    progress.done(&format!(
+        "{} judge rows, {count} reading rows, {} held-out users",
+        judge.len() + second_judge.len(),
+        users.len()
+    ));
     Ok(Data { judge, reading, probe, users, world })
 }
 
