@@ -35,8 +35,7 @@ use crate::reporter::Reporter;
 ///
 ///     [[judges]]
 ///     name = "judge"
-///     prompts = "compact"
-///     model = {{ path = "{folder}/model", dtype = "fp32", device = "cpu" }}
+///     judge = {{ prompts = "compact", model = {{ path = "{folder}/model", dtype = "fp32", device = "cpu" }} }}
 ///     "#
 /// );
 /// let config: configs::EvalConfig = configs::parse(Path::new("eval.toml"), &text, &[])?;
