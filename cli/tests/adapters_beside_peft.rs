@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use fixtures::sft_runs::fit;
 use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
 use crate::predictions::{logits, numbers, predictions};
-use fixtures::sft_runs::fit;
 
 /// Maximum absolute difference between our logits or log-probabilities and those of the reference.
 const MOST: f64 = 1e-4;

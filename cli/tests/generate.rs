@@ -4,12 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use fixtures::tiny_model::folder;
 use lm::{LocalModel, Packed};
 use serde_json::{Value as Json, json};
 use tch::{Device, Kind, Tensor};
 use tolerance::assert_within;
-
-use fixtures::tiny_model::folder;
 
 /// Runs the program and returns standard output, standard error and exit code.
 fn xplore(arguments: &[&str]) -> (String, String, i32) {

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use chat::{Completer, CompletionRequest, Message, Sampling};
+use fixtures::tiny_model::folder;
 use lm::LocalModel;
 use remote::{ClientSettings, RemoteModel};
 use serde_json::Value as Json;
@@ -18,7 +19,6 @@ use tch::{Device, Kind};
 use tolerance::assert_within;
 
 use crate::serving::serve;
-use fixtures::tiny_model::folder;
 
 fn asked(text: &str, seed: u64, max_tokens: usize) -> CompletionRequest {
     CompletionRequest { seed, ..CompletionRequest::new(vec![Message::user(text)], Sampling::all(max_tokens)) }

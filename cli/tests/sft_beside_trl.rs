@@ -4,12 +4,12 @@ mod predictions;
 
 use std::path::{Path, PathBuf};
 
+use fixtures::sft_runs::{Run, fit};
 use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
 
 use crate::predictions::{logits, numbers, predictions};
-use fixtures::sft_runs::{Run, fit};
 
 const STEPS: usize = 30;
 const MAX_LENGTH: usize = 96;

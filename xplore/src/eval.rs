@@ -22,8 +22,8 @@ use crate::reporter::Reporter;
 ///
 /// use xplore::{Silent, configs, eval, runtime};
 ///
-/// # let (_place, folder) = fixtures::policy::folder();
-/// # let folder = folder.display();
+/// # let folder = fixtures::policy::model_and_rows();
+/// # let folder = folder.path().display();
 /// let text = format!(
 ///     r#"
 ///     out = "{folder}"

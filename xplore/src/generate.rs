@@ -66,15 +66,15 @@ pub struct Summary {
 /// use xplore::generate::{Summarize, load, summarize};
 /// use xplore::{Silent, configs::ModelSource, parts, runtime};
 ///
-/// # let (_place, folder) = fixtures::policy::folder();
-/// # let path = folder.join("model").display().to_string();
+/// # let folder = fixtures::policy::model_and_rows();
+/// # let folder = folder.path();
 /// runtime::init(0)?;
-/// let model = load(&ModelSource { path, ..ModelSource::default() })?;
-/// let users: Vec<chat::History> = parts::rows("../examples/histories.jsonl".as_ref())?;
-/// let users = [chat::History { interactions: users[0].interactions[..2].to_vec(), uid: users[0].uid.clone() }];
+/// let model = load(&ModelSource { path: folder.join("model").display().to_string(), ..ModelSource::default() })?;
+/// let users: Vec<chat::History> = parts::rows(&folder.join("rl.jsonl"))?;
 /// let how = Summarize { max_new_tokens: 8, ..Summarize::default() };
-/// let summaries = summarize(&model, &parts::prompts("compact")?, &users, how, &Silent)?;
-/// assert_eq!(summaries[0].uid, "amara");
+/// for summary in summarize(&model, &parts::prompts("compact")?, &users, how, &Silent)? {
+///     println!("{}: {}", summary.uid, summary.summary);
+/// }
 /// # Ok::<(), xplore::Error>(())
 /// ```
 ///

@@ -24,8 +24,8 @@ use crate::{run_start, validation};
 ///
 /// use xplore::{Registry, Silent, configs, grpo, runtime};
 ///
-/// # let (_place, folder) = fixtures::policy::folder();
-/// # let folder = folder.display();
+/// # let folder = fixtures::policy::model_and_rows();
+/// # let folder = folder.path().display();
 /// let text = format!(
 ///     r#"
 ///     out = "{folder}"

@@ -6,11 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
-use serde_json::Value as Json;
-use tolerance::assert_within;
-
 use fixtures::rows::row;
 use fixtures::tiny_model;
+use serde_json::Value as Json;
+use tolerance::assert_within;
 
 /// The model and the rows.
 pub struct Job {

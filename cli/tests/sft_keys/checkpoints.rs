@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use fixtures::sft_runs::{Run, read_run};
+
 use crate::fixture::Bench;
-use fixtures::sft_runs::{Run, left};
 
 /// Returns the steps of the existing checkpoints.
 fn kept(run: &Run) -> Vec<u64> {
@@ -49,7 +50,7 @@ fn goes_on_as_if_never_stopped(bench: &Bench, name: &str, file: &str, set: &[&st
     let (code, said) = bench.start(name, &set, &["--resume"]);
     assert_eq!(code, 0, "{name}: {said}");
     assert!(fs::read(end.join(file)).unwrap() == bytes, "{name}: {file} after going on is another");
-    let again = left(&bench.path(""), name);
+    let again = read_run(&bench.path(""), name);
     assert_eq!(again.lines.len(), 8, "{name}: lines of metrics.jsonl");
     for key in ["step", "loss", "grad_norm", "lr", "epoch"] {
         assert_eq!(again.column(key), whole.column(key), "{name}: {key}");

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fixtures::rows::row;
+use fixtures::sft_runs::{Run, fit, try_fit};
+use fixtures::tiny_model;
 use tch::Tensor;
 use tolerance::assert_within;
-
-use fixtures::rows::row;
-use fixtures::sft_runs::{Run, fit, start};
-use fixtures::tiny_model;
 
 /// Number of training rows.
 pub const ROWS: usize = 24;
@@ -49,7 +48,7 @@ impl Bench {
 
     /// Same as [`Self::fit`], but the run may fail. `more` holds other arguments. Returns the exit code and the output.
     pub fn start(&self, name: &str, set: &[&str], more: &[&str]) -> (i32, String) {
-        start(self.place.path(), name, &self.config, &[sets(set), more.to_vec()].concat())
+        try_fit(self.place.path(), name, &self.config, &[sets(set), more.to_vec()].concat())
     }
 
     /// Returns the output of `xplore config check` for a run.

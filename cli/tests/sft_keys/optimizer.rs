@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use fixtures::sft_runs::read_run;
 use tch::{Kind, Tensor};
 use tolerance::{assert_within, largest};
 
 use crate::fixture::{Bench, same, weights};
-use fixtures::sft_runs::left;
 
 #[test]
 fn the_rate_follows_its_schedule() {
@@ -159,7 +159,7 @@ fn a_run_whose_gradients_are_never_finite_ends_with_a_word_on_it() {
     for word in ["error: ", "not finite 3 times in a row", "step 4", "optimizer.lr", "optimizer.max_skipped_steps"] {
         assert!(said.contains(word), "`{word}` is missing in: {said}");
     }
-    let run = left(&bench.path(""), "wild");
+    let run = read_run(&bench.path(""), "wild");
     assert_eq!(run.column("skipped"), [0.0, 1.0, 1.0]);
     assert_eq!(run.column("skipped_so_far"), [0.0, 1.0, 2.0]);
 }

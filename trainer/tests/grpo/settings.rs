@@ -19,7 +19,7 @@ use trainer::grpo::{Reference, advantages, train};
 use trainer::trainable_model::Measure;
 use trainer::{Output, Run, TrainError};
 
-use fixtures::policy::{config, drawn, rolled_out, rows, trainable, with_rollouts};
+use fixtures::policy::{config, pseudorandom_judge, rolled_out, rows, trainable, with_rollouts};
 
 fn changed(change: impl FnOnce(&mut RlConfig)) -> RlConfig {
     let mut config = config();
@@ -42,7 +42,7 @@ fn run_in(folder: &Path, config: &RlConfig, judging: &JudgeFn<'_>, measure: Opti
 
 /// Returns the metrics of a run.
 fn run(config: &RlConfig) -> Vec<Json> {
-    run_in(tempfile::tempdir().unwrap().path(), config, &drawn, None)
+    run_in(tempfile::tempdir().unwrap().path(), config, &pseudorandom_judge, None)
 }
 
 fn number(line: &Json, key: &str) -> f64 {
@@ -225,7 +225,7 @@ fn lengths_of_a_run() {
 
 /// A judge that gives all summaries of most users the same probability.
 fn mostly_flat(responses: &[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> {
-    let mut found = drawn(responses)?;
+    let mut found = pseudorandom_judge(responses)?;
     for (response, found) in responses.iter().zip(&mut found) {
         if chat::Draw::new(2).text(&response.target.chosen).below(3) > 0 {
             *found = Some(0.25);
@@ -312,7 +312,7 @@ fn what_is_measured_and_written_comes_when_asked() {
     let place = tempfile::tempdir().unwrap();
     let mut config = changed(|c| (c.validation.every, c.validation.at_start, c.train.steps) = (2, true, 3));
     (config.log.rollouts_every, config.log.rollouts_max) = (2, 5);
-    let lines = run_in(place.path(), &config, &drawn, Some(&mut measure));
+    let lines = run_in(place.path(), &config, &pseudorandom_judge, Some(&mut measure));
     assert_eq!(calls, 3);
     let measured: Vec<bool> = lines.iter().map(|l| l.get("validation/accuracy").is_some()).collect();
     assert_eq!(measured, [true, false, true, true]);
@@ -321,7 +321,7 @@ fn what_is_measured_and_written_comes_when_asked() {
     assert!(file("step-000002.safetensors").exists() && !file("step-000001.jsonl").exists());
     config.log.replay = false;
     let place = tempfile::tempdir().unwrap();
-    run_in(place.path(), &config, &drawn, None);
+    run_in(place.path(), &config, &pseudorandom_judge, None);
     let written = place.path().join("rollouts").read_dir().unwrap().count();
     assert_eq!(written, 1);
 }
