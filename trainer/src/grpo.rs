@@ -119,9 +119,9 @@ impl Algorithm for Grpo<'_> {
         let mut costs = Costs::default();
         let (mut groups, advantages, rounds) = self.roll_out(trainable, step, &mut costs)?;
         let mut mismatch = self.compute_old_and_ref_logprobs(trainable, &mut groups, &advantages, &mut costs)?;
-        let updating = Instant::now();
+        let update_begin = Instant::now();
         let updates = update::update(trainable, optimizer, &groups, &advantages, config, (step, self.steps))?;
-        costs.updating = updating.elapsed().as_secs_f64();
+        costs.update_seconds = update_begin.elapsed().as_secs_f64();
         if let (OldLogprobs::Rollout, Some(first)) = (config.algorithm.old_logprobs, updates.first()) {
             for (&(g, i), seen) in first.places.iter().zip(&first.seen) {
                 mismatch.add(&seen.logprobs, &groups[g].samples[i].rollout);
@@ -134,7 +134,7 @@ impl Algorithm for Grpo<'_> {
             costs.work.trains_weights = update.work.trains_weights;
         }
         self.users.learn(&groups);
-        costs.step = begin.elapsed().as_secs_f64();
+        costs.step_seconds = begin.elapsed().as_secs_f64();
         let mut metrics = metrics::of_updates(&updates);
         metrics.extend(metrics::of_mismatch(&mismatch));
         metrics.extend(metrics::of_samples(&groups, &advantages, self.rollouts.composition));
@@ -243,8 +243,8 @@ impl Grpo<'_> {
                 mismatch.add(&seen.logprobs, &sample.rollout);
                 sample.old = seen.logprobs;
             }
-            costs.looking += begin.elapsed().as_secs_f64();
-            costs.looked += work.tokens;
+            costs.logprob_seconds += begin.elapsed().as_secs_f64();
+            costs.logprob_tokens += work.tokens;
         }
         Ok(mismatch)
     }
@@ -264,8 +264,8 @@ impl Grpo<'_> {
         for ((g, i), seen) in places.into_iter().zip(seen) {
             groups[g].samples[i].reference = seen.logprobs;
         }
-        costs.looking += begin.elapsed().as_secs_f64();
-        costs.looked += work.tokens;
+        costs.logprob_seconds += begin.elapsed().as_secs_f64();
+        costs.logprob_tokens += work.tokens;
         Ok(())
     }
 }

@@ -79,7 +79,7 @@ pub fn of_updates(updates: &[MiniBatch]) -> Metrics {
     let most = |of: fn(&MiniBatch) -> f64| updates.iter().map(of).fold(f64::NAN, f64::max);
     let per_update = |of: fn(&MiniBatch) -> f64| mean(updates.iter().map(of));
     let first = updates.first();
-    let numbers = [
+    let metrics = [
         ("loss", per_update(|u| u.sums.loss)),
         ("loss/policy", per_update(|u| u.sums.policy)),
         ("entropy", per_token(|u| u.sums.entropy)),
@@ -100,7 +100,7 @@ pub fn of_updates(updates: &[MiniBatch]) -> Metrics {
         ("skipped", updates.iter().filter(|u| u.update.skipped).count() as f64),
         ("responses/updated", updates.iter().map(|u| u.places.len() as f64).sum()),
     ];
-    numbers.map(|(key, value)| (key.to_owned(), value)).into()
+    metrics.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
 /// Returns the mismatch between the numerics of rollout and training.
@@ -114,13 +114,13 @@ pub struct Costs {
     /// Seconds of sampling and judging.
     pub times: PhaseTimes,
     /// Seconds of computing log-probabilities before the update.
-    pub looking: f64,
+    pub logprob_seconds: f64,
     /// Seconds of the updates.
-    pub updating: f64,
+    pub update_seconds: f64,
     /// Seconds of the whole step.
-    pub step: f64,
+    pub step_seconds: f64,
     /// The number of tokens whose log-probabilities were computed before the update.
-    pub looked: usize,
+    pub logprob_tokens: usize,
     /// The work of the updates.
     pub work: ComputeWork,
     /// Metrics of the reward terms: the sum over stages and rounds, and the number of values.
@@ -151,19 +151,19 @@ pub fn of_costs(costs: &Costs, groups: &[Group], model: &Decoder, peak: Option<f
     let new: usize = groups.iter().flat_map(|g| &g.samples).map(|s| s.ids.len()).sum();
     let judged = groups.iter().flat_map(|g| &g.samples).filter(|s| s.p_chosen.is_some()).count();
     let flops = flops::of(spec, costs.work);
-    let numbers = [
+    let metrics = [
         ("time/rollout", costs.times.rollout),
         ("time/judge", costs.times.judge),
-        ("time/logprobs", costs.looking),
-        ("time/update", costs.updating),
-        ("time/step", costs.step),
+        ("time/logprobs", costs.logprob_seconds),
+        ("time/update", costs.update_seconds),
+        ("time/step", costs.step_seconds),
         ("tokens_per_second/rollout", new as f64 / costs.times.rollout),
-        ("tokens_per_second/logprobs", costs.looked as f64 / costs.looking),
-        ("tokens_per_second/update", costs.work.tokens as f64 / costs.updating),
+        ("tokens_per_second/logprobs", costs.logprob_tokens as f64 / costs.logprob_seconds),
+        ("tokens_per_second/update", costs.work.tokens as f64 / costs.update_seconds),
         ("judgments_per_second", judged as f64 / costs.times.judge),
-        ("mfu", peak.map_or(f64::NAN, |peak| flops / costs.updating / peak)),
+        ("mfu", peak.map_or(f64::NAN, |peak| flops / costs.update_seconds / peak)),
         ("memory/peak_gib", memory::peak_gib().unwrap_or(f64::NAN)),
         ("memory/device_peak_gib", memory::device_peak_gib(device).unwrap_or(f64::NAN)),
     ];
-    numbers.map(|(key, value)| (key.to_owned(), value)).into()
+    metrics.map(|(key, value)| (key.to_owned(), value)).into()
 }
