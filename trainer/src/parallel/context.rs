@@ -160,12 +160,12 @@ impl ParallelContext {
         }
         let entries = lm::params::layout(&spec);
         lm::checkpoint::load_some(folder, &spec, &entries, |entry| {
-            let piece = shards.piece(entry.unit);
-            let own = piece.shard.of(shards.rank);
-            let first = entry.offset as usize - piece.begin;
+            let unit_shard = shards.unit_shard(entry.unit);
+            let own = unit_shard.shard.of(shards.rank);
+            let first = entry.offset as usize - unit_shard.begin;
             let (begin, end) = (own.start.max(first), own.end.min(first + entry.numel() as usize));
             (begin < end).then(|| {
-                let place = shard.narrow(0, (piece.at + begin - own.start) as i64, (end - begin) as i64);
+                let place = shard.narrow(0, (unit_shard.at + begin - own.start) as i64, (end - begin) as i64);
                 (begin - first..end - first, place)
             })
         })?;
@@ -197,15 +197,15 @@ impl ParallelContext {
     /// If a rank is lost.
     pub(crate) fn all_gather_params(&self, flat: &Tensor, shards: &Shards) -> Result<(), TrainError> {
         let mut before = None;
-        for piece in &shards.pieces {
-            let own = piece.shard.of(shards.rank);
-            let input = Tensor::f_zeros([piece.shard.length() as i64], (flat.kind(), flat.device()))?;
-            let numbers = flat.narrow(0, (piece.begin + own.start) as i64, own.len() as i64);
+        for unit_shard in &shards.units {
+            let own = unit_shard.shard.of(shards.rank);
+            let input = Tensor::f_zeros([unit_shard.shard.length() as i64], (flat.kind(), flat.device()))?;
+            let numbers = flat.narrow(0, (unit_shard.begin + own.start) as i64, own.len() as i64);
             tch::no_grad(|| input.narrow(0, 0, own.len() as i64).copy_(&numbers));
-            let output = Tensor::f_empty([piece.shard.padded() as i64], (flat.kind(), flat.device()))?;
-            let what = format!("shard out the weights of {:?}", piece.unit);
+            let output = Tensor::f_empty([unit_shard.shard.padded() as i64], (flat.kind(), flat.device()))?;
+            let what = format!("shard out the weights of {:?}", unit_shard.unit);
             let pending = self.shards.all_gather(&what, &output, &input)?;
-            if let Some(arrived) = before.replace((piece, output, pending)) {
+            if let Some(arrived) = before.replace((unit_shard, output, pending)) {
                 arrive(flat, arrived)?;
             }
         }
@@ -215,10 +215,10 @@ impl ParallelContext {
 
 fn arrive(
     flat: &Tensor,
-    (piece, output, pending): (&super::shards::UnitShard, Tensor, distributed::PendingCollective),
+    (unit_shard, output, pending): (&super::shards::UnitShard, Tensor, distributed::PendingCollective),
 ) -> Result<(), TrainError> {
     pending.wait()?;
-    let numel = piece.shard.numel as i64;
-    tch::no_grad(|| flat.narrow(0, piece.begin as i64, numel).copy_(&output.narrow(0, 0, numel)));
+    let numel = unit_shard.shard.numel as i64;
+    tch::no_grad(|| flat.narrow(0, unit_shard.begin as i64, numel).copy_(&output.narrow(0, 0, numel)));
     Ok(())
 }

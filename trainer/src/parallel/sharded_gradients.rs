@@ -51,7 +51,7 @@ impl ShardedGradients {
             torch_ext::release_memory(&whole)?;
             Ok(Buffer { whole, here: false })
         };
-        let buffers = shards.pieces.iter().map(|piece| Ok((piece.unit, buffer(piece.shard.padded())?)));
+        let buffers = shards.units.iter().map(|unit_shard| Ok((unit_shard.unit, buffer(unit_shard.shard.padded())?)));
         let buffers = buffers.collect::<Result<_, LmError>>()?;
         let sums = Tensor::f_zeros([shards.length() as i64], (kind, device))?;
         let moving = Mutex::new(Moving { sums, buffers, on_the_way: VecDeque::new() });
@@ -85,8 +85,8 @@ impl Inner {
     fn settle(&self, moving: &mut Moving) -> Result<(), LmError> {
         let Some((unit, shard, pending)) = moving.on_the_way.pop_front() else { return Ok(()) };
         pending.wait().map_err(|e| rank_lost(&e))?;
-        let piece = self.shards.piece(unit);
-        let sum = moving.sums.narrow(0, piece.at as i64, piece.shard.length() as i64);
+        let unit_shard = self.shards.unit_shard(unit);
+        let sum = moving.sums.narrow(0, unit_shard.at as i64, unit_shard.shard.length() as i64);
         let _ = tch::no_grad(|| sum.shallow_clone().g_add_(&shard));
         Ok(torch_ext::release_memory(&moving.buffers[&unit].whole)?)
     }
@@ -94,7 +94,7 @@ impl Inner {
 
 impl ShardedStorage for ShardedGradients {
     fn view(&self, unit: ParamUnit) -> Tensor {
-        self.0.moving().buffers[&unit].whole.narrow(0, 0, self.0.shards.piece(unit).shard.numel as i64)
+        self.0.moving().buffers[&unit].whole.narrow(0, 0, self.0.shards.unit_shard(unit).shard.numel as i64)
     }
 
     fn unshard(&self, unit: ParamUnit, _: Option<ParamUnit>) -> Result<(), LmError> {
@@ -117,7 +117,7 @@ impl ShardedStorage for ShardedGradients {
         let buffer = moving.buffers.get_mut(&unit).expect("every unit has a buffer");
         buffer.here = false;
         let whole = buffer.whole.data();
-        let length = self.0.shards.piece(unit).shard.length() as i64;
+        let length = self.0.shards.unit_shard(unit).shard.length() as i64;
         let shard = Tensor::f_empty([length], (whole.kind(), whole.device()))?;
         let pending = self.0.group.reduce_scatter(&format!("sum the gradients of {unit:?}"), &shard, &whole);
         moving.on_the_way.push_back((unit, shard, pending.map_err(|e| rank_lost(&e))?));

@@ -45,7 +45,7 @@ impl ShardedParams {
             torch_ext::release_memory(&whole)?;
             Ok(Buffer { whole, state: UnshardState::Away })
         };
-        let buffers = shards.pieces.iter().map(|piece| Ok((piece.unit, buffer(piece.shard.padded())?)));
+        let buffers = shards.units.iter().map(|unit_shard| Ok((unit_shard.unit, buffer(unit_shard.shard.padded())?)));
         let buffers = Mutex::new(buffers.collect::<Result<_, LmError>>()?);
         Ok(Self { shards, shard: shard.shallow_clone(), group, buffers })
     }
@@ -60,8 +60,8 @@ impl ShardedParams {
             return Ok(());
         }
         torch_ext::restore_memory(&buffer.whole)?;
-        let piece = self.shards.piece(unit);
-        let own = self.shard.narrow(0, piece.at as i64, piece.shard.length() as i64);
+        let unit_shard = self.shards.unit_shard(unit);
+        let own = self.shard.narrow(0, unit_shard.at as i64, unit_shard.shard.length() as i64);
         // `data()` has a version counter of its own, so autograd graphs that saved the weights do not see a modification.
         let coming = self.group.all_gather(&format!("gather the weights of {unit:?}"), &buffer.whole.data(), &own);
         buffer.state = UnshardState::Coming(coming.map_err(|e| rank_lost(&e))?);
@@ -71,7 +71,7 @@ impl ShardedParams {
 
 impl ShardedStorage for ShardedParams {
     fn view(&self, unit: ParamUnit) -> Tensor {
-        self.buffers()[&unit].whole.narrow(0, 0, self.shards.piece(unit).shard.numel as i64)
+        self.buffers()[&unit].whole.narrow(0, 0, self.shards.unit_shard(unit).shard.numel as i64)
     }
 
     fn unshard(&self, unit: ParamUnit, next: Option<ParamUnit>) -> Result<(), LmError> {

@@ -25,7 +25,7 @@ pub struct UnitShard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shards {
     /// The param units, in the order of the model's buffer.
-    pub pieces: Vec<UnitShard>,
+    pub units: Vec<UnitShard>,
     /// The rank within the shard group.
     pub rank: usize,
 }
@@ -34,29 +34,29 @@ impl Shards {
     /// Returns the sharding of a model with this configuration over `ranks` ranks.
     pub fn new(spec: &ModelConfig, rank: usize, ranks: usize) -> Self {
         let mut at = 0;
-        let piece = |group: params::ParamRange| {
+        let unit_shard = |group: params::ParamRange| {
             let shard = Shard { numel: group.numel as usize, ranks };
             at += shard.length();
             UnitShard { unit: group.unit, begin: group.offset as usize, shard, at: at - shard.length() }
         };
-        Self { pieces: params::units(&params::layout(spec)).into_iter().map(piece).collect(), rank }
+        Self { units: params::units(&params::layout(spec)).into_iter().map(unit_shard).collect(), rank }
     }
 
     /// Returns the number of elements that a rank holds, including padding.
     pub fn length(&self) -> usize {
-        self.pieces.last().map_or(0, |last| last.at + last.shard.length())
+        self.units.last().map_or(0, |last| last.at + last.shard.length())
     }
 
     /// Returns the sharding of one param unit.
-    pub fn piece(&self, unit: ParamUnit) -> &UnitShard {
-        self.pieces.iter().find(|piece| piece.unit == unit).expect("a part of this model")
+    pub fn unit_shard(&self, unit: ParamUnit) -> &UnitShard {
+        self.units.iter().find(|unit_shard| unit_shard.unit == unit).expect("a unit of this model")
     }
 
     /// Returns this rank's elements, as ranges in the whole model's buffer and offsets in this rank's buffer.
     pub fn own(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        self.pieces.iter().map(|piece| {
-            let own = piece.shard.of(self.rank);
-            (piece.begin + own.start..piece.begin + own.end, piece.at)
+        self.units.iter().map(|unit_shard| {
+            let own = unit_shard.shard.of(self.rank);
+            (unit_shard.begin + own.start..unit_shard.begin + own.end, unit_shard.at)
         })
     }
 
@@ -88,11 +88,11 @@ mod tests {
     fn stretches_are_cut_at_the_borders_of_shares() {
         // Two units of 100 and 40 elements over two ranks: shards of 64 and 32.
         let shard = |numel| Shard { numel, ranks: 2 };
-        let pieces = vec![
+        let units = vec![
             UnitShard { unit: ParamUnit::Embedding, begin: 0, shard: shard(100), at: 0 },
             UnitShard { unit: ParamUnit::Head, begin: 100, shard: shard(40), at: 64 },
         ];
-        let second = Shards { pieces, rank: 1 };
+        let second = Shards { units, rank: 1 };
         assert_eq!(second.length(), 96);
         assert_eq!(second.own().collect::<Vec<_>>(), [(64..100, 0), (132..140, 64)]);
         let whole = |from: i64, to: i64, decays| ParamGroup { weights: from, state: from, length: to - from, decays };
