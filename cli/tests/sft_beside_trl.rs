@@ -4,7 +4,7 @@ mod predictions;
 
 use std::path::{Path, PathBuf};
 
-use fixtures::sft_runs::{Run, fit};
+use fixtures::sft_runs::{SftRun, fit};
 use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::{assert_within, largest};
@@ -114,7 +114,7 @@ fn deviation(ours: &[f64], trl: &[f64]) -> f64 {
     largest(ours.iter().zip(trl).map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / b.abs() }))
 }
 
-fn compare(run: &Run, trl: &Json, name: &str) {
+fn compare(run: &SftRun, trl: &Json, name: &str) {
     let mut seen = Vec::new();
     for (key, most) in [("loss", 2e-6), ("grad_norm", 1e-4), ("lr", 1e-9)] {
         let (ours, trl) = (run.column(key), numbers(&trl[key]));

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use fixtures::sft_runs::{Run, read_run};
+use fixtures::sft_runs::{SftRun, read_run};
 
 use crate::fixture::Bench;
 
 /// Returns the steps of the existing checkpoints.
-fn kept(run: &Run) -> Vec<u64> {
+fn kept(run: &SftRun) -> Vec<u64> {
     let names = fs::read_dir(run.folder.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut steps: Vec<u64> = names.filter_map(|n| n.to_str()?.strip_prefix("step-")?.parse().ok()).collect();
     steps.sort_unstable();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fixtures::rows::row;
-use fixtures::sft_runs::{Run, fit, try_fit};
+use fixtures::sft_runs::{SftRun, fit, try_fit};
 use fixtures::tiny_model;
 use tch::Tensor;
 use tolerance::assert_within;
@@ -42,7 +42,7 @@ impl Bench {
     }
 
     /// Runs with the overrides `set`, e.g. `train.max_steps=1`.
-    pub fn fit(&self, name: &str, set: &[&str]) -> Run {
+    pub fn fit(&self, name: &str, set: &[&str]) -> SftRun {
         fit(self.place.path(), name, &self.config, &sets(set))
     }
 
