@@ -80,12 +80,17 @@ pub struct CompletionRequest {
     pub seed: u64,
     /// Value of the chat template's `enable_thinking`, if the template has one.
     pub thinking: Option<bool>,
+    /// Two texts, either of which may continue the conversation, to be compared instead of generating. A completer that has the
+    /// tokenizer tokenizes the conversation with each of them, as the model would have written it. It returns one token, whose
+    /// alternatives are the two texts, with the log-probability of the first token in which the two conversations differ. Other
+    /// completers ignore the field and generate; the caller then looks for the texts among the reported alternatives.
+    pub choices: Option<[String; 2]>,
 }
 
 impl CompletionRequest {
-    /// Creates a request with no alternatives, no stop strings, seed 0, and the template's own default for thinking.
+    /// Creates a request with no alternatives, no stop strings, seed 0, the template's own default for thinking, and no choices.
     pub fn new(messages: Vec<Message>, sampling: Sampling) -> Self {
-        Self { messages, sampling, top_logprobs: 0, stop: Vec::new(), seed: 0, thinking: None }
+        Self { messages, sampling, top_logprobs: 0, stop: Vec::new(), seed: 0, thinking: None, choices: None }
     }
 }
 

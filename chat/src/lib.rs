@@ -2,8 +2,9 @@
 //!
 //! - [`message`]: one turn of a conversation.
 //! - [`records`]: the rows of the pipeline (histories, SFT rows, RL rows).
+//! - [`fields`]: fields that other programs write in more than one way.
 //! - [`jsonl`]: reading and writing of these rows, with errors that report file, line, and field.
-//! - [`prompts`]: the wording of every prompt.
+//! - [`prompts`]: the wording of every prompt. [`prompt_manifest`]: the hashes that identify it.
 //! - [`reasoning`]: the `<think>…</think>` convention, and the definition of a well-formed summary.
 //! - [`tokenizer`], [`chat_template`]: tokenization and rendering of conversations.
 //! - [`completer`]: the interface between the code that queries a model and the implementations that answer.
@@ -17,9 +18,11 @@ mod border;
 pub mod chat_template;
 pub mod completer;
 pub mod draw;
+pub mod fields;
 mod generation;
 pub mod jsonl;
 pub mod message;
+pub mod prompt_manifest;
 pub mod prompts;
 pub mod reasoning;
 pub mod records;

@@ -1,12 +1,13 @@
 //! The wording of every prompt of the framework: MiniJinja templates, one per task.
 //!
 //! The texts come from `configs/prompts/<set>/<task>.j2` (and optionally `<task>.system.j2` for a system turn) or from a user
-//! folder. A task's template may use the fields that the method of the same name passes.
+//! folder. A task's template may use the fields that the method of the same name passes. [`crate::prompt_manifest::PromptManifest`] identifies a set by its
+//! hash.
 
 use std::collections::BTreeMap;
 
 use minijinja::{Environment, UndefinedBehavior, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Interaction, Message};
 
@@ -37,14 +38,15 @@ pub enum PromptError {
 }
 
 /// A compiled set of templates.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PromptSet {
     name: String,
+    sources: BTreeMap<String, String>,
     templates: Environment<'static>,
 }
 
 /// A verified candidate summary that the teacher merges with others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Reasoning of the candidate.
     pub reasoning: String,
@@ -70,12 +72,17 @@ impl PromptSet {
                 message: format!("{e:#}"),
             })?;
         }
-        Ok(Self { name: name.into(), templates })
+        Ok(Self { name: name.into(), sources: sources.clone(), templates })
     }
 
     /// Returns the name of the set.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the templates, as a map from file name to text.
+    pub fn sources(&self) -> &BTreeMap<String, String> {
+        &self.sources
     }
 
     /// Renders the prompt for a summary of `interactions`, given the past summary (`None`: "Not Provided.").
@@ -90,7 +97,7 @@ impl PromptSet {
 
     /// Renders the question which of two items the user described by `preference` would choose.
     ///
-    /// Template fields: `query`, `preference`, `item_a`, `item_b`.
+    /// Template fields: `query` (none if there is none; it renders as `None`), `preference`, `item_a`, `item_b`.
     ///
     /// # Errors
     /// Same as [`Self::summarize`].
@@ -101,12 +108,12 @@ impl PromptSet {
         item_a: &str,
         item_b: &str,
     ) -> Result<Vec<Message>, PromptError> {
-        self.messages("judge", context! { query => query.unwrap_or_default(), preference, item_a, item_b })
+        self.messages("judge", context! { query, preference, item_a, item_b })
     }
 
     /// Renders the teacher's prompt for a summary of `interactions` that helps to predict a later, unlabeled choice.
     ///
-    /// Template fields: those of `summarize`, and `query`, `item_a`, `item_b` of the later choice.
+    /// Template fields: those of `summarize`, and `query` (none if there is none), `item_a`, `item_b` of the later choice.
     ///
     /// # Errors
     /// Same as [`Self::summarize`].
@@ -119,7 +126,7 @@ impl PromptSet {
         item_b: &str,
     ) -> Result<Vec<Message>, PromptError> {
         let past = past.unwrap_or(NO_PAST);
-        self.messages("teach", context! { past, interactions, query => query.unwrap_or_default(), item_a, item_b })
+        self.messages("teach", context! { past, interactions, query, item_a, item_b })
     }
 
     /// Renders the teacher's prompt to merge verified candidates.

@@ -10,20 +10,33 @@ pub const CLOSE: &str = "</think>";
 pub struct Reasoned<'a> {
     /// The text between the tags, trimmed.
     pub reasoning: &'a str,
-    /// The text after the closing tag, trimmed; never empty.
+    /// The text after the closing tag, trimmed. [`split`] rejects an empty one, [`split_as_published`] does not.
     pub summary: &'a str,
 }
 
 /// Splits a response that consists of exactly one `<think>…</think>` and text after it; returns `None` for anything else.
-///
-/// This is the format gate of AlignXplore+'s reward: a response that it rejects scores 0.
+/// Whitespace around the parts is ignored, the reasoning may be empty, and the summary may not.
 pub fn split(response: &str) -> Option<Reasoned<'_>> {
     let (before, rest) = response.split_once(OPEN)?;
-    let (reasoning, summary) = rest.split_once(CLOSE)?;
+    let (reasoning, summary) = trimmed_parts(rest)?;
+    (before.trim().is_empty() && !summary.is_empty()).then_some(Reasoned { reasoning, summary })
+}
+
+/// Splits a response as the released reward of AlignXplore+ does; returns `None` for a response that it rejects. The response must
+/// begin with `<think>`, hold each tag once, and have at least one character between the tags and one after them. Whitespace
+/// counts as characters, so the trimmed reasoning and summary may be empty.
+pub fn split_as_published(response: &str) -> Option<Reasoned<'_>> {
+    let rest = response.strip_prefix(OPEN)?;
+    let filled = !rest.starts_with(CLOSE) && !rest.ends_with(CLOSE);
+    let (reasoning, summary) = trimmed_parts(rest)?;
+    filled.then_some(Reasoned { reasoning, summary })
+}
+
+/// Returns the text up to the closing tag and the text after it, trimmed, or `None` if there is not exactly one further tag.
+fn trimmed_parts(after_open: &str) -> Option<(&str, &str)> {
+    let (reasoning, summary) = after_open.split_once(CLOSE)?;
     let extra = |s: &str| s.contains(OPEN) || s.contains(CLOSE);
-    let (reasoning, summary) = (reasoning.trim(), summary.trim());
-    (before.trim().is_empty() && !extra(reasoning) && !extra(summary) && !summary.is_empty())
-        .then_some(Reasoned { reasoning, summary })
+    (!extra(reasoning) && !extra(summary)).then(|| (reasoning.trim(), summary.trim()))
 }
 
 /// Returns the summary as the published evaluators read it: everything after the last `</think>`, or the whole response if there is
@@ -62,6 +75,33 @@ mod tests {
         ] {
             assert_eq!(split(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_published_gate_counts_whitespace_and_strips_nothing_first() {
+        let parts = |text| split_as_published(text).map(|r| (r.reasoning, r.summary));
+        assert_eq!(parts("<think>\na\n</think>\n\nLikes space."), Some(("a", "Likes space.")));
+        // An empty summary or reasoning is accepted if there is at least one character, which may be whitespace.
+        assert_eq!(parts("<think>a</think> \n"), Some(("a", "")));
+        assert_eq!(parts("<think> </think>x"), Some(("", "x")));
+        for bad in [
+            "Likes space.",
+            "<think></think>x",
+            "<think>a</think>",
+            "<think>a Likes space.",
+            " <think>a</think>x",
+            "\n<think>a</think>x",
+            "<Think>a</think>x",
+            "<think>a</THINK>x",
+            "<think>a</think>x</think>",
+            "<think>a<think></think>x",
+            "<think>a</think>x<think>",
+            "</think><think>ax",
+        ] {
+            assert_eq!(parts(bad), None, "{bad:?}");
+        }
+        // The strict gate differs on whitespace in both directions.
+        assert!(split(" <think></think>x").is_some() && split("<think>a</think> ").is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Message;
+use crate::{Message, fields};
 
 /// One choice of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Interaction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Id of the user.
-    #[serde(alias = "userid")]
+    #[serde(alias = "userid", deserialize_with = "fields::user_id")]
     pub uid: String,
     /// The user's interactions, oldest first.
     #[serde(alias = "history")]
@@ -47,13 +47,13 @@ pub struct SftRow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SignalRecord {
     /// Log-probability of the user's choice under the informed scorer (≤ 0).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub logprob1: f64,
     /// Log-probability of the user's choice under the uninformed scorer (≤ 0).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub logprob2: f64,
     /// The value of knowing the user: `logprob1 - logprob2`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub signal: f64,
 }
 
@@ -61,25 +61,26 @@ pub struct SignalRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RlRow {
     /// Id of the user.
+    #[serde(deserialize_with = "fields::user_id")]
     pub uid: String,
     /// Interactions up to *and including* the last target, oldest first.
     pub history: Vec<Interaction>,
     /// Index of the first stage's target in `history`.
     pub mid_position: usize,
     /// Signal of the first target.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub mid_record: SignalRecord,
     /// Signal of the last target.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub last_record: SignalRecord,
     /// `last_record.signal - mid_record.signal`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub signal_gap: f64,
     /// `history.len() - 1 - mid_position`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::null_is_default")]
     pub distance_to_end: usize,
     /// Further choices of the user, which no stage reads. They can judge summaries in addition to the stages' own targets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "fields::null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Interaction>,
 }
 

@@ -50,6 +50,12 @@ pub enum TokenizerError {
          boundary; the chat template must render the prompt alone as the beginning of the full conversation"
     )]
     NoPrefix,
+    /// Two continuations of a text cannot be compared by a token.
+    #[error(
+        "no token tells the answers {0:?} and {1:?} apart: the tokens of one begin those of the other, or nothing precedes \
+         them; use answers that do not begin alike, after a conversation"
+    )]
+    Alike(String, String),
 }
 
 /// Token ids of a training row. The first `prompt_len` ids are context; the loss is computed on the rest.

@@ -73,12 +73,16 @@ enum Command {
     Launch(commands::launch::Launch),
     /// Recomputes the rewards, advantages and loss of a recorded step of `rl`, without a rollout.
     Replay(commands::replay::Replay),
-    /// Evaluates models on held-out users with several judges.
-    Eval(Config),
+    /// Evaluates models on held-out users with several judges; with --plan, shows what is read, without a model.
+    Eval(commands::eval::EvalArgs),
+    /// Reads judges' answers by the rules of training and evaluation, without a model.
+    Judge(commands::judge::JudgeArgs),
+    /// Applies the format gate of the reward to responses, without a model.
+    Reward(commands::reward::RewardArgs),
     /// Writes summaries of users' histories, one JSON object per line.
     Summarize {
-        /// Model folder.
-        #[arg(long, value_name = "DIR")]
+        /// Model folder, adapter folder, run (runs/rl, runs/rl@best, runs/rl@30), or hub ID.
+        #[arg(long, value_name = "DIR|RUN|ID")]
         model: PathBuf,
         /// File of JSON lines {uid, interactions}.
         #[arg(long, value_name = "FILE")]
@@ -86,9 +90,9 @@ enum Command {
         /// Read each history in two halves, with the first summary in the second prompt.
         #[arg(long)]
         streaming: bool,
-        /// Prompt set: built in (compact, plain) or a folder.
-        #[arg(long, default_value = "plain")]
-        prompts: String,
+        /// Prompt set: built in (compact, plain) or a folder. Default: the set that the model carries, or plain if it carries none.
+        #[arg(long, value_name = "NAME|FOLDER")]
+        prompts: Option<String>,
         /// Sampling temperature; 0 is greedy decoding.
         #[arg(long, default_value_t = 0.6)]
         temperature: f64,
@@ -116,6 +120,11 @@ enum Command {
     },
     /// Writes a model folder: an adapter merged into its base model, or a model in another dtype.
     Export(commands::export::Export),
+    /// Renders rows with a prompt set, or writes templates with the wording of existing rows or of a release.
+    Prompts {
+        #[command(subcommand)]
+        action: commands::prompts::PromptsAction,
+    },
     /// Serves a model to OpenAI clients: chat completions, streaming, log-probabilities.
     Serve(commands::serve::ServeArgs),
     /// Prints or checks a configuration.
@@ -123,6 +132,8 @@ enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
+    /// Writes a reproduction certificate: what runs share with the published recipe, and hashes of their files.
+    Certify(commands::certify::Certify),
     /// Writes report.html from the folders of one or more runs.
     Report {
         /// Folders of the runs.
@@ -154,9 +165,12 @@ enum ConfigAction {
     Check {
         #[command(flatten)]
         file: CheckedFile,
-        /// Number of ranks for the memory plan.
+        /// Number of ranks that the plan is for.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         ranks: u32,
+        /// Plan for this many training rows (sft) or users (rl), without the data and the model; omits the memory.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rows: Option<u32>,
     },
 }
 
@@ -208,19 +222,23 @@ fn run(command: Command, level: LogLevel) -> Result<(), Error> {
         Command::Rl { config, options } => commands::rl::run(&config.config, &config.set, &options),
         Command::Launch(asked) => commands::launch::run(&asked, level),
         Command::Replay(asked) => commands::replay::run(&asked),
-        Command::Eval(c) => commands::eval::run(&c.config, &c.set),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Judge(args) => commands::judge::run(&args),
+        Command::Reward(args) => commands::reward::run(&args),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {
             let how = Summarize { streaming, temperature, max_new_tokens, seed };
-            commands::summarize::run(&model, &history, &prompts, how, out.as_deref())
+            commands::summarize::run(&model, &history, prompts.as_deref(), how, out.as_deref())
         }
         Command::Generate { asked, how } => commands::generate::generate(&asked, &how),
         Command::Score { asked } => commands::score::score(&asked),
         Command::Export(export) => commands::export::run(&export),
+        Command::Prompts { action } => commands::prompts::run(&action),
         Command::Serve(place) => commands::serve::run(place),
         Command::Config { action: ConfigAction::Show(c) } => commands::config::show(&c.file, c.kind, &c.set),
-        Command::Config { action: ConfigAction::Check { file: c, ranks } } => {
-            commands::config::check(&c.file, c.kind, &c.set, ranks as usize)
+        Command::Config { action: ConfigAction::Check { file: c, ranks, rows } } => {
+            commands::config::check(&c.file, c.kind, &c.set, ranks as usize, rows.map(|rows| rows as usize))
         }
+        Command::Certify(asked) => commands::certify::run(asked),
         Command::Report { runs, out, figure } => commands::report::run(&runs, out, figure),
     }
 }

@@ -45,6 +45,10 @@ impl Reporter for Terminal {
     fn warn(&self, message: &str) {
         tracing::warn!("{message}");
     }
+
+    fn info(&self, message: &str) {
+        tracing::info!("{message}");
+    }
 }
 
 /// The progress of one task.

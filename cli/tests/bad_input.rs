@@ -119,6 +119,23 @@ fn a_missing_field_on_line_7_is_named() {
 }
 
 #[test]
+fn unusable_rows_end_the_run_or_are_counted() {
+    let bench = Bench::new();
+    let bad = RL_ROW.replace(r#""uid":"u""#, r#""uid":null"#);
+    bench.write("rl.jsonl", &[RL_ROW.repeat(8), bad].concat());
+    let check = ["config", "check", "rl.toml", "--kind", "rl", "--set", "model.path=runs/not-trained-yet"];
+    says(&bench.fails(3, &check), &["rl.jsonl, line 9: missing field `uid`", "data.unusable = \"skip\""]);
+    let output = bench.xplore(&[&check[..], &["--set", "data.unusable=skip"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    says(&shown, &["8 rows, 0 skipped", "1 of 9 rows skipped as unusable", "rl.jsonl, line 9: missing field `uid`"]);
+    // The plan does not need the policy, which another run may still have to train.
+    says(&shown, &["model.path = runs/not-trained-yet: not available", "`runs` has no runs", "not estimated"]);
+    let said = bench.fails(3, &["rl", "--config", "rl.toml", "--set", "data.unusable=skip"]);
+    says(&said, &["data.train: 1 of 9 rows skipped as unusable", "no such folder"]);
+}
+
+#[test]
 fn a_model_folder_without_weights_is_named() {
     let bench = Bench::new();
     let model = bench.model();

@@ -108,6 +108,11 @@ fn the_quickstart_leaves_a_whole_run_and_the_same_seed_gives_the_same_numbers() 
     for step in ["rollouts/step-000001.jsonl", "rollouts/step-000002.jsonl"] {
         assert!(first.join(step).exists(), "{step}");
     }
+    for model in ["judge", "second_judge", "base", "sft", "rl"] {
+        let manifest = fs::read_to_string(first.join("models").join(model).join("prompts/manifest.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&manifest).unwrap()["name"], "compact", "{model}");
+    }
+    assert!(!fs::read_to_string(first.join("report.html")).unwrap().contains("class=\"warning\""));
     commands_run_on_what_the_quickstart_left(&first);
 }
 
@@ -182,11 +187,14 @@ fn commands_run_on_what_the_quickstart_left(run: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let histories = root.join("examples/histories.jsonl");
     for mode in [None, Some("--streaming")] {
-        let mut arguments = vec!["summarize", "--prompts", "compact", "--max-new-tokens", "32"];
+        let mut arguments = vec!["summarize", "--max-new-tokens", "32"];
         let model = at("models/rl");
         arguments.extend(["--model", &model, "--history", histories.to_str().unwrap()]);
         arguments.extend(mode);
         let lines = xplore(&arguments);
+        // The model carries the wording of its training.
+        arguments.extend(["--prompts", "compact"]);
+        assert_eq!(lines, xplore(&arguments));
         let users = fs::read_to_string(&histories).unwrap().lines().count();
         assert_eq!(lines.lines().count(), users);
         assert!(lines.lines().all(|l| serde_json::from_str::<Value>(l).unwrap()["uid"].is_string()));
@@ -203,7 +211,7 @@ fn a_judge_may_be_elsewhere(run: &Path) {
         let model = format!("[[models]]\nname = 'rl'\nmodel.path = '{}'\nmodel.dtype = 'fp32'\n", at("models/rl"));
         format!(
             "{head}sampling.max_new_tokens = 24\n{model}[[judges]]\nname = 'judge'\njudge.prompts = 'compact'\n\
-                 judge.mode = 'forced'\njudge.answer_prefix = 'answer'\n{judge}\n"
+                 judge.mode = 'sampled'\njudge.temperature = 0\njudge.max_new_tokens = 8\n{judge}\n"
         )
     };
     let evaluate = |name: &str, judge: &str| -> Value {
@@ -224,6 +232,7 @@ fn a_judge_may_be_elsewhere(run: &Path) {
     );
     let there = evaluate("there", &endpoint);
     assert_eq!(here, there);
+    assert!(here.as_array().unwrap().iter().any(|row| row["no_answer"].as_f64() < Some(1.0)), "no answer: {here}");
     drop(server);
     assert_eq!(there, evaluate("again", &endpoint), "answers in the journal are not asked for again");
 }

@@ -2,6 +2,7 @@
 
 mod serving;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,12 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use chat::{Completer, CompletionRequest, Message, Sampling};
+use chat::{Completer, CompletionRequest, Message, PromptSet, Question, Sampling};
+use configs::judge::{ItemOrders, JudgeMode};
 use fixtures::tiny_model::folder;
 use lm::LocalModel;
 use remote::{ClientSettings, RemoteModel};
+use rewards::{Judge, JudgeSettings, Verdict};
 use serde_json::Value as Json;
 use tch::{Device, Kind};
 use tolerance::assert_within;
@@ -170,4 +173,75 @@ fn told_to_stop_it_answers_what_is_open_and_ends() {
         assert_eq!(answers[0].finish, chat::FinishReason::Length);
     }
     assert!(server.child.wait().unwrap().success());
+}
+
+/// Returns the two most frequent tokens of the model's answers to `messages`, which stand for A and B: random weights rarely write
+/// the letters themselves.
+fn frequent_tokens(model: &LocalModel, messages: &[Message]) -> [String; 2] {
+    let request = |seed| CompletionRequest {
+        seed,
+        top_logprobs: 1,
+        ..CompletionRequest::new(messages.to_vec(), Sampling::all(24))
+    };
+    let requests: Vec<CompletionRequest> = (0..60).map(request).collect();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for answer in model.complete(&requests).unwrap() {
+        for text in answer.tokens.iter().map(|t| t.text.replace(' ', "")) {
+            if text.is_ascii() && !text.is_empty() && text.trim() == text {
+                *counts.entry(text).or_default() += 1;
+            }
+        }
+    }
+    let mut frequent: Vec<(usize, String)> = counts.into_iter().map(|(text, count)| (count, text)).collect();
+    frequent.sort();
+    [frequent.pop().unwrap().1, frequent.pop().unwrap().1]
+}
+
+/// A judge that samples gives the same verdicts at an endpoint as in this process, although the server turns requests away, so that
+/// they are sent again. What the configuration leaves to the server is the server's.
+#[test]
+fn a_sampled_judge_is_the_same_at_an_endpoint_and_a_retry_changes_no_draw() {
+    let (_place, folder) = folder();
+    std::fs::write(folder.join("generation_config.json"), r#"{"do_sample": false}"#).unwrap();
+    let server = serve(&folder, &["--max-num-seqs", "2", "--max-queue", "1"]);
+    let client = |server_defaults| {
+        RemoteModel::new(ClientSettings {
+            retries: 60,
+            concurrency: 8,
+            first_pause: Duration::from_millis(20),
+            server_defaults,
+            ..ClientSettings::new(&server.url, "tiny")
+        })
+    };
+    let (here, there) = (LocalModel::load(&folder, Kind::Float, Device::Cpu).unwrap(), client(Vec::new()));
+    let judge = "{{ preference }}: {{ item_a }} or {{ item_b }}?".to_owned();
+    let prompts = PromptSet::new("test", &BTreeMap::from([("judge.j2".to_owned(), judge)])).unwrap();
+    let question = |i: usize| Question {
+        query: None,
+        preference: format!("likes space {i}"),
+        chosen: "warm stories".into(),
+        rejected: "long reports".into(),
+    };
+    let questions: Vec<Question> = (0..20).map(question).collect();
+    let settings = JudgeSettings::new(JudgeMode::Sampled, ItemOrders::Both, "");
+    let settings = JudgeSettings { max_new_tokens: 24, no_answer: 0.0, ..settings };
+    let messages = Judge::new(&here, &prompts, settings.clone()).unwrap().messages(&questions[0], true).unwrap();
+    let settings = JudgeSettings { choices: frequent_tokens(&here, &messages), ..settings };
+    let verdicts = |model: &dyn Completer, settings: &JudgeSettings| -> Vec<Verdict> {
+        Judge::new(model, &prompts, settings.clone()).unwrap().score(&questions).unwrap()
+    };
+    let same = |ours: &[Verdict], theirs: &[Verdict]| {
+        for (ours, theirs) in ours.iter().flat_map(|v| &v.orders).zip(theirs.iter().flat_map(|v| &v.orders)) {
+            assert_eq!((ours.chosen_first, ours.malformed), (theirs.chosen_first, theirs.malformed));
+            assert_within!(ours.p_chosen - theirs.p_chosen, 1e-4);
+        }
+    };
+    let drawn = verdicts(&here, &settings);
+    assert!(drawn.iter().flat_map(|v| &v.orders).any(|o| !o.malformed), "no question was answered");
+    same(&drawn, &verdicts(&there, &settings));
+    same(&drawn, &verdicts(&there, &settings));
+
+    let greedy = verdicts(&here, &JudgeSettings { temperature: 0.0, ..settings.clone() });
+    assert_ne!(greedy, drawn);
+    same(&greedy, &verdicts(&client(vec!["temperature", "top_k", "top_p"]), &settings));
 }

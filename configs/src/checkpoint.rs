@@ -31,6 +31,8 @@ impl Best {
 pub struct CheckpointConfig {
     /// Number of steps between checkpoints; 0 writes only the last. Default: 0 (SFT), 30 (RL, published).
     pub every: usize,
+    /// Whether the last step of each epoch writes a checkpoint too, as published; SFT only. Default: false.
+    pub every_epoch: bool,
     /// Number of most recent checkpoints to keep; at least 1. Default: 2.
     pub keep_last: usize,
     /// Checkpoints of steps that are multiples of this value are kept permanently; 0 keeps none. Default: 0.
@@ -46,7 +48,7 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 0, keep_last: 2, keep_every: 0, best: None, at_end: true, state: true }
+        Self { every: 0, every_epoch: false, keep_last: 2, keep_every: 0, best: None, at_end: true, state: true }
     }
 }
 

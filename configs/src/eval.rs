@@ -46,7 +46,8 @@ pub struct EvalConfig {
     pub seed: u64,
     /// Number of CPU threads; 0 uses all cores. Default: 0.
     pub threads: usize,
-    /// Prompt set of the summarizing models: a built-in name or a folder. Default: plain.
+    /// Prompt set of the summarizing models: a built-in name or a folder. Empty (the default): for each model the set that it
+    /// carries, or plain if it carries none. The raw history of `direct` then has the wording of the first model's set.
     pub prompts: String,
     /// JSON Lines file of the users, with their histories and held-out targets. Required.
     pub users: PathBuf,
@@ -69,7 +70,7 @@ impl Default for EvalConfig {
             out: "runs".into(),
             seed: 42,
             threads: 0,
-            prompts: crate::prompts::DEFAULT.into(),
+            prompts: String::new(),
             users: PathBuf::new(),
             max_users: 0,
             settings: vec![Setting::Direct, Setting::Full, Setting::Streaming],
@@ -88,7 +89,6 @@ impl EvalConfig {
 
     fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
-        given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
         check_settings(&self.settings)?;
         self.sampling.check().under("sampling")?;

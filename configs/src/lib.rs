@@ -25,6 +25,7 @@
 //! # Ok::<(), configs::ConfigError>(())
 //! ```
 
+mod batch_size;
 mod check;
 pub mod checkpoint;
 pub mod endpoint;
@@ -43,6 +44,7 @@ mod overrides;
 pub mod parallel;
 pub mod presets;
 pub mod prompts;
+pub mod published;
 pub mod quickstart;
 pub mod rl;
 pub mod run;
@@ -52,6 +54,7 @@ mod source;
 pub mod validation;
 pub mod world;
 
+pub use batch_size::BatchSize;
 pub use check::Defect;
 pub use checkpoint::{Best, CheckpointConfig};
 pub use error::{ConfigError, Origin};

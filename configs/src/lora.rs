@@ -61,8 +61,8 @@ pub struct LoraConfig {
     /// Whether to use DoRA (Liu et al. 2024, arXiv 2402.09353), which trains the magnitudes of the rows separately from their
     /// directions. Default: false.
     pub dora: bool,
-    /// Folder of an adapter in PEFT format to start from. Its rank, alpha, targets, and kind must match the values above. Empty
-    /// (the default): a new adapter, with A random and B zero.
+    /// Folder of an adapter in PEFT format to start from, or a run that trained one. Its rank, alpha, targets, and kind must match the
+    /// values above. Empty (the default): a new adapter, with A random and B zero.
     pub start: PathBuf,
 }
 

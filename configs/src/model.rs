@@ -37,7 +37,8 @@ pub enum Dtype {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSource {
-    /// Folder in Hugging Face format, or a hub id such as `Qwen/Qwen3-8B`. Required; empty means not set.
+    /// Folder in Hugging Face format; a hub id such as `Qwen/Qwen3-8B`; or a run: `runs/sft` is its final model or newest checkpoint,
+    /// `runs/sft@best`, `@latest` and `@2116` are other checkpoints. Required; empty means not set.
     pub path: String,
     /// Dtype of the weights. Default: bf16.
     pub dtype: Dtype,
@@ -78,7 +79,7 @@ impl ModelSource {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelStart {
-    /// Folder in Hugging Face format, or a hub id. Empty (the default): start from random weights.
+    /// Folder in Hugging Face format, a hub id, or a run such as `runs/sft@best`. Empty (the default): start from random weights.
     #[serde(with = "empty_is_none")]
     pub path: Option<String>,
     /// Dtype of the weights. Default: bf16.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::ConfigError;
 use crate::keys;
 
-/// The prompt set for pretrained models.
+/// The prompt set for models that carry none.
 pub const DEFAULT: &str = "plain";
 
 /// The expected value of a `prompts` key, for errors.

@@ -41,7 +41,7 @@ pub struct QuickstartConfig {
     pub dtype: Dtype,
     /// Device of all models.
     pub device: Device,
-    /// Prompt set of the policy: a built-in name or a folder.
+    /// Prompt set of the policy: a built-in name or a folder. Every model of the run carries the set that its rows have.
     pub prompts: String,
     /// Sizes of the world's data sets.
     pub world: WorldConfig,
@@ -188,9 +188,10 @@ impl QuickstartConfig {
     /// Returns the config that trains a judge from random weights on the rows in `rows`, with the tokenizer in the folder
     /// `tokenizer`.
     pub fn judge_training(&self, judge: &QuickstartJudge, rows: &Path, tokenizer: &Path) -> SftConfig {
-        let QuickstartJudge { shape, data, train, optimizer, .. } = judge;
-        self.training(shape, &QuickstartSft { data: data.clone(), train: train.clone(), optimizer: optimizer.clone() })
-            .with_files(rows, tokenizer)
+        let QuickstartJudge { shape, data, train, optimizer, ask } = judge;
+        let recipe = QuickstartSft { data: data.clone(), train: train.clone(), optimizer: optimizer.clone() };
+        let training = self.training(shape, &recipe).with_files(rows, tokenizer);
+        SftConfig { prompts: ask.prompts.clone(), ..training }
     }
 
     /// Returns the config that trains the base model from random weights on the rows in `rows`, with the tokenizer in the folder
@@ -227,7 +228,7 @@ impl QuickstartConfig {
             prompts: self.prompts.clone(),
             model: self.source(policy),
             judge: JudgeConfig { model: self.source(judge), ..self.judge.ask.clone() },
-            data: crate::rl::RlData { train: rows.into() },
+            data: crate::rl::RlData { train: rows.into(), ..crate::rl::RlData::default() },
             curriculum,
             checkpoint: crate::CheckpointConfig::default(),
             rollout,
@@ -245,6 +246,7 @@ impl QuickstartConfig {
             out: self.folder(),
             seed: self.seed,
             threads: self.threads,
+            prompts: self.prompts.clone(),
             model: ModelStart {
                 path: None,
                 dtype: self.dtype,

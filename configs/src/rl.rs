@@ -22,6 +22,7 @@ use crate::model::ModelSource;
 use crate::optimizer::OptimizerConfig;
 use crate::parallel::ParallelConfig;
 use crate::run::{RunConfig, check_name};
+use crate::sft::Unusable;
 use crate::validation::ValidationConfig;
 
 /// Configuration of a GRPO run. The defaults are the published recipe.
@@ -32,11 +33,12 @@ pub struct RlConfig {
     pub name: String,
     /// Folder that contains the runs. Default: runs.
     pub out: PathBuf,
-    /// Seed of data order, rollouts, item orders, and the choice of carried summaries. Default: 42.
+    /// Seed of data order, rollouts, item orders, sampled answers of the judge, and the choice of carried summaries. Default: 42.
     pub seed: u64,
     /// Number of CPU threads; 0 uses all cores. Default: 0.
     pub threads: usize,
-    /// Prompt set of the policy: a built-in name or a folder. Default: plain.
+    /// Prompt set of the policy: a built-in name or a folder. Empty (the default): the set that the model carries, or plain if it
+    /// carries none.
     pub prompts: String,
     /// The policy that training starts from. Required.
     pub model: ModelSource,
@@ -77,7 +79,7 @@ impl Default for RlConfig {
             out: "runs".into(),
             seed: 42,
             threads: 0,
-            prompts: crate::prompts::DEFAULT.into(),
+            prompts: String::new(),
             model: ModelSource::default(),
             lora: None,
             judge: JudgeConfig::default(),
@@ -105,7 +107,6 @@ impl RlConfig {
 
     fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
-        given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         self.model.check().under("model")?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check).under("lora")?;
         self.judge.check().under("judge")?;
@@ -135,6 +136,8 @@ impl RlConfig {
         let expected = "1 or more, or at_start = true; otherwise [validation.summaries] is never used";
         ensure(asked, "validation.every", 0, expected)?;
         self.checkpoint.check().under("checkpoint")?;
+        let expected = "false: a step of RL may span two epochs; set checkpoint.every";
+        ensure(!self.checkpoint.every_epoch, "checkpoint.every_epoch", true, expected)?;
         let known = match self.checkpoint.best {
             None => true,
             Some(Best::Loss) => false,
@@ -153,10 +156,7 @@ impl RunConfig for RlConfig {
 
 /// Checks keys of one table that are only valid with a setting of another.
 pub(crate) fn fit_together(rollout: &RolloutConfig, reward: &RewardConfig, algorithm: &AlgorithmConfig) -> CheckResult {
-    let groups = rollout.users_per_step.saturating_mul(rollout.groups_per_user());
-    let updates = algorithm.num_minibatches;
-    let expected = format!("at most {groups}, the groups per step (users_per_step · groups per user)");
-    ensure(updates <= groups, "algorithm.num_minibatches", updates, &expected)?;
+    algorithm.check_batches(rollout).under("algorithm")?;
     let weights = reward.stage_weights.len();
     let expected = format!("no weights, or {} of them (rollout.stages)", rollout.stages);
     ensure(weights == 0 || weights == rollout.stages, "reward.stage_weights", format!("{weights} weights"), &expected)?;
@@ -172,6 +172,10 @@ pub struct RlData {
     /// Rows of `{uid, history, mid_position, …}`, or rows as published for verl: a JSON Lines file, a JSON array, or Parquet; a
     /// folder of such files; or `hf://datasets/owner/name`. Required.
     pub train: PathBuf,
+    /// Handling of rows that cannot be used: a field is missing or has another type, the history has fewer than three interactions,
+    /// `mid_position` is not between the first and the last one, or a target has no `rejected` item. With `skip`, the start of the run
+    /// reports their number and the first reasons. Default: error.
+    pub unusable: Unusable,
 }
 
 /// Length of GRPO training.
@@ -183,6 +187,9 @@ pub struct RlTrain {
     /// Number of passes over the users. With zero_variance = "refill", a step may use additional users; the number of steps does
     /// not change. Default: 1.
     pub epochs: usize,
+    /// Whether the users that remain at the end of an epoch, too few for a step, are left out, as published. If false, users of the
+    /// next epoch complete the step. Default: false.
+    pub drop_last: bool,
     /// Activation checkpointing: 0 keeps the activations of every layer, 1 recomputes every layer in the backward pass, k every
     /// k-th. Changes memory and speed, not the result. Default: 0.
     pub activation_checkpointing_every: usize,
@@ -190,7 +197,7 @@ pub struct RlTrain {
 
 impl Default for RlTrain {
     fn default() -> Self {
-        Self { steps: 0, epochs: 1, activation_checkpointing_every: 0 }
+        Self { steps: 0, epochs: 1, drop_last: false, activation_checkpointing_every: 0 }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_size::BatchSize;
 use crate::check::{CheckResult, Defect, Under, at_least, below_one, ensure, given, not_negative};
 use crate::checkpoint::{Best, CheckpointConfig};
 use crate::lora::LoraConfig;
@@ -26,6 +27,9 @@ pub struct SftConfig {
     pub seed: u64,
     /// Number of CPU threads; 0 uses all cores. Default: 0.
     pub threads: usize,
+    /// Prompt set that the rows were rendered with: a built-in name or a folder. Checkpoints carry it as their default. The rows are
+    /// not compared with it. Empty (the default): the set that the model carries, if any.
+    pub prompts: String,
     /// The model that training starts from. Required.
     pub model: ModelStart,
     /// LoRA adapters to train in place of the model's own weights. Default: none, which trains all weights.
@@ -53,6 +57,7 @@ impl Default for SftConfig {
             out: "runs".into(),
             seed: 42,
             threads: 0,
+            prompts: String::new(),
             model: ModelStart::default(),
             lora: None,
             data: SftData::default(),
@@ -257,8 +262,9 @@ pub struct SftTrain {
     /// Maximum number of updates; 0 sets no limit. Default: 0.
     pub max_steps: usize,
     /// Number of sequences per update (the global batch size, including gradient accumulation); 0 if `batch_tokens` is set.
-    /// Default: 16.
-    pub batch_size: usize,
+    /// `"published"` computes it from the number of rows: 16 · ceil(rows / (16 · 529)), with which an epoch has the 529 updates of
+    /// the released run. Default: 16.
+    pub batch_size: BatchSize,
     /// Number of tokens per update, in place of `batch_size`: rows are added in order as long as they fit. Default: 0.
     pub batch_tokens: usize,
     /// Maximum number of tokens in one packed forward pass; a longer sequence is processed alone. Changes memory and speed, not the
@@ -274,7 +280,7 @@ impl Default for SftTrain {
         Self {
             epochs: 4,
             max_steps: 0,
-            batch_size: 16,
+            batch_size: BatchSize::Sequences(16),
             batch_tokens: 0,
             micro_batch_tokens: 16384,
             activation_checkpointing_every: 0,
@@ -285,9 +291,10 @@ impl Default for SftTrain {
 impl SftTrain {
     pub(crate) fn check(&self) -> CheckResult {
         at_least("epochs", self.epochs, 1)?;
-        let one = (self.batch_size > 0) != (self.batch_tokens > 0);
+        let by_rows = self.batch_size != BatchSize::Sequences(0);
+        let one = by_rows != (self.batch_tokens > 0);
         if self.batch_tokens == 0 {
-            at_least("batch_size", self.batch_size, 1)?;
+            ensure(by_rows, "batch_size", 0, "at least 1, or \"published\"")?;
         }
         ensure(one, "batch_tokens", self.batch_tokens, "0 when batch_size is set, or batch_size = 0")?;
         at_least("micro_batch_tokens", self.micro_batch_tokens, 1)

@@ -35,7 +35,8 @@ pub struct SummaryValidation {
     pub users: PathBuf,
     /// Maximum number of users, from the start of the file; 0 uses all. Default: 64.
     pub max_users: usize,
-    /// Prompt set of the summaries: a built-in name or a folder. Default: plain.
+    /// Prompt set of the summaries: a built-in name or a folder. Empty (the default): the set of the model in training, or plain if
+    /// it has none.
     pub prompts: String,
     /// Which part of the histories the model reads. Default: full.
     pub settings: Vec<Setting>,
@@ -50,7 +51,7 @@ impl Default for SummaryValidation {
         Self {
             users: PathBuf::new(),
             max_users: 64,
-            prompts: crate::prompts::DEFAULT.into(),
+            prompts: String::new(),
             settings: vec![Setting::Full],
             sampling: SamplingConfig::default(),
             judge: JudgeConfig::default(),
@@ -61,7 +62,6 @@ impl Default for SummaryValidation {
 impl SummaryValidation {
     fn check(&self) -> CheckResult {
         given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
-        given(!self.prompts.is_empty(), "prompts", crate::prompts::EXPECTED)?;
         check_settings(&self.settings)?;
         self.sampling.check().under("sampling")?;
         self.judge.check().under("judge")

@@ -1,6 +1,7 @@
 //! Every invalid value is rejected with its key; the boundary value that is still valid is accepted.
 
-use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
+use configs::rl::reward::{FormatGate, MalformedReward};
+use configs::{EvalConfig, JudgeMode, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 const SFT: &str = "[model]\npath='p'\n[data]\ntrain='r'\n";
 const NEW: &str = "[model.shape]\nlayers=1\n[model.tokenizer]\nvocab_size=300\n[data]\ntrain='r'\n";
@@ -28,6 +29,8 @@ fn sft() {
         ("train.epochs", "at least 1", "0", "1"),
         ("data.validation_share", "below 1", "1", "0.5"),
         ("train.batch_size", "at least 1", "0", "1"),
+        ("train.batch_size", "a whole number, 0 or more, or \"published\"", "publised", "published"),
+        ("train.batch_size", "a whole number, 0 or more, or \"published\"", "-1", "64"),
         ("train.batch_tokens", "0 when batch_size is set", "100", "0"),
         ("train.micro_batch_tokens", "at least 1", "0", "1"),
         ("optimizer.lr", "finite number above 0", "0", "1e-9"),
@@ -153,14 +156,19 @@ fn new_models() {
 #[test]
 fn rl() {
     for (key, expected, refused, accepted) in [
-        ("prompts", "prompt set", "''", "plain"),
         ("model.path", "a model folder or a hub id", "''", "p"),
         ("judge.model.path", "a model folder or a hub id", "''", "p"),
         ("judge.choices", "two different non-empty strings", "['A', 'A']", "['A', 'B']"),
         ("judge.choices", "two different non-empty strings", "['', 'B']", "['1', '2']"),
         ("judge.choices", "without leading or trailing spaces", "['A', ' B']", "['yes', 'no']"),
-        ("judge.prompts", "prompt set", "''", "plain"),
+        ("judge.mode", "\"sampled\"", "sample", "sampled"),
+        ("judge.temperature", "0 or more", "-0.1", "0"),
+        ("judge.top_p", "above 0, at most 1", "0", "1"),
+        ("judge.top_k", "a whole number", "-1", "0"),
+        ("judge.no_answer", "from 0 to 1", "-0.1", "0"),
+        ("judge.no_answer", "from 0 to 1", "1.1", "1"),
         ("data.train", "JSONL", "''", "r"),
+        ("data.unusable", "\"skip\"", "drop", "skip"),
         ("rollout.stages", "at least 1", "0", "1"),
         ("rollout.num_generations", "at least 2", "1", "2"),
         ("rollout.users_per_step", "at least 1", "0", "2"),
@@ -174,6 +182,10 @@ fn rl() {
         ("rollout.max_prompt_tokens", "at least 1", "0", "1"),
         ("rollout.max_new_tokens", "at least 1", "0", "1"),
         ("reward.terms", "at least one term", "[]", "[{name = 'short', weight = -1}]"),
+        ("reward.gate", "\"published\"", "publised", "published"),
+        ("reward.malformed", "a number or \"minimum\"", "minimal", "minimum"),
+        ("reward.malformed", "a number or \"minimum\"", "[0]", "-1"),
+        ("reward.malformed", "a finite number or \"minimum\"", "inf", "-0.5"),
         ("reward.carry_discount", "from 0 to 1", "1.1", "0"),
         ("reward.carry_baseline", "0 or more", "-1", "0"),
         ("reward.targets_per_stage", "at least 1", "0", "1"),
@@ -195,12 +207,18 @@ fn rl() {
         ("algorithm.num_iterations", "at least 1", "0", "1"),
         ("validation.every", "users to validate on", "5", "0"),
         ("algorithm.advantage_eps", "0 or more", "-1e-6", "0"),
+        ("algorithm.aggregation", "\"micro_batch_token_mean\"", "micro_batch_mean", "micro_batch_token_mean"),
+        ("algorithm.minibatches", "\"groups\" or \"published\"", "group", "published"),
+        ("algorithm.micro_batch_sequences", "at least 1", "0", "1"),
+        ("algorithm.published_ranks", "at least 1", "0", "1"),
         ("algorithm.num_minibatches", "at least 1", "0", "1"),
         ("algorithm.num_minibatches", "at most 2048, the groups per step", "2049", "2048"),
         ("algorithm.micro_batch_tokens", "at least 1", "0", "1"),
         ("train.epochs", "at least 1", "0", "1"),
+        ("train.drop_last", "true or false", "1", "true"),
         ("optimizer.lr", "above 0", "-1", "1"),
         ("checkpoint.keep_last", "at least 1", "0", "1"),
+        ("checkpoint.every_epoch", "set checkpoint.every", "true", "false"),
     ] {
         check::<RlConfig>(RL, key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
     }
@@ -214,14 +232,75 @@ fn rl() {
     check::<RlConfig>(&measured, "checkpoint.best", "validation/accuracy", best, "checkpoint.best=validation/accuracy");
     let (negative, zero) = ("reward.stage_weights=[1.0, -1.0]", "reward.stage_weights=[1.0, 0.0]");
     check::<RlConfig>(RL, "reward.stage_weights[1]", "0 or more", negative, zero);
-    let reasoned = RL.replace("[judge.model]", "[judge]\nmode = 'reasoned'\n[judge.model]");
-    check::<RlConfig>(
-        &reasoned,
-        "judge.max_new_tokens",
-        "at least 1",
-        "judge.max_new_tokens=0",
-        "judge.max_new_tokens=1",
-    );
+    for mode in ["reasoned", "sampled"] {
+        let text = RL.replace("[judge.model]", &format!("[judge]\nmode = '{mode}'\n[judge.model]"));
+        check::<RlConfig>(
+            &text,
+            "judge.max_new_tokens",
+            "at least 1",
+            "judge.max_new_tokens=0",
+            "judge.max_new_tokens=1",
+        );
+    }
+}
+
+#[test]
+fn published_mini_batches_have_equal_parts() {
+    // 4096 responses per stage and 8192 per step; on 64 ranks, 128 per rank and 32 of them in each of 4 mini-batches.
+    let text = format!("{RL}[algorithm]\nminibatches='published'\naggregation='micro_batch_token_mean'\n");
+    for (key, expected, refused, accepted) in [
+        ("published_ranks", "a divisor of 4096, the responses of stage 1 in a step", "60", "32"),
+        ("num_minibatches", "a divisor of 128, the responses of a step on each of 64 published_ranks", "3", "2"),
+        ("micro_batch_sequences", "a divisor of 32, the responses of a published rank in a mini-batch", "5", "16"),
+    ] {
+        let key = format!("algorithm.{key}");
+        check::<RlConfig>(&text, &key, expected, &format!("{key}={refused}"), &format!("{key}={accepted}"));
+    }
+    let (refill, drop) = ("algorithm.zero_variance=refill", "algorithm.zero_variance=drop");
+    check::<RlConfig>(&text, "algorithm.minibatches", "\"groups\" with zero_variance = \"refill\"", refill, drop);
+    let uneven = "rollout.num_generations_by_stage=[4, 3]";
+    let expected = "a divisor of 3072, the responses of stage 2";
+    let ranks = format!("{text}published_ranks=4096\nmicro_batch_sequences=2\n");
+    check::<RlConfig>(&ranks, "algorithm.published_ranks", expected, uneven, "algorithm.published_ranks=1024");
+}
+
+#[test]
+fn values_of_judge_and_reward_survive_being_written_out() {
+    let load = |set: &[&str]| -> RlConfig {
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let config: RlConfig = configs::parse("my.toml", RL, &set).unwrap();
+        assert_eq!(configs::parse::<RlConfig>("resolved.toml", &config.resolved().unwrap(), &[]).unwrap(), config);
+        config
+    };
+    let plain = load(&[]);
+    assert_eq!((plain.judge.temperature, plain.judge.top_k, plain.judge.top_p), (None, None, None));
+    assert_eq!((plain.reward.gate, plain.reward.malformed), (FormatGate::Strict, MalformedReward::Value(0.0)));
+    let sampling = ["judge.mode=sampled", "judge.temperature=1", "judge.top_k=0", "judge.top_p=0.5"];
+    let config = load(&[&sampling[..], &["reward.malformed=minimum"]].concat());
+    assert_eq!((config.judge.temperature, config.judge.top_k, config.judge.top_p), (Some(1.0), Some(0), Some(0.5)));
+    assert_eq!((config.judge.mode, config.reward.malformed), (JudgeMode::Sampled, MalformedReward::Minimum));
+    assert_eq!(load(&["reward.malformed=-2"]).reward.malformed, MalformedReward::Value(-2.0));
+}
+
+/// Without a name, a model is prompted with the set that it carries.
+#[test]
+fn prompt_sets_need_no_name() {
+    let sft: SftConfig = configs::parse("my.toml", SFT, &[]).unwrap();
+    let rl: RlConfig = configs::parse("my.toml", RL, &["prompts=".into()]).unwrap();
+    let eval: EvalConfig = configs::parse("my.toml", EVAL, &[]).unwrap();
+    let judges = [&rl.judge.prompts, &eval.judges[0].judge.prompts];
+    assert_eq!([&sft.prompts, &rl.prompts, &eval.prompts], ["", "", ""]);
+    assert_eq!(judges, ["", ""]);
+    let named: SftConfig = configs::parse("my.toml", SFT, &["prompts=compact".into()]).unwrap();
+    assert_eq!(named.prompts, "compact");
+    // The quickstart renders its rows itself.
+    let error = configs::parse::<QuickstartConfig>("my.toml", "", &["prompts=".into()]).unwrap_err().to_string();
+    assert!(error.contains("`prompts` is not set; expected a built-in prompt set"), "{error}");
+    let quickstart = QuickstartConfig::default();
+    let judge = quickstart.judge_training(&quickstart.judge, "rows".as_ref(), "tokenizer".as_ref());
+    let base = quickstart.base_training("rows".as_ref(), "tokenizer".as_ref());
+    let sft = quickstart.policy_training("rows".as_ref(), "base".as_ref());
+    assert_eq!([judge.prompts, base.prompts, sft.prompts], ["compact"; 3]);
 }
 
 #[test]
@@ -229,7 +308,6 @@ fn eval() {
     let model = |name: &str| format!("{{name='{name}', model.path='m'}}");
     let list = |names: [&str; 2]| format!("models=[{}, {}]", model(names[0]), model(names[1]));
     for (key, expected, refused, accepted) in [
-        ("prompts", "prompt set", "prompts=", "prompts=plain"),
         ("users", "JSONL", "users=", "users=p"),
         ("settings", "expected one or more of", "settings=[]", "settings=['full']"),
         ("settings", "expected one or more of", "settings=['full', 'full']", "settings=['full', 'direct']"),

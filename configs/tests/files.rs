@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use configs::rl::algorithm::{Aggregation, AlgorithmConfig, Minibatches};
+use configs::rl::reward::{FormatGate, MalformedReward};
 use configs::{
-    EvalConfig, EvalJudge, EvalModel, JudgeConfig, ModelShape, ModelSource, ModelStart, QuickstartConfig, RlConfig,
-    RunConfig, SftConfig, TokenizerConfig,
+    BatchSize, Dtype, EvalConfig, EvalJudge, EvalModel, ItemOrders, JudgeConfig, JudgeMode, ModelShape, ModelSource,
+    ModelStart, QuickstartConfig, RlConfig, RunConfig, SftConfig, StateDtype, TokenizerConfig, Unusable,
 };
 
 fn round_trip<T: RunConfig + PartialEq + std::fmt::Debug>(config: &T) {
@@ -51,6 +53,41 @@ fn the_recipe_files_say_what_the_defaults_say() {
     assert_eq!(rl, RlConfig { model: rl.model.clone(), judge, data: rl.data.clone(), ..RlConfig::default() });
     let rows = rl.rollout.users_per_step * rl.rollout.num_generations * rl.rollout.stages;
     assert_eq!(rows / rl.algorithm.num_minibatches, 512 * 4);
+}
+
+/// The reward of the released code, in the file of the published recipe.
+#[test]
+fn the_published_recipe_judges_as_released() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("rl-alignxplore-plus.toml");
+    let rl: RlConfig = configs::load(&path, &[]).unwrap();
+    assert_eq!((rl.reward.gate, rl.reward.malformed), (FormatGate::Published, MalformedReward::Value(0.0)));
+    assert_eq!((rl.judge.mode, rl.judge.orders), (JudgeMode::Sampled, ItemOrders::One));
+    assert_eq!((rl.judge.max_new_tokens, rl.judge.no_answer), (16, 0.0));
+    let RlConfig { judge: JudgeConfig { temperature, top_k, top_p, .. }, .. } = rl;
+    assert_eq!((temperature, top_k, top_p), (Some(0.6), Some(20), Some(0.95)));
+}
+
+/// The batches, the aggregation and the precision of the released code, in the files of the published recipe.
+#[test]
+fn the_published_recipe_updates_as_released() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rl: RlConfig = configs::load(&folder.join("rl-alignxplore-plus.toml"), &[]).unwrap();
+    let AlgorithmConfig { aggregation, minibatches, published_ranks, micro_batch_sequences, .. } = rl.algorithm;
+    assert_eq!((aggregation, minibatches), (Aggregation::MicroBatchTokenMean, Minibatches::Published));
+    assert_eq!((published_ranks, micro_batch_sequences, rl.algorithm.num_minibatches), (64, 8, 4));
+    // 512 users · 4 samples over 64 ranks, 4 micro-batches each.
+    assert_eq!(rl.algorithm.published_minibatch_size(&rl.rollout), 32);
+    assert_eq!(rl.algorithm.micro_batches_per_minibatch(&rl.rollout), 64 * 4);
+    assert!(rl.train.drop_last);
+    assert_eq!((rl.model.path.as_str(), rl.data.unusable), ("runs/sft-alignxplore-plus", Unusable::Skip));
+    assert!(rl.optimizer.weight_decay == 0.01 && rl.optimizer.no_decay.is_empty());
+    // The forward and backward passes are bf16; the weights that the optimizer updates and its moments are fp32.
+    assert_eq!((rl.model.dtype, rl.optimizer.state), (Dtype::Bf16, StateDtype::Fp32));
+
+    let sft: SftConfig = configs::load(&folder.join("sft-alignxplore-plus.toml"), &[]).unwrap();
+    assert_eq!((sft.train.batch_size, sft.train.epochs), (BatchSize::Published, 4));
+    assert_eq!((sft.checkpoint.every, sft.checkpoint.every_epoch), (0, true));
+    assert_eq!((sft.model.dtype, sft.optimizer.state), (Dtype::Bf16, StateDtype::Model));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_misspelt_key_is_named_with_file_line_and_the_nearest_key() {
     // No similar key exists: the known keys are listed instead.
     refused(
         sft(&format!("{SFT}[checkpoint]\nzzz = 1\n"), &[]),
-        &["my.toml:6:", "use one of `every`, `keep_last`, `keep_every`, `best`, `at_end` and `state`"],
+        &["my.toml:6:", "use one of `every`, `every_epoch`, `keep_last`, `keep_every`, `best`, `at_end` and `state`"],
     );
 }
 
@@ -236,6 +236,9 @@ fn presets_are_extended_by_name_and_the_published_one_is_nearly_the_default() {
     let plain: RlConfig = configs::parse("my.toml", REST, &[]).unwrap();
     let mut published = plain;
     published.judge.orders = configs::ItemOrders::One;
+    published.judge.mode = configs::JudgeMode::Sampled;
+    (published.judge.max_new_tokens, published.judge.no_answer) = (16, 0.0);
+    published.reward.gate = configs::rl::reward::FormatGate::Published;
     published.algorithm.old_logprobs = configs::rl::algorithm::OldLogprobs::Recompute;
     assert_eq!(with("streaming-published").unwrap(), published);
     let each = with("streaming-unbiased").unwrap();

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use chat::tokenizer::Tokenizer;
+use configs::BatchSize;
 use configs::sft::{SftData, SftTrain};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,7 +28,8 @@ fn open(rows: &Path, model: &Path, cache: &Path) -> Result<(), Box<dyn Error>> {
     let begin = Instant::now();
     let corpus = corpus::open(&data, &Tokenizer::load(model)?, cache, 42, &mut |_, _, _| {})?;
     let opened = begin.elapsed().as_secs_f64();
-    let train = SftTrain { epochs: 1, batch_size: 0, batch_tokens: 1 << 16, ..SftTrain::default() };
+    let train =
+        SftTrain { epochs: 1, batch_size: BatchSize::Sequences(0), batch_tokens: 1 << 16, ..SftTrain::default() };
     let mut plan = corpus::plan(&corpus.train, &train);
     let (begin, mut tokens) = (Instant::now(), 0);
     for step in 0..plan.steps() {

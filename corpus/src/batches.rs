@@ -20,6 +20,8 @@ pub struct Batch {
 pub struct BatchPlan<'a> {
     mixture: &'a Mixture,
     train: SftTrain,
+    /// The number of rows of an update, unless updates are cut by tokens.
+    batch_size: usize,
     /// The cumulative number of updates at the end of each epoch.
     ends: Vec<u64>,
     steps: u64,
@@ -37,7 +39,8 @@ struct Epoch {
 /// Plans the updates of `train` over the epochs of `mixture`. With `batch_tokens` and shuffling, the number of batches
 /// differs between epochs; they are counted here, so the number of updates is exact.
 pub fn plan<'a>(mixture: &'a Mixture, train: &SftTrain) -> BatchPlan<'a> {
-    let mut plan = BatchPlan { mixture, train: train.clone(), ends: Vec::new(), steps: 0, epoch: None };
+    let batch_size = train.batch_size.sequences(mixture.len());
+    let mut plan = BatchPlan { mixture, train: train.clone(), batch_size, ends: Vec::new(), steps: 0, epoch: None };
     let limit = if train.max_steps == 0 { u64::MAX } else { train.max_steps as u64 };
     for number in 0..train.epochs as u64 {
         if plan.steps >= limit {
@@ -59,6 +62,16 @@ impl BatchPlan<'_> {
     /// Returns the number of epochs that the run starts.
     pub fn epochs(&self) -> u64 {
         self.ends.len() as u64
+    }
+
+    /// Returns the number of rows of an update, of which the last of an epoch may have fewer; 0 if updates are cut by tokens.
+    pub fn batch_size(&self) -> usize {
+        if self.train.batch_tokens == 0 { self.batch_size } else { 0 }
+    }
+
+    /// Returns whether the last of `done` updates is the last of its epoch.
+    pub fn ends_epoch(&self, done: u64) -> bool {
+        self.ends.contains(&done)
     }
 
     /// Returns the number of completed epochs, as a fraction, after `done` updates.
@@ -83,14 +96,14 @@ impl BatchPlan<'_> {
 
     fn batches_of(&self, number: u64) -> u64 {
         if self.train.batch_tokens == 0 {
-            return self.mixture.len().div_ceil(self.train.batch_size.max(1)) as u64;
+            return self.mixture.len().div_ceil(self.batch_size.max(1)) as u64;
         }
         self.cut(&self.mixture.epoch(number)).len() as u64
     }
 
     fn cut(&self, rows: &[RowId]) -> Vec<usize> {
         if self.train.batch_tokens == 0 {
-            by_rows(rows.len(), self.train.batch_size)
+            by_rows(rows.len(), self.batch_size)
         } else {
             by_tokens(rows.iter().map(|&id| self.mixture.length(id)), self.train.batch_tokens)
         }

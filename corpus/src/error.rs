@@ -47,6 +47,29 @@ pub enum CorpusError {
         /// The reason, and the fix.
         unfit: Unfit,
     },
+    /// A row of users that cannot be used.
+    #[error(
+        "{}, {place}: {message}; fix or remove this row, or skip such rows with data.unusable = \"skip\"",
+        path.display()
+    )]
+    UnusableUser {
+        /// The path of the file.
+        path: PathBuf,
+        /// The location of the row.
+        place: RowLocation,
+        /// The field, what is wrong with it, and what was expected.
+        message: String,
+    },
+    /// Files of users of which no row can be used.
+    #[error("{name}: none of its {read} rows can be used, so nothing is left with data.unusable = \"skip\"; {first}")]
+    NoUsableUser {
+        /// The dataset, as the configuration names it.
+        name: String,
+        /// The number of rows read.
+        read: usize,
+        /// The location of the first row, and what is wrong with it.
+        first: String,
+    },
     /// A row that the tokenizer or the chat template rejects.
     #[error("{}, {place}: {source}", path.display())]
     Tokenizer {

@@ -7,7 +7,7 @@
 //! - [`tokenized_cache`]: tokens on disk, keyed by a hash of their inputs, and read row by row.
 //! - [`mix`]: mixes several datasets, orders each epoch, and holds out rows for validation.
 //! - [`batches`]: the rows of each update, and of each of its micro-batches.
-//! - [`users`]: rows for reinforcement learning, which stay text.
+//! - [`users()`]: rows for reinforcement learning, which stay text.
 //! - [`mod@preview`]: rows as the model will see them, for display.
 //!
 //! Memory does not grow with the size of the files, except for 12 bytes per row and the order of an epoch. This crate
@@ -41,4 +41,4 @@ pub use rows::Row;
 pub use texts::texts;
 pub use tokenize::{Report, Rules};
 pub use tokenized_cache::TokenFile;
-pub use users::users;
+pub use users::{Users, users};

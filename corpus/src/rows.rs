@@ -155,7 +155,7 @@ fn kind(value: &Json) -> &'static str {
 }
 
 /// Returns serde_json's message with its position reduced to the column; the line number counts within the row.
-fn in_words(error: &serde_json::Error) -> String {
+pub(crate) fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
     format!("not JSON: {cause} (column {})", error.column())

@@ -7,7 +7,7 @@ mod stage;
 
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
-use chat::{Completer, Message, PromptSet, Sampling, SftRow, reasoning};
+use chat::{Completer, Interaction, Message, PromptSet, Sampling, SftRow, reasoning};
 use configs::world::SynthesisConfig;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -140,8 +140,23 @@ fn fingerprint(text: &str) -> u64 {
 }
 
 fn row(part: &Part<'_>, reasoning: &str, preference: &str, prompts: &PromptSet) -> Result<SftRow, PromptError> {
+    sft_row(prompts, part.past.as_deref(), part.read, reasoning, preference)
+}
+
+/// Returns the row that trains a model to write `reasoning` and the summary `preference` about `interactions`, given the past
+/// summary.
+///
+/// # Errors
+/// Returns [`PromptError`] if the set has no `summarize` template or it does not render.
+pub fn sft_row(
+    prompts: &PromptSet,
+    past: Option<&str>,
+    interactions: &[Interaction],
+    reasoning: &str,
+    preference: &str,
+) -> Result<SftRow, PromptError> {
     Ok(SftRow {
-        prompt: prompts.summarize(part.past.as_deref(), part.read)?,
+        prompt: prompts.summarize(past, interactions)?,
         completion: vec![Message::assistant(reasoning::join(reasoning, preference))],
     })
 }

@@ -1,6 +1,6 @@
 //! Sources of summaries.
 
-use chat::Completer;
+use chat::{Completer, PromptSet};
 
 use crate::fit::PromptLimit;
 
@@ -19,6 +19,8 @@ pub enum SummarySource<'a> {
         model: &'a dyn Completer,
         /// The maximum prompt length; histories that exceed it lose their oldest interactions.
         limit: Option<PromptLimit<'a>>,
+        /// The prompt set of the model; `None` is that of the evaluation.
+        prompts: Option<&'a PromptSet>,
     },
 }
 
@@ -47,8 +49,13 @@ impl<'a> Contender<'a> {
         Self { name: "oracle".into(), source: SummarySource::Oracle }
     }
 
-    /// Returns a model without a prompt limit, under the given name (`sft`, `rl`).
+    /// Returns a model without a prompt limit, under the given name (`sft`, `rl`), with the prompt set of the evaluation.
     pub fn model(name: impl Into<String>, model: &'a dyn Completer) -> Self {
-        Self { name: name.into(), source: SummarySource::Model { model, limit: None } }
+        Self { name: name.into(), source: SummarySource::Model { model, limit: None, prompts: None } }
+    }
+
+    /// Returns the same as [`Self::model`], with a prompt set of its own.
+    pub fn prompted(name: impl Into<String>, model: &'a dyn Completer, prompts: &'a PromptSet) -> Self {
+        Self { name: name.into(), source: SummarySource::Model { model, limit: None, prompts: Some(prompts) } }
     }
 }

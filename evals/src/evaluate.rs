@@ -20,6 +20,8 @@ use crate::{Contender, EvalError, EvalUser, HistorySplit, Setting, SummarySource
 /// planned, is listed under the contender without a summary, with the raw history in its place. `direct` reads the
 /// whole history, whatever the split. Users without transfer targets are excluded from the rows on transfer.
 ///
+/// `prompts` words the raw histories, and the summaries of models without a set of their own.
+///
 /// # Errors
 /// Returns [`EvalError`]. Invalid input is rejected before any model is called.
 pub fn evaluate(
@@ -42,7 +44,8 @@ pub fn evaluate(
                     let others = derangement(plan.seed, users.len());
                     Preferences::Texts(others.into_iter().map(|i| truth(&users[i])).collect::<Result<_, _>>()?)
                 }
-                SummarySource::Model { model, limit } => {
+                SummarySource::Model { model, limit, prompts: own } => {
+                    let prompts = own.unwrap_or(prompts);
                     let summarizer = Summarizer { name: &contender.name, model, limit, prompts, plan };
                     let written = summarizer.summaries(setting, users, progress)?;
                     let texts = written.iter().map(|s: &SummaryRecord| s.summary.clone()).collect();
@@ -90,10 +93,8 @@ fn check(
         if let Some(defect) = user.defect() {
             return refuse(defect.field, defect.message);
         }
-        let (n, least) = (user.history.len(), plan.split.least());
-        if divided && n < least {
-            let split = plan.split;
-            return refuse("history", format!("has {n} interactions; the split {split:?} needs at least {least}"));
+        if let Some(defect) = plan.split.defect(&user.history).filter(|_| divided) {
+            return refuse(defect.field, defect.message);
         }
         if contenders.iter().any(bounds) {
             truth(user)?;

@@ -71,6 +71,8 @@ pub struct EvalRow {
     pub users: usize,
     /// The number of targets, over all users.
     pub targets_judged: usize,
+    /// The share of these targets for which the judge gave no answer in at least one order of the items.
+    pub no_answer: f64,
 }
 
 /// One paired difference: a line of `eval-gains.json`. Differences of shares are from −1 to 1.
@@ -114,6 +116,8 @@ impl Evaluation {
         let row = |((model, setting, targets, judge), scores): (Combination<'_>, Vec<&UserScore>)| {
             let values: Vec<f64> = scores.iter().map(|s| s.accuracy).collect();
             let over = interval(&values, 0.0..=1.0)?;
+            let targets_judged: usize = scores.iter().map(|s| s.targets_judged).sum();
+            let silent: usize = scores.iter().map(|s| s.malformed).sum();
             Some(EvalRow {
                 model: model.into(),
                 setting,
@@ -123,7 +127,8 @@ impl Evaluation {
                 ci_low: over.low,
                 ci_high: over.high,
                 users: scores.len(),
-                targets_judged: scores.iter().map(|s| s.targets_judged).sum(),
+                targets_judged,
+                no_answer: silent as f64 / targets_judged as f64,
             })
         };
         self.combinations().into_iter().filter_map(row).collect()
@@ -231,6 +236,14 @@ mod tests {
         // alone is wider than that of the gain.
         let sft = &found.rows()[0];
         assert!(sft.ci_high - sft.ci_low > gains[0].ci_high - gains[0].ci_low);
+    }
+
+    #[test]
+    fn the_share_without_an_answer_is_over_all_targets() {
+        let mut found = evaluation(&[("sft", "a", 0.0), ("sft", "b", 0.5), ("rl", "a", 1.0)]);
+        // Three of the eight targets of sft's two users.
+        (found.scores[0].malformed, found.scores[1].malformed) = (1, 2);
+        assert_eq!(found.rows().iter().map(|row| row.no_answer).collect::<Vec<_>>(), [3.0 / 8.0, 0.0]);
     }
 
     #[test]

@@ -62,12 +62,13 @@ mod tests {
             ci_high: 1.0,
             users: 3,
             targets_judged: 12,
+            no_answer: 0.25,
         };
         let rows = vec![row.clone(), EvalRow { targets: TargetKind::Transfer, ..row }];
         let run = folder.path().join("runs/a");
         write(&run, &rows, &[]).unwrap();
         let text = fs::read_to_string(run.join(ROWS)).unwrap();
-        let first = r#"{"model":"rl","setting":"streaming","targets":"in_domain","judge":"second","accuracy":0.75,"ci_low":0.5,"ci_high":1.0,"users":3,"targets_judged":12}"#;
+        let first = r#"{"model":"rl","setting":"streaming","targets":"in_domain","judge":"second","accuracy":0.75,"ci_low":0.5,"ci_high":1.0,"users":3,"targets_judged":12,"no_answer":0.25}"#;
         assert_eq!(text, format!("[\n{first},\n{}\n]\n", first.replace("in_domain", "transfer")));
         assert_eq!(serde_json::from_str::<Vec<EvalRow>>(&text).unwrap(), rows);
         let gains: Vec<Gain> = serde_json::from_str(&fs::read_to_string(run.join(GAINS)).unwrap()).unwrap();

@@ -4,7 +4,7 @@ use chat::{Interaction, PromptSet, Question};
 use rewards::judge::question;
 use rewards::{Judge, JudgeError, Verdict};
 
-use crate::fit::fit;
+use crate::fit::{Fitted, fit};
 use crate::plan::EvalProgress;
 use crate::{EvalError, EvalUser, NamedJudge, Setting, TargetKind, UserScore};
 
@@ -72,14 +72,23 @@ fn about_history(
     judge: &NamedJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Question, EvalError> {
-    let with = |kept: &[Interaction]| about(target, &prompts.history(kept)?);
-    let prompt = |kept: &[Interaction]| Ok::<_, EvalError>(judge.judge.messages(&with(kept)?, true)?);
-    let fitted = fit(&user.history, judge.limit, prompt)?.ok_or_else(|| EvalError::TooLong {
+    let fitted = fitted_history(target, &user.history, judge, prompts)?.ok_or_else(|| EvalError::TooLong {
         uid: user.uid.clone(),
         reader: judge.name.into(),
         tokens: judge.limit.map_or(0, |l| l.tokens),
     })?;
-    with(fitted.kept)
+    about(target, &prompts.history(fitted.kept)?)
+}
+
+/// Returns as many of the latest interactions as fit the judge's prompt about a target, or `None` if not even the last one does.
+pub(crate) fn fitted_history<'h>(
+    target: &Interaction,
+    history: &'h [Interaction],
+    judge: &NamedJudge<'_>,
+    prompts: &PromptSet,
+) -> Result<Option<Fitted<'h>>, EvalError> {
+    let question = |kept: &[Interaction]| about(target, &prompts.history(kept)?);
+    fit(history, judge.limit, |kept| Ok::<_, EvalError>(judge.judge.messages(&question(kept)?, true)?))
 }
 
 fn ask(
@@ -118,7 +127,7 @@ fn by_user(
             targets: group[0].targets,
             judge: judge.into(),
             uid: users[group[0].user].uid.clone(),
-            accuracy: verdicts.iter().map(correct).sum::<f64>() / verdicts.len() as f64,
+            accuracy: verdicts.iter().map(|v| accuracy(v.p_chosen)).sum::<f64>() / verdicts.len() as f64,
             targets_judged: verdicts.len(),
             malformed: verdicts.iter().filter(|v| v.malformed).count(),
         });
@@ -126,10 +135,11 @@ fn by_user(
     scores
 }
 
-/// Returns 1 if the judge picks the user's choice, 0 if it picks the other item, and ½ if neither. Log-probabilities
-/// are in single precision, so a judge that only looks at position, asked in both orders, is within 1e-6 of ½.
-fn correct(verdict: &Verdict) -> f64 {
-    match verdict.p_chosen - 0.5 {
+/// Returns how a verdict counts, given the probability of the user's choice: 1 if the judge picks it, 0 if it picks the other item,
+/// and ½ if neither. Log-probabilities are in single precision, so a judge that only looks at position, asked in both orders, is
+/// within 1e-6 of ½.
+pub fn accuracy(p_chosen: f64) -> f64 {
+    match p_chosen - 0.5 {
         d if d.abs() < 1e-6 => 0.5,
         d if d > 0.0 => 1.0,
         _ => 0.0,
@@ -142,8 +152,7 @@ mod tests {
 
     #[test]
     fn an_undecided_judge_is_half_right() {
-        let verdict = |p_chosen| Verdict { p_chosen, orders: vec![], malformed: false };
-        let got = [0.50001, 0.49999, 0.5, 0.5 - 1e-8].map(|p| correct(&verdict(p)));
+        let got = [0.50001, 0.49999, 0.5, 0.5 - 1e-8].map(accuracy);
         assert_eq!(got, [1.0, 0.0, 0.5, 0.5]);
     }
 }

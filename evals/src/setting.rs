@@ -3,7 +3,10 @@
 use std::fmt;
 
 use chat::Interaction;
+use chat::records::RowDefect;
 use serde::{Deserialize, Serialize};
+
+use crate::Setting;
 
 /// Which choices are predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,12 +64,28 @@ impl HistorySplit {
         [first, second]
     }
 
+    /// Returns the interactions that each round of a setting reads. `direct` reads the whole history, whatever the split.
+    pub fn rounds(self, setting: Setting, history: &[Interaction]) -> Vec<&[Interaction]> {
+        match setting {
+            Setting::Direct => vec![history],
+            Setting::Full => vec![self.full(history)],
+            Setting::Streaming => self.stages(history).to_vec(),
+        }
+    }
+
     /// Returns the minimum length of a history that leaves every stage something to read.
     pub fn least(self) -> usize {
         match self {
             HistorySplit::Halves => 2,
             HistorySplit::Thirds => 3,
         }
+    }
+
+    /// Returns the defect of a history that leaves a stage nothing to read.
+    pub fn defect(self, history: &[Interaction]) -> Option<RowDefect> {
+        let (n, least) = (history.len(), self.least());
+        let message = format!("has {n} interactions; the split {self:?} needs at least {least}");
+        (n < least).then_some(RowDefect { field: "history", message })
     }
 }
 

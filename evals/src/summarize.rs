@@ -1,11 +1,12 @@
 //! Asks a model for the summaries of all users.
 
+use chat::prompts::PromptError;
 use chat::reasoning;
 use chat::{Completer, CompletionRequest, Interaction, PromptSet};
 use rewards::Draw;
 
 use crate::evaluation::SummaryRecord;
-use crate::fit::{PromptLimit, fit};
+use crate::fit::{Fitted, PromptLimit, fit};
 use crate::plan::{EvalPlan, EvalProgress};
 use crate::{EvalError, EvalUser, Setting};
 
@@ -18,6 +19,16 @@ pub(crate) struct Summarizer<'a> {
     pub plan: &'a EvalPlan,
 }
 
+/// Returns as many of the latest interactions as fit a summary prompt, or `None` if not even the last one does.
+pub(crate) fn fitted<'h>(
+    prompts: &PromptSet,
+    past: Option<&str>,
+    interactions: &'h [Interaction],
+    limit: Option<PromptLimit<'_>>,
+) -> Result<Option<Fitted<'h>>, PromptError> {
+    fit(interactions, limit, |kept| prompts.summarize(past, kept))
+}
+
 /// The input of one user's summary.
 struct Input<'p> {
     uid: &'p str,
@@ -28,32 +39,29 @@ struct Input<'p> {
 
 impl Summarizer<'_> {
     /// Returns one summary per user; none for `Direct`.
-    pub fn summaries(
+    pub fn summaries<'u>(
         &self,
         setting: Setting,
-        users: &[EvalUser],
+        users: &'u [EvalUser],
         progress: EvalProgress<'_>,
     ) -> Result<Vec<SummaryRecord>, EvalError> {
-        let split = self.plan.split;
-        let fresh = |uid, interactions| Input { uid, past: None, dropped_before: 0, interactions };
-        match setting {
-            Setting::Direct => Ok(Vec::new()),
-            Setting::Full => {
-                let inputs = users.iter().map(|p| fresh(&p.uid, split.full(&p.history)));
-                self.stage(setting, 0, inputs.collect(), progress)
-            }
-            Setting::Streaming => {
-                let inputs = users.iter().map(|p| fresh(&p.uid, split.stages(&p.history)[0]));
-                let first = self.stage(setting, 0, inputs.collect(), progress)?;
-                let inputs = users.iter().zip(first).map(|(p, s)| Input {
-                    uid: &p.uid,
-                    past: Some(s.summary),
-                    dropped_before: s.dropped,
-                    interactions: split.stages(&p.history)[1],
-                });
-                self.stage(setting, 1, inputs.collect(), progress)
-            }
+        let rounds = |user: &'u EvalUser| self.plan.split.rounds(setting, &user.history);
+        if setting == Setting::Direct {
+            return Ok(Vec::new());
         }
+        let fresh =
+            |user: &'u EvalUser| Input { uid: &user.uid, past: None, dropped_before: 0, interactions: rounds(user)[0] };
+        let first = self.stage(setting, 0, users.iter().map(fresh).collect(), progress)?;
+        if setting == Setting::Full {
+            return Ok(first);
+        }
+        let next = |(user, summary): (&'u EvalUser, SummaryRecord)| Input {
+            uid: &user.uid,
+            past: Some(summary.summary),
+            dropped_before: summary.dropped,
+            interactions: rounds(user)[1],
+        };
+        self.stage(setting, 1, users.iter().zip(first).map(next).collect(), progress)
     }
 
     fn stage(
@@ -104,8 +112,8 @@ impl Summarizer<'_> {
         stage: u64,
         input: &Input<'_>,
     ) -> Result<(CompletionRequest, usize), EvalError> {
-        let prompt = |kept: &[Interaction]| self.prompts.summarize(input.past.as_deref(), kept);
-        let fitted = fit(input.interactions, self.limit, prompt)?.ok_or_else(|| EvalError::TooLong {
+        let fitted = fitted(self.prompts, input.past.as_deref(), input.interactions, self.limit)?;
+        let fitted = fitted.ok_or_else(|| EvalError::TooLong {
             uid: input.uid.into(),
             reader: self.name.into(),
             tokens: self.limit.map_or(0, |l| l.tokens),

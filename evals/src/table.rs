@@ -6,12 +6,14 @@ use comfy_table::{CellAlignment, Table};
 use crate::{EvalRow, Gain};
 
 /// Returns accuracies in percent with their 95 % intervals: one line for each contender and setting, one column for
-/// each kind of targets and judge.
+/// each kind of targets and judge. A further column for each judge has the percentage of targets without an answer.
 pub fn accuracies(rows: &[EvalRow]) -> String {
     let columns = distinct(rows.iter().map(|r| (r.targets, r.judge.as_str())));
+    let judges = distinct(rows.iter().map(|r| r.judge.as_str()));
     let lines = distinct(rows.iter().map(|r| (r.model.as_str(), r.setting)));
     let mut header = vec!["model".to_string(), "setting".into()];
     header.extend(columns.iter().map(|(targets, judge)| format!("{targets},\n{judge} judge")));
+    header.extend(judges.iter().map(|judge| format!("no answer,\n{judge} judge")));
     let mut table = start(header);
     for (model, setting) in lines {
         let mut cells = vec![model.to_string(), setting.to_string()];
@@ -22,9 +24,22 @@ pub fn accuracies(rows: &[EvalRow]) -> String {
                 format!("{:.1} [{:.1}, {:.1}]", 100.0 * r.accuracy, 100.0 * r.ci_low, 100.0 * r.ci_high)
             }));
         }
+        for judge in &judges {
+            let wanted = (model, setting, *judge);
+            cells.push(no_answer(rows.iter().filter(|r| (r.model.as_str(), r.setting, r.judge.as_str()) == wanted)));
+        }
         table.add_row(cells);
     }
     finish(table, 2)
+}
+
+/// Returns the percentage of targets without an answer over several rows, or an empty text if there is no row.
+fn no_answer<'a>(rows: impl Iterator<Item = &'a EvalRow>) -> String {
+    let (silent, all) = rows.fold((0.0, 0.0), |(silent, all), row| {
+        let targets = row.targets_judged as f64;
+        (silent + row.no_answer * targets, all + targets)
+    });
+    if all == 0.0 { String::new() } else { format!("{:.1}", 100.0 * silent / all) }
 }
 
 /// Returns paired differences in percentage points with their 95 % intervals.
@@ -84,6 +99,7 @@ mod tests {
             ci_high: accuracy + 0.05,
             users: 10,
             targets_judged: 40,
+            no_answer: 0.0,
         }
     }
 
@@ -100,6 +116,26 @@ mod tests {
         assert!(rl.contains("full") && rl.contains("80.0 [75.0, 85.0]") && !rl.contains("0.0 [0.0"), "{text}");
         assert_eq!(rl.find("80.0"), sft.find("70.0"), "{text}");
         assert!(text.contains("in-domain") && text.contains("transfer") && text.contains("training judge"));
+    }
+
+    #[test]
+    fn the_share_without_an_answer_is_always_shown() {
+        // 0.05 of 40 targets and 0.2 of 20: 6 of 60.
+        let silent = |targets, no_answer, targets_judged| EvalRow {
+            no_answer,
+            targets_judged,
+            ..row("sft", targets, "training", 0.7)
+        };
+        let text = accuracies(&[
+            silent(TargetKind::InDomain, 0.05, 40),
+            silent(TargetKind::Transfer, 0.2, 20),
+            row("rl", TargetKind::InDomain, "training", 0.8),
+            row("rl", TargetKind::InDomain, "second", 0.6),
+        ]);
+        let line = |name: &str| text.lines().find(|l| l.trim_start().starts_with(name)).unwrap().trim_end().to_string();
+        assert!(text.contains("no answer"), "{text}");
+        assert!(line("sft").contains(" 10.0"), "{text}");
+        assert!(line("rl").ends_with("0.0") && line("rl").matches(" 0.0").count() == 2, "{text}");
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! The users of an evaluation.
 
-use chat::Interaction;
 use chat::records::{Checked, RowDefect};
+use chat::{Interaction, fields};
 use serde::{Deserialize, Serialize};
 
 use crate::TargetKind;
 
-/// A user with held-out choices. Files hold one JSON object per line.
+/// A user with held-out choices. Files hold one JSON object per line, with these fields or as published: `userid`, `history`, and one
+/// `target`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalUser {
     /// The id of the user, unique in a file.
+    #[serde(alias = "userid", deserialize_with = "fields::user_id")]
     pub uid: String,
     /// The interactions that summaries are written from, oldest first; all of one domain.
     pub history: Vec<Interaction>,
     /// The held-out choices in the same domain.
+    #[serde(alias = "target", deserialize_with = "fields::one_or_more")]
     pub targets: Vec<Interaction>,
     /// The held-out choices in other domains, for measuring transfer; may be absent.
     #[serde(default)]
@@ -75,10 +78,31 @@ mod tests {
             (good.replace(r#","rejected":"y""#, ""), "field `targets` has no `rejected` item in entry 1"),
             (good.replace(r#"[{"chosen":"x"}]"#, "[]"), "field `history` is empty"),
             (good.replace(r#""a""#, r#""""#), "field `uid` is empty"),
-            (good.replace("targets", "target"), "missing field `targets`"),
+            (good.replace("targets", "goals"), "missing field `targets`"),
+            (
+                good.replace("[{\"chosen\":\"x\",", "[{\"chosen\":7,"),
+                "field `targets[0].chosen`: invalid type: integer `7`",
+            ),
         ] {
             let error = read(&bad).unwrap_err().to_string();
             assert!(error.contains("users.jsonl:2: ") && error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn users_of_a_published_benchmark_have_one_target() {
+        let target = r#"{"query":"q","chosen":"x","rejected":"y"}"#;
+        let parse = |row: &str| serde_json::from_str::<EvalUser>(row);
+        let published = parse(&format!(r#"{{"userid":7,"history":[{{"chosen":"a"}}],"target":{target}}}"#)).unwrap();
+        let own = parse(&format!(r#"{{"uid":"7","history":[{{"chosen":"a"}}],"targets":[{target}]}}"#)).unwrap();
+        assert_eq!(published, own);
+        assert_eq!(serde_json::to_value(&own).unwrap()["targets"][0]["rejected"], "y");
+        for targets in ["7", "null", "\"x\""] {
+            let row = format!(r#"{{"uid":"7","history":[{{"chosen":"a"}}],"target":{targets}}}"#);
+            let refused = parse(&row).unwrap_err().to_string();
+            assert!(refused.contains("expected an object or a list of objects"), "{refused}");
+        }
+        let twice = format!(r#"{{"uid":"7","history":[],"targets":[],"target":{target}}}"#);
+        assert!(parse(&twice).unwrap_err().to_string().contains("duplicate field `targets`"));
     }
 }

@@ -210,12 +210,25 @@ fn every_request_has_its_own_seed_whatever_the_batch_and_the_model() {
 }
 
 #[test]
+fn a_model_may_have_a_prompt_set_of_its_own() {
+    let text = "past: {{ past }} new: {{ interactions[0].chosen }}".to_string();
+    let own = PromptSet::new("own", &BTreeMap::from([("summarize.j2".to_string(), text)])).unwrap();
+    let model = Scripted::new("good", attentive);
+    let contenders = [Contender::model("all", &model), Contender::prompted("own", &model, &own), Contender::none()];
+    // The set has no template for histories, so those have the wording of the evaluation.
+    let found = run(&[user(0)], &contenders, &plan(&[Setting::Direct, Setting::Full])).unwrap();
+    let summary = |name: &str| found.summary(name, Setting::Full, "p0").unwrap().summary.clone();
+    assert_eq!([summary("all"), summary("own")], ["w00 w01 w02 w03", "w00"]);
+}
+
+#[test]
 fn long_histories_lose_their_oldest_interactions() {
     let model = Scripted::new("good", attentive);
     let words = |m: &[Message]| m[0].content.split_whitespace().count();
     // The prompt without a past has four words besides those of the history.
     let limited = |tokens| {
-        let source = SummarySource::Model { model: &model, limit: Some(PromptLimit { tokens, count: &words }) };
+        let limit = Some(PromptLimit { tokens, count: &words });
+        let source = SummarySource::Model { model: &model, limit, prompts: None };
         run(&[user(0)], &[Contender { name: "rl".into(), source }], &plan(&[Setting::Full]))
     };
     let found = limited(7).unwrap();
@@ -257,6 +270,7 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
     assert_eq!(row("training", TargetKind::InDomain).accuracy, 1.0);
     let quiet = row("second", TargetKind::InDomain);
     assert_eq!((quiet.accuracy, quiet.ci_low, quiet.ci_high), (0.5, 0.5, 0.5));
+    assert_eq!((quiet.no_answer, row("training", TargetKind::InDomain).no_answer), (1.0, 0.0));
     let malformed = |judge: &str| found.scores.iter().filter(|s| s.judge == judge).map(|s| s.malformed).sum::<usize>();
     assert_eq!((malformed("training"), malformed("second")), (0, 9));
     // One user has no transfer targets; the interval of the other user alone covers the whole range.
@@ -264,6 +278,28 @@ fn judges_stand_side_by_side_and_their_silence_is_counted() {
     assert_eq!((transfer.users, transfer.ci_low, transfer.ci_high), (1, 0.0, 1.0));
     assert_eq!(said[..2], ["judge training reads oracle, full 0/9", "judge training reads oracle, full 3/9"]);
     assert_eq!(said.last().unwrap(), "judge second reads oracle, full 9/9");
+}
+
+#[test]
+fn a_missing_answer_is_worth_what_the_judge_s_settings_say() {
+    let prompts = prompts();
+    let silent = Scripted::new("silent", |_: &CompletionRequest| say(""));
+    for (mode, no_answer, accuracy) in [
+        (JudgeMode::Forced, 0.5, 0.5),
+        (JudgeMode::Forced, 0.0, 0.0),
+        (JudgeMode::Forced, 0.75, 1.0),
+        (JudgeMode::Sampled, 0.5, 0.5),
+        (JudgeMode::Sampled, 0.0, 0.0),
+    ] {
+        let settings = JudgeSettings { no_answer, ..JudgeSettings::new(mode, ItemOrders::One, "answer ") };
+        let judge = Judge::new(&silent, &prompts, settings).unwrap();
+        let judges = [NamedJudge { name: "silent", judge: &judge, limit: None }];
+        let plan = plan(&[Setting::Full]);
+        let found = evaluate(&[user(0)], &[Contender::none()], &judges, &prompts, &plan, &mut |_, _, _| {}).unwrap();
+        for row in found.rows() {
+            assert_eq!((row.accuracy, row.no_answer), (accuracy, 1.0), "{mode:?}, {no_answer}");
+        }
+    }
 }
 
 #[test]

@@ -3,8 +3,10 @@
 //!
 //! A model is named as `Qwen/Qwen3-8B`, a file as `hf://datasets/owner/name/rows.jsonl`. `hf://datasets/owner/name` refers to the
 //! training files of a data set. `owner/name@revision` selects a branch, tag, or commit. A path that exists never uses the network.
+//! The folder of a run stands for one of its checkpoints ([`run_folder`]).
 
 mod dataset;
+pub mod run_folder;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,14 @@ pub enum HubError {
     NoSuchPlace {
         /// The model, as given.
         given: String,
+    },
+    /// The model names a run that does not exist, or that does not have the checkpoint.
+    #[error("`{given}`: {problem}")]
+    NoCheckpoint {
+        /// The model, as given.
+        given: String,
+        /// What is missing, what exists, and the fix.
+        problem: String,
     },
     /// The name does not refer to a file on the hub.
     #[error(
@@ -107,12 +117,15 @@ impl HubSettings {
     }
 }
 
-/// Returns the folder of a model: `given` itself if it exists, otherwise the snapshot of that id in the cache, which is downloaded
-/// if necessary.
+/// Returns the folder of a model: the checkpoint that [`run_folder::resolve`] selects if `given` names a run, `given` itself if it
+/// exists, otherwise the snapshot of that id in the cache, which is downloaded if necessary.
 ///
 /// # Errors
 /// See [`HubError`].
 pub fn model(given: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
+    if let Some(checkpoint) = run_folder::resolve(given)? {
+        return Ok(checkpoint);
+    }
     if Path::new(given).exists() {
         return Ok(given.into());
     }
@@ -131,6 +144,9 @@ pub fn model(given: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
 /// # Errors
 /// See [`HubError`].
 pub fn description(given: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
+    if let Some(checkpoint) = run_folder::resolve(given)? {
+        return Ok(checkpoint);
+    }
     if Path::new(given).exists() || settings.offline {
         return model(given, settings);
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use hub::{HubError, HubSettings, data, dataset, model};
+use hub::{HubError, HubSettings, data, dataset, description, model};
 
 const FILES: [(&str, &str); 10] = [
     ("config.json", "{\"model_type\": \"qwen3\"}"),
@@ -152,6 +152,26 @@ fn a_folder_that_exists_asks_nobody() {
     let folder = cache.path().to_str().unwrap();
     assert_eq!(model(folder, &settings(&hub, cache.path())).unwrap(), cache.path());
     assert_eq!(hub.asked.lock().unwrap().len(), 0);
+}
+
+#[test]
+fn a_run_asks_nobody_and_a_model_beside_its_id_keeps_the_id() {
+    let (hub, place) = (hub(), tempfile::tempdir().unwrap());
+    let online = settings(&hub, place.path());
+    let checkpoint = place.path().join("runs/sft/checkpoints/step-000003");
+    fs::create_dir_all(&checkpoint).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::write(checkpoint.join(file), "").unwrap();
+    }
+    let run = place.path().join("runs/sft").display().to_string();
+    for given in [run.clone(), format!("{run}@latest"), format!("{run}@3")] {
+        assert_eq!(model(&given, &online).unwrap(), checkpoint, "{given}");
+        assert_eq!(description(&given, &online).unwrap(), checkpoint, "{given}");
+    }
+    assert!(matches!(model(&format!("{run}@4"), &online).unwrap_err(), HubError::NoCheckpoint { .. }));
+    assert!(matches!(description("runs/none", &online).unwrap_err(), HubError::NoCheckpoint { .. }));
+    assert_eq!(hub.asked.lock().unwrap().len(), 0);
+    assert!(model("me/tiny@v1", &online).unwrap().join("config.json").is_file());
 }
 
 #[test]

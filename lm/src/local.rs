@@ -6,12 +6,12 @@ use std::path::Path;
 use chat::completer::CompleterError;
 use chat::text_stream::StopText;
 use chat::tokenizer::Tokenizer;
-use chat::{Completer, Completion, CompletionRequest, TokenLogprob};
+use chat::{Completer, Completion, CompletionRequest, FinishReason, TokenLogprob};
 use rayon::prelude::*;
 use tch::{Device, Kind};
 
-use crate::generate::{Generated, Generator, Limits, Request, StopHook};
-use crate::{Decoder, LmError, checkpoint};
+use crate::generate::{Generated, Generator, Limits, Request, ScoreRequest, StopHook};
+use crate::{Decoder, LmError, ModelPrompts, checkpoint};
 
 /// A model with its tokenizer.
 #[derive(Debug)]
@@ -22,11 +22,13 @@ pub struct LocalModel {
     pub tokenizer: Tokenizer,
     /// Limits of the generation engine.
     pub limits: Limits,
+    /// The prompt set that the model was trained on, if its folder carries one.
+    pub prompts: Option<ModelPrompts>,
     name: String,
 }
 
 impl LocalModel {
-    /// Combines a model with a tokenizer.
+    /// Combines a model with a tokenizer. The result carries no prompt set.
     ///
     /// # Errors
     /// If the tokenizer has more tokens than the embedding has rows.
@@ -38,7 +40,7 @@ impl LocalModel {
                  tokenizer of this model"
             )));
         }
-        Ok(Self { decoder, tokenizer, limits: Limits::default(), name: name.into() })
+        Ok(Self { decoder, tokenizer, limits: Limits::default(), prompts: None, name: name.into() })
     }
 
     /// Replaces the decoder by the result of `change`.
@@ -46,8 +48,7 @@ impl LocalModel {
     /// # Errors
     /// Those of `change`.
     pub fn with_decoder<E>(self, change: impl FnOnce(Decoder) -> Result<Decoder, E>) -> Result<Self, E> {
-        let Self { decoder, tokenizer, limits, name } = self;
-        Ok(Self { decoder: change(decoder)?, tokenizer, limits, name })
+        Ok(Self { decoder: change(self.decoder)?, ..self })
     }
 
     /// Loads a model folder.
@@ -56,7 +57,8 @@ impl LocalModel {
     /// [`LmError::File`], which names the invalid file.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self, LmError> {
         let decoder = checkpoint::load(folder, kind, device)?;
-        Self::new(&folder.display().to_string(), decoder, Tokenizer::load(folder)?)
+        let model = Self::new(&folder.display().to_string(), decoder, Tokenizer::load(folder)?)?;
+        Ok(Self { prompts: ModelPrompts::load(folder)?, ..model })
     }
 
     /// Returns the generation engine of this model.
@@ -84,6 +86,101 @@ impl LocalModel {
         }
         Ok(Completion { text, tokens, finish: generated.finish })
     }
+
+    /// Answers the requests with choices by the log-probability of the token that begins each choice.
+    fn compare(
+        &self,
+        requests: &[CompletionRequest],
+        prompts: &[Prompt],
+        answers: &mut [Option<Completion>],
+    ) -> Result<(), LmError> {
+        let asked = prompts.iter().enumerate().filter_map(|(i, prompt)| Some((i, &prompt.ids, prompt.choices?)));
+        let (members, batch): (Vec<usize>, Vec<ScoreRequest>) = asked
+            .map(|(i, ids, next)| (i, ScoreRequest { ids: ids.clone(), from: ids.len(), candidates: next.into() }))
+            .unzip();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (scores, _) = self.generator().score(&batch)?;
+        for (i, scored) in members.into_iter().zip(scores) {
+            let texts = requests[i].choices.iter().flatten().cloned();
+            let mut top: Vec<(String, f32)> = texts.zip(scored.candidates).collect();
+            top.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let (text, logprob) = top[0].clone();
+            let tokens = vec![TokenLogprob { text: text.clone(), logprob, top }];
+            answers[i] = Some(Completion { text, tokens, finish: FinishReason::Length });
+        }
+        Ok(())
+    }
+
+    /// Generates the answers of the requests without choices.
+    fn generate(
+        &self,
+        requests: &[CompletionRequest],
+        prompts: &[Prompt],
+        answers: &mut [Option<Completion>],
+    ) -> Result<(), LmError> {
+        // Requests with equal prompts and settings become samples of one request.
+        let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
+        let mut seen: HashMap<RequestKey<'_>, usize> = HashMap::new();
+        let generated = prompts.iter().zip(requests).enumerate().filter(|(_, (prompt, _))| prompt.choices.is_none());
+        for (i, (prompt, r)) in generated {
+            let group = *seen.entry((&prompt.ids, settings(r))).or_insert_with(|| {
+                let request = Request {
+                    prompt: prompt.ids.clone(),
+                    seeds: Vec::new(),
+                    sampling: r.sampling.clone(),
+                    top_logprobs: r.top_logprobs,
+                };
+                groups.push((request, Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].0.seeds.push(r.seed);
+            groups[group].1.push(i);
+        }
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let batch: Vec<Request> = groups.iter().map(|(request, _)| request.clone()).collect();
+        let mut texts: Vec<StopText<'_>> = requests.iter().map(|r| StopText::new(&self.tokenizer, &r.stop)).collect();
+        let mut hook = |group: usize, sample: usize, id: u32| texts[groups[group].1[sample]].push(id);
+        let stops = requests.iter().any(|r| !r.stop.is_empty());
+        let hook = stops.then_some(&mut hook as &mut StopHook<'_>);
+        let generated = self.generator().generate(&batch, hook)?;
+        for ((_, members), samples) in groups.iter().zip(&generated) {
+            for (&i, sample) in members.iter().zip(samples) {
+                answers[i] = Some(self.completion(sample, &requests[i])?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tokens of a request.
+struct Prompt {
+    ids: Vec<u32>,
+    /// The token that begins each choice, for a request with choices.
+    choices: Option<[u32; 2]>,
+}
+
+impl Prompt {
+    /// Tokenizes a request for a model with this context length.
+    fn new(request: &CompletionRequest, tokenizer: &Tokenizer, context: usize) -> Result<Self, String> {
+        let CompletionRequest { messages, thinking, choices, .. } = request;
+        let opening = tokenizer.template().open(messages, *thinking).map_err(|e| e.to_string())?;
+        let prompt = match choices {
+            None => Self { ids: tokenizer.encode(&opening).map_err(|e| e.to_string())?, choices: None },
+            Some(choices) => {
+                let (ids, next) = tokenizer.encode_choices(&opening, choices).map_err(|e| e.to_string())?;
+                Self { ids, choices: Some(next) }
+            }
+        };
+        let n = prompt.ids.len();
+        if n >= context {
+            return Err(format!("the prompt has {n} tokens; the model's context holds {context}"));
+        }
+        Ok(prompt)
+    }
 }
 
 /// Prompt and settings, which the samples of one request share.
@@ -106,52 +203,17 @@ fn settings(r: &CompletionRequest) -> [u64; 8] {
 
 impl Completer for LocalModel {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
-        let at = |index: usize, message: String| CompleterError::Request { index, message };
+        // The closure must not capture the decoder, whose tensors belong to one thread.
         let (tokenizer, context) = (&self.tokenizer, self.decoder.spec().context());
-        let prompts: Vec<Vec<u32>> = requests
-            .par_iter()
-            .enumerate()
-            .map(|(i, r)| {
-                let ids = tokenizer.encode_chat(&r.messages, r.thinking).map_err(|e| at(i, e.to_string()))?;
-                if ids.len() >= context {
-                    let n = ids.len();
-                    return Err(at(i, format!("the prompt has {n} tokens; the model's context holds {context}")));
-                }
-                Ok(ids)
-            })
-            .collect::<Result<_, _>>()?;
-
-        // Requests with equal prompts and settings become samples of one request.
-        let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
-        let mut seen: HashMap<RequestKey<'_>, usize> = HashMap::new();
-        for (i, (prompt, r)) in prompts.iter().zip(requests).enumerate() {
-            let group = *seen.entry((prompt, settings(r))).or_insert_with(|| {
-                let request = Request {
-                    prompt: prompt.clone(),
-                    seeds: Vec::new(),
-                    sampling: r.sampling.clone(),
-                    top_logprobs: r.top_logprobs,
-                };
-                groups.push((request, Vec::new()));
-                groups.len() - 1
-            });
-            groups[group].0.seeds.push(r.seed);
-            groups[group].1.push(i);
-        }
-        let batch: Vec<Request> = groups.iter().map(|(request, _)| request.clone()).collect();
+        let prompt = |(index, request): (usize, &CompletionRequest)| {
+            Prompt::new(request, tokenizer, context).map_err(|message| CompleterError::Request { index, message })
+        };
+        let prompts: Vec<Prompt> = requests.par_iter().enumerate().map(prompt).collect::<Result<_, _>>()?;
         let model = |e: LmError| e.into_completer_error(&self.name);
-        let mut texts: Vec<StopText<'_>> = requests.iter().map(|r| StopText::new(tokenizer, &r.stop)).collect();
-        let mut hook = |group: usize, sample: usize, id: u32| texts[groups[group].1[sample]].push(id);
-        let stops = requests.iter().any(|r| !r.stop.is_empty());
-        let hook = stops.then_some(&mut hook as &mut StopHook<'_>);
-        let generated = self.generator().generate(&batch, hook).map_err(model)?;
         let mut answers: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
-        for ((_, members), samples) in groups.iter().zip(&generated) {
-            for (&i, sample) in members.iter().zip(samples) {
-                answers[i] = Some(self.completion(sample, &requests[i]).map_err(model)?);
-            }
-        }
-        Ok(answers.into_iter().map(|a| a.expect("every request is in a group")).collect())
+        self.compare(requests, &prompts, &mut answers).map_err(model)?;
+        self.generate(requests, &prompts, &mut answers).map_err(model)?;
+        Ok(answers.into_iter().map(|a| a.expect("every request is compared or generated")).collect())
     }
 
     fn name(&self) -> &str {

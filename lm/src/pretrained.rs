@@ -8,7 +8,7 @@ use tch::Device;
 
 use crate::device::kind;
 use crate::generate::Limits;
-use crate::{Decoder, LmError, LocalModel, ModelConfig, Params, Rope, checkpoint, family, lora_files};
+use crate::{Decoder, LmError, LocalModel, ModelConfig, ModelPrompts, Params, Rope, checkpoint, family, lora_files};
 
 /// The location of a model's files: its own folder, or that of an adapter's base model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,22 @@ pub struct Located {
     pub adapter: Option<PathBuf>,
 }
 
-/// Finds a model by its folder or hub id. For the folder of a PEFT adapter, finds its base model.
+impl Located {
+    /// Returns the prompt set that the model carries: that of the adapter, or else that of its base model.
+    ///
+    /// # Errors
+    /// As [`ModelPrompts::load`].
+    pub fn prompts(&self) -> Result<Option<ModelPrompts>, LmError> {
+        if let Some(adapter) = &self.adapter
+            && let Some(own) = ModelPrompts::load(adapter)?
+        {
+            return Ok(Some(own));
+        }
+        ModelPrompts::load(&self.folder)
+    }
+}
+
+/// Finds a model by its folder, run or hub id. For the folder of a PEFT adapter, finds its base model.
 ///
 /// # Errors
 /// If the model, or the base model of an adapter, is not available.
@@ -37,6 +52,15 @@ pub fn locate(path: &str) -> Result<Located, LmError> {
     Ok(Located { folder: found, adapter: Some(folder) })
 }
 
+/// Returns the checkpoint folder that a path selects if it names a run, such as `runs/sft` or `runs/sft@2116`, and `None` for other
+/// paths and hub ids (see [`hub::run_folder::resolve`]).
+///
+/// # Errors
+/// If the run does not exist or does not have that checkpoint.
+pub fn run_checkpoint(path: &str) -> Result<Option<PathBuf>, LmError> {
+    Ok(hub::run_folder::resolve(path)?)
+}
+
 /// Returns the folder with a model's config.json and tokenizer; for a model on the hub only these are downloaded.
 ///
 /// # Errors
@@ -50,19 +74,42 @@ pub fn description(path: &str) -> Result<PathBuf, LmError> {
     Ok(hub::description(&lora_files::read_config(&folder)?.base, &settings)?)
 }
 
+/// Returns the prompt set that a model carries, without weights and without network: a model on the hub that is not in the cache
+/// counts as one without a set.
+///
+/// # Errors
+/// If there is no such folder, or as [`ModelPrompts::load`].
+pub fn prompts(path: &str) -> Result<Option<ModelPrompts>, LmError> {
+    let settings = hub::HubSettings { offline: true, ..hub::HubSettings::from_environment() };
+    let cached = |path: &str| match hub::model(path, &settings) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(hub::HubError::NotCached { .. }) => Ok(None),
+        Err(e) => Err(LmError::from(e)),
+    };
+    let Some(folder) = cached(path)? else { return Ok(None) };
+    if !lora_files::is_adapter(&folder) {
+        return ModelPrompts::load(&folder);
+    }
+    if let Some(own) = ModelPrompts::load(&folder)? {
+        return Ok(Some(own));
+    }
+    cached(&lora_files::read_config(&folder)?.base)?.map_or(Ok(None), |base| ModelPrompts::load(&base))
+}
+
 /// Loads an existing model onto `device`, whatever device the source names; an adapter is merged into the weights of its base model.
 ///
 /// # Errors
 /// If the folder is not a complete model, or the hub does not have it.
 pub fn load(source: &ModelSource, device: Device) -> Result<LocalModel, LmError> {
-    let Located { folder, adapter } = locate(&source.path)?;
-    let mut model = LocalModel::load(&folder, kind(source.dtype), device)?;
-    if let Some(adapter) = adapter {
+    let located = locate(&source.path)?;
+    let mut model = LocalModel::load(&located.folder, kind(source.dtype), device)?;
+    if let Some(adapter) = &located.adapter {
         let decoder = &model.decoder;
-        lora_files::load(&adapter, decoder.spec(), decoder.device())?.merge_into(&decoder.params);
+        lora_files::load(adapter, decoder.spec(), decoder.device())?.merge_into(&decoder.params);
         if adapter.join("tokenizer.json").is_file() {
-            model = LocalModel::new(&source.path, model.decoder, Tokenizer::load(&adapter)?)?;
+            model = LocalModel::new(&source.path, model.decoder, Tokenizer::load(adapter)?)?;
         }
+        model.prompts = located.prompts()?;
     }
     model.limits = limits(source);
     Ok(model)
@@ -118,7 +165,7 @@ pub fn random(
     LocalModel::new(name, Decoder::new(params), tokenizer)
 }
 
-/// Writes a model folder, and the folder that contains it. The write is atomic.
+/// Writes a model folder with the prompt set that the model carries, and the folder that contains it. The write is atomic.
 ///
 /// # Errors
 /// [`LmError::Write`] if it cannot be written.
@@ -129,5 +176,6 @@ pub fn save(folder: &Path, model: &LocalModel) -> Result<(), LmError> {
             message: format!("cannot create this folder: {e}; check permissions, or choose another folder"),
         })?;
     }
-    checkpoint::save(folder, &model.decoder, &model.tokenizer, |_| Ok(()))
+    let prompts = |partial: &Path| model.prompts.as_ref().map_or(Ok(()), |prompts| prompts.save(partial));
+    checkpoint::save(folder, &model.decoder, &model.tokenizer, prompts)
 }

@@ -37,6 +37,8 @@ pub struct ClientSettings {
     pub retries: usize,
     /// The pause before the first retry; each further pause is twice as long, with random jitter added.
     pub first_pause: Duration,
+    /// Fields that requests do not send, such as `temperature`, so that the server's own defaults apply.
+    pub server_defaults: Vec<&'static str>,
 }
 
 impl ClientSettings {
@@ -51,6 +53,7 @@ impl ClientSettings {
             timeout: Duration::from_secs(600),
             retries: 6,
             first_pause: Duration::from_millis(500),
+            server_defaults: Vec::new(),
         }
     }
 }
@@ -97,7 +100,10 @@ impl RemoteModel {
     }
 
     fn ask(&self, request: &CompletionRequest) -> Result<Completion, String> {
-        let body = wire::body(request, &self.settings.model)?;
+        let mut body = wire::body(request, &self.settings.model)?;
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|field, _| !self.settings.server_defaults.contains(&field.as_str()));
+        }
         let kept = self.with_the_journal(|journal| journal.get(&body));
         if let Some(answer) = kept.flatten() {
             return wire::completion(&answer, request);

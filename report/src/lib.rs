@@ -9,11 +9,12 @@
 //! | `eval-gains.json` | list of [`GainRow`]: paired differences between two models |
 //! | `examples.json` | list of [`Example`]: summaries before and after RL, with the user's true preferences |
 //! | `config.toml` | the resolved run config, shown verbatim |
+//! | `prompts.json` | list of [`PromptUse`]: the prompt set of each model, and the one it was trained on; optional |
 //!
 //! The page loads nothing from the network: styles and charts (SVG) are embedded. The template escapes all text written
 //! by a model or a user.
 //!
-//! - [`records`]: the rows of the JSON files; `metrics`: the step log; `run`: one folder, loaded and validated.
+//! - [`records`], [`prompts`]: the rows of the JSON files; `metrics`: the step log; `run`: one folder, loaded and validated.
 //! - `lines`, `bars`, `axes`, `canvas`, `palette`, `smooth`: the drawing.
 //! - `curves`: which metrics share a chart; `tables`: evaluation rows as tables; `page`: the HTML; `figure`: the
 //!   figure.
@@ -28,6 +29,7 @@ mod lines;
 mod metrics;
 mod page;
 mod palette;
+pub mod prompts;
 pub mod records;
 mod run;
 mod smooth;
@@ -36,6 +38,7 @@ mod tables;
 use std::path::{Path, PathBuf};
 
 pub use error::ReportError;
+pub use prompts::{PromptSetId, PromptUse};
 pub use records::{AccuracyRow, Example, GainRow, JudgeRole, Model};
 
 use run::RunRecord;

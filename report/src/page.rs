@@ -7,6 +7,7 @@ use crate::bars;
 use crate::curves::{self, Chart, Key};
 use crate::error::ReportError;
 use crate::palette;
+use crate::prompts::PromptUse;
 use crate::records::{Example, Model, targets_label};
 use crate::run::{Missing, RunRecord};
 use crate::tables::{self, EvalTable, GainLine, Headline, PANELS, SETTINGS};
@@ -35,6 +36,9 @@ struct RunPart<'a> {
     gains: Vec<GainLine>,
     examples: &'a [Example],
     config: Option<&'a str>,
+    prompts: &'a [PromptUse],
+    /// One for each model that was trained on another wording.
+    warnings: Vec<String>,
 }
 
 /// The evaluation of one run.
@@ -97,6 +101,8 @@ fn run_part(run: &RunRecord) -> Result<RunPart<'_>, ReportError> {
         gains: tables::gains(&run.gains),
         examples: &run.examples,
         config: run.config.as_deref(),
+        prompts: &run.prompts,
+        warnings: run.prompts.iter().filter_map(PromptUse::warning).collect(),
     })
 }
 

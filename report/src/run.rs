@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ReportError;
 use crate::metrics::{self, PhaseMetrics};
+use crate::prompts::PromptUse;
 use crate::records::{AccuracyRow, Example, GainRow};
 
 /// The files of a report, and what the page cannot show without them.
@@ -17,6 +18,9 @@ const FILES: [(&str, &str); 5] = [
     ("examples.json", "example summaries"),
     ("config.toml", "run config"),
 ];
+
+/// The file with the prompt sets. Nothing on the page needs it, so the page does not list it as missing.
+const PROMPTS: &str = "prompts.json";
 
 /// A file that is not in the run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,6 +47,8 @@ pub(crate) struct RunRecord {
     pub examples: Vec<Example>,
     /// The content of the config file.
     pub config: Option<String>,
+    /// The prompt sets; empty for a run that did not record them.
+    pub prompts: Vec<PromptUse>,
     /// The missing files.
     pub missing: Vec<Missing>,
 }
@@ -85,6 +91,7 @@ impl RunRecord {
             gains: list(&path.join("eval-gains.json"), gains)?,
             examples: list(&path.join("examples.json"), examples)?,
             config,
+            prompts: list(&path.join(PROMPTS), read(&path.join(PROMPTS))?)?,
             missing: missing.map(|(&(file, content), _)| Missing { file, content }).collect(),
             path: path.into(),
         })

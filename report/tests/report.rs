@@ -6,7 +6,7 @@ mod made_up;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use report::ReportError;
+use report::{PromptSetId, PromptUse, ReportError};
 
 /// Creates an empty folder under the target folder.
 fn folder(name: &str) -> PathBuf {
@@ -137,6 +137,7 @@ fn malformed_files_are_named_with_file_and_line() {
         ("eval.json", "{}", "eval.json:1: "),
         ("eval-gains.json", "[\n {\"setting\": \"full\"}\n]", "eval-gains.json:2: missing field `targets`"),
         ("examples.json", "[{\"uid\": \"a\",\n\"truth\": 3}]", "examples.json:2: invalid type: integer `3`"),
+        ("prompts.json", "[\n {\"key\": \"prompts\"}\n]", "prompts.json:2: missing field `named`"),
     ];
     for (index, (file, text, expected)) in cases.into_iter().enumerate() {
         let folder = folder(&format!("malformed-{index}"));
@@ -164,6 +165,38 @@ fn numbers_out_of_range_are_refused_where_they_stand() {
         let error = error(&folder);
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_wording_that_a_model_was_not_trained_on_is_a_warning() {
+    let run = folder("wording");
+    made_up::run(&run, 0, 0.0);
+    let id = |name: &str, digit: &str| PromptSetId { name: name.into(), hash: digit.repeat(64) };
+    let mut used = PromptUse {
+        key: "judge.prompts".into(),
+        named: true,
+        model: "<judge>".into(),
+        used: id("plain", "a"),
+        trained: Some(id("compact", "b")),
+        differ: vec!["judge.j2".into(), "judge.system.j2".into()],
+    };
+    let html = |used: &PromptUse| {
+        fs::write(run.join("prompts.json"), serde_json::to_string(&[used]).unwrap()).unwrap();
+        page(std::slice::from_ref(&run), &run.join("report.html"))
+    };
+    let warned = html(&used);
+    for text in [
+        "<p class=\"warning\"><strong>Prompt wording:</strong> judge.prompts: the wording is not the one that &lt;judge&gt;",
+        "judge.j2, judge.system.j2 of `plain` (aaaaaaaaaaaa) differ from `compact` (bbbbbbbbbbbb)",
+        "remove `judge.prompts`",
+        &"a".repeat(64),
+        &"b".repeat(64),
+    ] {
+        assert!(warned.contains(text), "no {text:?} on the page");
+    }
+    used.differ.clear();
+    let same = html(&used);
+    assert!(!same.contains("class=\"warning\"") && same.contains(&"b".repeat(64)));
 }
 
 #[test]

@@ -2,18 +2,27 @@
 
 use chat::{Completion, TokenLogprob};
 
-/// Returns the probability of the first of two choices, given that one of them is the answer. The completion starts where the
-/// answer letter belongs. Returns `None` if neither choice is among the first token's alternatives.
-pub(crate) fn forced(completion: &Completion, choices: &[String; 2]) -> Option<f64> {
-    first_choice(completion.tokens.first()?, choices)
+/// Returns the probability of the first of two answers, given that one of them is written. `texts` are the answers with the space
+/// before them, as they continue the conversation. Returns `None` if the first token lists no alternative that is an answer.
+///
+/// If both texts are among the alternatives, only they count: these are the tokens that the model would have written. Otherwise
+/// the alternatives are compared without the spaces around them.
+pub(crate) fn forced(completion: &Completion, texts: &[String; 2]) -> Option<f64> {
+    let token = completion.tokens.first()?;
+    let listed = |text: &String| token.top.iter().find(|(t, _)| t == text).map(|(_, logprob)| f64::from(*logprob));
+    if let [Some(first), Some(second)] = texts.each_ref().map(listed) {
+        let p = 1.0 / (1.0 + (second - first).exp());
+        return p.is_finite().then_some(p);
+    }
+    first_choice(token, texts.each_ref().map(|text| text.trim()))
 }
 
-/// Same as [`forced`], for a completion that reasons first: reads the first token that is one of the choices, after the last
-/// occurrence of `prefix`. Returns `None` for a completion without such an answer.
+/// Returns the probability of the first choice in a completion that reasons first: reads the first token that is one of the
+/// choices, after the last occurrence of `prefix`. Returns `None` for a completion without such an answer.
 ///
 /// Searches the concatenated texts of the tokens, whose whitespace may differ from that of the completion's text.
 pub(crate) fn reasoned(completion: &Completion, prefix: &str, choices: &[String; 2]) -> Option<f64> {
-    let prefix = prefix.trim();
+    let (prefix, choices) = (prefix.trim(), choices.each_ref().map(|choice| choice.as_str()));
     let text: String = completion.tokens.iter().map(|t| t.text.as_str()).collect();
     let prefix_end = text.rfind(prefix)? + prefix.len();
     let mut end = 0;
@@ -26,7 +35,36 @@ pub(crate) fn reasoned(completion: &Completion, prefix: &str, choices: &[String;
     first_choice(answer, choices)
 }
 
-fn first_choice(token: &TokenLogprob, choices: &[String; 2]) -> Option<f64> {
+/// Returns the confidence in the choice at index `right` of a freely generated answer, by the rule of AlignXplore+'s released
+/// reward. Returns `None` if neither choice was generated.
+///
+/// Every generated token is compared with the choices, without the white space around them and the markers that byte-level
+/// tokenizers write for a space and a line break. The last token that is the first choice and the last that is the second are kept apart. If the right choice
+/// was generated, the result is its probability, even if the other choice follows it; else it is 1 − the other's probability. A
+/// choice whose probability is exactly 0 counts as not generated.
+pub(crate) fn sampled(completion: &Completion, choices: &[String; 2], right: usize) -> Option<f64> {
+    let mut probabilities = [None; 2];
+    for (choice, p) in generated(completion, choices) {
+        probabilities[choice] = Some(p).filter(|p| *p > 0.0);
+    }
+    probabilities[right].or(probabilities[1 - right].map(|p| 1.0 - p))
+}
+
+/// Returns the index of the choice that was generated last in a freely generated answer, read as by [`sampled`].
+pub(crate) fn last_generated(completion: &Completion, choices: &[String; 2]) -> Option<usize> {
+    generated(completion, choices).filter(|(_, p)| *p > 0.0).last().map(|(choice, _)| choice)
+}
+
+/// Returns the generated tokens that are one of the choices: the index of the choice, and the probability of the token.
+fn generated(completion: &Completion, choices: &[String; 2]) -> impl Iterator<Item = (usize, f64)> {
+    completion.tokens.iter().filter_map(move |token| {
+        let letter = token.text.replace(['Ġ', 'Ċ'], "");
+        let choice = choices.iter().position(|choice| choice == letter.trim())?;
+        Some((choice, f64::from(token.logprob).exp()))
+    })
+}
+
+fn first_choice(token: &TokenLogprob, choices: [&str; 2]) -> Option<f64> {
     let unlisted = !token.top.iter().any(|(text, _)| *text == token.text);
     let own = unlisted.then_some((token.text.as_str(), token.logprob));
     let alternatives = || token.top.iter().map(|(text, logprob)| (text.as_str(), *logprob)).chain(own);
@@ -34,7 +72,7 @@ fn first_choice(token: &TokenLogprob, choices: &[String; 2]) -> Option<f64> {
     let mass = |choice: &str| -> f64 {
         alternatives().filter(|(text, _)| is(text, choice)).map(|(_, lp)| f64::from(lp).exp()).sum()
     };
-    let (first, second) = (mass(&choices[0]), mass(&choices[1]));
+    let (first, second) = (mass(choices[0]), mass(choices[1]));
     let p = first / (first + second);
     p.is_finite().then_some(p)
 }
@@ -74,11 +112,70 @@ mod tests {
     fn a_forced_answer_compares_the_letters_and_nothing_else() {
         let read = |top: &[(&str, f64)]| forced(&completion(vec![token(top[0].0, top)]), &ab());
         close(read(&[("A", 0.6), ("B", 0.2), ("C", 0.2)]), 0.75);
-        close(read(&[("A", 0.3), (" A", 0.3), ("B", 0.2)]), 0.75);
         close(read(&[("I", 0.5), ("B", 0.5)]), 0.0);
         close(read(&[("I", 0.5), ("A", 0.1)]), 1.0);
         assert_eq!(read(&[("I", 0.5), ("a", 0.5)]), None);
         assert_eq!(forced(&completion(vec![]), &ab()), None);
+    }
+
+    #[test]
+    fn letters_with_the_expected_space_come_first_and_others_in_their_absence() {
+        let spaced: [String; 2] = [" A".into(), " B".into()];
+        let read = |top: &[(&str, f64)]| forced(&completion(vec![token(top[0].0, top)]), &spaced);
+        // 0.3 against 0.1: the letters without a space are other tokens.
+        close(read(&[(" A", 0.3), ("B", 0.3), ("A", 0.2), (" B", 0.1)]), 0.75);
+        // Without " B", all tokens of a letter count: 0.3 + 0.3 against 0.2.
+        close(read(&[("A", 0.3), (" A", 0.3), ("B", 0.2)]), 0.75);
+        close(read(&[("A", 0.3), ("B", 0.1)]), 0.75);
+        // Probabilities too small for a sum.
+        let tiny = |first: f32, second: f32| TokenLogprob {
+            text: " A".into(),
+            logprob: first,
+            top: vec![(" A".into(), first), (" B".into(), second)],
+        };
+        close(forced(&completion(vec![tiny(-800.0, -800.0)]), &spaced), 0.5);
+        close(forced(&completion(vec![tiny(-900.0, -2000.0)]), &spaced), 1.0);
+    }
+
+    #[test]
+    fn the_confidence_of_a_sampled_answer_follows_the_published_rule() {
+        let of = |tokens: &[(&str, f64)]| {
+            let tokens = tokens.iter().map(|&(text, p)| token(text, &[(text, p)])).collect();
+            let answer = completion(tokens);
+            [0, 1].map(|right| sampled(&answer, &ab(), right))
+        };
+        let both = |tokens: &[(&str, f64)], a: f64, b: f64| {
+            let [got_a, got_b] = of(tokens);
+            close(got_a, a);
+            close(got_b, b);
+        };
+        // One letter: its probability if it is right, else 1 − it.
+        both(&[("{\"", 0.9), ("Item", 0.9), (" A", 0.7), ("\"}", 0.9)], 0.7, 0.3);
+        both(&[("B", 0.6)], 0.4, 0.6);
+        // White space around the letter and the markers of byte-level tokenizers are removed; other characters are not.
+        both(&[("ĠA", 0.8)], 0.8, 0.2);
+        both(&[("ĊĠB ", 0.8)], 0.2, 0.8);
+        both(&[("\t\nA\u{a0}", 0.8)], 0.8, 0.2);
+        assert_eq!(of(&[("A\"", 0.8), ("a", 0.8), ("AB", 0.8), ("A B", 0.8)]), [None, None]);
+        // The last of each letter counts, and both letters in one answer pay in both orders.
+        both(&[("A", 0.9), (" or", 0.5), (" B", 0.6), (" A", 0.7)], 0.7, 0.6);
+        // A probability of exactly 0 is as if the letter had not been generated, also after an earlier one.
+        assert_eq!(of(&[("A", 0.0)]), [None, None]);
+        both(&[("A", 0.9), ("A", 0.0), ("B", 0.6)], 0.4, 0.6);
+        // A wrong letter that is certain is an answer, which is worth 0.
+        both(&[("A", 1.0)], 1.0, 0.0);
+        assert_eq!(of(&[]), [None, None]);
+    }
+
+    #[test]
+    fn the_selection_of_a_sampled_answer_is_its_last_letter() {
+        let of = |tokens: &[(&str, f64)]| {
+            let tokens = tokens.iter().map(|&(text, p)| token(text, &[(text, p)])).collect();
+            last_generated(&completion(tokens), &ab())
+        };
+        assert_eq!(of(&[("A", 0.9), (" or", 0.5), ("ĠB", 0.1), ("\"}", 0.9)]), Some(1));
+        assert_eq!(of(&[("B", 0.1), ("A", 0.0)]), Some(1));
+        assert_eq!(of(&[("a", 0.9)]), None);
     }
 
     #[test]

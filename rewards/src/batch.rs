@@ -1,7 +1,9 @@
 //! Inputs of reward terms.
 
-use chat::{Interaction, Question, reasoning};
+use chat::{Interaction, Question};
+use configs::rl::reward::FormatGate;
 
+use crate::gate;
 use crate::judge::Verdict;
 
 /// A response and its context.
@@ -25,8 +27,10 @@ pub struct RewardResponse<'a> {
     pub past_summary: Option<&'a str>,
     /// Later choices that the run's judge predicts from the summary; the stage's own target first.
     pub targets: &'a [Interaction],
+    /// The format gate of the run, which decides whether a response is malformed.
+    pub gate: FormatGate,
     /// Probability that the run's judge picks the user's choices, mean over `targets`; `None` if the response failed the format
-    /// gate ([`chat::reasoning::split`]) and was therefore not judged.
+    /// gate and was therefore not judged.
     pub p_chosen: Option<f64>,
 }
 
@@ -38,12 +42,12 @@ impl<'a> RewardResponse<'a> {
 
     /// Returns the reasoning, or `None` if the response is malformed.
     pub fn reasoning(&self) -> Option<&'a str> {
-        reasoning::split(self.text).map(|parts| parts.reasoning)
+        gate::split(self.gate, self.text).map(|parts| parts.reasoning)
     }
 
-    /// Returns the summary, or `None` if the response is malformed.
+    /// Returns the summary, or `None` if the response is malformed. It is empty only if the gate accepts empty summaries.
     pub fn summary(&self) -> Option<&'a str> {
-        reasoning::split(self.text).map(|parts| parts.summary)
+        gate::split(self.gate, self.text).map(|parts| parts.summary)
     }
 }
 

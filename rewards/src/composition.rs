@@ -1,5 +1,8 @@
 //! The reward of a run: a weighted sum of terms, gated by the response format.
 
+use std::collections::HashMap;
+
+use configs::rl::reward::MalformedReward;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -30,7 +33,7 @@ impl TermSpec {
 /// The reward of one response, with its breakdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reward {
-    /// Σ weight · score; 0 for a response that failed the format gate, regardless of the scores.
+    /// Σ weight · score; for a response that failed the format gate, the reward of malformed responses, regardless of the scores.
     pub total: f64,
     /// Unweighted scores of the terms, in the order of [`Composition::names`].
     pub scores: Vec<f64>,
@@ -56,10 +59,11 @@ struct Term {
 /// A weighted sum of reward terms.
 pub struct Composition {
     terms: Vec<Term>,
+    malformed: MalformedReward,
 }
 
 impl Composition {
-    /// Builds the terms of `specs`.
+    /// Builds the terms of `specs`. A malformed response has reward 0.
     ///
     /// # Errors
     /// Returns a [`RewardError`] for an unknown or repeated name, parameters that a term does not accept, a non-finite weight, or
@@ -76,7 +80,16 @@ impl Composition {
             }
             terms.push(Term { name: name.clone(), weight: *weight, term });
         }
-        if terms.is_empty() { Err(RewardError::Empty) } else { Ok(Self { terms }) }
+        if terms.is_empty() {
+            return Err(RewardError::Empty);
+        }
+        Ok(Self { terms, malformed: MalformedReward::default() })
+    }
+
+    /// Sets the reward of malformed responses.
+    #[must_use]
+    pub fn with_malformed(self, malformed: MalformedReward) -> Self {
+        Self { malformed, ..self }
     }
 
     /// Returns the names of the terms, in the order of the specifications.
@@ -118,12 +131,29 @@ impl Composition {
             metrics.extend(own.map(|(key, value)| (format!("reward/{}/{key}", term.name), value)));
             columns.push((scores, term.weight));
         }
-        let reward = |(i, response): (usize, &RewardResponse<'_>)| {
-            let well_formed = response.well_formed();
-            let total = if well_formed { columns.iter().map(|(scores, w)| w * scores[i]).sum() } else { 0.0 };
-            Reward { total, scores: columns.iter().map(|(scores, _)| scores[i]).collect(), well_formed }
+        let reward = |(i, response): (usize, &RewardResponse<'_>)| Reward {
+            total: columns.iter().map(|(scores, w)| w * scores[i]).sum(),
+            scores: columns.iter().map(|(scores, _)| scores[i]).collect(),
+            well_formed: response.well_formed(),
         };
-        Ok(Rewards { rewards: responses.iter().enumerate().map(reward).collect(), metrics })
+        let mut rewards: Vec<Reward> = responses.iter().enumerate().map(reward).collect();
+        self.reward_malformed(responses, &mut rewards);
+        Ok(Rewards { rewards, metrics })
+    }
+
+    /// Sets the totals of malformed responses.
+    fn reward_malformed(&self, responses: &[RewardResponse<'_>], rewards: &mut [Reward]) {
+        let mut minima: HashMap<usize, f64> = HashMap::new();
+        for (response, reward) in responses.iter().zip(&*rewards).filter(|(_, reward)| reward.well_formed) {
+            let minimum = minima.entry(response.group).or_insert(f64::INFINITY);
+            *minimum = minimum.min(reward.total);
+        }
+        for (response, reward) in responses.iter().zip(rewards).filter(|(_, reward)| !reward.well_formed) {
+            reward.total = match self.malformed {
+                MalformedReward::Value(value) => value,
+                MalformedReward::Minimum => minima.get(&response.group).copied().unwrap_or(0.0),
+            };
+        }
     }
 }
 
@@ -177,6 +207,30 @@ mod tests {
         let row = &rewards(&[("judge", 1.0), ("brevity", 1.0)], &[response(None, 10)])[0];
         assert_eq!((row.total, row.well_formed), (0.0, false));
         assert_eq!(row.scores, [0.0, 0.9]);
+    }
+
+    #[test]
+    fn a_malformed_response_has_the_set_reward_or_the_minimum_of_its_group() {
+        let of = |malformed: MalformedReward, responses: &[RewardResponse<'_>]| -> Vec<f64> {
+            let composition = composed(&[("judge", 1.0), ("brevity", -2.0)]).unwrap().with_malformed(malformed);
+            composition.score(0, responses, &[]).unwrap().rewards.iter().map(|r| r.total).collect()
+        };
+        let at = |group: usize, p_chosen, tokens| RewardResponse { group, ..response(p_chosen, tokens) };
+        // 0.5 − 2 · (1 − 50/100) = −0.5; 0.75 − 2 · (1 − 75/100) = 0.25; 1 − 2 · (1 − 100/100) = 1.
+        let responses = [
+            at(3, Some(0.5), 50),
+            at(3, None, 10),
+            at(3, Some(0.75), 75),
+            at(5, None, 10),
+            at(5, Some(1.0), 100),
+            at(7, None, 10),
+            at(7, None, 20),
+        ];
+        // By default, a malformed response has more than the first one.
+        assert_eq!(of(MalformedReward::default(), &responses), [-0.5, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(of(MalformedReward::Value(-3.5), &responses), [-0.5, -3.5, 0.25, -3.5, 1.0, -3.5, -3.5]);
+        // A group without a well-formed response has no minimum.
+        assert_eq!(of(MalformedReward::Minimum, &responses), [-0.5, -0.5, 0.25, 1.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Test fixtures.
 
+use configs::rl::reward::FormatGate;
+
 use crate::batch::RewardResponse;
 
 /// Returns a response of `tokens` tokens; the maximum is 100 tokens.
@@ -14,6 +16,7 @@ pub fn response(p_chosen: Option<f64>, tokens: usize) -> RewardResponse<'static>
         history: &[],
         past_summary: None,
         targets: &[],
+        gate: FormatGate::Strict,
         p_chosen,
     }
 }

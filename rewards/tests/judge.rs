@@ -8,6 +8,7 @@ use chat::{
     Completer, Completion, CompletionRequest, FinishReason, Interaction, PromptSet, Question, Role, TokenLogprob,
 };
 use configs::judge::{ItemOrders, JudgeMode};
+use configs::rl::reward::FormatGate;
 use rewards::gate::judge_responses;
 use rewards::{Judge, JudgeError, JudgeSettings, Response};
 use tolerance::assert_within;
@@ -100,13 +101,37 @@ fn a_forced_judge_is_asked_for_one_token_after_the_prefix() {
     let prompts = prompts();
     let model = Scripted::new("checks", |request: &CompletionRequest| {
         let last = request.messages.last().unwrap();
-        assert_eq!((last.role, last.content.as_str()), (Role::Assistant, "{\"selection\": \"Item "));
+        // The space belongs to the letter, of which it is a part in most vocabularies.
+        assert_eq!((last.role, last.content.as_str()), (Role::Assistant, "{\"selection\": \"Item"));
+        assert_eq!(request.choices, Some([" A".to_owned(), " B".to_owned()]));
         assert_eq!((request.sampling.max_tokens, request.sampling.temperature), (1, 0.0));
         assert_eq!((request.top_logprobs, request.thinking), (20, Some(false)));
         say(vec![letter(0.8)])
     });
     let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
     assert_eq!(judge.score(&[question("", "x", "y")]).unwrap().len(), 1);
+}
+
+#[test]
+fn the_space_between_prefix_and_letter_is_the_prefix_s_or_the_one_that_ends_a_word() {
+    let prompts = prompts();
+    for (prefix, content, choices) in [
+        ("answer", Some("answer"), [" A", " B"]),
+        ("answer: ", Some("answer:"), [" A", " B"]),
+        ("answer:", Some("answer:"), ["A", "B"]),
+        ("Item \n", Some("Item"), [" \nA", " \nB"]),
+        ("", None, ["A", "B"]),
+        (" ", None, [" A", " B"]),
+    ] {
+        let model = Scripted::new("checks", |request: &CompletionRequest| {
+            let last = request.messages.last().unwrap();
+            assert_eq!((last.role == Role::Assistant).then_some(last.content.as_str()), content, "{prefix:?}");
+            assert_eq!(request.choices, Some(choices.map(str::to_owned)), "{prefix:?}");
+            say(vec![letter(0.8)])
+        });
+        let settings = JudgeSettings::new(JudgeMode::Forced, ItemOrders::One, prefix);
+        Judge::new(&model, &prompts, settings).unwrap().score(&[question("", "x", "y")]).unwrap();
+    }
 }
 
 #[test]
@@ -118,6 +143,7 @@ fn a_judge_that_reasons_is_read_after_its_last_answer_prefix_or_made_to_answer()
         if let [_, written] = &request.messages[..] {
             assert_eq!((written.role, written.content.as_str()), (Role::Assistant, "B likes A answer"));
             assert_eq!((request.sampling.max_tokens, request.top_logprobs), (1, 20));
+            assert_eq!(request.choices, Some([" A".to_owned(), " B".to_owned()]));
             let silent = request.messages[0].content.starts_with("silent");
             return say(vec![if silent { word("neither") } else { answer }]);
         }
@@ -129,14 +155,107 @@ fn a_judge_that_reasons_is_read_after_its_last_answer_prefix_or_made_to_answer()
         Completion { text: "B likes A".into(), ..say(tokens) }
     });
     let settings = JudgeSettings::new(JudgeMode::Reasoned, ItemOrders::Both, "answer");
-    let judge = Judge::new(&model, &prompts, JudgeSettings { max_new_tokens: 40, ..settings }).unwrap();
+    let settings = JudgeSettings { max_new_tokens: 40, no_answer: 0.25, ..settings };
+    let judge = Judge::new(&model, &prompts, settings).unwrap();
     let asked = |query: &str| Question { query: Some(query.into()), ..question("jazz", "jazz", "rock") };
     let verdicts = judge.score(&[question("jazz", "jazz", "rock"), asked("cut"), asked("silent")]).unwrap();
     for verdict in &verdicts[..2] {
         assert_within!(verdict.p_chosen - 0.9, 1e-6);
         assert!(!verdict.malformed);
     }
-    assert!(verdicts[2].p_chosen == 0.5 && verdicts[2].malformed);
+    assert!(verdicts[2].p_chosen == 0.25 && verdicts[2].malformed);
+}
+
+/// Returns the settings of the released reward.
+fn sampled(orders: ItemOrders) -> JudgeSettings {
+    let settings = JudgeSettings::new(JudgeMode::Sampled, orders, "");
+    JudgeSettings { max_new_tokens: 16, temperature: 0.6, top_k: 20, top_p: 0.95, no_answer: 0.0, ..settings }
+}
+
+#[test]
+fn a_sampled_answer_scores_by_the_letter_that_was_generated() {
+    let prompts = prompts();
+    let token = |text: &str, p: f64| TokenLogprob { text: text.into(), logprob: p.ln() as f32, top: vec![] };
+    // The query tells what the judge generates, in both orders of the items.
+    let model = Scripted::new("samples", |request: &CompletionRequest| {
+        let sampling = &request.sampling;
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p, sampling.max_tokens), (0.6, 20, 0.95, 16));
+        assert_eq!((request.messages.len(), request.top_logprobs, request.thinking), (1, 1, Some(false)));
+        assert_eq!(request.choices, None);
+        let item = [token("{\"selection\": \"", 0.9), token("Item", 0.9)];
+        let letters = match request.messages[0].content.split('|').next().unwrap() {
+            "A" => vec![token(" A", 0.8)],
+            "both" => vec![token(" A", 0.8), token(" or", 0.5), token(" B", 0.3)],
+            _ => vec![token(" C", 0.8)],
+        };
+        say(item.into_iter().chain(letters).collect())
+    });
+    let questions = ["A", "both", "none"].map(|q| Question { query: Some(q.into()), ..question("", "x", "y") });
+    for (no_answer, worth) in [(0.0, 0.0), (0.5, 0.5)] {
+        let settings = JudgeSettings { no_answer, ..sampled(ItemOrders::Both) };
+        let verdicts = Judge::new(&model, &prompts, settings).unwrap().score(&questions).unwrap();
+        // Chosen first: the right letter is A. Chosen second: it is B, 1 − 0.8 where only A was generated.
+        for (verdict, by_order) in verdicts.iter().zip([[0.8, 0.2], [0.8, 0.3], [worth; 2]]) {
+            let got: Vec<f64> = verdict.orders.iter().map(|o| o.p_chosen).collect();
+            assert_eq!(verdict.orders.iter().map(|o| o.chosen_first).collect::<Vec<_>>(), [true, false]);
+            for (got, want) in got.iter().zip(by_order) {
+                assert_within!(got - want, 1e-6, "{verdict:?}");
+            }
+            assert_within!(verdict.p_chosen - (by_order[0] + by_order[1]) / 2.0, 1e-6);
+        }
+        assert_eq!(verdicts.iter().map(|v| v.malformed).collect::<Vec<_>>(), [false, false, true]);
+    }
+}
+
+#[test]
+fn an_endpoint_that_writes_the_space_as_a_token_is_asked_after_it() {
+    let prompts = prompts();
+    // " A" is no token of this model, so the letters follow a space. Directly after the prefix they mean nothing.
+    let model = Scripted::new("spaces", |request: &CompletionRequest| {
+        let prefix = &request.messages.last().unwrap().content;
+        let letters = |a: f32, b: f32| [("A".to_owned(), a.ln()), ("B".to_owned(), b.ln())];
+        let token = match prefix.strip_suffix(' ') {
+            Some(prefix) => {
+                assert_eq!((prefix, &request.choices), ("{\"selection\": \"Item", &None));
+                TokenLogprob { text: "A".into(), logprob: 0.75f32.ln(), top: letters(0.75, 0.25).into() }
+            }
+            None => TokenLogprob {
+                text: " ".into(),
+                logprob: 0.9f32.ln(),
+                top: [(" ".to_owned(), 0.9f32.ln())].into_iter().chain(letters(0.01, 0.09)).collect(),
+            },
+        };
+        say(vec![token])
+    });
+    let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
+    let verdict = judge.score(&[question("", "x", "y")]).unwrap().remove(0);
+    let by_order: Vec<f64> = verdict.orders.iter().map(|o| o.p_chosen).collect();
+    assert_within!(by_order[0] - 0.75, 1e-6);
+    assert_within!(by_order[1] - 0.25, 1e-6);
+}
+
+#[test]
+fn the_seed_of_a_sampled_answer_depends_on_seed_question_and_order_alone() {
+    let prompts = prompts();
+    let seeds = RefCell::new(BTreeMap::new());
+    let model = Scripted::new("records", |request: &CompletionRequest| {
+        seeds.borrow_mut().insert(request.messages[0].content.clone(), request.seed);
+        say(vec![letter(0.5)])
+    });
+    let questions: Vec<_> = (0..20).map(|i| question(&i.to_string(), "x", "y")).collect();
+    let of = |seed: u64, questions: &[Question]| -> BTreeMap<String, u64> {
+        let settings = JudgeSettings { seed, ..sampled(ItemOrders::Both) };
+        Judge::new(&model, &prompts, settings).unwrap().score(questions).unwrap();
+        std::mem::take(&mut *seeds.borrow_mut())
+    };
+    let all = of(5, &questions);
+    let different: std::collections::BTreeSet<u64> = all.values().copied().collect();
+    assert_eq!((all.len(), different.len()), (40, 40), "each question and order has its own seed");
+    let mut reversed = questions.clone();
+    reversed.reverse();
+    assert_eq!(of(5, &reversed), all);
+    assert!(of(5, &questions[7..9]).iter().all(|(content, seed)| all[content] == *seed));
+    assert!(of(6, &questions).iter().all(|(content, seed)| all[content] != *seed));
 }
 
 /// Counts the requests of each call.
@@ -181,16 +300,38 @@ fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
         response("<think>t</think>"),
         response("Likes jazz."),
     ];
-    let judged = judge_responses(&judge, &responses).unwrap();
+    let judged = judge_responses(&judge, FormatGate::Strict, &responses).unwrap();
     assert_eq!(*model.0.borrow(), [4], "two well-formed responses, two orders each");
     assert_eq!(judged.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false]);
     for (got, want) in judged.iter().flatten().zip([0.9, 0.1]) {
-        assert_within!(got - want, 1e-6, "{judged:?}");
+        assert_within!(got.p_chosen - want, 1e-6, "{judged:?}");
     }
     let one_sided = Interaction { chosen: "jazz".into(), ..Interaction::default() };
     let bad = [responses[0], Response { target: &one_sided, ..responses[0] }];
-    let error = judge_responses(&judge, &bad).unwrap_err().to_string();
+    let error = judge_responses(&judge, FormatGate::Strict, &bad).unwrap_err().to_string();
     assert_eq!(error, "target 1 has no `rejected` item; a judge compares two items: add one or remove the target");
+}
+
+#[test]
+fn the_published_gate_judges_an_empty_summary_and_rejects_what_does_not_begin_with_its_tag() {
+    let prompts = prompts();
+    let asked = RefCell::new(Vec::new());
+    let model = Scripted::new("records", |request: &CompletionRequest| {
+        asked.borrow_mut().push(request.messages[0].content.split('|').nth(1).unwrap().to_owned());
+        content_judge(request)
+    });
+    let judge = Judge::new(&model, &prompts, one_order(1)).unwrap();
+    let target = Interaction { chosen: "jazz".into(), rejected: Some("rock".into()), ..Interaction::default() };
+    let responses =
+        ["<think>t</think> \n", "<think>t</think>\nLikes jazz. ", " <think>t</think>Likes rock.", "<think></think>a"]
+            .map(|text| Response { text, tokens: 10, target: &target });
+    let passed = |gate| -> Vec<bool> {
+        judge_responses(&judge, gate, &responses).unwrap().iter().map(Option::is_some).collect()
+    };
+    assert_eq!(passed(FormatGate::Published), [true, true, false, false]);
+    assert_eq!(asked.take(), ["", "Likes jazz."]);
+    assert_eq!(passed(FormatGate::Strict), [false, true, true, true]);
+    assert_eq!(asked.take(), ["Likes jazz.", "Likes rock.", "a"]);
 }
 
 #[test]
@@ -204,7 +345,11 @@ fn settings_that_cannot_work_and_broken_models_are_errors() {
     spaced.choices = ["A".into(), " B".into()];
     let no_prefix = reasoned(" ");
     let no_tokens = JudgeSettings { max_new_tokens: 0, ..reasoned("answer") };
-    for settings in [same, spaced, no_prefix, no_tokens] {
+    let no_sample = JudgeSettings { max_new_tokens: 0, ..sampled(ItemOrders::One) };
+    let cold = JudgeSettings { temperature: -0.1, ..sampled(ItemOrders::One) };
+    let nothing = JudgeSettings { top_p: 0.0, ..sampled(ItemOrders::One) };
+    let beyond = JudgeSettings { no_answer: 1.5, ..forced(ItemOrders::Both) };
+    for settings in [same, spaced, no_prefix, no_tokens, no_sample, cold, nothing, beyond] {
         assert!(matches!(Judge::new(&model, &prompts, settings), Err(JudgeError::Settings(_))));
     }
 

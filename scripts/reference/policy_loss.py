@@ -6,8 +6,10 @@ JOB is JSON: `cases`, each with
     name
     loss                    clip (PPO, arXiv 1707.06347) or cispo (arXiv 2506.13585)
     ratio                   token, or sequence (GSPO, arXiv 2507.18071)
-    aggregation             token_mean, sequence_mean_token_mean, sequence_mean_token_sum, or constant, which divides
-                            by the number of sequences and `aggregation_length` (Dr. GRPO, arXiv 2503.20783)
+    aggregation             token_mean, sequence_mean_token_mean, sequence_mean_token_sum, constant, which divides by
+                            the number of sequences and `aggregation_length` (Dr. GRPO, arXiv 2503.20783), or
+                            micro_batch_token_mean: the sum over micro-batches of the mean over the tokens of their
+                            sequences (`micro_batch` of each), divided by `micro_batches`
     clip_low, clip_high     clip range of the ratio below and above 1
     dual_clip               0, or the upper bound of the ratio for negative advantages (arXiv 1912.09729)
     kl                      `coefficient`, `estimator` (k1, k2 or k3) and `place`: loss, or reward, which adds nothing
@@ -28,12 +30,14 @@ from pathlib import Path
 import torch
 
 ESTIMATORS = {"k1": lambda d: d, "k2": lambda d: d.square() / 2, "k3": lambda d: torch.exp(-d) - 1 + d}
-# What a token of a sequence counts, given the job's case and the lengths of this and of all unmasked sequences.
+# What a token of a sequence counts, given the job's case and the lengths of this, of all unmasked sequences, and of those in
+# its micro-batch.
 WEIGHTS = {
-    "token_mean": lambda case, length, lengths: 1 / sum(lengths),
-    "sequence_mean_token_mean": lambda case, length, lengths: 1 / (len(lengths) * length),
-    "sequence_mean_token_sum": lambda case, length, lengths: 1 / len(lengths),
-    "constant": lambda case, length, lengths: 1 / (len(lengths) * case["aggregation_length"]),
+    "token_mean": lambda case, length, lengths, near: 1 / sum(lengths),
+    "sequence_mean_token_mean": lambda case, length, lengths, near: 1 / (len(lengths) * length),
+    "sequence_mean_token_sum": lambda case, length, lengths, near: 1 / len(lengths),
+    "constant": lambda case, length, lengths, near: 1 / (len(lengths) * case["aggregation_length"]),
+    "micro_batch_token_mean": lambda case, length, lengths, near: 1 / (case["micro_batches"] * sum(near)),
 }
 
 
@@ -84,7 +88,8 @@ def answer(case):
     lengths = [len(sequence["logprobs"]) for sequence, _ in counted]
     loss = doubles(0.0)
     for (sequence, (logprobs, entropy)), length in zip(counted, lengths, strict=True):
-        weight = WEIGHTS[case["aggregation"]](case, length, lengths)
+        near = [len(other["logprobs"]) for other, _ in counted if other.get("micro_batch") == sequence.get("micro_batch")]
+        weight = WEIGHTS[case["aggregation"]](case, length, lengths, near)
         loss = loss + weight * terms(case, sequence, logprobs, entropy).sum()
     if counted:
         loss.backward()

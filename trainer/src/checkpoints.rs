@@ -28,6 +28,8 @@ pub struct Keeping<'a> {
     pub step: u64,
     /// Whether this is the last step.
     pub last: bool,
+    /// Whether this is the last step of an epoch.
+    pub ends_epoch: bool,
     /// The metrics of the step.
     pub numbers: &'a [(String, f64)],
 }
@@ -59,7 +61,8 @@ impl<'a> Checkpoints<'a> {
         };
         let improved = self.improves(done.numbers);
         let every = self.config.every as u64;
-        let due = stop || done.last && self.config.at_end || improved || every > 0 && step.is_multiple_of(every);
+        let at_interval = every > 0 && step.is_multiple_of(every) || self.config.every_epoch && done.ends_epoch;
+        let due = stop || done.last && self.config.at_end || improved || at_interval;
         let path = folder.join(name(step));
         if due {
             std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "create this folder", &e))?;
@@ -150,14 +153,14 @@ fn cannot(path: &Path, what: &str, error: &std::io::Error) -> TrainError {
 mod tests {
     use super::*;
 
-    /// Returns what remains in the folder after ten steps with loss 2, 1, 0, 1, 2, ….
+    /// Returns what remains in the folder after ten steps, three per epoch, with loss 2, 1, 0, 1, 2, ….
     fn left(config: &CheckpointConfig) -> (Vec<u64>, Option<PathBuf>) {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("checkpoints");
         let mut checkpoints = Checkpoints::new(World::single(), Some(folder.clone()), config, None);
-        for step in 1..=10 {
+        for step in 1..=10u64 {
             let numbers = [("validation/loss".to_owned(), (step as f64 - 3.0).abs())];
-            let done = Keeping { step, last: step == 10, numbers: &numbers };
+            let done = Keeping { step, last: step == 10, ends_epoch: step.is_multiple_of(3), numbers: &numbers };
             let save = |path: &Path, _| {
                 std::fs::create_dir(path).unwrap();
                 Ok(())
@@ -176,6 +179,9 @@ mod tests {
         assert_eq!(left(&CheckpointConfig { keep_last: 9, ..plain.clone() }).0, [2, 4, 6, 8, 10]);
         assert_eq!(left(&CheckpointConfig { keep_every: 4, ..plain.clone() }).0, [4, 8, 10]);
         assert_eq!(left(&CheckpointConfig { every: 4, at_end: false, ..plain.clone() }).0, [4, 8]);
+        let epochs = CheckpointConfig { every_epoch: true, ..plain.clone() };
+        assert_eq!(left(&CheckpointConfig { every: 0, ..epochs.clone() }).0, [9, 10]);
+        assert_eq!(left(&CheckpointConfig { keep_last: 9, ..epochs }).0, [2, 3, 4, 6, 8, 9, 10]);
         // Steps 1, 2 and 3 each improve on the best; step 3 remains the best.
         let best = CheckpointConfig { best: Some(Best::Loss), ..plain };
         assert_eq!(left(&best), (vec![3, 8, 10], Some("step-000003".into())));

@@ -8,7 +8,8 @@
 //! - [`advantages`]: assigns credit and penalties, and computes advantages.
 //! - [`micro_batches`]: computes log-probabilities and gradients in packed micro-batches; `reference` and
 //!   [`importance_sampling`] provide what they are compared with.
-//! - [`policy_loss`]: the loss of a response; [`update`]: mini-batches and optimizer updates.
+//! - [`policy_loss`]: the loss of a response; [`update`]: mini-batches ([`published_batches`] if configured) and optimizer
+//!   updates.
 //! - [`metrics`], `record`, [`replay`]: log, write, and replay a step.
 
 pub mod advantages;
@@ -19,6 +20,7 @@ pub mod importance_sampling;
 pub mod metrics;
 pub mod micro_batches;
 pub mod policy_loss;
+pub mod published_batches;
 mod record;
 mod reference;
 pub mod replay;
@@ -52,8 +54,10 @@ use crate::{Output, TrainError};
 
 /// Returns the number of steps of a run over `users` users.
 pub fn steps(config: &RlConfig, users: usize) -> u64 {
+    let (epochs, of_step) = (config.train.epochs as u64, config.rollout.users_per_step);
     match config.train.steps as u64 {
-        0 => (users as u64 * config.train.epochs as u64).div_ceil(config.rollout.users_per_step.min(users) as u64),
+        0 if config.train.drop_last => (users / of_step) as u64 * epochs,
+        0 => (users as u64 * epochs).div_ceil(of_step.min(users) as u64),
         steps => steps,
     }
 }

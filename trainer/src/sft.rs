@@ -89,6 +89,10 @@ impl Algorithm for Sft<'_> {
         Ok(self.clock.numbers(&done, epoch, model, trainable.trains_weights(), (begin, self.settings.peak_flops)))
     }
 
+    fn ends_epoch(&self, done: u64) -> bool {
+        self.plan.ends_epoch(done)
+    }
+
     /// Returns the loss on the validation rows, if there are any.
     fn validate(&self, trainable: &TrainableModel) -> Result<Numbers, TrainError> {
         let Some(rows) = &self.corpus.validation else { return Ok(Numbers::new()) };

@@ -110,6 +110,7 @@ pub fn load_on_ranks(source: &ModelSource, context: &ParallelContext) -> Result<
     context.load_shard(&located.folder, &share)?;
     let decoder = context.sharded(&spec, shards, share)?;
     let mut model = LocalModel::new(&source.path, decoder, Tokenizer::load(&located.folder)?)?;
+    model.prompts = located.prompts()?;
     model.limits = pretrained::limits(source);
     Ok(model)
 }

@@ -36,6 +36,11 @@ pub(crate) trait Algorithm {
         Ok(())
     }
 
+    /// Returns whether the last of `done` steps is the last of an epoch. Default: no step is.
+    fn ends_epoch(&self, _done: u64) -> bool {
+        false
+    }
+
     /// Writes the algorithm's own state into a checkpoint. Default: it has none.
     fn write_state(&self, _checkpoint: &Path) -> Result<(), LmError> {
         Ok(())
@@ -105,7 +110,8 @@ impl TrainLoop<'_> {
             }
             output.step(done, self.steps, numbers.clone())?;
             algorithm.record(trainable, done, output)?;
-            let keeping = Keeping { step: done, last: done == self.steps, numbers: &numbers };
+            let (last, ends_epoch) = (done == self.steps, algorithm.ends_epoch(done));
+            let keeping = Keeping { step: done, last, ends_epoch, numbers: &numbers };
             checkpoints.after(keeping, |folder, best| {
                 let state = self.checkpoint.state.then_some(&optimizer);
                 trainable.save(folder, |inside| {

@@ -180,20 +180,21 @@ impl TrainableModel {
         Ok(model)
     }
 
-    /// Writes a model folder, or an adapter folder in PEFT's format with the tokenizer, atomically. `more` may write further
-    /// files into it. All ranks must call this: rank 0 writes the model, each rank calls `more`, and rank 0 renames the folder
-    /// when all ranks have finished.
+    /// Writes a model folder, or an adapter folder in PEFT's format with the tokenizer, atomically, with the prompt set that the
+    /// model carries. `more` may write further files into it. All ranks must call this: rank 0 writes the model, each rank calls
+    /// `more`, and rank 0 renames the folder when all ranks have finished.
     ///
     /// # Errors
     /// If it cannot be written or a rank is lost.
     pub fn save(&self, folder: &Path, more: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), TrainError> {
-        let LocalModel { decoder, tokenizer, .. } = &self.model;
+        let LocalModel { decoder, tokenizer, prompts, .. } = &self.model;
         let group = self.context.world.world_group();
         let barrier = |what: &str| group.barrier(what).map_err(|e| rank_lost(&e));
         if self.context.world.is_rank_zero() {
             checkpoint::write_folder(folder, |partial| {
                 barrier("checkpoint: the folder exists")?;
                 self.params.write(partial, decoder, tokenizer)?;
+                prompts.as_ref().map_or(Ok(()), |prompts| prompts.save(partial))?;
                 more(partial)?;
                 barrier("checkpoint: all ranks have written")
             })?;
@@ -225,5 +226,6 @@ fn copy_of_weights(model: &LocalModel) -> Result<Decoder, TrainError> {
 fn copy_of(model: &LocalModel) -> Result<LocalModel, TrainError> {
     let mut copy = LocalModel::new(chat::Completer::name(model), copy_of_weights(model)?, model.tokenizer.clone())?;
     copy.limits = model.limits;
+    copy.prompts.clone_from(&model.prompts);
     Ok(copy)
 }

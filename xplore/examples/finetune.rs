@@ -7,7 +7,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use xplore::configs::{Device, Dtype, ModelShape, ModelStart, OptimizerConfig, SftConfig, SftData, SftTrain};
+use xplore::configs::{
+    BatchSize, Device, Dtype, ModelShape, ModelStart, OptimizerConfig, SftConfig, SftData, SftTrain,
+};
 use xplore::{Silent, runtime, sft};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..ModelStart::default()
         },
         data: SftData { train: rows.clone(), max_length: 2048, ..SftData::default() },
-        train: SftTrain { epochs: 1, batch_size: 4, ..SftTrain::default() },
+        train: SftTrain { epochs: 1, batch_size: BatchSize::Sequences(4), ..SftTrain::default() },
         optimizer: OptimizerConfig { lr: 1e-3, ..OptimizerConfig::default() },
         ..SftConfig::default()
     };

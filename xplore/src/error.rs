@@ -118,6 +118,7 @@ impl From<HubError> for Error {
     fn from(error: HubError) -> Self {
         let kind = match error {
             HubError::NoSuchPlace { .. }
+            | HubError::NoCheckpoint { .. }
             | HubError::NotAFile { .. }
             | HubError::NotAModel { .. }
             | HubError::NoRows { .. } => ErrorKind::Data,

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use chat::prompt_manifest::PromptTask;
 use chat::{Completer, PromptSet};
-use configs::{EvalConfig, RunConfig};
+use configs::{EvalConfig, EvalModel, RunConfig};
+use distributed::World;
 use evals::evaluate::evaluate;
 use evals::evaluation::Evaluation;
 use evals::{Contender, EvalPlan, EvalUser, Gain, HistorySplit, NamedJudge, files, table};
@@ -12,10 +14,10 @@ use rewards::Judge;
 use trainer::start;
 
 use crate::error::Error;
-use crate::parts;
 use crate::reporter::Reporter;
+use crate::{model_paths, parts, wording};
 
-/// Runs the evaluation of `config`, and writes config.toml, eval.json and eval-gains.json into the run's folder.
+/// Runs the evaluation of `config`, and writes config.toml, prompts.json, eval.json and eval-gains.json into the run's folder.
 ///
 /// ```
 /// use std::path::Path;
@@ -53,7 +55,14 @@ pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, E
         users.truncate(config.max_users);
     }
     let folder = config.folder();
+    let mut config = config.clone();
+    let models = model_paths::pin(model_paths::of_eval(&mut config), &World::single(), &folder, false, reporter)?;
+    let config = &config;
+    let prompts = wording::of_eval(config)?;
     parts::write(&folder.join("config.toml"), &config.resolved()?)?;
+    model_paths::record(&folder, &models)?;
+    wording::announce(&prompts, reporter);
+    wording::write(&folder, &prompts)?;
     let evaluation = measure(config, &users, reporter)?;
     write(&folder, &evaluation)?;
     Ok(evaluation)
@@ -65,7 +74,9 @@ pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, E
 /// # Errors
 /// Same as [`run`].
 pub fn measure(config: &EvalConfig, users: &[EvalUser], reporter: &dyn Reporter) -> Result<Evaluation, Error> {
-    let prompts = parts::prompts(&config.prompts)?;
+    let set_of = |m: &EvalModel| wording::of_model(&config.prompts, &m.model.path, PromptTask::Summarize);
+    let sets = config.models.iter().map(set_of).collect::<Result<Vec<PromptSet>, Error>>()?;
+    let prompts = wording::of_histories(&config.prompts, &sets)?;
     let models = config
         .models
         .iter()
@@ -74,7 +85,7 @@ pub fn measure(config: &EvalConfig, users: &[EvalUser], reporter: &dyn Reporter)
     let judge_parts = config
         .judges
         .iter()
-        .map(|j| Ok((parts::prompts(&j.judge.prompts)?, parts::judge_model(&j.judge)?)))
+        .map(|j| Ok((wording::of_judge(&j.judge)?, parts::judge_model(&j.judge)?)))
         .collect::<Result<Vec<(PromptSet, Box<dyn Completer>)>, Error>>()?;
     let judges = config
         .judges
@@ -89,7 +100,7 @@ pub fn measure(config: &EvalConfig, users: &[EvalUser], reporter: &dyn Reporter)
     if truth_known && users.len() > 1 {
         contenders.push(Contender::random());
     }
-    contenders.extend(models.iter().map(|(name, model)| Contender::model(*name, model)));
+    contenders.extend(models.iter().zip(&sets).map(|((name, model), set)| Contender::prompted(*name, model, set)));
     if truth_known {
         contenders.push(Contender::oracle());
     }

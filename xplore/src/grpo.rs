@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use chat::prompt_manifest::PromptTask;
 use chat::{Question, RlRow};
+use configs::rl::reward::FormatGate;
 use configs::{RlConfig, RunConfig};
-use lm::LocalModel;
-use rewards::{Judge, Registry, Response, gate};
-use trainer::grpo::curriculum_sampler::CurriculumSampler;
+use corpus::Users;
+use lm::{LocalModel, ModelPrompts};
+use rewards::{Judge, Registry, Response, Verdict, gate};
+use trainer::grpo::curriculum_sampler::{CurriculumSampler, usable};
 use trainer::grpo::rollout::Rollouts;
 use trainer::trainable_model::{Lora, Measure, TrainableModel};
 use trainer::{Output, ParallelContext, Run, TrainError, flops, start};
@@ -14,7 +17,7 @@ use trainer::{Output, ParallelContext, Run, TrainError, flops, start};
 use crate::error::Error;
 use crate::parts;
 use crate::reporter::Reporter;
-use crate::{run_start, validation};
+use crate::{model_paths, run_start, validation, wording};
 
 /// Trains with GRPO as one rank of `context`, and writes the run's folder. `registry` holds the reward terms that the configuration
 /// may name. With `resume`, training resumes from the newest checkpoint.
@@ -56,13 +59,25 @@ pub fn run(
     run_start::reporting_failure(&context.clone(), || {
         // Names that may be misspelled are checked before the weights are loaded.
         parts::composition(&config.reward, registry)?;
-        let rows = context.world.main_process_first("read the users", || parts::users(&config.data.train))?;
+        let users = context.world.main_process_first("read the users", || parts::users(&config.data))?;
+        if context.world.is_rank_zero() {
+            warn(&users, config, reporter);
+        }
         let folder = config.folder().join("checkpoints");
         let from = run_start::checkpoint_to_resume(&folder, resume)?;
+        let mut config = config.clone();
+        let run_folder = config.folder();
+        let models = model_paths::pin(model_paths::of_rl(&mut config), &context.world, &run_folder, resume, reporter)?;
+        let config = &config;
+        let prompts = wording::of_rl(config, from.as_deref())?;
         let tensorboard = config.metrics.tensorboard;
         let resolved = config.resolved()?;
         let mut run = run_start::open_run(&context.world, &config.folder(), &resolved, from.as_deref(), tensorboard)?;
-        train(config, registry, context, &rows, &mut run, Some(&folder), from, reporter)
+        if context.world.is_rank_zero() {
+            model_paths::record(&run_folder, &models)?;
+        }
+        wording::begin(&context.world, &config.folder(), &prompts, reporter)?;
+        train(config, registry, context, &users.rows, &mut run, Some(&folder), from, reporter)
     })
 }
 
@@ -92,19 +107,20 @@ pub fn train(
     reporter: &dyn Reporter,
 ) -> Result<TrainableModel, Error> {
     let composition = parts::composition(&config.reward, registry)?;
-    let prompts = parts::prompts(&config.prompts)?;
-    let judge_prompts = parts::prompts(&config.judge.prompts)?;
+    let prompts = wording::of_model(&config.prompts, &config.model.path, PromptTask::Summarize)?;
+    let judge_prompts = wording::of_judge(&config.judge)?;
     // Unusable rows end the run before the weights are loaded.
     CurriculumSampler::new(rows, config)?;
     let mut trainable = trainable(config, context)?;
+    trainable.model.prompts = Some(ModelPrompts::new(prompts.clone()));
     if !config.judge.endpoint.is_given() {
         start::locate_on_ranks(&config.judge.model.path, &trainable.context)?;
     }
     let judge_model = parts::judge_model(&config.judge)?;
     let judge = Judge::new(&*judge_model, &judge_prompts, parts::judge_settings(&config.judge, config.seed))?;
-    let judging = judged_by(&judge);
+    let judging = judged_by(&judge, config.reward.gate);
     let held_out = config.validation.summaries.as_ref();
-    let held_out = held_out.map(|s| validation::ValidationSet::new(s, config.seed)).transpose()?;
+    let held_out = held_out.map(|s| validation::ValidationSet::new(s, Some(&prompts), config.seed)).transpose()?;
     let mut measure = held_out
         .as_ref()
         .map(|judging| move |model: &LocalModel, context: &ParallelContext| judging.measure(model, context));
@@ -131,10 +147,29 @@ pub fn train(
     Ok(trainable)
 }
 
-/// Returns a function that scores responses with `judge`: the probability that it picks the user's choice, or `None` for a response
-/// that fails the format gate.
-pub fn judged_by<'a>(judge: &'a Judge<'a>) -> impl Fn(&[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> + 'a {
-    move |responses| Ok(gate::judge_responses(judge, responses)?)
+/// Returns a function that scores responses with `judge`: its verdict on the user's choice, or `None` for a response that fails
+/// `gate`.
+pub fn judged_by<'a>(
+    judge: &'a Judge<'a>,
+    gate: FormatGate,
+) -> impl Fn(&[Response<'_>]) -> Result<Vec<Option<Verdict>>, TrainError> + 'a {
+    move |responses| Ok(gate::judge_responses(judge, gate, responses)?)
+}
+
+/// Reports rows that are in no step.
+fn warn(users: &Users, config: &RlConfig, reporter: &dyn Reporter) {
+    if let Some(words) = users.skipped_in_words() {
+        reporter.warn(&format!("data.train: {words}"));
+    }
+    let left_out = users.rows.len() - usable(&users.rows, config).len();
+    if left_out > 0 {
+        reporter.warn(&format!(
+            "data.train: {left_out} of {} users left out: the history is too short for {} stages, or (with data.unusable = \
+             \"skip\") a target has no `rejected` item",
+            users.rows.len(),
+            config.rollout.stages
+        ));
+    }
 }
 
 /// Formats the metrics of a step as one line.
@@ -144,6 +179,7 @@ fn line(metrics: &trainer::metrics::Metrics) -> String {
     let mut say = |text: Option<String>| words.extend(text);
     say(number("reward/total").map(|v| format!("reward {v:.3}")));
     say(number("pass_rate").map(|v| format!("pass {:.0} %", 100.0 * v)));
+    say(number("no_answer").map(|v| format!("no answer {:.0} %", 100.0 * v)));
     say(number("validation/accuracy").map(|v| format!("validation {:.1} %", 100.0 * v)));
     say(number("entropy").map(|v| format!("entropy {v:.2}")));
     say(number("length/mean").map(|v| format!("length {v:.0}")));

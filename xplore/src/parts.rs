@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use chat::records::Checked;
-use chat::{Completer, PromptSet, RlRow, Sampling, jsonl};
-use configs::judge::{JudgeConfig, JudgePlacement};
-use configs::rl::RewardConfig;
+use chat::{Completer, PromptSet, Sampling, jsonl};
+use configs::judge::{JudgeConfig, JudgeMode, JudgePlacement};
+use configs::rl::{RewardConfig, RlData};
 use configs::sampling::SamplingConfig;
+use corpus::Users;
 use remote::{ClientSettings, RemoteModel};
 use rewards::{Composition, JudgeSettings, Registry, TermSpec};
 use serde::de::DeserializeOwned;
@@ -15,11 +16,13 @@ use trainer::start;
 
 use crate::error::Error;
 
-/// Loads a prompt set by its built-in name or from a folder.
+/// Loads a prompt set by its built-in name or from a folder. An empty name is the default for models that carry no set; see
+/// [`wording`](crate::wording) for the set of a model.
 ///
 /// # Errors
 /// Returns an error if the prompt set does not exist or a template is not valid.
 pub fn prompts(set: &str) -> Result<PromptSet, Error> {
+    let set = if set.is_empty() { configs::prompts::DEFAULT } else { set };
     Ok(PromptSet::new(set, &configs::prompts::sources(set)?)?)
 }
 
@@ -35,9 +38,9 @@ pub fn rows<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, Error>
 /// Reads the users of reinforcement learning from a file, a folder or a dataset on the hub.
 ///
 /// # Errors
-/// Returns an error if the users cannot be read or a row is not valid.
-pub fn users(path: &Path) -> Result<Vec<RlRow>, Error> {
-    Ok(corpus::users(path, &hub::HubSettings::from_environment())?)
+/// Returns an error if the users cannot be read, or if a row is unusable and `data.unusable` does not skip it.
+pub fn users(data: &RlData) -> Result<Users, Error> {
+    Ok(corpus::users(&data.train, data.unusable, &hub::HubSettings::from_environment())?)
 }
 
 /// Loads a judge's model in this process, or connects to its endpoint.
@@ -67,6 +70,7 @@ pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
         concurrency: at.concurrency,
         timeout: Duration::from_secs_f64(at.timeout_seconds),
         retries: at.retries,
+        server_defaults: left_to_the_server(config),
         ..ClientSettings::new(&at.url, &at.model)
     };
     let model = RemoteModel::new(settings);
@@ -76,15 +80,32 @@ pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
     }))
 }
 
-/// Returns the settings of a judge. `seed` determines the item order if the judge sees only one order.
+/// Returns the sampling parameters that an endpoint chooses itself because the configuration does not set them.
+fn left_to_the_server(config: &JudgeConfig) -> Vec<&'static str> {
+    if config.mode != JudgeMode::Sampled {
+        return Vec::new();
+    }
+    let given = [
+        ("temperature", config.temperature.is_some()),
+        ("top_k", config.top_k.is_some()),
+        ("top_p", config.top_p.is_some()),
+    ];
+    given.into_iter().filter(|(_, given)| !given).map(|(name, _)| name).collect()
+}
+
+/// Returns the settings of a judge. `seed` determines the item order if the judge sees only one order, and sampled answers.
 pub fn judge_settings(config: &JudgeConfig, seed: u64) -> JudgeSettings {
     JudgeSettings {
         mode: config.mode,
         max_new_tokens: config.max_new_tokens,
+        temperature: config.temperature.unwrap_or(1.0),
+        top_k: config.top_k.unwrap_or(0),
+        top_p: config.top_p.unwrap_or(1.0),
         orders: config.orders,
         seed,
         answer_prefix: config.answer_prefix.clone(),
         choices: config.choices.clone(),
+        no_answer: config.no_answer,
     }
 }
 
@@ -101,7 +122,7 @@ pub fn composition(config: &RewardConfig, registry: &Registry) -> Result<Composi
             TermSpec { name: t.name.clone(), weight: t.weight, params }
         })
         .collect();
-    Ok(Composition::new(registry, &specs)?)
+    Ok(Composition::new(registry, &specs)?.with_malformed(config.malformed))
 }
 
 /// Returns the first local data file that does not exist.
@@ -146,4 +167,25 @@ pub fn write(path: &Path, text: &str) -> Result<(), Error> {
         }
         .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampling_that_is_not_set_is_left_to_the_server_and_else_keeps_the_whole_distribution() {
+        let mut config = JudgeConfig { mode: JudgeMode::Sampled, no_answer: 0.25, ..JudgeConfig::default() };
+        let settings = judge_settings(&config, 7);
+        assert_eq!((settings.temperature, settings.top_k, settings.top_p), (1.0, 0, 1.0));
+        assert_eq!((settings.mode, settings.no_answer, settings.seed), (JudgeMode::Sampled, 0.25, 7));
+        assert_eq!(left_to_the_server(&config), ["temperature", "top_k", "top_p"]);
+        (config.temperature, config.top_k, config.top_p) = (Some(0.6), Some(20), Some(0.95));
+        let settings = judge_settings(&config, 7);
+        assert_eq!((settings.temperature, settings.top_k, settings.top_p), (0.6, 20, 0.95));
+        assert!(left_to_the_server(&config).is_empty());
+        // The other modes decode greedily, so the temperature is sent.
+        let forced = JudgeConfig { mode: JudgeMode::Forced, ..JudgeConfig::default() };
+        assert!(left_to_the_server(&forced).is_empty());
+    }
 }

@@ -23,10 +23,10 @@ use trainer::{ParallelContext, Run, start, threads};
 use crate::error::Error;
 use crate::parts;
 use crate::reporter::Reporter;
-use crate::{eval, grpo, sft};
+use crate::{eval, grpo, sft, wording};
 use plan::{Phase, Plan};
 
-/// Runs the pipeline in the run's folder: judges, base model, synthesis, SFT, GRPO, evaluation and report. Skips models that an
+/// Runs the pipeline in the run's folder: judges and synthesis beside the base model, SFT, GRPO, evaluation and report. Skips models that an
 /// interrupted run trained with the same configuration, rows and weights.
 ///
 /// # Errors
@@ -43,11 +43,13 @@ pub fn run(config: &QuickstartConfig, reporter: &dyn Reporter) -> Result<Evaluat
     plan.begin(Phase::Training);
     let mut reading = Reading::new(config, &data, reporter);
     let mut judges_run = run.try_clone()?;
-    let (judge, base) = threads::join(
+    // The synthesis needs the judge alone, and so keeps the core of the judges busy until the base model is trained.
+    let (synthesis, base) = threads::join(
         || {
             let judge = train_judge(config, "judge", &tokenizer, &mut judges_run, reporter)?;
             let second = train_judge(config, "second_judge", &tokenizer, &mut judges_run, reporter)?;
-            Ok::<_, Error>((judge.model, judge.reused || second.reused))
+            let rl_rows = world::synthesize(config, &data, &judge.model, &folder, reporter)?;
+            Ok::<_, Error>((rl_rows, judge.reused || second.reused))
         },
         || {
             let base = config.base_training(&at("data/reading.jsonl"), &tokenizer);
@@ -57,12 +59,10 @@ pub fn run(config: &QuickstartConfig, reporter: &dyn Reporter) -> Result<Evaluat
             Ok::<_, Error>(base.reused)
         },
     );
-    let ((judge, judges_reused), base_reused) = (judge?, base?);
+    let ((rl_rows, judges_reused), base_reused) = (synthesis?, base?);
     if judges_reused || base_reused {
         plan.skip();
     }
-    plan.begin(Phase::Synthesis);
-    let rl_rows = world::synthesize(config, &data, &judge, &folder, reporter)?;
     plan.begin(Phase::Sft);
     let policy = config.policy_training(&at("data/sft.jsonl"), &at("models/base"));
     let policy = train_and_save(&policy, "sft", &mut run, &folder, reporter)?;
@@ -275,6 +275,7 @@ fn measure(
         ..EvalConfig::default()
     };
     save_config(folder, "eval", &plan)?;
+    wording::write(folder, &[wording::of_rl(tuning, None)?, wording::of_eval(&plan)?].concat())?;
     let evaluation = eval::measure(&plan, users, reporter)?;
     eval::write(folder, &evaluation)?;
     jsonl::write(&folder.join("eval-users.jsonl"), &evaluation.scores)?;

@@ -1,6 +1,6 @@
-//! Progress and warnings of long-running work.
+//! Progress, facts and warnings of long-running work.
 
-/// A receiver of progress and warnings.
+/// A receiver of progress, facts and warnings.
 pub trait Reporter: Sync {
     /// Starts a task and returns its handle.
     fn task(&self, label: &str) -> Box<dyn Task>;
@@ -10,6 +10,9 @@ pub trait Reporter: Sync {
 
     /// Reports a warning to the user; the work continues.
     fn warn(&self, message: &str);
+
+    /// Reports a fact about the run that the user did not set, such as a computed batch size.
+    fn info(&self, message: &str);
 }
 
 /// The progress of a task.
@@ -33,6 +36,8 @@ impl Reporter for Silent {
     fn heading(&self, _: &str) {}
 
     fn warn(&self, _: &str) {}
+
+    fn info(&self, _: &str) {}
 }
 
 impl Task for Silent {

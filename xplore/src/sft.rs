@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use configs::model::Start;
 use configs::{RunConfig, SftConfig};
 use corpus::{Corpus, CorpusReport};
-use lm::LocalModel;
+use lm::{LocalModel, ModelPrompts};
 use trainer::sft::SftSettings;
 use trainer::trainable_model::{Lora, Measure, TrainableModel};
 use trainer::{Output, ParallelContext, Run, flops, sft, start};
@@ -13,7 +13,7 @@ use trainer::{Output, ParallelContext, Run, flops, sft, start};
 use crate::error::Error;
 use crate::parts;
 use crate::reporter::Reporter;
-use crate::{run_start, validation};
+use crate::{model_paths, run_start, validation, wording};
 
 /// Fine-tunes a model as one rank of `context`, and writes the run's folder. With `resume`, training resumes from the newest
 /// checkpoint.
@@ -52,9 +52,18 @@ pub fn run(
     run_start::reporting_failure(&context.clone(), || {
         let folder = config.folder().join("checkpoints");
         let from = run_start::checkpoint_to_resume(&folder, resume)?;
+        let mut config = config.clone();
+        let run_folder = config.folder();
+        let models = model_paths::pin(model_paths::of_sft(&mut config), &context.world, &run_folder, resume, reporter)?;
+        let config = &config;
+        let prompts = wording::of_sft(config, from.as_deref())?;
         let tensorboard = config.metrics.tensorboard;
         let resolved = config.resolved()?;
         let mut run = run_start::open_run(&context.world, &config.folder(), &resolved, from.as_deref(), tensorboard)?;
+        if context.world.is_rank_zero() {
+            model_paths::record(&run_folder, &models)?;
+        }
+        wording::begin(&context.world, &config.folder(), &prompts, reporter)?;
         train(config, context, &mut run, "sft", Some(&folder), from, reporter)
     })
 }
@@ -72,14 +81,17 @@ pub fn train(
     from: Option<PathBuf>,
     reporter: &dyn Reporter,
 ) -> Result<TrainableModel, Error> {
-    let model = model(config, phase, &context)?;
+    // A misspelled set ends the run before the weights are loaded.
+    let prompts = wording::of_rows(config)?;
+    let mut model = model(config, phase, &context)?;
+    model.prompts = prompts.clone().map(ModelPrompts::new);
     // One rank writes the cache of tokenized rows; the other ranks read it.
     let corpus = context
         .world
         .main_process_first("tokenize the rows", || open(config, &model, context.world.is_rank_zero(), reporter))?;
     // Inputs of the validation are loaded before the first step, so that missing ones fail early.
-    let judging =
-        config.validation.summaries.as_ref().map(|s| validation::ValidationSet::new(s, config.seed)).transpose()?;
+    let judging = config.validation.summaries.as_ref();
+    let judging = judging.map(|s| validation::ValidationSet::new(s, prompts.as_ref(), config.seed)).transpose()?;
     let lora = config.lora.as_ref().map(|lora| Lora {
         config: lora,
         base: config.model.path.as_deref().unwrap_or_default(),
@@ -157,6 +169,9 @@ fn open(config: &SftConfig, model: &LocalModel, leads: bool, reporter: &dyn Repo
     let corpus = corpus::open(&config.data, &model.tokenizer, &config.cache(), config.seed, &mut show)?;
     if leads {
         warn(&corpus.report, reporter);
+        if let Some(words) = config.train.batch_size.explanation(corpus.train.len()) {
+            reporter.info(&format!("train.batch_size is {words}"));
+        }
     }
     Ok(corpus)
 }

@@ -11,7 +11,7 @@ use rewards::Judge;
 use trainer::{ParallelContext, TrainError};
 
 use crate::error::{Error, ErrorKind};
-use crate::parts;
+use crate::{parts, wording};
 
 /// Users, judge and prompts of the validation, loaded once.
 pub struct ValidationSet {
@@ -24,19 +24,19 @@ pub struct ValidationSet {
 }
 
 impl ValidationSet {
-    /// Loads the users, prompts and judge of `config`.
+    /// Loads the users, prompts and judge of `config`, for a model in training on the prompt set `trained`.
     ///
     /// # Errors
     /// Returns an error if users, prompts or judge cannot be loaded.
-    pub fn new(config: &SummaryValidation, seed: u64) -> Result<Self, Error> {
+    pub fn new(config: &SummaryValidation, trained: Option<&PromptSet>, seed: u64) -> Result<Self, Error> {
         let mut users: Vec<EvalUser> = parts::rows(&config.users)?;
         if config.max_users > 0 {
             users.truncate(config.max_users);
         }
         Ok(Self {
             users,
-            prompts: parts::prompts(&config.prompts)?,
-            judge_prompts: parts::prompts(&config.judge.prompts)?,
+            prompts: wording::of_training(&config.prompts, trained)?,
+            judge_prompts: wording::of_judge(&config.judge)?,
             judge: parts::judge_model(&config.judge)?,
             config: config.clone(),
             seed,
@@ -44,7 +44,8 @@ impl ValidationSet {
     }
 
     /// Computes the share of held-out choices that the judge predicts correctly from the model's summaries, with its 95 % interval
-    /// over users; the values are means over settings. The users are distributed over the ranks. All ranks must call this function.
+    /// over users; the values are means over settings. Also computes the share of choices for which the judge gave no answer. The
+    /// users are distributed over the ranks. All ranks must call this function.
     ///
     /// # Errors
     /// Returns an error if generation, the judge or another rank fails.
@@ -74,7 +75,8 @@ impl ValidationSet {
             seed: self.seed,
             requests_per_call: 512,
         };
-        let contender = Contender { name: "model".into(), source: SummarySource::Model { model, limit: None } };
+        let contender =
+            Contender { name: "model".into(), source: SummarySource::Model { model, limit: None, prompts: None } };
         Ok(evaluate(users, &[contender], &named, &self.prompts, &plan, &mut |_, _, _| {})?)
     }
 }
@@ -90,6 +92,13 @@ fn numbers(rows: &[EvalRow]) -> Vec<(String, f64)> {
             numbers.push((format!("validation/{name}_low"), mean(|row| row.ci_low)));
             numbers.push((format!("validation/{name}_high"), mean(|row| row.ci_high)));
         }
+    }
+    let (silent, judged) = rows.iter().fold((0.0, 0.0), |(silent, judged), row| {
+        let targets = row.targets_judged as f64;
+        (silent + row.no_answer * targets, judged + targets)
+    });
+    if judged > 0.0 {
+        numbers.push(("validation/no_answer".into(), silent / judged));
     }
     numbers
 }

@@ -141,6 +141,7 @@ fn sample(output: lm::generate::Generated) -> Sample {
         text: String::new(),
         truncated: false,
         p_chosen: None,
+        no_answer: 0.0,
         reward: Reward { total, scores: Vec::new(), well_formed: true },
     }
 }

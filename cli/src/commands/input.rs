@@ -1,16 +1,37 @@
-//! Input and output of `xplore generate` and `xplore score`: one prompt per line, and the destination of the results.
+//! Input and output of commands on JSON lines: the rows, and the destination of the results. [`InputRow`] is a row of `xplore
+//! generate` and `xplore score`, with one prompt.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chat::records::{Checked, RowDefect};
 use chat::tokenizer::{Tokenizer, TokenizerError};
 use chat::{Message, jsonl};
-use serde::Deserialize;
-use serde_json::Value as Json;
+use serde::{Deserialize, Serialize};
 
 use xplore::Error;
 use xplore::parts;
+
+/// The files of a command that applies a rule to rows.
+#[derive(clap::Args)]
+pub struct RowFiles {
+    /// File of JSON lines; standard input if absent.
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// File to write one JSON line per row to; standard output if absent.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+impl RowFiles {
+    /// Checks that no file is given to a command that reads no rows without `flag`.
+    pub fn only_with(&self, flag: &str) -> Result<(), Error> {
+        match (&self.input, &self.out) {
+            (None, None) => Ok(()),
+            _ => Err(Error::usage(format!("--input and --out are only for {flag}; add it, or remove them"))),
+        }
+    }
+}
 
 /// A line of the input: exactly one of `text`, `ids` and `messages`, and options that belong to them.
 #[derive(Debug, Default, Deserialize)]
@@ -105,12 +126,13 @@ pub fn read<T>(path: &Path, f: impl Fn(InputRow) -> Result<T, RowError>) -> Resu
 }
 
 /// Writes one JSON object per line to a file or to standard output.
-pub fn write(out: Option<&Path>, lines: &[Json]) -> Result<(), Error> {
+pub fn write<T: Serialize>(out: Option<&Path>, lines: &[T]) -> Result<(), Error> {
     if let Some(path) = out {
         return Ok(jsonl::write(path, lines)?);
     }
     let mut stdout = std::io::stdout().lock();
     for line in lines {
+        let line = serde_json::to_string(line).expect("numbers and strings, with strings as keys, always serialize");
         // A closed pipe is not an error: the reader has seen enough.
         if writeln!(stdout, "{line}").is_err() {
             break;

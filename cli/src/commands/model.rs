@@ -9,11 +9,14 @@ use trainer::start;
 
 use xplore::Error;
 
+use super::checkpoints;
+
 /// A model and its resource limits.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// Model folder, adapter folder, or hub ID such as Qwen/Qwen3-0.6B (owner/name@revision for a revision).
-    #[arg(long, value_name = "DIR|ID")]
+    /// Model folder, adapter folder, run (runs/sft, runs/sft@best, runs/sft@2116), or hub ID such as Qwen/Qwen3-0.6B
+    /// (owner/name@revision for a revision).
+    #[arg(long, value_name = "DIR|RUN|ID")]
     model: String,
     /// Dtype of weights and activations.
     #[arg(long, value_enum, default_value = "auto")]
@@ -80,6 +83,7 @@ impl ModelArgs {
             }
         }
         start::prepare_process(self.threads)?;
+        checkpoints::say(&self.model)?;
         let located = pretrained::locate(&self.model)?;
         let dtype = match self.dtype {
             Number::Auto => stored(&located.folder)?,

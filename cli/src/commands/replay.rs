@@ -74,10 +74,14 @@ pub fn run(asked: &Replay) -> Result<(), Error> {
 fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
     let mut same = recorded.clone();
     same.reward = asked.reward.clone();
+    // The judge was not asked about responses that failed the gate.
+    same.reward.gate = recorded.reward.gate;
     same.rollout.carry_malformed = asked.rollout.carry_malformed;
     let (old, new) = (&recorded.algorithm, &asked.algorithm);
     same.algorithm = new.clone();
     same.algorithm.num_minibatches = old.num_minibatches;
+    same.algorithm.minibatches = old.minibatches;
+    same.algorithm.published_ranks = old.published_ranks;
     same.algorithm.num_iterations = old.num_iterations;
     same.algorithm.kl.reference = old.kl.reference.clone();
     // Samples that the run excluded have no log-probabilities, and users that refilling would add were never sampled.
@@ -88,6 +92,7 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
     same.algorithm.mask_truncated |= old.mask_truncated;
     if recorded.rollout.carry == Carry::Best {
         same.reward.terms.clone_from(&recorded.reward.terms);
+        same.reward.malformed = recorded.reward.malformed;
     }
     if same == *asked {
         return Ok(());
@@ -96,9 +101,10 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
     let mut differ = same.lines().zip(asked.lines()).filter(|(a, b)| a != b);
     let which = differ.next().map_or_else(String::new, |(_, b)| format!(" (`{b}`)"));
     Err(Error::usage(format!(
-        "a replay can change reward.* (not the terms if the run carried the best summary), algorithm.* (not \
-         num_minibatches, num_iterations or kl.reference, and it cannot include samples that the run excluded) and \
-         rollout.carry_malformed (for credit only); any other change{which} would have led to other samples or updates"
+        "a replay can change reward.* (not gate, and not terms or malformed if the run carried the best summary), \
+         algorithm.* (not num_minibatches, minibatches, published_ranks, num_iterations or kl.reference, and it cannot \
+         include samples that the run excluded) and rollout.carry_malformed (for credit only); any other change{which} \
+         would have led to other samples or updates"
     )))
 }
 

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
+use chat::prompt_manifest::PromptTask;
 use chat::{Question, RlRow};
-use configs::RlConfig;
+use configs::rl::algorithm::{Aggregation, Minibatches};
 use configs::rl::rollout::Carry;
+use configs::{RlConfig, Unusable};
+use corpus::Users;
 use lm::ModelConfig;
 use rewards::{Judge, Registry};
 use trainer::ParallelContext;
@@ -13,8 +16,9 @@ use trainer::grpo::rollout::Rollouts;
 use trainer::memory_plan::{self, JudgeMemory};
 
 use xplore::grpo::{judged_by, trainable};
-use xplore::{Error, parts};
+use xplore::{Error, parts, wording};
 
+use super::data_free_plan::checkpoints;
 use super::sft_plan::{fits, gib};
 
 fn line(out: &mut String, label: &str, words: &str) {
@@ -23,19 +27,48 @@ fn line(out: &mut String, label: &str, words: &str) {
 }
 
 /// Describes stages, batches and memory for display. Does not load weights.
-pub fn describe(config: &RlConfig, rows: &[RlRow], ranks: usize) -> Result<String, Error> {
-    let users = usable(rows, &config.rollout);
+pub fn describe(config: &RlConfig, rows: &Users, ranks: usize) -> Result<String, Error> {
+    let users = usable(&rows.rows, config);
     let mut out = String::new();
-    let short = rows.len() - users.len();
-    line(&mut out, "users", &format!("{} rows, {short} skipped (history too short)", rows.len()));
+    let left_out = rows.rows.len() - users.len();
+    let why = match config.data.unusable {
+        Unusable::Error => "history too short",
+        Unusable::Skip => "history too short, or a target without `rejected`",
+    };
+    line(&mut out, "users", &format!("{} rows, {left_out} skipped ({why})", rows.rows.len()));
+    if let Some(words) = rows.skipped_in_words() {
+        line(&mut out, "", &words);
+    }
     if users.is_empty() {
         return Ok(out);
     }
     plan(&mut out, config, &users);
     batches(&mut out, config, users.len());
+    // The plan may come before the run that trains the policy has a checkpoint.
+    if let Err(missing) = lm::pretrained::run_checkpoint(&config.model.path) {
+        line(&mut out, "memory", &format!("not estimated: {missing}"));
+        return Ok(out);
+    }
     let folder = lm::pretrained::description(&config.model.path)?;
     memory(&mut out, config, &ModelConfig::load(&folder).map_err(trainer::TrainError::from)?, ranks);
     Ok(out)
+}
+
+/// Describes stages and batches of a run over `users` users on `ranks` ranks, without the users and without the model.
+pub fn of_users(config: &RlConfig, users: usize, ranks: usize) -> String {
+    let rollout = &config.rollout;
+    let mut out = String::new();
+    line(&mut out, "users", &format!("{users} (--rows; nothing is read)"));
+    for stage in 0..rollout.stages {
+        let (groups, samples) = (rollout.groups_of(stage), rollout.num_generations_of(stage));
+        line(&mut out, &format!("stage {}", stage + 1), &format!("{groups} groups per user of {samples} samples"));
+    }
+    batches(&mut out, config, users);
+    let of_step = rollout.users_per_step.min(users) as f64;
+    let (mean, responses) = (of_step / ranks as f64, of_step * rollout.generations_per_user() as f64 / ranks as f64);
+    let words = format!("{mean:.1} users, {responses:.1} responses per step (mean) on each of {ranks}");
+    line(&mut out, "per rank", &words);
+    out
 }
 
 fn plan(out: &mut String, config: &RlConfig, users: &[CurriculumUser<'_>]) {
@@ -70,12 +103,21 @@ fn batches(out: &mut String, config: &RlConfig, users: usize) {
         "steps",
         &format!("{steps} of {of_step} users, {:.2} epochs", steps as f64 * of_step as f64 / users as f64),
     );
+    if config.train.drop_last {
+        let left_out = users % rollout.users_per_step;
+        line(out, "", &format!("({left_out} users of each epoch are in no step: train.drop_last)"));
+    }
     line(
         out,
         "per step",
         &format!("{groups} groups, {samples} responses of at most {} tokens", rollout.max_new_tokens),
     );
-    let updates = algorithm.num_minibatches.min(groups);
+    let updates = match algorithm.minibatches {
+        Minibatches::Groups => algorithm.num_minibatches.min(groups),
+        Minibatches::Published => {
+            samples.div_ceil(algorithm.published_ranks).div_ceil(algorithm.published_minibatch_size(rollout))
+        }
+    };
     line(
         out,
         "updates",
@@ -87,7 +129,23 @@ fn batches(out: &mut String, config: &RlConfig, users: usize) {
             steps as usize * updates * algorithm.num_iterations
         ),
     );
-    line(out, "micro-batch", &format!("at most {} tokens", algorithm.micro_batch_tokens));
+    if algorithm.minibatches == Minibatches::Published {
+        let (ranks, of_rank) = (algorithm.published_ranks, algorithm.published_minibatch_size(rollout));
+        let words = format!("{of_rank} responses on each of {ranks} published ranks, each stage balanced by length");
+        line(out, "mini-batch", &words);
+    }
+    if algorithm.aggregation == Aggregation::MicroBatchTokenMean {
+        let (all, sequences) = (algorithm.micro_batches_per_minibatch(rollout), algorithm.micro_batch_sequences);
+        let of_rank = match algorithm.minibatches {
+            Minibatches::Groups => String::new(),
+            Minibatches::Published => format!(", {} on each published rank", all / algorithm.published_ranks),
+        };
+        let words = format!("mean of the token means of {all} micro-batches of {sequences} responses per mini-batch");
+        line(out, "loss", &format!("{words}{of_rank}"));
+    }
+    line(out, "micro-batch", &format!("at most {} tokens (packed for execution)", algorithm.micro_batch_tokens));
+    // A step of RL ends no epoch: config.check refuses checkpoint.every_epoch.
+    out.push_str(&checkpoints(&config.checkpoint, steps, |_| false));
 }
 
 fn memory(out: &mut String, config: &RlConfig, spec: &ModelConfig, ranks: usize) {
@@ -131,15 +189,15 @@ fn judge(config: &RlConfig) -> Result<JudgeMemory, String> {
 /// Prints one prompt and one judged sample of the first user.
 pub fn try_one(config: &RlConfig, registry: &Registry, rows: &[RlRow]) -> Result<(), Error> {
     CurriculumSampler::new(rows, config)?;
-    let users = usable(rows, &config.rollout);
+    let users = usable(rows, config);
     let user = users.first().expect("CurriculumSampler::new refuses rows without a user");
     let composition = parts::composition(&config.reward, registry)?;
-    let prompts = parts::prompts(&config.prompts)?;
-    let judge_prompts = parts::prompts(&config.judge.prompts)?;
+    let prompts = wording::of_model(&config.prompts, &config.model.path, PromptTask::Summarize)?;
+    let judge_prompts = wording::of_judge(&config.judge)?;
     let trainable = trainable(config, ParallelContext::single())?;
     let judge_model = parts::judge_model(&config.judge)?;
     let judge = Judge::new(&*judge_model, &judge_prompts, parts::judge_settings(&config.judge, config.seed))?;
-    let judging = judged_by(&judge);
+    let judging = judged_by(&judge, config.reward.gate);
     let mut one = config.clone();
     one.rollout.stages = 1;
     (one.rollout.num_generations, one.rollout.num_generations_by_stage) = (1, Vec::new());
@@ -157,11 +215,40 @@ pub fn try_one(config: &RlConfig, registry: &Registry, rows: &[RlRow]) -> Result
     println!("{}", sample.text);
     println!("\ntarget choice: {} over {}", target.chosen, target.rejected.as_deref().unwrap_or("nothing"));
     match sample.p_chosen {
-        Some(p) => println!("judge probability of the target choice {p:.3}; reward {:.3}", sample.reward.total),
+        Some(p) => {
+            let silent = if sample.no_answer > 0.0 { " (the judge gave no answer)" } else { "" };
+            println!("judge probability of the target choice {p:.3}{silent}; reward {:.3}", sample.reward.total);
+        }
         None => println!("the response fails the format gate and is not judged; reward {:.3}", sample.reward.total),
     }
     for (name, score) in composition.names().iter().zip(&sample.reward.scores) {
         println!("  {name} {score:.3}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_published_recipe_has_the_released_batches() {
+        let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/rl-alignxplore-plus.toml");
+        let config: RlConfig = configs::load(&preset, &[]).unwrap();
+        let mut out = String::new();
+        batches(&mut out, &config, 30 * 1024 + 500);
+        for words in [
+            "30 of 1024 users",
+            "(500 users of each epoch are in no step: train.drop_last)",
+            "2048 groups, 8192 responses",
+            "4 per step (1 epochs of 4 mini-batches, about 2048 responses each), 120 in total",
+            "32 responses on each of 64 published ranks",
+            "256 micro-batches of 8 responses per mini-batch, 4 on each published rank",
+            "checkpoints  1 (after steps 30);",
+        ] {
+            assert!(out.contains(words), "`{words}` is missing in\n{out}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use lm::ModelConfig;
 use trainer::memory_plan::{self, SftMemory};
 use trainer::{memory, start};
 
+use super::data_free_plan::checkpoints;
 use crate::progress::Terminal;
 use xplore::parts;
 use xplore::{Error, Reporter};
@@ -26,7 +27,11 @@ pub fn describe(config: &SftConfig, ranks: usize) -> Result<String, Error> {
     let batches = Batches::count(&corpus, &mut plan, config.train.micro_batch_tokens);
     let mut out = String::new();
     rows(&mut out, &corpus);
+    if let Some(words) = config.train.batch_size.explanation(corpus.train.len()) {
+        line(&mut out, "batch size", &words);
+    }
     batches.describe(&mut out, config);
+    out.push_str(&checkpoints(&config.checkpoint, batches.updates, |step| plan.ends_epoch(step)));
     let needed = memory_plan::sft(config, &spec, (batches.largest_pass, batches.most_trained), ranks);
     plan_memory(&mut out, &needed, &spec, config, ranks);
     Ok(out)
@@ -80,6 +85,7 @@ fn rows(out: &mut String, corpus: &Corpus) {
 /// Counts over the updates of a run.
 #[derive(Default)]
 struct Batches {
+    batch_size: usize,
     updates: u64,
     epochs: f64,
     sequences: u64,
@@ -92,7 +98,8 @@ struct Batches {
 
 impl Batches {
     fn count(corpus: &Corpus, plan: &mut BatchPlan<'_>, budget: usize) -> Self {
-        let mut all = Self { updates: plan.steps(), epochs: plan.epochs_after(plan.steps()), ..Self::default() };
+        let (batch_size, updates) = (plan.batch_size(), plan.steps());
+        let mut all = Self { batch_size, updates, epochs: plan.epochs_after(updates), ..Self::default() };
         for step in 0..plan.steps() {
             let batch = plan.batch(step).expect("steps below plan.steps() have a batch");
             let lengths: Vec<usize> = batch.rows.iter().map(|&id| corpus.train.length(id)).collect();
@@ -114,7 +121,7 @@ impl Batches {
     fn describe(&self, out: &mut String, config: &SftConfig) {
         let train = &config.train;
         let size = match train.batch_tokens {
-            0 => format!("{} sequences", train.batch_size),
+            0 => format!("{} sequences", self.batch_size),
             tokens => format!("up to {tokens} tokens"),
         };
         let mean = |n: u64| n as f64 / self.updates.max(1) as f64;

@@ -3,19 +3,30 @@
 use std::io::Write;
 use std::path::Path;
 
+use chat::prompt_manifest::PromptTask;
 use chat::{History, jsonl};
 use configs::{Dtype, ModelSource};
 use xplore::generate::{Summarize, load, summarize};
-use xplore::{Error, parts, runtime};
+use xplore::{Error, parts, runtime, wording};
 
+use super::checkpoints;
 use crate::progress::Terminal;
 
-/// Runs the command.
-pub fn run(model: &Path, history: &Path, prompts: &str, how: Summarize, out: Option<&Path>) -> Result<(), Error> {
+/// Runs the command. Without `prompts`, the model is prompted with the set that it carries.
+pub fn run(
+    model: &Path,
+    history: &Path,
+    prompts: Option<&str>,
+    how: Summarize,
+    out: Option<&Path>,
+) -> Result<(), Error> {
     runtime::init(0)?;
-    let prompts = parts::prompts(prompts)?;
+    let (set, path) = (prompts.unwrap_or_default(), model.display().to_string());
+    checkpoints::say(&path)?;
+    let prompts = wording::of_model(set, &path, PromptTask::Summarize)?;
+    wording::announce(&[wording::use_of_model("--prompts", set, &path, PromptTask::Summarize)?], &Terminal);
     let users: Vec<History> = parts::rows(history)?;
-    let source = ModelSource { path: model.display().to_string(), dtype: Dtype::Fp32, ..ModelSource::default() };
+    let source = ModelSource { path, dtype: Dtype::Fp32, ..ModelSource::default() };
     let summaries = summarize(&load(&source)?, &prompts, &users, how, &Terminal)?;
     if let Some(path) = out {
         return Ok(jsonl::write(path, &summaries)?);

@@ -24,6 +24,11 @@ fn checkpoints_are_written_and_kept_as_asked() {
     assert_eq!(steps("newest", &["checkpoint.every=3", "checkpoint.keep_last=3"]), [3, 6, 8]);
     let good = ["checkpoint.every=1", "checkpoint.keep_last=1", "checkpoint.keep_every=3"];
     assert_eq!(steps("good", &good), [3, 6, 8]);
+    // 24 rows in batches of 4 are 6 steps per epoch; the default number of steps is 8.
+    assert_eq!(steps("epoch", &["checkpoint.every_epoch=true"]), [6, 8]);
+    let epochs = ["checkpoint.every_epoch=true", "train.max_steps=0", "train.epochs=3"];
+    assert_eq!(steps("epochs", &[&epochs[..], &["checkpoint.keep_last=9"]].concat()), [6, 12, 18]);
+    assert_eq!(steps("last-epochs", &epochs), [12, 18]);
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod fixture;
 mod logging;
 mod measuring;
 mod optimizer;
+mod runs;
 mod train;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use fixtures::sft_runs::read_run;
+
 use crate::fixture::{Bench, ROWS, same};
 
 #[test]
@@ -23,6 +25,23 @@ fn batches_count_rows_or_tokens() {
     assert_eq!(bench.fit("two", &["train.max_steps=0", "train.epochs=2"]).lines.len(), 12);
     let third = bench.fit("third", &["train.max_steps=3"]);
     assert_eq!((third.lines.len(), third.last().ends_with("step-000003")), (3, true));
+}
+
+#[test]
+fn the_published_batch_size_follows_from_the_rows() {
+    let bench = Bench::new();
+    let set = ["train.batch_size=published", "train.max_steps=0", "train.epochs=2"];
+    // 24 rows take one device, which reads 16 of them per update.
+    let explained = "published: 16 · 1 = 16 sequences per update, with 1 = ceil(24 rows / (16 · 529)) devices; 2 updates \
+                     per epoch";
+    let (code, said) = bench.start("published", &set, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(said.matches(&format!("info: train.batch_size is {explained}")).count(), 1, "{said}");
+    assert_eq!(read_run(&bench.path(""), "published").column("sequences"), [16.0, 8.0, 16.0, 8.0]);
+    let plan = bench.check(&set);
+    assert!(plan.contains(&format!("batch size   {explained}")) && plan.contains("4 of 16 sequences"), "{plan}");
+    // A given number needs no explanation.
+    assert!(!bench.start("given", &["train.max_steps=1"], &[]).1.contains("train.batch_size"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rollout::RolloutConfig;
 use crate::check::{CheckResult, Under, at_least, ensure, not_negative, positive};
 
 /// How advantages are computed from rewards.
@@ -55,7 +56,7 @@ pub enum PolicyLoss {
     Cispo,
 }
 
-/// How the token losses are aggregated, always over all responses of a mini-batch.
+/// How the token losses are aggregated, always over all responses of a mini-batch. None depends on how many ranks run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
@@ -68,6 +69,22 @@ pub enum Aggregation {
     SequenceMeanTokenSum,
     /// Mean over responses of the sum over their tokens, divided by `aggregation_length` (Dr. GRPO).
     Constant,
+    /// Mean over micro-batches of `micro_batch_sequences` responses of the mean over the tokens of each, as AlignXplore+ was
+    /// trained. The divisor is the number of micro-batches of a full mini-batch, even if a mini-batch has fewer.
+    MicroBatchTokenMean,
+}
+
+/// How the responses of a step are divided into mini-batches. Neither depends on how many ranks run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Minibatches {
+    /// Whole groups of all stages, in an order that is shuffled for each pass over the samples.
+    #[default]
+    Groups,
+    /// As AlignXplore+ was trained on `published_ranks` ranks: the responses of each stage are balanced by length over the ranks,
+    /// the stages are concatenated, and each rank takes a contiguous piece of the whole, which it divides in order. Groups are
+    /// split. Every pass over the samples has the same mini-batches.
+    Published,
 }
 
 /// A single-sample estimator of KL(policy ‖ reference), with d = logprob − reference logprob (Schulman,
@@ -105,7 +122,7 @@ pub struct KlConfig {
     pub estimator: KlEstimator,
     /// Where the penalty applies. Default: loss.
     pub place: KlPlace,
-    /// Folder or hub id of the reference. Empty (the default): the policy at the start of the run.
+    /// Folder, run or hub id of the reference. Empty (the default): the policy at the start of the run.
     pub reference: String,
 }
 
@@ -144,7 +161,8 @@ pub enum RolloutCorrection {
     Sequence,
 }
 
-/// The policy update. Default, as published: clipped ratios, mean over the tokens of the mini-batch, no KL term, no entropy bonus.
+/// The policy update. Default: clipped ratios, mean over the tokens of the mini-batch, no KL term, no entropy bonus. Published are
+/// `aggregation = "micro_batch_token_mean"` and `minibatches = "published"`; the other defaults are as published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlgorithmConfig {
@@ -171,6 +189,9 @@ pub struct AlgorithmConfig {
     pub aggregation: Aggregation,
     /// The divisor of `constant`; 0 (the default) uses `rollout.max_new_tokens`.
     pub aggregation_length: usize,
+    /// Number of responses in a micro-batch of `micro_batch_token_mean`. Forward passes are packed by `micro_batch_tokens`
+    /// regardless. Default: 8, as published.
+    pub micro_batch_sequences: usize,
     /// KL penalty toward a reference policy. Default: none.
     pub kl: KlConfig,
     /// Coefficient of the entropy bonus, which is subtracted from the loss. Default: 0.
@@ -184,9 +205,13 @@ pub struct AlgorithmConfig {
     /// Whether to exclude responses that the length limit truncated from the loss. They still count in the mean of their group.
     /// Default: false.
     pub mask_truncated: bool,
-    /// Number of mini-batches, and thus of optimizer updates, per pass over a step's samples; groups are not split. Default: 4
-    /// (8192 rows, 2048 each).
+    /// Number of mini-batches, and thus of optimizer updates, per pass over a step's samples. Default: 4 (8192 rows, 2048 each).
     pub num_minibatches: usize,
+    /// How a step's samples are divided into mini-batches. Default: groups.
+    pub minibatches: Minibatches,
+    /// Number of ranks over which `minibatches = "published"` divides the samples, whatever the number of ranks that run. Default:
+    /// 64, as published.
+    pub published_ranks: usize,
     /// Number of passes over a step's samples. Default: 1.
     pub num_iterations: usize,
     /// Maximum number of tokens in one packed forward pass; a longer sequence is processed alone. Changes memory and speed, not the
@@ -211,6 +236,7 @@ impl Default for AlgorithmConfig {
             dual_clip: 3.0,
             aggregation: Aggregation::default(),
             aggregation_length: 0,
+            micro_batch_sequences: 8,
             kl: KlConfig::default(),
             entropy_coefficient: 0.0,
             old_logprobs: OldLogprobs::default(),
@@ -218,6 +244,8 @@ impl Default for AlgorithmConfig {
             rollout_correction_cap: 2.0,
             mask_truncated: false,
             num_minibatches: 4,
+            minibatches: Minibatches::default(),
+            published_ranks: 64,
             num_iterations: 1,
             micro_batch_tokens: 16384,
             share_prompts: true,
@@ -229,6 +257,21 @@ impl AlgorithmConfig {
     /// Returns whether a reference policy is required.
     pub fn needs_reference(&self) -> bool {
         self.kl.coefficient > 0.0
+    }
+
+    /// Returns the number of responses of one published rank in a full mini-batch.
+    pub fn published_minibatch_size(&self, rollout: &RolloutConfig) -> usize {
+        rollout.responses_per_step().div_ceil(self.published_ranks).div_ceil(self.num_minibatches)
+    }
+
+    /// Returns the number of micro-batches of a full mini-batch, over all published ranks: the divisor of
+    /// `micro_batch_token_mean`.
+    pub fn micro_batches_per_minibatch(&self, rollout: &RolloutConfig) -> usize {
+        let of = |responses: usize| responses.div_ceil(self.micro_batch_sequences);
+        match self.minibatches {
+            Minibatches::Groups => of(rollout.responses_per_step().div_ceil(self.num_minibatches)),
+            Minibatches::Published => self.published_ranks * of(self.published_minibatch_size(rollout)),
+        }
     }
 
     pub(crate) fn check(&self) -> CheckResult {
@@ -246,8 +289,36 @@ impl AlgorithmConfig {
         let expected = "\"none\", or old_logprobs = \"recompute\"; otherwise ratios already use the rollout's logprobs";
         ensure(recomputed, "rollout_correction", format!("{:?}", self.rollout_correction).to_lowercase(), expected)?;
         positive("rollout_correction_cap", self.rollout_correction_cap)?;
+        at_least("micro_batch_sequences", self.micro_batch_sequences, 1)?;
         at_least("num_minibatches", self.num_minibatches, 1)?;
+        at_least("published_ranks", self.published_ranks, 1)?;
+        let fixed = self.minibatches == Minibatches::Groups || self.zero_variance != ZeroVariance::Refill;
+        let expected = "\"groups\" with zero_variance = \"refill\"; published mini-batches have a fixed size";
+        ensure(fixed, "minibatches", "\"published\"", expected)?;
         at_least("num_iterations", self.num_iterations, 1)?;
         at_least("micro_batch_tokens", self.micro_batch_tokens, 1)
+    }
+
+    /// Checks the number of mini-batches against the responses of a step. Published mini-batches need equal numbers everywhere.
+    pub(super) fn check_batches(&self, rollout: &RolloutConfig) -> CheckResult {
+        let updates = self.num_minibatches;
+        if self.minibatches == Minibatches::Groups {
+            let groups = rollout.users_per_step.saturating_mul(rollout.groups_per_user());
+            let expected = format!("at most {groups}, the groups per step (users_per_step · groups per user)");
+            return ensure(updates <= groups, "num_minibatches", updates, &expected);
+        }
+        let ranks = self.published_ranks;
+        for stage in 0..rollout.stages {
+            let responses = rollout.responses_of(stage);
+            let expected = format!("a divisor of {responses}, the responses of stage {} in a step", stage + 1);
+            ensure(responses.is_multiple_of(ranks), "published_ranks", ranks, &expected)?;
+        }
+        let of_rank = rollout.responses_per_step() / ranks;
+        let expected = format!("a divisor of {of_rank}, the responses of a step on each of {ranks} published_ranks");
+        ensure(of_rank.is_multiple_of(updates), "num_minibatches", updates, &expected)?;
+        let (of_update, sequences) = (of_rank / updates, self.micro_batch_sequences);
+        let even = self.aggregation != Aggregation::MicroBatchTokenMean || of_update.is_multiple_of(sequences);
+        let expected = format!("a divisor of {of_update}, the responses of a published rank in a mini-batch");
+        ensure(even, "micro_batch_sequences", sequences, &expected)
     }
 }

@@ -1,9 +1,87 @@
 //! The reward of a summary.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Table;
 
 use crate::check::{CheckResult, Defect, Under, at_least, ensure, fraction, given, not_negative};
+
+/// Which responses are well-formed. Malformed ones are not judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatGate {
+    /// Exactly one `<think>…</think>`, nothing but whitespace before it, and a summary after it that is not empty.
+    #[default]
+    Strict,
+    /// The gate of the released code: the response begins with `<think>`, holds `<think>` and `</think>` once each, and has at
+    /// least one character between them and one after them. Whitespace counts, so a summary may be empty; it is judged.
+    Published,
+}
+
+/// The value of `reward.malformed` that stands for the minimum of the group.
+const MINIMUM: &str = "minimum";
+
+/// The reward of a malformed response.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MalformedReward {
+    /// This value.
+    Value(f64),
+    /// The lowest reward of the well-formed responses of its group; 0 if there is none.
+    Minimum,
+}
+
+impl Default for MalformedReward {
+    fn default() -> Self {
+        Self::Value(0.0)
+    }
+}
+
+impl Serialize for MalformedReward {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Value(value) => to.serialize_f64(*value),
+            Self::Minimum => to.serialize_str(MINIMUM),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MalformedReward {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(NumberOrMinimum)
+    }
+}
+
+/// Reads a number or the name, so that an error names both.
+struct NumberOrMinimum;
+
+impl Visitor<'_> for NumberOrMinimum {
+    type Value = MalformedReward;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number or \"{MINIMUM}\"")
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<MalformedReward, E> {
+        Ok(MalformedReward::Value(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<MalformedReward, E> {
+        Ok(MalformedReward::Value(value as f64))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<MalformedReward, E> {
+        Ok(MalformedReward::Value(value as f64))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<MalformedReward, E> {
+        match value {
+            MINIMUM => Ok(MalformedReward::Minimum),
+            other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+        }
+    }
+}
 
 /// The reward of a summary: the weighted sum of its terms, plus the credit from the next stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +89,12 @@ use crate::check::{CheckResult, Defect, Under, at_least, ensure, fraction, given
 pub struct RewardConfig {
     /// The terms of the reward. Default: [{ name = "judge", weight = 1 }].
     pub terms: Vec<TermConfig>,
+    /// Which responses are well-formed. Default: strict. Published: published.
+    pub gate: FormatGate,
+    /// The reward of a malformed response: a number, or "minimum" for the lowest reward of the well-formed responses of its group.
+    /// With negative weights, a well-formed response can have less than 0; with "minimum", a malformed one never has more than it.
+    /// Default: 0, as published.
+    pub malformed: MalformedReward,
     /// Number of choices by which a summary is judged: the target of its stage and, above 1, further ones sampled with the seed
     /// from the row's `targets`, the same for the whole group. The judge's probabilities are averaged. Default: 1, as published.
     pub targets_per_stage: usize,
@@ -32,6 +116,8 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             terms: vec![TermConfig::default()],
+            gate: FormatGate::default(),
+            malformed: MalformedReward::default(),
             targets_per_stage: 1,
             carry_discount: 0.9,
             carry_baseline: 0.5,
@@ -54,6 +140,9 @@ impl RewardConfig {
             let twice = self.terms[..index].iter().any(|earlier| earlier.name == term.name);
             let found = format!("\"{}\", which is already listed", term.name);
             ensure(!twice, "name", found, "each term once, with the sum of its weights").under(&at)?;
+        }
+        if let MalformedReward::Value(value) = self.malformed {
+            ensure(value.is_finite(), "malformed", value, "a finite number or \"minimum\"")?;
         }
         at_least("targets_per_stage", self.targets_per_stage, 1)?;
         fraction("carry_discount", self.carry_discount)?;

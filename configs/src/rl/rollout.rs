@@ -116,6 +116,17 @@ impl RolloutConfig {
         (0..self.stages).map(of).fold(0, usize::saturating_add)
     }
 
+    /// Returns the number of samples of a step at `stage`, counted from 0.
+    pub fn responses_of(&self, stage: usize) -> usize {
+        let of_user = self.groups_of(stage).saturating_mul(self.num_generations_of(stage));
+        self.users_per_step.saturating_mul(of_user)
+    }
+
+    /// Returns the number of samples of a step over all stages.
+    pub fn responses_per_step(&self) -> usize {
+        self.users_per_step.saturating_mul(self.generations_per_user())
+    }
+
     pub(crate) fn check(&self) -> CheckResult {
         at_least("stages", self.stages, 1)?;
         let shown = || format!("{:?}", self.cut_at);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use configs::BatchSize;
 use configs::sft::{SftData, SftSet, SftTrain};
 use corpus::{CorpusError, Mixture, RowId, plan};
 
@@ -76,9 +77,18 @@ fn batches_follow_rows_tokens_epochs_and_the_limit() {
     let rows: Vec<_> = (0..23).map(|i| serde_json::json!({"text": "space ".repeat(1 + i % 7)})).collect();
     let data = SftData { train: write(folder.path(), "rows.jsonl", &rows), ..SftData::default() };
     let mixture = open(&data, &tokenizer(), folder.path()).unwrap().train;
-    let by_rows = SftTrain { epochs: 3, batch_size: 4, ..SftTrain::default() };
-    let by_tokens = SftTrain { epochs: 3, batch_size: 0, batch_tokens: 20, ..SftTrain::default() };
+    let by_rows = SftTrain { epochs: 3, batch_size: BatchSize::Sequences(4), ..SftTrain::default() };
+    let by_tokens =
+        SftTrain { epochs: 3, batch_size: BatchSize::Sequences(0), batch_tokens: 20, ..SftTrain::default() };
     assert_eq!(plan(&mixture, &by_rows).steps(), 18);
+    let ends: Vec<u64> = (0..=18).filter(|&done| plan(&mixture, &by_rows).ends_epoch(done)).collect();
+    assert_eq!(ends, [6, 12, 18]);
+    // 16 rows on the single device that 23 rows take.
+    let published = SftTrain { epochs: 2, batch_size: BatchSize::Published, ..SftTrain::default() };
+    let mut as_published = plan(&mixture, &published);
+    assert_eq!((as_published.batch_size(), as_published.steps()), (16, 4));
+    assert_eq!([0, 1].map(|step| as_published.batch(step).unwrap().rows.len()), [16, 7]);
+    assert_eq!((plan(&mixture, &by_rows).batch_size(), plan(&mixture, &by_tokens).batch_size()), (4, 0));
     for train in [&by_rows, &by_tokens] {
         let mut plan = plan(&mixture, train);
         let batches: Vec<_> = (0..plan.steps()).map(|step| plan.batch(step).unwrap()).collect();

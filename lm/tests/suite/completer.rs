@@ -61,6 +61,50 @@ fn a_forced_prefix_is_continued_and_alternatives_are_reported() {
 }
 
 #[test]
+fn choices_are_compared_by_the_first_tokens_in_which_the_whole_texts_differ() {
+    let model = model();
+    let prefix = "{\"prefers\": \"She likes";
+    let asked = |prefix: &str, choices: [&str; 2]| CompletionRequest {
+        choices: Some(choices.map(str::to_owned)),
+        ..CompletionRequest::new(vec![Message::user("What?"), Message::assistant(prefix)], Sampling::greedy(1))
+    };
+    let encoded = |choice: &str| {
+        let messages = [Message::user("What?"), Message::assistant(format!("{prefix}{choice}"))];
+        model.tokenizer.encode_chat(&messages, None).unwrap()
+    };
+    let generated = sampled("likes space", 3, 9);
+    let spaced = format!("{prefix} ");
+    let requests = [
+        asked(prefix, [" space", " stories"]),
+        generated.clone(),
+        asked(prefix, [" reports", " warm stories"]),
+        asked(&spaced, ["space", "stories"]),
+    ];
+    let answers = model.complete(&requests).unwrap();
+    for (i, choices) in [(0, [" space", " stories"]), (2, [" reports", " warm stories"])] {
+        let [first, second] = choices.map(encoded);
+        let place = first.iter().zip(&second).take_while(|(a, b)| a == b).count();
+        let expected = next(&model, &first[..place]);
+        let [token] = &answers[i].tokens[..] else { panic!("{:?}", answers[i]) };
+        assert_eq!(token.top.len(), 2);
+        for (choice, ids) in choices.iter().zip([&first, &second]) {
+            let logprob = token.top.iter().find(|(text, _)| text == choice).expect("each choice is reported").1;
+            assert_within!(f64::from(logprob) - expected.double_value(&[i64::from(ids[place])]), 1e-4);
+        }
+        assert!(token.top[0].1 >= token.top[1].1, "best first");
+        assert_eq!((&token.text, token.logprob), (&token.top[0].0, token.top[0].1));
+        assert_eq!(answers[i].text, token.text);
+    }
+    // Where the space stands makes no difference, and neither do the other requests.
+    let logprobs = |i: usize| answers[i].tokens[0].top.iter().map(|(_, logprob)| *logprob).collect::<Vec<_>>();
+    assert_eq!(logprobs(0), logprobs(3));
+    assert_eq!(answers[1], one(&model, generated));
+    let error = model.complete(&[requests[0].clone(), asked(prefix, ["", " space"])]).unwrap_err();
+    assert!(matches!(error, CompleterError::Request { index: 1, .. }), "{error}");
+    assert!(error.to_string().contains("do not begin alike"), "{error}");
+}
+
+#[test]
 fn reported_log_probabilities_know_nothing_of_temperature() {
     let model = model();
     let first = |temperature: f64| {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chat::{Draw, RlRow};
+use configs::Unusable;
+use configs::rl::RlConfig;
 use configs::rl::curriculum::{CurriculumConfig, CurriculumOrder};
-use configs::rl::{RlConfig, RolloutConfig};
 use serde::{Deserialize, Serialize};
 
 use super::group::Group;
@@ -58,6 +59,8 @@ struct CurriculumState {
 pub struct CurriculumSampler<'a> {
     users: Vec<CurriculumUser<'a>>,
     config: &'a CurriculumConfig,
+    /// The number of users of a step, if the incomplete last step of an epoch is left out.
+    whole_steps: Option<usize>,
     seed: u64,
     progress: CurriculumState,
 }
@@ -66,15 +69,21 @@ pub struct CurriculumSampler<'a> {
 const FILE: &str = "trainer/users.json";
 
 impl<'a> CurriculumSampler<'a> {
-    /// Returns a sampler over those of `rows` whose history is long enough for the stages.
+    /// Returns a sampler over the [`usable`] ones of `rows`.
     ///
     /// # Errors
-    /// [`TrainError::Data`] if there is no such row, or one of them cannot be judged.
+    /// [`TrainError::Data`] if there is no such row, one of them cannot be judged, or there are too few for a step although
+    /// `train.drop_last` leaves an incomplete step out.
     pub fn new(rows: &'a [RlRow], config: &'a RlConfig) -> Result<Self, TrainError> {
-        let users = usable(rows, &config.rollout);
+        let users = usable(rows, config);
         if users.is_empty() {
+            let judged = match config.data.unusable {
+                Unusable::Error => "",
+                Unusable::Skip => " and has targets with a `rejected` item",
+            };
             return Err(TrainError::Data(format!(
-                "none of the {} RL rows is long enough for {} stages; lower rollout.stages or provide longer histories",
+                "none of the {} RL rows is long enough for {} stages{judged}; lower rollout.stages or provide longer \
+                 histories",
                 rows.len(),
                 config.rollout.stages
             )));
@@ -87,18 +96,24 @@ impl<'a> CurriculumSampler<'a> {
                 config.reward.targets_per_stage
             )));
         }
-        let unjudged = |p: &&CurriculumUser<'_>| {
-            let further: &[_] = if several { &p.row.targets } else { &[] };
-            p.stages.iter().map(|s| s.target).chain(further).any(|target| target.rejected.is_none())
-        };
-        if let Some(user) = users.iter().find(unjudged) {
+        if let Some(user) = users.iter().find(|user| !can_be_judged(user, config)) {
             return Err(TrainError::Data(format!(
                 "user {}: a target choice has no `rejected` item, which the judge requires; add one, move the stages \
-                 (mid_position, rollout.cut_at), or remove the row",
+                 (mid_position, rollout.cut_at), remove the row, or skip such rows with data.unusable = \"skip\"",
                 user.row.uid
             )));
         }
-        Ok(Self { users, config: &config.curriculum, seed: config.seed, progress: CurriculumState::default() })
+        let of_step = config.rollout.users_per_step;
+        if config.train.drop_last && users.len() < of_step {
+            return Err(TrainError::Data(format!(
+                "data.train has {} users for {of_step} per step, and train.drop_last leaves out the incomplete step, which \
+                 is the only one; lower rollout.users_per_step, set train.drop_last = false, or provide more rows",
+                users.len()
+            )));
+        }
+        let whole_steps = config.train.drop_last.then_some(of_step);
+        let progress = CurriculumState::default();
+        Ok(Self { users, config: &config.curriculum, whole_steps, seed: config.seed, progress })
     }
 
     /// Returns the number of users.
@@ -124,9 +139,22 @@ impl<'a> CurriculumSampler<'a> {
                 self.progress.taken += n;
                 self.sampled(n, Draw::new(self.seed).text("curriculum").with(step).with(round))
             }
-            _ => (0..n).map(|_| self.in_turn()).collect(),
+            _ => {
+                if round == 0 {
+                    self.skip_incomplete_step();
+                }
+                (0..n).map(|_| self.in_turn()).collect()
+            }
         };
         chosen.into_iter().map(|i| self.users[i].clone()).collect()
+    }
+
+    /// Goes on to the next epoch if too few users for a step are left in this one and are to be left out.
+    fn skip_incomplete_step(&mut self) {
+        let left = self.len() - self.progress.taken % self.len();
+        if self.whole_steps.is_some_and(|of_step| left < of_step) {
+            self.progress.taken += left;
+        }
     }
 
     fn in_turn(&mut self) -> usize {
@@ -225,7 +253,16 @@ impl<'a> CurriculumSampler<'a> {
     }
 }
 
-/// Returns the rows whose history is long enough for the stages, cut into stages.
-pub fn usable<'a>(rows: &'a [RlRow], config: &RolloutConfig) -> Vec<CurriculumUser<'a>> {
-    rows.iter().filter_map(|row| Some(CurriculumUser { row, stages: stages::cut(row, config)? })).collect()
+/// Returns the rows whose history is long enough for the stages, cut into stages. With `data.unusable = "skip"`, rows with a target
+/// that cannot be judged are left out too.
+pub fn usable<'a>(rows: &'a [RlRow], config: &RlConfig) -> Vec<CurriculumUser<'a>> {
+    let cut = |row: &'a RlRow| Some(CurriculumUser { row, stages: stages::cut(row, &config.rollout)? });
+    let skips = config.data.unusable == Unusable::Skip;
+    rows.iter().filter_map(cut).filter(|user| !skips || can_be_judged(user, config)).collect()
+}
+
+/// Returns whether all targets of a user have a rejected item, with which the judge compares the chosen one.
+fn can_be_judged(user: &CurriculumUser<'_>, config: &RlConfig) -> bool {
+    let further: &[_] = if config.reward.targets_per_stage > 1 { &user.row.targets } else { &[] };
+    user.stages.iter().map(|stage| stage.target).chain(further).all(|target| target.rejected.is_some())
 }

@@ -26,6 +26,9 @@ pub struct Sample {
     /// Probability that the judge picks the user's choice, the mean over the targets; `None` if the summary failed the format
     /// gate.
     pub p_chosen: Option<f64>,
+    /// Fraction of the targets to which the judge gave no answer; 0 if the summary was not judged.
+    #[serde(default)]
+    pub no_answer: f64,
     /// The reward of the sample itself, without credit.
     pub reward: Reward,
 }

@@ -53,6 +53,7 @@ fn of_stage(
     for (i, name) in names.iter().enumerate() {
         metrics.push((format!("reward/{name}"), mean(samples().map(|s| s.reward.scores[i]))));
     }
+    let judged = || samples().filter(|s| s.p_chosen.is_some()).map(|s| s.no_answer);
     let lengths = || samples().map(|s| s.ids.len() as f64);
     let prompts = groups.iter().filter(|g| wanted(g)).map(|g| g.prompt.len() as f64);
     let zero_variance = groups.iter().zip(&advantages.zero_variance).filter(|(g, _)| wanted(g)).map(|(_, zero)| *zero);
@@ -61,6 +62,7 @@ fn of_stage(
         ("credit/carried", of(&advantages.carried)),
         ("pass_rate", share(samples().map(Sample::right))),
         ("well_formed", share(samples().map(|s| s.reward.well_formed))),
+        ("no_answer", if judged().next().is_some() { mean(judged()) } else { 0.0 }),
         ("length/mean", mean(lengths())),
         ("length/max", lengths().fold(0.0, f64::max)),
         ("length/prompt", mean(prompts)),

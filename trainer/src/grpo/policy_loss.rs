@@ -1,11 +1,11 @@
 //! Policy losses, as pure functions of log-probabilities and advantages, in double precision.
 //!
 //! The loss of a mini-batch is Σ over responses of [`sequence_loss`]: the loss of each token times its weight, which
-//! [`Normalizer`] computes from all responses of the mini-batch. The loss therefore does not depend on how responses are
-//! divided into micro-batches, and replaying a recorded step reproduces it bit for bit.
+//! [`Normalizer`] computes from all responses of the mini-batch. The loss therefore does not depend on how responses are packed
+//! for execution, and replaying a recorded step reproduces it bit for bit.
 
-use configs::rl::AlgorithmConfig;
 use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Ratio};
+use configs::rl::{AlgorithmConfig, RolloutConfig};
 
 /// The inputs of the loss of one response; all slices have its length.
 #[derive(Clone, Copy, Debug)]
@@ -25,30 +25,46 @@ pub struct PolicyLossInputs<'a> {
 }
 
 /// The normalization of the token losses of a mini-batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Normalizer {
     aggregation: Aggregation,
     sequences: usize,
-    tokens: usize,
+    /// The number of tokens of each micro-batch.
+    tokens: Vec<usize>,
+    /// The number of micro-batches of a full mini-batch.
+    micro_batches: usize,
     length: usize,
 }
 
 impl Normalizer {
-    /// Returns the normalizer of a mini-batch with responses of these lengths. `limit` is the maximum length of a response.
-    pub fn new(config: &AlgorithmConfig, limit: usize, lengths: impl Iterator<Item = usize>) -> Self {
-        let (sequences, tokens) = lengths.fold((0, 0), |(n, sum), length| (n + 1, sum + length));
-        let length = if config.aggregation_length > 0 { config.aggregation_length } else { limit };
-        Self { aggregation: config.aggregation, sequences, tokens, length }
+    /// Returns the normalizer of a mini-batch, given the length of each response and the index of its micro-batch.
+    pub fn new(
+        config: &AlgorithmConfig,
+        rollout: &RolloutConfig,
+        responses: impl Iterator<Item = (usize, usize)>,
+    ) -> Self {
+        let (mut sequences, mut tokens) = (0, Vec::<usize>::new());
+        for (length, micro_batch) in responses {
+            sequences += 1;
+            tokens.resize(tokens.len().max(micro_batch + 1), 0);
+            tokens[micro_batch] += length;
+        }
+        let length = if config.aggregation_length > 0 { config.aggregation_length } else { rollout.max_new_tokens };
+        let micro_batches = config.micro_batches_per_minibatch(rollout);
+        Self { aggregation: config.aggregation, sequences, tokens, micro_batches, length }
     }
 
-    /// Returns the weight of each token of a response of `length` tokens.
-    pub fn weight(&self, length: usize) -> f64 {
+    /// Returns the weight of each token of a response of `length` tokens in micro-batch `micro_batch`.
+    pub fn weight(&self, length: usize, micro_batch: usize) -> f64 {
         let n = self.sequences as f64;
         match self.aggregation {
-            Aggregation::TokenMean => 1.0 / self.tokens as f64,
+            Aggregation::TokenMean => 1.0 / self.tokens.iter().sum::<usize>() as f64,
             Aggregation::SequenceMeanTokenMean => 1.0 / (n * length as f64),
             Aggregation::SequenceMeanTokenSum => 1.0 / n,
             Aggregation::Constant => 1.0 / (n * self.length as f64),
+            // The micro-batches of a rank's mini-batch are averaged first, then the ranks. Both numbers are fixed, so this is the
+            // mean over all micro-batches of a full mini-batch.
+            Aggregation::MicroBatchTokenMean => 1.0 / (self.micro_batches as f64 * self.tokens[micro_batch] as f64),
         }
     }
 }
@@ -210,6 +226,7 @@ pub fn kl_estimate(estimator: KlEstimator, d: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use configs::rl::algorithm::Minibatches;
     use tolerance::assert_within;
 
     use super::*;
@@ -264,16 +281,39 @@ mod tests {
     #[test]
     fn weights_by_aggregation() {
         // Responses of 2 and 6 tokens; maximum length 10.
+        let rollout = RolloutConfig { max_new_tokens: 10, users_per_step: 1, ..RolloutConfig::default() };
         let of = |aggregation, aggregation_length| {
             let config = AlgorithmConfig { aggregation, aggregation_length, ..AlgorithmConfig::default() };
-            let by = Normalizer::new(&config, 10, [2, 6].into_iter());
-            [by.weight(2), by.weight(6)]
+            let by = Normalizer::new(&config, &rollout, [(2, 0), (6, 0)].into_iter());
+            [by.weight(2, 0), by.weight(6, 0)]
         };
         assert_eq!(of(Aggregation::TokenMean, 0), [0.125; 2]);
         assert_eq!(of(Aggregation::SequenceMeanTokenMean, 0), [0.25, 1.0 / 12.0]);
         assert_eq!(of(Aggregation::SequenceMeanTokenSum, 0), [0.5; 2]);
         assert_eq!(of(Aggregation::Constant, 0), [0.05; 2]);
         assert_eq!(of(Aggregation::Constant, 4), [0.125; 2]);
+    }
+
+    #[test]
+    fn micro_batches_are_averaged_over_those_of_a_full_mini_batch() {
+        // A step of 8 responses in 2 mini-batches of 4; this one has 3 responses, in micro-batches of 2.
+        let rollout = RolloutConfig { users_per_step: 1, ..RolloutConfig::default() };
+        let config = AlgorithmConfig {
+            aggregation: Aggregation::MicroBatchTokenMean,
+            micro_batch_sequences: 2,
+            num_minibatches: 2,
+            ..AlgorithmConfig::default()
+        };
+        let by = Normalizer::new(&config, &rollout, [(2, 0), (6, 0), (5, 1)].into_iter());
+        // Two micro-batches, of 8 and 5 tokens.
+        assert_eq!([by.weight(2, 0), by.weight(6, 0), by.weight(5, 1)], [1.0 / 16.0, 1.0 / 16.0, 0.1]);
+        // The same responses alone in their mini-batch: the divisor stays 2.
+        let short = Normalizer::new(&config, &rollout, [(2, 0), (6, 0)].into_iter());
+        assert_eq!(short.weight(2, 0), 1.0 / 16.0);
+        // Four published ranks have one response each, so every response is a micro-batch of a rank.
+        let config = AlgorithmConfig { minibatches: Minibatches::Published, published_ranks: 4, ..config };
+        let by = Normalizer::new(&config, &rollout, [(2, 0), (6, 1), (5, 3)].into_iter());
+        assert_eq!([by.weight(2, 0), by.weight(6, 1), by.weight(5, 3)], [1.0 / 8.0, 1.0 / 24.0, 1.0 / 20.0]);
     }
 
     #[test]

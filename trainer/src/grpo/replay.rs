@@ -240,7 +240,7 @@ pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition)
         )),
     };
     // Recorded steps count from 1; steps of the reward count from 0.
-    set_rewards(&mut groups, composition, (step.step.saturating_sub(1), config.rollout.max_new_tokens), &no_judge)?;
+    set_rewards(&mut groups, composition, (step.step.saturating_sub(1), config), &no_judge)?;
     let advantages = advantages::credit(&groups, config)?;
     let updates = step.updates.iter().map(|update| {
         let kept: Vec<usize> = (0..update.places.len())

@@ -1,14 +1,16 @@
 //! Judges and rewards of sampled groups.
 
 use chat::Question;
+use configs::rl::RlConfig;
+use configs::rl::reward::FormatGate;
 use rewards::{Composition, JudgeRequest, Response, RewardResponse, Verdict};
 
 use super::group::Group;
 use crate::TrainError;
 
-/// Returns, for each response, the probability that the judge picks the user's choice given its summary; `None` for a response
-/// that fails the format gate.
-pub type JudgeFn<'a> = dyn Fn(&[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> + 'a;
+/// Returns, for each response, the judge's verdict on the user's choice given its summary; `None` for a response that fails the
+/// format gate.
+pub type JudgeFn<'a> = dyn Fn(&[Response<'_>]) -> Result<Vec<Option<Verdict>>, TrainError> + 'a;
 
 /// Asks the run's judge; returns one verdict per question, in order.
 pub type AskFn<'a> = dyn Fn(&[Question]) -> Result<Vec<Verdict>, TrainError> + 'a;
@@ -21,10 +23,14 @@ pub type AskFn<'a> = dyn Fn(&[Question]) -> Result<Vec<Verdict>, TrainError> + '
 pub(super) fn set_rewards(
     groups: &mut [Group],
     composition: &Composition,
-    (step, token_limit): (u64, usize),
+    (step, config): (u64, &RlConfig),
     ask: &AskFn<'_>,
 ) -> Result<Vec<(String, f64)>, TrainError> {
-    fn of_group(index: usize, group: &Group, token_limit: usize) -> impl Iterator<Item = RewardResponse<'_>> {
+    fn of_group(
+        index: usize,
+        group: &Group,
+        (token_limit, gate): (usize, FormatGate),
+    ) -> impl Iterator<Item = RewardResponse<'_>> {
         group.samples.iter().map(move |s| RewardResponse {
             text: &s.text,
             tokens: s.ids.len(),
@@ -35,11 +41,13 @@ pub(super) fn set_rewards(
             history: &group.input.history,
             past_summary: group.input.past_summary.as_deref(),
             targets: &group.input.targets,
+            gate,
             p_chosen: s.p_chosen,
         })
     }
+    let rules = (config.rollout.max_new_tokens, config.reward.gate);
     let responses: Vec<RewardResponse<'_>> =
-        groups.iter().enumerate().flat_map(|(index, group)| of_group(index, group, token_limit)).collect();
+        groups.iter().enumerate().flat_map(|(index, group)| of_group(index, group, rules)).collect();
     let requests = composition.judgments(step, &responses)?;
     let questions: Vec<Question> =
         requests.iter().flatten().map(|JudgeRequest { question, .. }| question.clone()).collect();

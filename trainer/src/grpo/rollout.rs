@@ -131,6 +131,7 @@ impl Rollouts<'_> {
                     old: Vec::new(),
                     reference: Vec::new(),
                     p_chosen: None,
+                    no_answer: 0.0,
                     reward: Reward { total: 0.0, scores: Vec::new(), well_formed: false },
                 })
             });
@@ -208,7 +209,6 @@ impl Rollouts<'_> {
         groups: &mut [Group],
         step: u64,
     ) -> Result<Vec<(String, f64)>, TrainError> {
-        let token_limit = self.config.rollout.max_new_tokens;
         let mut responses: Vec<Response<'_>> = Vec::new();
         for group in &*groups {
             for Sample { text, ids, .. } in &group.samples {
@@ -223,12 +223,16 @@ impl Rollouts<'_> {
         for group in groups.iter_mut() {
             for sample in &mut group.samples {
                 // The format gate depends only on the text, so either all targets of a sample are judged or none.
-                let told: Vec<Option<f64>> = found.by_ref().take(group.input.targets.len()).collect();
-                let sum: Option<f64> = told.iter().copied().sum();
-                sample.p_chosen = sum.map(|sum| sum / told.len() as f64);
+                let told: Vec<Option<Verdict>> = found.by_ref().take(group.input.targets.len()).collect();
+                let told: Option<Vec<Verdict>> = told.into_iter().collect();
+                let mean = |of: fn(&Verdict) -> f64| {
+                    told.as_ref().map(|told| told.iter().map(of).sum::<f64>() / told.len() as f64)
+                };
+                sample.p_chosen = mean(|v| v.p_chosen);
+                sample.no_answer = mean(|v| f64::from(u8::from(v.malformed))).unwrap_or(0.0);
             }
         }
-        set_rewards(groups, self.composition, (step, token_limit), &|questions| self.ask(context, questions))
+        set_rewards(groups, self.composition, (step, self.config), &|questions| self.ask(context, questions))
     }
 
     /// Asks the judge the questions of reward terms; the ranks divide them.

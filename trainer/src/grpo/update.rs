@@ -2,7 +2,7 @@
 
 use chat::Draw;
 use configs::rl::RlConfig;
-use configs::rl::algorithm::Ratio;
+use configs::rl::algorithm::{Aggregation, Minibatches, Ratio};
 use lm::{ActivationCheckpointing, Decoder};
 
 use super::advantages::{StepAdvantages, is_trained};
@@ -10,6 +10,7 @@ use super::group::{Group, Sample};
 use super::importance_sampling;
 use super::micro_batches::{self, Gradient, MicroBatchLimit, PromptAndResponse, TokenLogprobs};
 use super::policy_loss::{LossStats, Normalizer, PolicyLossInputs, SequenceLoss, sequence_loss};
+use super::published_batches::{self, Layout};
 use crate::TrainError;
 use crate::flops::ComputeWork;
 use crate::lr_schedule::ScheduleStep;
@@ -21,6 +22,8 @@ use crate::trainable_model::TrainableModel;
 pub struct TrainSample<'a> {
     /// The tokens of the response.
     pub row: PromptAndResponse<'a>,
+    /// Index of the micro-batch that `micro_batch_token_mean` averages; 0 with any other aggregation. Packing ignores it.
+    pub micro_batch: usize,
     old: &'a [f32],
     reference: Option<&'a [f32]>,
     correction: Option<Vec<f64>>,
@@ -34,12 +37,18 @@ impl<'a> TrainSample<'a> {
         let recomputed = !sample.old.is_empty();
         Self {
             row,
+            micro_batch: 0,
             old: if recomputed { &sample.old } else { &sample.rollout },
             reference: (!sample.reference.is_empty()).then_some(&sample.reference),
             correction: importance_sampling::weights(&config.algorithm, &sample.old, &sample.rollout)
                 .filter(|_| recomputed),
             advantage,
         }
+    }
+
+    /// Returns the weight of each token.
+    pub fn weight(&self, by: &Normalizer) -> f64 {
+        by.weight(self.row.response.len(), self.micro_batch)
     }
 
     /// Computes the loss of the tokens in `range`, each with weight `weight`.
@@ -65,8 +74,8 @@ impl<'a> TrainSample<'a> {
 
 /// Returns the normalizer of the token losses of these samples.
 pub fn normalizer(train_samples: &[TrainSample<'_>], config: &RlConfig) -> Normalizer {
-    let lengths = train_samples.iter().map(|sample| sample.row.response.len());
-    Normalizer::new(&config.algorithm, config.rollout.max_new_tokens, lengths)
+    let responses = train_samples.iter().map(|sample| (sample.row.response.len(), sample.micro_batch));
+    Normalizer::new(&config.algorithm, &config.rollout, responses)
 }
 
 /// Computes the loss statistics of a mini-batch from the log-probabilities and entropies of its tokens under the policy. The
@@ -76,7 +85,7 @@ pub fn measure(train_samples: &[TrainSample<'_>], seen: &[TokenLogprobs], config
     let mut sums = LossStats::default();
     for (sample, seen) in train_samples.iter().zip(seen) {
         let n = seen.logprobs.len();
-        sums.add(&sample.loss(0..n, &seen.logprobs, &seen.entropy, by.weight(n), config).sums);
+        sums.add(&sample.loss(0..n, &seen.logprobs, &seen.entropy, sample.weight(&by), config).sums);
     }
     sums
 }
@@ -115,7 +124,7 @@ pub fn accumulate(
         &gradient,
         |row, range, logprobs| {
             let sample = &train_samples[row];
-            let weight = by.weight(sample.row.response.len());
+            let weight = sample.weight(&by);
             // The loss is linear in the entropies, so their values do not affect the slopes.
             let found = sample.loss(range, logprobs, &vec![0.0; logprobs.len()], weight, config);
             (found.derivative, found.entropy_derivative)
@@ -193,8 +202,21 @@ pub struct MiniBatch {
     pub work: ComputeWork,
 }
 
-/// Divides a step's samples into the mini-batches of one iteration: whole groups, in an order shuffled per iteration.
+/// Divides a step's samples into the mini-batches of one iteration, as `algorithm.minibatches` configures. None is empty.
 pub fn mini_batches(
+    groups: &[Group],
+    advantages: &StepAdvantages,
+    config: &RlConfig,
+    iteration: (u64, u64),
+) -> Vec<Vec<(usize, usize)>> {
+    match config.algorithm.minibatches {
+        Minibatches::Groups => whole_groups(groups, advantages, config, iteration),
+        Minibatches::Published => as_published(groups, advantages, config),
+    }
+}
+
+/// Divides a step into whole groups, in an order shuffled per iteration.
+fn whole_groups(
     groups: &[Group],
     advantages: &StepAdvantages,
     config: &RlConfig,
@@ -213,6 +235,40 @@ pub fn mini_batches(
     (0..updates).map(|u| live[live.len() * u / updates..live.len() * (u + 1) / updates].concat()).collect()
 }
 
+/// Divides a step by the published slots. Samples of a group stay adjacent, so that execution can share their prompt.
+fn as_published(groups: &[Group], advantages: &StepAdvantages, config: &RlConfig) -> Vec<Vec<(usize, usize)>> {
+    let algorithm = &config.algorithm;
+    let slots = published_batches::slots(groups, algorithm, &config.rollout);
+    let updates = slots.iter().flatten().map(|slot| slot.mini_batch + 1).max().unwrap_or(0);
+    let mut found = vec![Vec::new(); updates];
+    for (g, slots) in slots.iter().enumerate() {
+        for (i, slot) in slots.iter().enumerate() {
+            if is_trained(&groups[g].samples[i], advantages.zero_variance[g], algorithm) {
+                found[slot.mini_batch].push((g, i));
+            }
+        }
+    }
+    found.retain(|places| !places.is_empty());
+    found
+}
+
+/// Returns the index of the micro-batch that each response of a mini-batch is averaged in: the published one, or else that of
+/// the next `micro_batch_sequences` responses.
+fn micro_batches_of(groups: &[Group], places: &[(usize, usize)], config: &RlConfig) -> Vec<usize> {
+    let algorithm = &config.algorithm;
+    match (algorithm.aggregation, algorithm.minibatches) {
+        (Aggregation::MicroBatchTokenMean, Minibatches::Published) => {
+            let slots = published_batches::slots(groups, algorithm, &config.rollout);
+            let layout = Layout::new(algorithm, &config.rollout);
+            places.iter().map(|&(g, i)| layout.micro_batch_of(slots[g][i])).collect()
+        }
+        (Aggregation::MicroBatchTokenMean, Minibatches::Groups) => {
+            (0..places.len()).map(|at| at / algorithm.micro_batch_sequences).collect()
+        }
+        _ => vec![0; places.len()],
+    }
+}
+
 /// Returns the training samples of a mini-batch.
 pub fn train_samples<'a>(
     groups: &'a [Group],
@@ -220,11 +276,12 @@ pub fn train_samples<'a>(
     places: &[(usize, usize)],
     config: &RlConfig,
 ) -> Vec<TrainSample<'a>> {
-    let one = |&(g, i): &(usize, usize)| {
+    let one = |(&(g, i), micro_batch): (&(usize, usize), usize)| {
         let advantage = advantages.advantages[g][i];
-        TrainSample::new(&groups[g], &groups[g].samples[i], (g, i), advantage, config)
+        let sample = TrainSample::new(&groups[g], &groups[g].samples[i], (g, i), advantage, config);
+        TrainSample { micro_batch, ..sample }
     };
-    places.iter().map(one).collect()
+    places.iter().zip(micro_batches_of(groups, places, config)).map(one).collect()
 }
 
 /// Makes all updates of a step.

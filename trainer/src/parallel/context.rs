@@ -188,6 +188,7 @@ impl ParallelContext {
         }
         let mut one = LocalModel::new(chat::Completer::name(model), Decoder::new(whole), model.tokenizer.clone())?;
         one.limits = model.limits;
+        one.prompts.clone_from(&model.prompts);
         Ok(one)
     }
 

@@ -55,7 +55,8 @@ fn adapters(model: &Decoder, lora: Lora<'_>) -> Result<LoraAdapters, TrainError>
     if c.start.as_os_str().is_empty() {
         return Ok(LoraAdapters::new(&model.params, spec, lora.seed.cast_signed())?);
     }
-    let started = lora_files::load(&c.start, model.spec(), model.device())?;
+    let checkpoint = lm::pretrained::run_checkpoint(&c.start.to_string_lossy())?;
+    let started = lora_files::load(checkpoint.as_deref().unwrap_or(&c.start), model.spec(), model.device())?;
     if *started.spec() != spec {
         return Err(TrainError::Data(format!(
             "lora.start = {}: the adapter is {:?}, but the configuration is {spec:?}; set [lora] to match the adapter",

@@ -67,6 +67,7 @@ fn groups(rollouts: &Json) -> Vec<Group> {
             text: String::new(),
             truncated: false,
             p_chosen: Some(0.5),
+            no_answer: 0.0,
             reward: rewards::Reward { total: reward.as_f64().unwrap(), scores: Vec::new(), well_formed: true },
         };
         Group {

@@ -4,6 +4,7 @@ use configs::RlConfig;
 use configs::rl::curriculum::CurriculumOrder;
 use trainer::grpo::curriculum_sampler::CurriculumSampler;
 use trainer::grpo::group::{Group, GroupInput};
+use trainer::grpo::steps;
 
 use fixtures::policy::{config, rolled_out, rows, trainable};
 
@@ -67,6 +68,31 @@ fn each_epoch_has_everybody_once_in_its_own_order_or_the_files() {
             next
         })
     );
+}
+
+#[test]
+fn the_users_left_over_at_the_end_of_an_epoch_are_in_no_step_if_asked() {
+    let rows = rows(10);
+    let mut config = ordered(CurriculumOrder::File);
+    (config.rollout.users_per_step, config.train.steps, config.train.epochs) = (4, 0, 2);
+    let taken = |config: &RlConfig| -> Vec<String> {
+        let mut users = CurriculumSampler::new(&rows, config).unwrap();
+        (0..steps(config, users.len())).map(|step| uids(&mut users, 4, step).join(" ")).collect()
+    };
+    // 20 users in 5 steps; or 2 steps in each of 2 epochs, without p8 and p9.
+    let whole = ["p0 p1 p2 p3", "p4 p5 p6 p7"];
+    assert_eq!(taken(&config), [whole[0], whole[1], "p8 p9 p0 p1", "p2 p3 p4 p5", "p6 p7 p8 p9"]);
+    config.train.drop_last = true;
+    assert_eq!(taken(&config), [whole, whole].concat());
+    // Nothing is left over if the steps divide the epoch.
+    config.rollout.users_per_step = 5;
+    let mut users = CurriculumSampler::new(&rows, &config).unwrap();
+    assert_eq!([0, 1].map(|step| uids(&mut users, 5, step)[4].clone()), ["p4", "p9"]);
+    config.rollout.users_per_step = 11;
+    let refused = CurriculumSampler::new(&rows, &config).unwrap_err().to_string();
+    for words in ["10 users for 11 per step", "train.drop_last", "rollout.users_per_step"] {
+        assert!(refused.contains(words), "{refused}");
+    }
 }
 
 #[test]

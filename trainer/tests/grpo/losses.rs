@@ -1,8 +1,8 @@
 //! Every loss, ratio, aggregation, estimator and correction, compared with a float64 reference written from the papers'
 //! formulas (`scripts/reference/policy_loss.py`), on ragged groups.
 
-use configs::rl::AlgorithmConfig;
 use configs::rl::algorithm::{Aggregation, KlEstimator, KlPlace, PolicyLoss, Ratio, RolloutCorrection};
+use configs::rl::{AlgorithmConfig, RolloutConfig};
 use python_reference::ask;
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
@@ -45,6 +45,12 @@ fn sequences() -> Vec<Sequence> {
     [(5, 1.2), (1, -0.7), (40, -1.5), (3, 0.0), (17, 0.4), (2, -2.0), (9, 2.0)].map(|(n, a)| sequence(n, a)).into()
 }
 
+/// Number of responses in a micro-batch; the seven responses make three.
+const MICRO_BATCH: usize = 3;
+
+/// Number of micro-batches of a full mini-batch, whose ten responses are a quarter of those of five users.
+const MICRO_BATCHES: usize = 4;
+
 fn cases() -> Vec<AlgorithmConfig> {
     let mut cases = Vec::new();
     for loss in [PolicyLoss::Clip, PolicyLoss::Cispo] {
@@ -54,6 +60,7 @@ fn cases() -> Vec<AlgorithmConfig> {
                 (Aggregation::SequenceMeanTokenMean, 0),
                 (Aggregation::SequenceMeanTokenSum, 0),
                 (Aggregation::Constant, 32),
+                (Aggregation::MicroBatchTokenMean, 0),
             ] {
                 for (estimator, place, coefficient) in [
                     (KlEstimator::K1, KlPlace::Loss, 0.3),
@@ -67,6 +74,7 @@ fn cases() -> Vec<AlgorithmConfig> {
                     {
                         let mut case =
                             AlgorithmConfig { loss, ratio, aggregation, aggregation_length, ..Default::default() };
+                        case.micro_batch_sequences = MICRO_BATCH;
                         case.kl.estimator = estimator;
                         case.kl.place = place;
                         case.kl.coefficient = coefficient;
@@ -90,14 +98,16 @@ fn cases() -> Vec<AlgorithmConfig> {
 fn asked(name: usize, case: &AlgorithmConfig, sequences: &[Sequence]) -> Json {
     let rows: Vec<Json> = sequences
         .iter()
-        .map(|s| {
-            json!({"logprobs": s.logprobs, "old": s.old, "rollout": s.rollout, "reference": s.reference,
-                   "entropy": s.entropy, "advantage": s.advantage, "masked": false})
+        .enumerate()
+        .map(|(i, s)| {
+            json!({"micro_batch": i / MICRO_BATCH, "logprobs": s.logprobs, "old": s.old, "rollout": s.rollout,
+                   "reference": s.reference, "entropy": s.entropy, "advantage": s.advantage, "masked": false})
         })
         .collect();
     json!({"name": name.to_string(), "loss": case.loss, "ratio": case.ratio, "aggregation": case.aggregation,
-           "aggregation_length": case.aggregation_length.max(1), "clip_low": case.clip_low, "clip_high": case.clip_high,
-           "dual_clip": case.dual_clip, "kl": case.kl, "entropy_coefficient": case.entropy_coefficient,
+           "aggregation_length": case.aggregation_length.max(1), "micro_batches": MICRO_BATCHES,
+           "clip_low": case.clip_low, "clip_high": case.clip_high, "dual_clip": case.dual_clip, "kl": case.kl,
+           "entropy_coefficient": case.entropy_coefficient,
            "rollout_correction": case.rollout_correction, "rollout_correction_cap": case.rollout_correction_cap,
            "sequences": rows})
 }
@@ -105,14 +115,16 @@ fn asked(name: usize, case: &AlgorithmConfig, sequences: &[Sequence]) -> Json {
 #[test]
 fn all_variants_are_the_papers() {
     let (sequences, cases) = (sequences(), cases());
-    assert_eq!(cases.len(), 240);
+    assert_eq!(cases.len(), 300);
+    let rollout = RolloutConfig { max_new_tokens: 64, users_per_step: 5, ..RolloutConfig::default() };
     let asked: Vec<Json> = cases.iter().enumerate().map(|(i, case)| asked(i, case, &sequences)).collect();
     let place = tempfile::tempdir().unwrap();
     let answers = ask("policy_loss.py", &json!({ "cases": asked }), place.path());
     let mut held = [0.0; 3];
     for (i, case) in cases.iter().enumerate() {
         let answer = &answers[i.to_string()];
-        let by = Normalizer::new(case, 64, sequences.iter().map(|s| s.logprobs.len()));
+        let responses = sequences.iter().enumerate().map(|(k, s)| (s.logprobs.len(), k / MICRO_BATCH));
+        let by = Normalizer::new(case, &rollout, responses);
         let mut loss = 0.0;
         for (k, s) in sequences.iter().enumerate() {
             let correction = importance_sampling::weights(case, &s.old, &s.rollout);
@@ -124,7 +136,7 @@ fn all_variants_are_the_papers() {
                 correction: correction.as_deref(),
                 advantage: s.advantage,
             };
-            let found = sequence_loss(response, by.weight(s.logprobs.len()), case);
+            let found = sequence_loss(response, by.weight(s.logprobs.len(), k / MICRO_BATCH), case);
             loss += found.sums.loss;
             held = [held[0] + found.sums.high, held[1] + found.sums.low, held[2] + found.sums.dual];
             let gradients = [("logprob_gradient", found.derivative.clone()), {

@@ -2,8 +2,10 @@
 
 mod beside_trl;
 mod curriculum;
+mod judging;
 mod losses;
 mod on_policy;
+mod published;
 mod replaying;
 mod resuming;
 mod settings;

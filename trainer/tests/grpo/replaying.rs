@@ -1,7 +1,9 @@
 //! Replaying a recorded step reproduces its loss bit for bit; other settings give another loss.
 
 use configs::RlConfig;
-use configs::rl::algorithm::{Advantage, Aggregation, KlPlace, OldLogprobs, RolloutCorrection, ZeroVariance};
+use configs::rl::algorithm::{
+    Advantage, Aggregation, KlPlace, Minibatches, OldLogprobs, RolloutCorrection, ZeroVariance,
+};
 use trainer::grpo::replay::{RecordedStep, replay};
 use trainer::grpo::{rollout_file, train};
 use trainer::{Output, Run};
@@ -49,7 +51,12 @@ fn the_same_settings_give_the_same_bits() {
     (dropping.rollout.num_generations, dropping.rollout.users_per_step) = (2, 8);
     dropping.reward.carry_discount = 0.0;
     dropping.reward.overlong_band = 0;
-    for config in [plain, much, in_reward, dropping] {
+    // Mini-batches that split groups.
+    let mut published = config();
+    published.algorithm.aggregation = Aggregation::MicroBatchTokenMean;
+    published.algorithm.minibatches = Minibatches::Published;
+    (published.algorithm.published_ranks, published.algorithm.micro_batch_sequences) = (2, 3);
+    for config in [plain, much, in_reward, dropping, published] {
         let step = recorded(&config);
         let expected: Vec<u64> = step.updates.iter().map(|u| u.loss.to_bits()).collect();
         assert_eq!(expected.len(), config.algorithm.num_minibatches * config.algorithm.num_iterations);
@@ -71,7 +78,8 @@ fn other_settings_change_what_they_say() {
     let step = recorded(&config);
     let before = losses(&step, &config);
     type Change = fn(&mut RlConfig);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 8] = [
+        ("micro-batches", |c| c.algorithm.aggregation = Aggregation::MicroBatchTokenMean),
         ("aggregation", |c| c.algorithm.aggregation = Aggregation::SequenceMeanTokenSum),
         ("advantage", |c| c.algorithm.advantage = Advantage::GroupMean),
         ("entropy", |c| c.algorithm.entropy_coefficient = 0.1),

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use chat::Draw;
-use configs::RlConfig;
 use configs::rl::algorithm::{KlPlace, ZeroVariance};
 use configs::rl::rollout::{Carry, PromptOverflow};
-use rewards::Response;
+use configs::{RlConfig, Unusable};
+use rewards::{Response, Verdict};
 use serde_json::Value as Json;
 use tolerance::assert_within;
 use trainer::grpo::curriculum_sampler::{CurriculumSampler, usable};
@@ -112,7 +112,7 @@ fn judged_by_choice(config: &RlConfig) -> (Vec<Group>, Asked) {
     let (rows, trainable, asked) = (rows(8), trainable(config, None), RefCell::new(Asked::new()));
     let judging = |responses: &[Response<'_>]| {
         asked.borrow_mut().extend(responses.iter().map(|r| (r.text.to_owned(), r.target.chosen.clone())));
-        Ok::<_, TrainError>(responses.iter().map(|r| Some(probability(&r.target.chosen))).collect())
+        Ok::<_, TrainError>(responses.iter().map(|r| Some(Verdict::new(probability(&r.target.chosen)))).collect())
     };
     let next = CurriculumSampler::new(&rows, config).unwrap().next(config.rollout.users_per_step, (0, 0));
     let groups = with_rollouts(config, |rollouts| {
@@ -162,14 +162,23 @@ fn a_summary_is_judged_by_as_many_choices_as_asked() {
     bare[2].targets[1].rejected = None;
     let refusal = CurriculumSampler::new(&bare, &config).unwrap_err().to_string();
     assert!(refusal.contains("user p2") && refusal.contains("`rejected`"), "{refusal}");
+    let skipping = |config: &RlConfig| {
+        let mut config = config.clone();
+        config.data.unusable = Unusable::Skip;
+        config
+    };
+    assert_eq!(CurriculumSampler::new(&bare, &skipping(&config)).unwrap().len(), 7);
+    assert_eq!(usable(&bare, &skipping(&self::config())).len(), 8, "no stage asks for further targets");
+    bare.iter_mut().flat_map(|row| &mut row.history).for_each(|choice| choice.rejected = None);
+    let refusal = CurriculumSampler::new(&bare, &skipping(&config)).unwrap_err().to_string();
+    assert!(refusal.contains("none of the 8 RL rows") && refusal.contains("with a `rejected` item"), "{refusal}");
 }
 
 #[test]
 fn histories_are_cut_as_asked() {
     let rows = rows(4);
-    let windows = |config: &RlConfig| -> Vec<usize> {
-        usable(&rows, &config.rollout)[0].stages.iter().map(|s| s.window.len()).collect()
-    };
+    let windows =
+        |config: &RlConfig| -> Vec<usize> { usable(&rows, config)[0].stages.iter().map(|s| s.window.len()).collect() };
     assert_eq!(windows(&config()), [3, 2]);
     assert_eq!(windows(&changed(|c| c.rollout.reread_target = false)), [3, 1]);
     assert_eq!(windows(&changed(|c| c.rollout.cut_at = vec![0.2])), [1, 4]);
@@ -191,7 +200,7 @@ fn a_prompt_that_is_too_long_is_cut_shortened_or_refused() {
     let config = short(PromptOverflow::Error);
     let trainable = trainable(&config, None);
     let rows = rows(8);
-    let users = usable(&rows, &config.rollout);
+    let users = usable(&rows, &config);
     let refused = with_rollouts(&config, |r| r.roll_out((&trainable.model, &trainable.context), &users, (0, 0)));
     assert!(refused.unwrap_err().to_string().contains("rollout.max_prompt_tokens"));
 }
@@ -216,6 +225,15 @@ fn lengths_of_a_run() {
     assert_eq!(lines(&changed(|c| c.train.steps = 3)), 3);
     // 8 users, 4 per step, 2 epochs.
     assert_eq!(lines(&changed(|c| (c.train.steps, c.train.epochs) = (0, 2))), 4);
+    // 8 users, 3 per step, 2 epochs: 16 users in 6 steps, or 2 steps per epoch.
+    let dropping = |drop_last: bool| {
+        changed(|c| {
+            c.rollout.users_per_step = 3;
+            c.train.drop_last = drop_last;
+            (c.train.steps, c.train.epochs) = (0, 2);
+        })
+    };
+    assert_eq!([false, true].map(|drop_last| lines(&dropping(drop_last))), [6, 4]);
     let last = run(&changed(|c| c.rollout.users_per_step = 3)).pop().unwrap();
     assert_eq!(number(&last, "responses/updated"), 18.0);
     assert_eq!(number(&last, "epoch"), 0.75);
@@ -224,11 +242,11 @@ fn lengths_of_a_run() {
 }
 
 /// A judge that gives all summaries of most users the same probability.
-fn mostly_flat(responses: &[Response<'_>]) -> Result<Vec<Option<f64>>, TrainError> {
+fn mostly_flat(responses: &[Response<'_>]) -> Result<Vec<Option<Verdict>>, TrainError> {
     let mut found = pseudorandom_judge(responses)?;
     for (response, found) in responses.iter().zip(&mut found) {
         if chat::Draw::new(2).text(&response.target.chosen).below(3) > 0 {
-            *found = Some(0.25);
+            *found = Some(Verdict::new(0.25));
         }
     }
     Ok(found)
@@ -369,6 +387,7 @@ fn every_number_that_is_promised_is_there() {
         "reward/judge",
         "pass_rate",
         "well_formed",
+        "no_answer",
         "length/mean",
         "truncated",
         "zero_variance",

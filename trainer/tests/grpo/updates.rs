@@ -36,6 +36,7 @@ fn passes_and_sharing_do_not_change_the_update() {
             (PolicyLoss::Clip, Ratio::Token, Aggregation::TokenMean),
             (PolicyLoss::Clip, Ratio::Sequence, Aggregation::SequenceMeanTokenMean),
             (PolicyLoss::Cispo, Ratio::Token, Aggregation::Constant),
+            (PolicyLoss::Clip, Ratio::Token, Aggregation::MicroBatchTokenMean),
         ] {
             let mut config = config();
             config.algorithm.num_minibatches = 1;

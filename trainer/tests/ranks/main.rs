@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use configs::lora::LoraConfig;
+use configs::rl::algorithm::{Aggregation, Minibatches};
 use configs::{ParallelConfig, RlConfig, Sharding};
 use distributed::launch::{LaunchError, launch};
 use fixtures::policy;
@@ -43,6 +44,13 @@ fn configured(case: &str) -> RlConfig {
         config.algorithm.kl.coefficient = 0.05;
         config.algorithm.entropy_coefficient = 0.01;
         config.train.activation_checkpointing_every = 1;
+    }
+    if case.contains("published") {
+        // Divided over three ranks, whatever the number that run, in mini-batches of 4 responses and micro-batches of 2.
+        config.rollout.users_per_step = 4;
+        config.algorithm.aggregation = Aggregation::MicroBatchTokenMean;
+        config.algorithm.minibatches = Minibatches::Published;
+        (config.algorithm.published_ranks, config.algorithm.micro_batch_sequences) = (3, 2);
     }
     if case.contains("lora") {
         config.lora = Some(LoraConfig { rank: 4, dropout: 0.1, ..LoraConfig::default() });
@@ -154,6 +162,11 @@ fn check(cases: &[(&str, &[usize])]) {
 #[test]
 fn every_sharding_gives_the_losses_and_samples_of_one_process() {
     check(&[("replicate", &[2, 4]), ("optimizer", &[2, 4]), ("full", &[2, 4])]);
+}
+
+#[test]
+fn so_do_published_mini_batches() {
+    check(&[("replicate-published", &[2, 4]), ("full-published", &[2])]);
 }
 
 #[test]

@@ -6,15 +6,13 @@ use configs::QuickstartConfig;
 
 use crate::reporter::Reporter;
 
-/// A phase, in execution order. Judges and base model share one phase, `Training`, because they train in parallel.
+/// A phase, in execution order. `Training` holds what runs in parallel: the judges and then the synthesis, and the base model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Users and rows of the built-in world, and the tokenizer.
     World,
-    /// Training of the judges and the base model.
+    /// Training of the judges and synthesis of rows for fine-tuning and reinforcement learning; training of the base model.
     Training,
-    /// Synthesis of rows for fine-tuning and reinforcement learning.
-    Synthesis,
     /// Supervised fine-tuning.
     Sft,
     /// Reinforcement learning.
@@ -24,15 +22,15 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] = [Self::World, Self::Training, Self::Synthesis, Self::Sft, Self::Rl, Self::Eval];
+    const ALL: [Self; 5] = [Self::World, Self::Training, Self::Sft, Self::Rl, Self::Eval];
 
     fn purpose(self) -> &'static str {
         match self {
             Self::World => "Simulate users and their choices, and train a tokenizer",
             Self::Training => {
-                "Train, in parallel, two judges that predict choices from a summary and a base model that can read choices"
+                "Train two judges, and keep the teacher's summaries with which the first predicts choices; in parallel, train a \
+                 base model to read choices"
             }
-            Self::Synthesis => "Write summaries with a teacher, and keep those with which the judge predicts choices",
             Self::Sft => "Fine-tune the base model on the summaries of the teacher",
             Self::Rl => "Reward summaries by how well the judge predicts choices with them",
             Self::Eval => "Evaluate the summaries with both judges on users that no model has seen",
@@ -45,12 +43,12 @@ impl Phase {
         let of = |count: usize, seconds: f64| count as f64 * seconds;
         let judge_rows = world.judge_rows + world.second_judge_rows;
         let judges = of(judge_rows, JUDGE_ROW);
+        let synthesis = of(world.synthesis_users + world.rl_users, SYNTHESIS_USER);
         let reading = of(world.reading_rows, READING_ROW);
         match self {
             Self::World => of(judge_rows + world.reading_rows, WORLD_ROW),
-            Self::Training if config.threads == 1 => judges + reading,
-            Self::Training => judges.max(reading),
-            Self::Synthesis => of(world.synthesis_users + world.rl_users, SYNTHESIS_USER),
+            Self::Training if config.threads == 1 => judges + synthesis + reading,
+            Self::Training => (judges + synthesis).max(reading),
             Self::Sft => of(world.synthesis_users * config.sft.train.epochs, SFT_USER),
             Self::Rl => {
                 let responses = rollout.users_per_step * rollout.num_generations * rollout.stages;
@@ -67,7 +65,7 @@ impl Phase {
 const WORLD_ROW: f64 = 4e-5;
 const JUDGE_ROW: f64 = 5.8e-3;
 const READING_ROW: f64 = 1.2e-2;
-const SYNTHESIS_USER: f64 = 2.4e-2;
+const SYNTHESIS_USER: f64 = 4.5e-2;
 const SFT_USER: f64 = 7.5e-3;
 const RESPONSE: f64 = 8.1e-3;
 const EVALUATED_CHOICE: f64 = 1.5e-2;
@@ -138,7 +136,7 @@ mod tests {
         // The world phase alone is too short to measure the pace.
         assert_eq!(left(&[(Phase::World, 100.0)], Phase::Training), cost(&Phase::ALL[1..]));
         let trained = (Phase::Training, 2.0 * Phase::Training.cost(&config));
-        assert_eq!(left(&[trained], Phase::Synthesis), 2.0 * cost(&Phase::ALL[2..]));
+        assert_eq!(left(&[trained], Phase::Sft), 2.0 * cost(&Phase::ALL[2..]));
     }
 
     #[test]
@@ -148,9 +146,9 @@ mod tests {
         plan.begin(Phase::World);
         plan.begin(Phase::Training);
         plan.skip();
-        plan.begin(Phase::Synthesis);
         plan.begin(Phase::Sft);
-        assert_eq!(plan.done.iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), [Phase::World, Phase::Synthesis]);
+        plan.begin(Phase::Rl);
+        assert_eq!(plan.done.iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), [Phase::World, Phase::Sft]);
     }
 
     #[test]
