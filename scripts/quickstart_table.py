@@ -171,7 +171,7 @@ def readme(folder, log):
         cells = (interval(run.gain[setting, *column], "gain") for column in COLUMNS)
         lines.append(f"| **RL − SFT** | {setting} | {' | '.join(cells)} |")
     between("README.md", "quickstart", "\n".join(lines) + "\n")
-    said = "".join(f"    {line}\n" if line.strip() else "\n" for line in Path(log).read_text().splitlines(keepends=False))
+    said = "".join(f"    {line}\n" if line.strip() else "\n" for line in Path(log).read_text().strip().splitlines())
     between("docs/quickstart.md", "log", f"\n    $ scripts/quickstart\n\n{said}\n")
     shutil.copy(Path(folder) / "figure.svg", "docs/images/quickstart.svg")
 
