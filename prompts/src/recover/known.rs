@@ -157,8 +157,8 @@ fn leads(text: &str, number: i64) -> Vec<Pattern> {
     leads
 }
 
-/// Returns the templates of a block that fit all rows: they differ in the place of the past summary. The error holds
-/// the number of rows that fit.
+/// Returns the templates of a block that fit all rows. They differ in the position of the past summary. The error has the
+/// number of rows that fit.
 fn assemble(block: &InteractionBlock, rows: &[&KnownRow<'_>]) -> Result<Vec<TemplateShape>, (usize, RecoverError)> {
     let mut sides = Vec::new();
     for (index, row) in rows.iter().enumerate() {
