@@ -20,6 +20,9 @@ class Agreement(Runner):
             sys.exit(f"{self.binary}: {', '.join(missing)}; install torch 2.11 for this Python, and NCCL if the program was "
                      "built with --features cuda")
         cuda = self.args.device == "cuda"
+        if cuda and not torch.cuda.is_available():
+            sys.exit(f"torch {torch.__version__} of {sys.executable} finds no CUDA GPU. Check nvidia-smi and that this is the CUDA "
+                     "build of torch; --device cpu --shapes tiny --tokens 512 tests the script itself")
         found = {"name": torch.cuda.get_device_name(0) if cuda else "cpu", "torch": torch.__version__}
         if cuda:
             found["driver"] = self.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]).strip()
