@@ -3,6 +3,8 @@
 //! Teacher, judge, and downstream model all implement [`Completer`]. The local implementation is in `lm`, so crates that only query
 //! a model (synthesis, rewards, evals) build and test without libtorch.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Message;
@@ -85,12 +87,25 @@ pub struct CompletionRequest {
     /// alternatives are the two texts, with the log-probability of the first token in which the two conversations differ. Other
     /// completers ignore the field and generate; the caller then looks for the texts among the reported alternatives.
     pub choices: Option<[String; 2]>,
+    /// A text that continues the conversation, to be scored instead of generating. A completer that has the tokenizer returns the
+    /// tokens of the text, each with its log-probability and without alternatives. Other completers return an error.
+    pub continuation: Option<String>,
 }
 
 impl CompletionRequest {
-    /// Creates a request with no alternatives, no stop strings, seed 0, the template's own default for thinking, and no choices.
+    /// Creates a request with no alternatives, no stop strings, seed 0, the template's own default for thinking, no choices, and no
+    /// continuation.
     pub fn new(messages: Vec<Message>, sampling: Sampling) -> Self {
-        Self { messages, sampling, top_logprobs: 0, stop: Vec::new(), seed: 0, thinking: None, choices: None }
+        Self {
+            messages,
+            sampling,
+            top_logprobs: 0,
+            stop: Vec::new(),
+            seed: 0,
+            thinking: None,
+            choices: None,
+            continuation: None,
+        }
     }
 }
 
@@ -144,6 +159,35 @@ pub enum CompleterError {
     Model(String),
 }
 
+/// Numbers of tokens that a completer processed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of prompts, including those whose keys and values were cached.
+    pub prompt_tokens: u64,
+    /// Generated tokens, or the tokens of scored texts.
+    pub completion_tokens: u64,
+}
+
+impl Usage {
+    /// Returns the usage since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            prompt_tokens: self.prompt_tokens.saturating_sub(earlier.prompt_tokens),
+            completion_tokens: self.completion_tokens.saturating_sub(earlier.completion_tokens),
+        }
+    }
+
+    /// Returns the sum of two usages.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            completion_tokens: self.completion_tokens + other.completion_tokens,
+        }
+    }
+}
+
 /// A model or program that continues chats.
 pub trait Completer {
     /// Completes every request, in order.
@@ -154,6 +198,25 @@ pub trait Completer {
 
     /// Returns a name for logs and tables.
     fn name(&self) -> &str;
+
+    /// Returns the tokens processed since the completer was created; 0 for a completer that does not count them.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+impl<T: Completer + ?Sized> Completer for Rc<T> {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+        (**self).complete(requests)
+    }
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn usage(&self) -> Usage {
+        (**self).usage()
+    }
 }
 
 /// A completer that computes each response with a function of the request: for tests, and for programs that are not language

@@ -122,7 +122,7 @@ mod tests {
         let rows = read_text(&format!("{row}\n\n{row}\n")).unwrap();
         assert_eq!(rows.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 3]);
         let interaction = Interaction { chosen: "x".into(), ..Interaction::default() };
-        assert_eq!(rows[1].1, History { uid: "a".into(), interactions: vec![interaction] });
+        assert_eq!(rows[1].1, History { uid: "a".into(), interactions: vec![interaction], transfer: vec![] });
     }
 
     #[test]

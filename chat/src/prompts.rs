@@ -139,6 +139,27 @@ impl PromptSet {
         self.messages("merge", context! { past => past.unwrap_or(NO_PAST), candidates })
     }
 
+    /// Renders the question whether a summary contradicts the past summary, to be answered with yes or no.
+    ///
+    /// Template fields: `past`, `summary`.
+    ///
+    /// # Errors
+    /// Same as [`Self::summarize`].
+    pub fn contradict(&self, past: &str, summary: &str) -> Result<Vec<Message>, PromptError> {
+        self.messages("contradict", context! { past, summary })
+    }
+
+    /// Renders the prompt whose answer is an item for the user, who is described by `preference` if it is given.
+    ///
+    /// Template fields: `query`, `preference`; both may be empty.
+    ///
+    /// # Errors
+    /// Same as [`Self::summarize`].
+    pub fn respond(&self, query: Option<&str>, preference: Option<&str>) -> Result<Vec<Message>, PromptError> {
+        let (query, preference) = (query.unwrap_or_default(), preference.unwrap_or_default());
+        self.messages("respond", context! { query, preference })
+    }
+
     /// Renders the raw history as text, for the setting in which the judge reads interactions instead of a summary.
     ///
     /// Template fields: `interactions[]`.

@@ -32,6 +32,9 @@ pub struct History {
     /// The user's interactions, oldest first.
     #[serde(alias = "history")]
     pub interactions: Vec<Interaction>,
+    /// Choices of the same user in other domains, which no prompt contains. They measure whether a summary transfers.
+    #[serde(default, deserialize_with = "fields::null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub transfer: Vec<Interaction>,
 }
 
 /// A row of the SFT set; only `completion` contributes to the loss.
@@ -82,6 +85,22 @@ pub struct RlRow {
     /// Further choices of the user, which no stage reads. They can judge summaries in addition to the stages' own targets.
     #[serde(default, deserialize_with = "fields::null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Interaction>,
+    /// Choices of the same user in other domains, which no stage reads. Reward terms can judge by them whether a summary transfers.
+    #[serde(default, deserialize_with = "fields::null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub transfer: Vec<Interaction>,
+    /// Reference summaries, such as those of a teacher, in the order of the stages. A single one serves every stage.
+    #[serde(default, deserialize_with = "fields::null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+}
+
+impl RlRow {
+    /// Returns the reference summary of `stage`, counted from 0; `None` if the row has none for it.
+    pub fn reference_of(&self, stage: usize) -> Option<&str> {
+        match &self.references[..] {
+            [every] => Some(every),
+            by_stage => by_stage.get(stage).map(String::as_str),
+        }
+    }
 }
 
 /// A defect that makes a row unusable, found before training starts.

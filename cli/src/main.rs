@@ -71,14 +71,18 @@ enum Command {
     },
     /// Starts several ranks of a command on this machine: xplore launch --nproc 4 -- sft --config FILE.
     Launch(commands::launch::Launch),
-    /// Recomputes the rewards, advantages and loss of a recorded step of `rl`, without a rollout.
+    /// Recomputes the rewards, advantages and loss of a recorded step of `rl`, without a rollout; with --rejudge, by other judges.
     Replay(commands::replay::Replay),
     /// Evaluates models on held-out users with several judges; with --plan, shows what is read, without a model.
     Eval(commands::eval::EvalArgs),
-    /// Reads judges' answers by the rules of training and evaluation, without a model.
+    /// Examines the judges of a configuration: calibration, choices of a file, panels; or reads judges' answers without a model.
     Judge(commands::judge::JudgeArgs),
-    /// Applies the format gate of the reward to responses, without a model.
+    /// Measures what each sentence of users' summaries earns, by deleting it and judging again.
+    Explain(commands::explain::Explain),
+    /// Scores recorded or given responses offline, compares rewards, or applies the format gate.
     Reward(commands::reward::RewardArgs),
+    /// Trains variants of an `rl` run with several seeds, evaluates them with held-out judges, and compares them.
+    Ablate(commands::ablate::AblateArgs),
     /// Writes summaries of users' histories, one JSON object per line.
     Summarize {
         /// Model folder, adapter folder, run (runs/rl, runs/rl@best, runs/rl@30), or hub ID.
@@ -154,6 +158,7 @@ enum Kind {
     Sft,
     Rl,
     Eval,
+    Ablate,
     Quickstart,
 }
 
@@ -224,7 +229,9 @@ fn run(command: Command, level: LogLevel) -> Result<(), Error> {
         Command::Replay(asked) => commands::replay::run(&asked),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Judge(args) => commands::judge::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
         Command::Reward(args) => commands::reward::run(&args),
+        Command::Ablate(args) => commands::ablate::run(&args, level),
         Command::Summarize { model, history, streaming, prompts, temperature, max_new_tokens, seed, out } => {
             let how = Summarize { streaming, temperature, max_new_tokens, seed };
             commands::summarize::run(&model, &history, prompts.as_deref(), how, out.as_deref())

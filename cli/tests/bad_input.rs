@@ -107,6 +107,34 @@ fn an_unknown_reward_term_fails_before_weights_load() {
 }
 
 #[test]
+fn reward_terms_without_an_effect_are_warned_of_and_unknown_judges_refused() {
+    let bench = Bench::new();
+    let check = |terms: &str| {
+        let set = format!("reward.terms=[{terms}]");
+        let model = "model.path=runs/not-trained-yet";
+        bench.xplore(&["config", "check", "rl.toml", "--kind", "rl", "--set", model, "--set", &set])
+    };
+    let output =
+        check("{name='judge'}, {name='accuracy', weight=0}, {name='cross_task'}, {name='copying', weight=-0.5}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    says(
+        &shown,
+        &[
+            "WARNING      reward term `accuracy`: its weight is 0",
+            "reward term `cross_task`: it needs `transfer` choices",
+            "reward.malformed is 0, but a well-formed response can have -0.500",
+        ],
+    );
+    let output = check("{name='judge'}, {name='format', weight=0.1}");
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("reward term"));
+    let output = check("{name='judge'}, {name='cross_judge', params={judge='second'}}");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    says(&said, &["`cross_judge`: no judge is named `second`", "known judges: judge"]);
+}
+
+#[test]
 fn a_missing_field_on_line_7_is_named() {
     let bench = Bench::new();
     let mut lines: Vec<String> = RL_ROW.repeat(9).lines().map(str::to_owned).collect();

@@ -23,6 +23,12 @@ impl Defect {
     }
 }
 
+impl From<Defect> for ConfigError {
+    fn from(defect: Defect) -> Self {
+        defect.into_error(Origin::Code, None)
+    }
+}
+
 pub(crate) type CheckResult = Result<(), Defect>;
 
 /// Prefixes the keys of a nested table with the key of that table.

@@ -55,6 +55,9 @@ pub struct EvalConfig {
     pub max_users: usize,
     /// The settings to evaluate. Default: all three.
     pub settings: Vec<Setting>,
+    /// Whether to evaluate the reference contenders too: no summary (in `direct`, the raw history) and, if the users' true preferences
+    /// are known, those of another user and their own. Default: true.
+    pub references: bool,
     /// Sampling of the summaries. Defaults: temperature 0.6, top_k 20, top_p 0.95.
     pub sampling: SamplingConfig,
     /// The models that write summaries. Required.
@@ -74,6 +77,7 @@ impl Default for EvalConfig {
             users: PathBuf::new(),
             max_users: 0,
             settings: vec![Setting::Direct, Setting::Full, Setting::Streaming],
+            references: true,
             sampling: SamplingConfig::default(),
             models: Vec::new(),
             judges: Vec::new(),
@@ -91,6 +95,8 @@ impl EvalConfig {
         check_name(&self.name)?;
         given(!self.users.as_os_str().is_empty(), "users", "the path of a JSONL file of users")?;
         check_settings(&self.settings)?;
+        let read = self.references || self.settings.iter().any(|setting| *setting != Setting::Direct);
+        ensure(read, "references", false, "true with the setting \"direct\" alone, which has no other contender")?;
         self.sampling.check().under("sampling")?;
         check_names("models", self.models.iter().map(|model| &model.name))?;
         for (index, model) in self.models.iter().enumerate() {

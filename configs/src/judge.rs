@@ -1,7 +1,11 @@
-//! The judge: a frozen model that predicts which of two items a user would choose.
+//! The judges: frozen models that predict which of two items a user would choose.
+
+mod panel;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::panel::{DEFAULT_PANEL_TEMPERATURE, PanelCheck};
+pub use self::panel::{JudgePrices, PanelRule, RlJudge, serves};
 use crate::check::{CheckResult, Defect, Under, at_least, ensure, fraction, not_negative};
 use crate::endpoint::EndpointConfig;
 use crate::model::ModelSource;

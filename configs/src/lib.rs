@@ -2,8 +2,8 @@
 //!
 //! One TOML file and command-line overrides describe a run. The sources, in increasing order of precedence:
 //!
-//! 1. the defaults of the type ([`SftConfig`], [`RlConfig`], [`EvalConfig`], [`QuickstartConfig`]), which follow the published
-//!    AlignXplore+ recipe wherever it gives a value;
+//! 1. the defaults of the type ([`SftConfig`], [`RlConfig`], [`EvalConfig`], [`AblateConfig`], [`QuickstartConfig`]), which follow the
+//!    published AlignXplore+ recipe wherever it gives a value;
 //! 2. the file named by `extends = "other.toml"` (relative to the file that contains the key; chains are allowed);
 //! 3. the file itself;
 //! 4. `--set a.b.c=value`, in order.
@@ -25,6 +25,7 @@
 //! # Ok::<(), configs::ConfigError>(())
 //! ```
 
+pub mod ablate;
 mod batch_size;
 mod check;
 pub mod checkpoint;
@@ -54,12 +55,13 @@ mod source;
 pub mod validation;
 pub mod world;
 
+pub use ablate::{AblateConfig, AblateEval};
 pub use batch_size::BatchSize;
 pub use check::Defect;
 pub use checkpoint::{Best, CheckpointConfig};
 pub use error::{ConfigError, Origin};
 pub use eval::{EvalConfig, EvalJudge, EvalModel, Setting};
-pub use judge::{ItemOrders, JudgeConfig, JudgeMode, JudgePlacement};
+pub use judge::{ItemOrders, JudgeConfig, JudgeMode, JudgePlacement, JudgePrices, PanelRule, RlJudge};
 pub use load::{load, parse};
 pub use lora::{LoraConfig, Projection};
 pub use metrics::MetricsConfig;
@@ -68,7 +70,8 @@ pub use optimizer::{MuonConfig, OptimizerConfig, OptimizerKind, ParameterKind, S
 pub use parallel::{ParallelConfig, Sharding};
 pub use quickstart::{EMBEDDED as QUICKSTART, QuickstartConfig, TINY as QUICKSTART_TINY};
 pub use rl::{
-    AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig, TermConfig,
+    AlarmConfig, AlgorithmConfig, CurriculumConfig, LogConfig, RewardConfig, RlConfig, RlData, RlTrain, RolloutConfig,
+    TermConfig,
 };
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;

@@ -26,7 +26,8 @@ pub(crate) fn apply(layers: &mut Layers, text: &str) -> Result<(), ConfigError> 
     Ok(())
 }
 
-fn parse_value(text: &str) -> Value {
+/// Parses the value of an override as TOML, or takes it as plain text.
+pub(crate) fn parse_value(text: &str) -> Value {
     let parsed = format!("value = {text}").parse::<Table>();
     match parsed.map(|mut table| (table.remove("value"), table.is_empty())) {
         Ok((Some(value), true)) => value,

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// The tasks for which the program prompts models.
-    const TASKS: [&str; 5] = ["summarize", "judge", "teach", "merge", "history"];
+    const TASKS: [&str; 7] = ["summarize", "judge", "teach", "merge", "history", "contradict", "respond"];
 
     #[test]
     fn every_built_in_set_has_every_task_and_compiles() {

@@ -1,7 +1,10 @@
 //! Reinforcement learning: GRPO with streaming stages.
 
+pub mod alarm;
 pub mod algorithm;
+pub mod composing;
 pub mod curriculum;
+pub mod external;
 pub mod reward;
 pub mod rollout;
 
@@ -9,13 +12,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::alarm::{AlarmAction, AlarmConfig, AlarmSign};
 pub use self::algorithm::AlgorithmConfig;
+pub use self::composing::{Normalization, ScheduleKind, WeightSchedule};
 pub use self::curriculum::CurriculumConfig;
+pub use self::external::{ExternalConfig, ExternalSource, OnFailure};
 pub use self::reward::{RewardConfig, TermConfig};
 pub use self::rollout::RolloutConfig;
 use crate::check::{CheckResult, Defect, Under, at_least, ensure, given};
 use crate::checkpoint::{Best, CheckpointConfig};
-use crate::judge::JudgeConfig;
+use crate::judge::{DEFAULT_PANEL_TEMPERATURE, JudgeConfig, PanelCheck, PanelRule, RlJudge};
 use crate::lora::LoraConfig;
 use crate::metrics::MetricsConfig;
 use crate::model::ModelSource;
@@ -44,8 +50,18 @@ pub struct RlConfig {
     pub model: ModelSource,
     /// LoRA adapters to train in place of the model's own weights. Default: none, which trains all weights.
     pub lora: Option<LoraConfig>,
-    /// The judge of the summaries.
+    /// The judge of the summaries: the short form of one judge named "judge". Give either this or `judges`.
     pub judge: JudgeConfig,
+    /// The judges of the summaries, by name. Default: none, so that `judge` is the only one.
+    pub judges: Vec<RlJudge>,
+    /// How the judges with a weight above 0 are combined to the panel that judges the summaries. Default: mean.
+    pub panel: PanelRule,
+    /// Temperature τ of `panel = "softmin"`. Default: 0.1.
+    pub panel_temperature: f64,
+    /// Folder of verdicts of judges in this process, which runs with the same judges share and a resumed run finds again. Each is
+    /// stored under a hash of the model's files, the judge's settings, its prompt set and the question. Empty (the default):
+    /// verdicts are kept in memory only.
+    pub judge_cache: PathBuf,
     /// The training rows.
     pub data: RlData,
     /// The order of users.
@@ -62,6 +78,8 @@ pub struct RlConfig {
     pub optimizer: OptimizerConfig,
     /// Validation on held-out users during training. Default: none.
     pub validation: ValidationConfig,
+    /// The reward hacking alarm. Default: none.
+    pub alarm: Option<AlarmConfig>,
     /// Checkpoints. Default: every 30 steps, the last 2 kept.
     pub checkpoint: CheckpointConfig,
     /// Metrics that are logged at each step.
@@ -83,6 +101,10 @@ impl Default for RlConfig {
             model: ModelSource::default(),
             lora: None,
             judge: JudgeConfig::default(),
+            judges: Vec::new(),
+            panel: PanelRule::default(),
+            panel_temperature: DEFAULT_PANEL_TEMPERATURE,
+            judge_cache: PathBuf::new(),
             data: RlData::default(),
             curriculum: CurriculumConfig::default(),
             rollout: RolloutConfig::default(),
@@ -91,6 +113,7 @@ impl Default for RlConfig {
             train: RlTrain::default(),
             optimizer: OptimizerConfig::published_rl(),
             validation: ValidationConfig::default(),
+            alarm: None,
             checkpoint: CheckpointConfig { every: 30, ..CheckpointConfig::default() },
             metrics: MetricsConfig::default(),
             parallel: ParallelConfig::default(),
@@ -105,11 +128,26 @@ impl RlConfig {
         self.out.join(&self.name)
     }
 
+    /// Returns the judges, each with the key of its settings: `judges[0].judge`, …, or `judge` for the short form.
+    pub fn panel_judges(&self) -> Vec<(String, RlJudge)> {
+        if self.judges.is_empty() {
+            let only = RlJudge { name: "judge".into(), judge: self.judge.clone(), ..RlJudge::default() };
+            return vec![("judge".into(), only)];
+        }
+        let keyed = |(index, judge): (usize, &RlJudge)| (format!("judges[{index}].judge"), judge.clone());
+        self.judges.iter().enumerate().map(keyed).collect()
+    }
+
+    fn panel_check(&self) -> PanelCheck<'_> {
+        let Self { judge, judges, panel, panel_temperature, .. } = self;
+        PanelCheck { judge, judges, panel: *panel, temperature: *panel_temperature }
+    }
+
     fn verdict(&self) -> CheckResult {
         check_name(&self.name)?;
         self.model.check().under("model")?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check).under("lora")?;
-        self.judge.check().under("judge")?;
+        self.panel_check().check()?;
         given(!self.data.train.as_os_str().is_empty(), "data.train", "the path of a JSONL file of RL rows")?;
         self.curriculum.check().under("curriculum")?;
         self.rollout.check().under("rollout")?;
@@ -126,9 +164,19 @@ impl RlConfig {
 
     fn check_measuring(&self) -> CheckResult {
         self.validation.check().under("validation")?;
+        if let Some(alarm) = &self.alarm {
+            alarm.check().under("alarm")?;
+            alarm.check_beside(self).under("alarm")?;
+            let expected = "1 or more: [alarm] looks at summaries every validation.every steps";
+            ensure(self.validation.every > 0, "validation.every", 0, expected)?;
+            let resumable = alarm.action != AlarmAction::Pause || self.checkpoint.state;
+            let expected = "true: alarm.action = \"pause\" writes a checkpoint to resume from";
+            ensure(resumable, "checkpoint.state", false, expected)?;
+        }
         let measured = self.validation.every > 0 && self.validation.summaries.is_some();
-        let expected = "0, or users to validate on: [validation.summaries]";
-        ensure(self.validation.every == 0 || measured, "validation.every", self.validation.every, expected)?;
+        let expected = "0, or users to validate on: [validation.summaries], or an [alarm]";
+        let used = measured || self.alarm.is_some();
+        ensure(self.validation.every == 0 || used, "validation.every", self.validation.every, expected)?;
         let v = &self.validation;
         let expected = "false, or users to validate on: [validation.summaries]";
         ensure(!v.at_start || v.summaries.is_some(), "validation.at_start", true, expected)?;
@@ -160,6 +208,10 @@ pub(crate) fn fit_together(rollout: &RolloutConfig, reward: &RewardConfig, algor
     let weights = reward.stage_weights.len();
     let expected = format!("no weights, or {} of them (rollout.stages)", rollout.stages);
     ensure(weights == 0 || weights == rollout.stages, "reward.stage_weights", format!("{weights} weights"), &expected)?;
+    for (index, term) in reward.terms.iter().enumerate() {
+        let (key, weights) = (format!("reward.terms[{index}].stage_weights"), term.stage_weights.len());
+        ensure(weights == 0 || weights == rollout.stages, &key, format!("{weights} weights"), &expected)?;
+    }
     let band = reward.overlong_band;
     let expected = format!("at most rollout.max_new_tokens ({})", rollout.max_new_tokens);
     ensure(band <= rollout.max_new_tokens, "reward.overlong_band", band, &expected)

@@ -1,7 +1,7 @@
 //! Every invalid value is rejected with its key; the boundary value that is still valid is accepted.
 
 use configs::rl::reward::{FormatGate, MalformedReward};
-use configs::{EvalConfig, JudgeMode, QuickstartConfig, RlConfig, RunConfig, SftConfig};
+use configs::{AblateConfig, EvalConfig, JudgeMode, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 const SFT: &str = "[model]\npath='p'\n[data]\ntrain='r'\n";
 const NEW: &str = "[model.shape]\nlayers=1\n[model.tokenizer]\nvocab_size=300\n[data]\ntrain='r'\n";
@@ -186,6 +186,8 @@ fn rl() {
         ("reward.malformed", "a number or \"minimum\"", "minimal", "minimum"),
         ("reward.malformed", "a number or \"minimum\"", "[0]", "-1"),
         ("reward.malformed", "a finite number or \"minimum\"", "inf", "-0.5"),
+        ("reward.normalize_eps", "0 or more", "-1e-6", "0"),
+        ("reward.warn_after", "a whole number", "-1", "0"),
         ("reward.carry_discount", "from 0 to 1", "1.1", "0"),
         ("reward.carry_baseline", "0 or more", "-1", "0"),
         ("reward.targets_per_stage", "at least 1", "0", "1"),
@@ -224,7 +226,7 @@ fn rl() {
     }
     let terms = |names: &str| format!("reward.terms=[{names}]");
     let (one, two) = (terms("{name='a'}, {name='a'}"), terms("{name='a'}, {name='b'}"));
-    check::<RlConfig>(RL, "reward.terms[1].name", "each term once", &one, &two);
+    check::<RlConfig>(RL, "reward.terms[1].name", "each name once", &one, &two);
     check::<RlConfig>(RL, "reward.terms[0].weight", "finite", &terms("{weight=inf}"), &terms("{weight=0}"));
     check::<RlConfig>(RL, "reward.terms[0].name", "not set", &terms("{name=''}"), &two);
     let measured = format!("{RL}[validation]\nevery=1\n[validation.summaries]\nusers='p'\njudge.model.path='j'\n");
@@ -242,6 +244,70 @@ fn rl() {
             "judge.max_new_tokens=1",
         );
     }
+}
+
+/// The keys of a term beside its name, weight and parameters.
+#[test]
+fn composition_of_terms() {
+    let of = |keys: &str| format!("reward.terms=[{{name='judge', {keys}}}, {{name='format'}}]");
+    for (key, expected, refused, accepted) in [
+        ("term", "none with command or url", "term='brevity', command=['mine']", "term='brevity'"),
+        ("requires", "known: judge, format", "requires='fromat'", "requires='format'"),
+        ("requires", "another term", "requires='judge'", "requires='format'"),
+        ("requires_above", "requires", "requires_above=0.5", "requires='format', requires_above=0.5"),
+        ("requires_above", "a finite number", "requires='format', requires_above=inf", "requires_above=0"),
+        ("clip", "the lower first", "clip=[1, 0]", "clip=[0, 1]"),
+        ("clip", "two finite numbers", "clip=[0, nan]", "clip=[-1.5, 0.5]"),
+        ("clip", "a list of 2", "clip=[0]", "clip=[0, 1]"),
+        ("normalize", "\"running\"", "normalize='runing'", "normalize='running'"),
+        ("task_weights.news", "a finite number", "task_weights={news=inf}", "task_weights={news=-1, shop=0.5}"),
+        ("stage_weights[1]", "a finite number", "stage_weights=[1, nan]", "stage_weights=[1, -0.5]"),
+        ("stage_weights", "2 of them (rollout.stages)", "stage_weights=[1]", "stage_weights=[1, 0]"),
+        ("schedule.kind", "\"piecewise\"", "schedule={kind='piece'}", "schedule={kind='constant'}"),
+        ("schedule.kind", "which \"constant\" does not use", "schedule={steps=5}", "schedule={kind='linear', steps=5}"),
+        ("schedule.steps", "at least 1", "schedule={kind='cosine'}", "schedule={kind='cosine', steps=1}"),
+        (
+            "schedule.to",
+            "a number other than `from`",
+            "schedule={kind='linear', steps=1, from=1}",
+            "schedule={kind='linear', steps=1, from=1, to=0}",
+        ),
+        (
+            "schedule.points",
+            "only kind = \"piecewise\"",
+            "schedule={kind='linear', steps=1, points=[[0, 1]]}",
+            "schedule={kind='piecewise', points=[[0, 1]]}",
+        ),
+        (
+            "schedule.points",
+            "[step, factor] pairs",
+            "schedule={kind='piecewise'}",
+            "schedule={kind='piecewise', points=[[5, 0.5]]}",
+        ),
+        (
+            "schedule.points",
+            "increasing steps",
+            "schedule={kind='piecewise', points=[[9, 0], [9, 1]]}",
+            "schedule={kind='piecewise', points=[[9, 0], [10, 1]]}",
+        ),
+        (
+            "schedule.kind",
+            "uses points",
+            "schedule={kind='piecewise', steps=3, points=[[0, 1]]}",
+            "schedule={kind='linear', steps=3, begin=2}",
+        ),
+    ] {
+        check::<RlConfig>(RL, &format!("reward.terms[0].{key}"), expected, &of(refused), &of(accepted));
+    }
+    let config: RlConfig = configs::parse(
+        "my.toml",
+        RL,
+        &[of("term='brevity', clip=[0, 1], task_weights={news=2}, stage_weights=[1, 0]")],
+    )
+    .unwrap();
+    assert_eq!(configs::parse::<RlConfig>("resolved.toml", &config.resolved().unwrap(), &[]).unwrap(), config);
+    assert_eq!(config.reward.terms[0].registered_name(), "brevity");
+    assert_eq!(config.reward.terms[1].registered_name(), "format");
 }
 
 #[test]
@@ -314,6 +380,7 @@ fn eval() {
         ("sampling.temperature", "0 or more", "sampling.temperature=-1", "sampling.temperature=0"),
         ("sampling.top_p", "above 0", "sampling.top_p=0", "sampling.top_p=1"),
         ("sampling.max_new_tokens", "at least 1", "sampling.max_new_tokens=0", "sampling.max_new_tokens=1"),
+        ("references", "true or false", "references=1", "references=false"),
         ("models", "at least one [[models]]", "models=[]", "models=[{name='x', model.path='m'}]"),
         ("models[0].name", "a name for the result tables", "models.0.name=", "models.0.name=x"),
         ("models[1].name", "a unique name", &list(["x", "x"]), &list(["x", "y"])),
@@ -366,5 +433,141 @@ fn quickstart() {
         ("eval.sampling.top_p", "above 0", "eval.sampling.top_p=2", "eval.sampling.top_p=1"),
     ] {
         check::<QuickstartConfig>("", key, expected, refused, accepted);
+    }
+}
+
+const ABLATE: &str =
+    "base='rl.toml'\neval='eval.toml'\nsteps=2\n[[variants]]\nname='a'\n[[variants]]\nname='b'\nset=['x=1']\n";
+
+#[test]
+fn ablation() {
+    for (key, expected, refused, accepted) in [
+        ("name", "a folder name", "name=a/b", "name=a"),
+        ("base", "a configuration of `xplore rl`", "base=", "base=p"),
+        ("steps", "at least 1", "steps=0", "steps=1"),
+        ("seeds", "one or more seeds", "seeds=[]", "seeds=[0]"),
+        ("seeds", "without duplicates", "seeds=[1, 1]", "seeds=[1, 2]"),
+        ("design", "[factors]", "design=one_at_a_time", "design=grid"),
+        ("design", "\"grid\" or \"one_at_a_time\"", "design=all", "design=grid"),
+        ("baseline", "one of \"a\", \"b\"", "baseline=c", "baseline=b"),
+        ("training_judges", "without duplicates", "training_judges=['x', 'x']", "training_judges=[]"),
+        ("eval", "the path of a configuration", "eval=", "eval=p"),
+        ("eval", "or a table", "eval=3", "eval=p"),
+        ("variants", "[[variants]] or [factors]", "variants=[]", "variants=[{}]"),
+        ("variants", "remove one of the two", "factors={x=[1]}", "factors={}"),
+        ("variants[1]", "each name once", "variants.1.name=a", "variants.1.name=c"),
+        ("variants[1]", "another name", "variants.1.name=start", "variants.1.name="),
+        ("variants[1].set[0]", "in the variant \"b\"; expected key=value", "variants.1.set=['x']", "variants.1.set=[]"),
+        ("variants[1].set[0]", "`seeds` of the ablation", "variants.1.set=['seed=3']", "variants.1.set=['seeds=3']"),
+        ("variants[1].set[0]", "`steps` of the ablation", "variants.1.set=['train.steps=3']", "variants.1.set=['y=1']"),
+    ] {
+        check::<AblateConfig>(ABLATE, key, expected, refused, accepted);
+    }
+    let factors = "base='rl.toml'\neval='eval.toml'\nsteps=2\n[factors]\n'a.b'=[1, 2]\n";
+    for (key, expected, refused, accepted) in [
+        ("factors.c", "a list of levels", "factors.c=3", "factors.c=[3]"),
+        ("factors.c", "a list of levels", "factors.c=[]", "factors.c=[[1], [2]]"),
+        ("factors.c.d", "each level once", "factors.c.d=[1, 1]", "factors.c.d=[1, 2]"),
+        ("factors.a.b", "each key once", "factors.a.b=[3]", "factors.a.c=[3]"),
+        (
+            "factors.train.steps",
+            "`steps` of the ablation",
+            "factors.train.steps=[1, 2]",
+            "factors.train.drop_last=[true]",
+        ),
+    ] {
+        check::<AblateConfig>(factors, key, expected, refused, accepted);
+    }
+    // Another factor has two levels.
+    let levels = |count: usize| format!("factors.c={:?}", (0..count).collect::<Vec<_>>());
+    let expected = "a grid of 1002 variants; expected at most 1000: fewer levels, or design = \"one_at_a_time\"";
+    check::<AblateConfig>(factors, "factors", expected, &levels(501), &levels(500));
+    check::<AblateConfig>(factors, "factors", expected, &levels(501), "design=one_at_a_time");
+    let section = format!("{}[eval]\n{}", ABLATE.replace("eval='eval.toml'\n", ""), "users='p'\n");
+    let judge = "eval.judges=[{name='b', judge.model.path='j'}]";
+    check::<AblateConfig>(&section, "eval.judges", "at least one", "name=a", judge);
+    let section = format!("{section}[[eval.judges]]\nname='b'\njudge.model.path='j'\n");
+    let models = "eval.models=[{name='x', model.path='m'}]";
+    check::<AblateConfig>(&section, "eval.models", "no models", models, "eval.models=[]");
+    check::<AblateConfig>(&section, "eval.max_users", "a whole number", "eval.max_users=-1", "eval.max_users=1");
+    check::<AblateConfig>(&section, "eval.name", "no such key", "eval.name=x", "eval.name=eval");
+    check::<AblateConfig>(&section, "eval.out", "no such key", "eval.out=x", "eval.out=runs");
+    check::<AblateConfig>(&section, "eval.seed", "`seeds` of the ablation", "eval.seed=3", "eval.seed=42");
+    check::<AblateConfig>(&section, "eval.settings", "one or more of", "eval.settings=[]", "eval.settings=['full']");
+}
+
+#[test]
+fn references_are_the_only_contenders_of_direct() {
+    let text = format!("settings=['direct']\n{EVAL}");
+    check::<EvalConfig>(&text, "references", "no other contender", "references=false", "references=true");
+}
+
+#[test]
+fn several_judges() {
+    const JUDGES: &str = "[model]\npath='p'\n[data]\ntrain='r'\n[[judges]]\nname='a'\njudge.model.path='j'\n\
+                          [[judges]]\nname='b'\njudge.model.path='k'\n";
+    for (key, expected, refused, accepted) in [
+        ("judge", "either [judge], the short form", "judge.mode=sampled", "judge.mode=forced"),
+        ("judges[0].name", "a name, for metrics", "judges.0.name=''", "judges.0.name=c"),
+        ("judges[0].name", "letters, digits", "judges.0.name='a/b'", "judges.0.name=a-b_2.c"),
+        ("judges[1].name", "a unique name", "judges.1.name=a", "judges.1.name=c"),
+        ("judges[1].weight", "0 or more", "judges.1.weight=-1", "judges.1.weight=0"),
+        ("judges[1].tasks", "names of tasks", "judges.1.tasks=['']", "judges.1.tasks=['shop']"),
+        ("judges[1].prices.prompt", "0 or more", "judges.1.prices.prompt=-1", "judges.1.prices.prompt=0.15"),
+        ("judges[1].prices.completion", "0 or more", "judges.1.prices.completion=-1", "judges.1.prices.completion=1"),
+        ("judges[1].judge.no_answer", "from 0 to 1", "judges.1.judge.no_answer=2", "judges.1.judge.no_answer=0"),
+        ("judges[1].judge.model.path", "a model folder", "judges.1.judge.model.path=''", "judges.1.judge.model.path=x"),
+        ("panel", "\"softmin\"", "panel=max", "panel=min"),
+        ("panel_temperature", "panel = \"softmin\"", "panel_temperature=0.2", "panel_temperature=0.1"),
+    ] {
+        check::<RlConfig>(JUDGES, key, expected, refused, accepted);
+    }
+    for (key, expected, text, refused, accepted) in [
+        ("panel", "several [[judges]]", RL.to_owned(), "panel=vote", "panel=mean"),
+        (
+            "panel_temperature",
+            "above 0",
+            format!("panel='softmin'\n{JUDGES}"),
+            "panel_temperature=0",
+            "panel_temperature=1",
+        ),
+        (
+            "judges",
+            "a weight above 0",
+            JUDGES.replace("name='a'", "name='a'\nweight=0"),
+            "judges.1.weight=0",
+            "judges.1.weight=2",
+        ),
+        (
+            "judges[1].tasks",
+            "a weight above 0",
+            JUDGES.replace("name='b'", "name='b'\ntasks=['shop']"),
+            "judges.1.weight=0",
+            "seed=1",
+        ),
+        ("panel", "several [[judges]]", format!("panel='min'\n{JUDGES}"), "judges.1.weight=0", "judges.1.weight=1"),
+        (
+            "reward.transfer_per_stage",
+            "a whole number",
+            RL.to_owned(),
+            "reward.transfer_per_stage=-1",
+            "reward.transfer_per_stage=0",
+        ),
+    ] {
+        check::<RlConfig>(&text, key, expected, refused, accepted);
+    }
+    let loaded = |text: &str| configs::parse::<RlConfig>("my.toml", text, &[]).unwrap();
+    let named = |config: &RlConfig| -> Vec<(String, String, String)> {
+        let judges = config.panel_judges().into_iter();
+        judges.map(|(key, judge)| (key, judge.name, judge.judge.model.path)).collect()
+    };
+    let several = loaded(JUDGES);
+    let row = |key: &str, name: &str, path: &str| (key.to_owned(), name.to_owned(), path.to_owned());
+    assert_eq!(named(&several), [row("judges[0].judge", "a", "j"), row("judges[1].judge", "b", "k")]);
+    assert_eq!(named(&loaded(RL)), [row("judge", "judge", "j")]);
+    // What a run writes out can be read again.
+    for text in [JUDGES, RL] {
+        let config = loaded(text);
+        assert_eq!(loaded(&config.resolved().unwrap()), config);
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use configs::rl::algorithm::{Aggregation, AlgorithmConfig, Minibatches};
 use configs::rl::reward::{FormatGate, MalformedReward};
 use configs::{
-    BatchSize, Dtype, EvalConfig, EvalJudge, EvalModel, ItemOrders, JudgeConfig, JudgeMode, ModelShape, ModelSource,
-    ModelStart, QuickstartConfig, RlConfig, RunConfig, SftConfig, StateDtype, TokenizerConfig, Unusable,
+    AblateConfig, BatchSize, Dtype, EvalConfig, EvalJudge, EvalModel, ItemOrders, JudgeConfig, JudgeMode, ModelShape,
+    ModelSource, ModelStart, QuickstartConfig, RlConfig, RunConfig, SftConfig, StateDtype, TokenizerConfig, Unusable,
 };
 
 fn round_trip<T: RunConfig + PartialEq + std::fmt::Debug>(config: &T) {
@@ -33,12 +33,13 @@ fn every_file_loads_and_survives_being_written_out() {
             other if !other.ends_with(".toml") => continue,
             "sft.toml" | "sft-alignxplore-plus.toml" | "examples-sft.toml" => load::<SftConfig>(&path),
             "rl.toml" | "rl-alignxplore-plus.toml" | "examples-rl.toml" => load::<RlConfig>(&path),
+            "ablate-world.toml" => load::<AblateConfig>(&path),
             "quickstart.toml" | "quickstart-tiny.toml" => load::<QuickstartConfig>(&path),
             _ => panic!("{name}: say here which config this is"),
         }
         count += 1;
     }
-    assert_eq!(count, 8);
+    assert_eq!(count, 9);
 }
 
 /// The published values are both in the defaults and spelled out in the files.

@@ -57,6 +57,12 @@ struct ExtraInfo {
     userid: String,
     mid_position: usize,
     history: Vec<Interaction>,
+    #[serde(default)]
+    targets: Vec<Interaction>,
+    #[serde(default)]
+    transfer: Vec<Interaction>,
+    #[serde(default)]
+    references: Vec<String>,
 }
 
 /// What is wrong with a row.
@@ -123,7 +129,7 @@ fn parse(json: &str) -> Result<RlRow, UnusableRow> {
 }
 
 fn of_published(extra_info: Json) -> Result<RlRow, String> {
-    let ExtraInfo { userid, mid_position, history } = deserialize(extra_info)?;
+    let ExtraInfo { userid, mid_position, history, targets, transfer, references } = deserialize(extra_info)?;
     Ok(RlRow {
         uid: userid,
         distance_to_end: history.len().saturating_sub(mid_position).saturating_sub(1),
@@ -132,7 +138,9 @@ fn of_published(extra_info: Json) -> Result<RlRow, String> {
         mid_record: Default::default(),
         last_record: Default::default(),
         signal_gap: 0.0,
-        targets: Vec::new(),
+        targets,
+        transfer,
+        references,
     })
 }
 
@@ -185,9 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn both_forms_hold_choices_in_other_domains_and_reference_summaries() {
+        let more = r#""mid_position": 1, "targets": [{"chosen": "t"}], "references": ["Likes a."],
+            "transfer": [{"chosen": "x", "rejected": "y", "domain": "books", "task": "recommendation"}]"#;
+        let more = more.replace('\n', " ");
+        let own = row(&format!(r#""uid": "7", {more}"#));
+        let published = format!(r#"{{"extra_info": {}}}"#, row(&format!(r#""userid": "7", {more}"#)));
+        for text in [own, published] {
+            let user = &read("a.jsonl", &text).unwrap()[0];
+            assert_eq!((user.targets.len(), user.references.as_slice()), (1, &["Likes a.".to_owned()][..]));
+            let [transfer] = &user.transfer[..] else { panic!("{:?}", user.transfer) };
+            assert_eq!((transfer.domain.as_deref(), transfer.task.as_deref()), (Some("books"), Some("recommendation")));
+        }
+    }
+
+    #[test]
     fn ids_may_be_numbers_and_records_null() {
         let records = r#""mid_record": null, "last_record": {"logprob1": null, "signal": 0.5}, "signal_gap": null"#;
-        let own = row(&format!(r#""uid": 7, "mid_position": 1, "targets": null, "extra_info": null, {records}"#));
+        let own = row(&format!(
+            r#""uid": 7, "mid_position": 1, "targets": null, "transfer": null, "extra_info": null, {records}"#
+        ));
         let own = &read("a.jsonl", &own).unwrap()[0];
         assert_eq!((own.uid.as_str(), own.signal_gap, own.targets.len()), ("7", 0.0, 0));
         assert_eq!((own.mid_record.signal, own.last_record.logprob1, own.last_record.signal), (0.0, 0.0, 0.5));

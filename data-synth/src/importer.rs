@@ -8,8 +8,8 @@ use chat::{History, RlRow, SftRow};
 
 use crate::signal::ScoredHistory;
 
-/// Reads `histories.jsonl`: `{"uid", "interactions": [{"query", "chosen", "rejected", "domain", "task"}]}`; `userid`
-/// and `history` are accepted as aliases of the two fields.
+/// Reads `histories.jsonl`: `{"uid", "interactions": [{"query", "chosen", "rejected", "domain", "task"}], "transfer": […]}`;
+/// `userid` and `history` are accepted as aliases of the first two fields, and `transfer` may be absent.
 ///
 /// # Errors
 /// Returns [`JsonlError`], which names file, line and field.
@@ -33,7 +33,7 @@ pub fn sft(path: &Path) -> Result<Vec<SftRow>, JsonlError> {
     jsonl::read(path)
 }
 
-/// Reads `rl.jsonl`: `{"uid", "history", "mid_position", …}`.
+/// Reads `rl.jsonl`: `{"uid", "history", "mid_position", "transfer", …}`.
 ///
 /// # Errors
 /// Returns the same errors as [`histories`].
@@ -43,5 +43,5 @@ pub fn rl(path: &Path) -> Result<Vec<RlRow>, JsonlError> {
 
 /// Returns the history of an RL row up to and including its last target, for custom scoring or synthesis.
 pub fn history_of(row: &RlRow) -> History {
-    History { uid: row.uid.clone(), interactions: row.history.clone() }
+    History { uid: row.uid.clone(), interactions: row.history.clone(), transfer: row.transfer.clone() }
 }

@@ -85,6 +85,8 @@ fn row(history: &ScoredHistory, mut candidates: Vec<ScoredChoice>, least_window:
         signal_gap: last.record.signal - mid.record.signal,
         distance_to_end: last.position - mid.position,
         targets: Vec::new(),
+        transfer: history.transfer.clone(),
+        references: Vec::new(),
     })
 }
 
@@ -104,7 +106,12 @@ mod tests {
         let interactions = (0..signals.len())
             .map(|i| Interaction { chosen: format!("c{i}"), rejected: Some("r".into()), ..Interaction::default() })
             .collect();
-        ScoredHistory { uid: uid.into(), interactions, signals: signals.iter().map(record).collect() }
+        ScoredHistory {
+            uid: uid.into(),
+            interactions,
+            signals: signals.iter().map(record).collect(),
+            transfer: Vec::new(),
+        }
     }
 
     const ALL: PruningConfig =
@@ -113,10 +120,12 @@ mod tests {
     #[test]
     fn the_pair_of_most_signal_that_leaves_room_is_taken() {
         // Highest signal at 3 and 4 (adjacent, rejected), then 3 and 1; never 0.
-        let history = scored("p", &[(0.9, 0.5), (0.8, 0.5), (0.6, 0.5), (0.99, 0.5), (0.9, 0.46), (0.5, 0.5)]);
+        let mut history = scored("p", &[(0.9, 0.5), (0.8, 0.5), (0.6, 0.5), (0.99, 0.5), (0.9, 0.46), (0.5, 0.5)]);
+        history.transfer = vec![Interaction { domain: Some("reply".into()), ..history.interactions[0].clone() }];
+        let transfer = history.transfer.clone();
         let (rows, report) = rl_rows(&[history], &ALL);
         assert_eq!((rows[0].mid_position, rows[0].history.len(), rows[0].distance_to_end), (1, 4, 2));
-        assert_eq!(rows[0].history[3].chosen, "c3");
+        assert_eq!((rows[0].history[3].chosen.as_str(), &rows[0].transfer), ("c3", &transfer));
         assert_within!(rows[0].signal_gap - (0.99_f64 / 0.8).ln(), 1e-12);
         assert_eq!(rows[0].defect(), None);
         assert_eq!((report.choices, report.in_band, report.rows), (6, 6, 1));

@@ -19,6 +19,9 @@ pub struct ScoredHistory {
     pub interactions: Vec<chat::Interaction>,
     /// How decidable each choice is.
     pub signals: Vec<Option<SignalRecord>>,
+    /// Choices of the user in other domains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transfer: Vec<chat::Interaction>,
 }
 
 impl Checked for ScoredHistory {
@@ -112,6 +115,7 @@ pub fn score(
             uid: h.uid.clone(),
             interactions: h.interactions.clone(),
             signals: h.interactions.iter().map(&mut record).collect(),
+            transfer: h.transfer.clone(),
         })
         .collect())
 }
@@ -144,7 +148,7 @@ mod tests {
             choice("a note", None),
             choice("a long note", Some("a dry note")),
         ];
-        History { uid: "p".into(), interactions }
+        History { uid: "p".into(), interactions, transfer: Vec::new() }
     }
 
     #[test]

@@ -200,6 +200,18 @@ fn code(status: ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
+/// Makes `command` a process of its own group, which ends when this process does if it calls [`follow_launcher`].
+pub fn as_follower(command: &mut Command) -> &mut Command {
+    command.env(LAUNCHED, "1").process_group(0)
+}
+
+/// Interrupts a process that was started with [`as_follower`].
+pub fn interrupt(child: &Child) {
+    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+        let _ = kill_process_group(group, Signal::INT);
+    }
+}
+
 /// Returns whether [`launch`] started this process.
 pub fn launched() -> bool {
     std::env::var_os(LAUNCHED).is_some()

@@ -70,6 +70,14 @@ pub enum EvalError {
         /// The number of completions received.
         answered: usize,
     },
+    /// A number of summaries that differs from the number of users.
+    #[error("{summaries} summaries of {users} users; give one for each user, in order")]
+    Summaries {
+        /// The number of users.
+        users: usize,
+        /// The number of summaries.
+        summaries: usize,
+    },
     /// A name without results.
     #[error("model `{name}` was not evaluated; evaluated models: {known}")]
     UnknownModel {

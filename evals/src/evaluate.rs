@@ -104,7 +104,7 @@ fn check(
     if alone { Err(EvalError::Alone) } else { Ok(()) }
 }
 
-fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), EvalError> {
+pub(crate) fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), EvalError> {
     let mut seen = HashSet::new();
     for name in names {
         if !seen.insert(name) {
@@ -125,7 +125,7 @@ fn truth(user: &EvalUser) -> Result<String, EvalError> {
 }
 
 /// Assigns another user to every user: a random cyclic permutation (Sattolo's algorithm).
-fn derangement(seed: u64, n: usize) -> Vec<usize> {
+pub(crate) fn derangement(seed: u64, n: usize) -> Vec<usize> {
     let mut others: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
         others.swap(i, Draw::new(seed).text("random person").with(i as u64).below(i));

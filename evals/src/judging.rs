@@ -60,7 +60,7 @@ fn questions(
     Ok(asked)
 }
 
-fn about(target: &Interaction, preference: &str) -> Result<Question, EvalError> {
+pub(crate) fn about(target: &Interaction, preference: &str) -> Result<Question, EvalError> {
     // Input validation ensures a rejected item in every target; the index has no meaning here.
     Ok(question(target, preference).ok_or(JudgeError::NoRejected { index: 0 })?)
 }

@@ -2,13 +2,14 @@
 
 use chat::prompts::PromptError;
 use chat::reasoning;
+use chat::records::RowDefect;
 use chat::{Completer, CompletionRequest, Interaction, PromptSet};
 use rewards::Draw;
 
 use crate::evaluation::SummaryRecord;
 use crate::fit::{Fitted, PromptLimit, fit};
 use crate::plan::{EvalPlan, EvalProgress};
-use crate::{EvalError, EvalUser, Setting};
+use crate::{EvalError, EvalUser, HistorySplit, Setting};
 
 /// A model with everything that its requests depend on.
 pub(crate) struct Summarizer<'a> {
@@ -27,6 +28,27 @@ pub(crate) fn fitted<'h>(
     limit: Option<PromptLimit<'_>>,
 ) -> Result<Option<Fitted<'h>>, PromptError> {
     fit(interactions, limit, |kept| prompts.summarize(past, kept))
+}
+
+/// Returns a model's summary of each user, in order, as an evaluation of the model in `setting` reads it. There are none in
+/// [`Setting::Direct`].
+///
+/// # Errors
+/// Returns [`EvalError`] if a history is too short for the setting, a prompt does not render, or the model fails.
+pub fn model_summaries(
+    (name, model): (&str, &dyn Completer),
+    prompts: &PromptSet,
+    (setting, users): (Setting, &[EvalUser]),
+    plan: &EvalPlan,
+    progress: EvalProgress<'_>,
+) -> Result<Vec<SummaryRecord>, EvalError> {
+    let divided = setting == Setting::Streaming || plan.split == HistorySplit::Thirds;
+    for user in users {
+        if let Some(RowDefect { field, message }) = plan.split.defect(&user.history).filter(|_| divided) {
+            return Err(EvalError::User { uid: user.uid.clone(), field, message });
+        }
+    }
+    Summarizer { name, model, limit: None, prompts, plan }.summaries(setting, users, progress)
 }
 
 /// The input of one user's summary.

@@ -58,7 +58,7 @@ pub fn gains(gains: &[Gain]) -> String {
     finish(table, 4)
 }
 
-fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+pub(crate) fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut seen = Vec::new();
     for item in items {
         if !seen.contains(&item) {
@@ -68,14 +68,15 @@ fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     seen
 }
 
-fn start(header: Vec<String>) -> Table {
+/// Returns an empty table with the header and the style of all tables.
+pub fn start(header: Vec<String>) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
     table
 }
 
-/// Right-aligns the numeric columns, which start at column `numbers`.
-fn finish(mut table: Table, numbers: usize) -> String {
+/// Returns a table as text. Right-aligns the numeric columns, which start at column `numbers`.
+pub fn finish(mut table: Table, numbers: usize) -> String {
     for column in table.column_iter_mut().skip(numbers) {
         column.set_cell_alignment(CellAlignment::Right);
     }

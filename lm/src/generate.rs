@@ -20,6 +20,9 @@ pub struct Generator<'a> {
 /// Callback after each new token, with (request index, sample, token). Returns whether the sample stops here.
 pub type StopHook<'a> = dyn FnMut(usize, usize, u32) -> bool + 'a;
 
+/// Callback after all samples of a request are finished, with (request index, samples), while others are still generated.
+pub type DoneHook<'a> = dyn FnMut(usize, &[Generated]) + 'a;
+
 impl std::fmt::Debug for Generator<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Generator({:?})", self.limits)
@@ -51,6 +54,18 @@ impl<'a> Generator<'a> {
         Ok(self.generate_counted(requests, stop)?.0)
     }
 
+    /// Generates as [`Self::generate`], and calls `done` after each request.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn generate_with(
+        &self,
+        requests: &[Request],
+        done: Option<&mut DoneHook<'_>>,
+    ) -> Result<Vec<Vec<Generated>>, LmError> {
+        Ok(self.run(requests, None, done)?.0)
+    }
+
     /// Generates as [`Self::generate`], and also returns the engine's statistics.
     ///
     /// # Errors
@@ -58,7 +73,16 @@ impl<'a> Generator<'a> {
     pub fn generate_counted(
         &self,
         requests: &[Request],
+        stop: Option<&mut StopHook<'_>>,
+    ) -> Result<(Vec<Vec<Generated>>, EngineStats), LmError> {
+        self.run(requests, stop, None)
+    }
+
+    fn run(
+        &self,
+        requests: &[Request],
         mut stop: Option<&mut StopHook<'_>>,
+        mut done: Option<&mut DoneHook<'_>>,
     ) -> Result<(Vec<Vec<Generated>>, EngineStats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
@@ -76,7 +100,11 @@ impl<'a> Generator<'a> {
                 }
             }
             for id in output.done {
-                results[places[&id]] = engine.take(id).unwrap_or_default();
+                let index = places[&id];
+                results[index] = engine.take(id).unwrap_or_default();
+                if let Some(done) = done.as_mut() {
+                    done(index, &results[index]);
+                }
             }
         }
         Ok((results, engine.stats()))

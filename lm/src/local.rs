@@ -1,9 +1,10 @@
 //! A model in this process as a [`chat::Completer`].
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
-use chat::completer::CompleterError;
+use chat::completer::{CompleterError, Usage};
 use chat::text_stream::StopText;
 use chat::tokenizer::Tokenizer;
 use chat::{Completer, Completion, CompletionRequest, FinishReason, TokenLogprob};
@@ -25,6 +26,7 @@ pub struct LocalModel {
     /// The prompt set that the model was trained on, if its folder carries one.
     pub prompts: Option<ModelPrompts>,
     name: String,
+    usage: Cell<Usage>,
 }
 
 impl LocalModel {
@@ -40,7 +42,14 @@ impl LocalModel {
                  tokenizer of this model"
             )));
         }
-        Ok(Self { decoder, tokenizer, limits: Limits::default(), prompts: None, name: name.into() })
+        Ok(Self {
+            decoder,
+            tokenizer,
+            limits: Limits::default(),
+            prompts: None,
+            name: name.into(),
+            usage: Cell::default(),
+        })
     }
 
     /// Replaces the decoder by the result of `change`.
@@ -87,22 +96,33 @@ impl LocalModel {
         Ok(Completion { text, tokens, finish: generated.finish })
     }
 
-    /// Answers the requests with choices by the log-probability of the token that begins each choice.
-    fn compare(
+    /// Answers the requests with choices by the log-probability of the token that begins each choice, and those with a continuation
+    /// by the log-probabilities of its tokens.
+    fn score(
         &self,
         requests: &[CompletionRequest],
         prompts: &[Prompt],
         answers: &mut [Option<Completion>],
     ) -> Result<(), LmError> {
-        let asked = prompts.iter().enumerate().filter_map(|(i, prompt)| Some((i, &prompt.ids, prompt.choices?)));
-        let (members, batch): (Vec<usize>, Vec<ScoreRequest>) = asked
-            .map(|(i, ids, next)| (i, ScoreRequest { ids: ids.clone(), from: ids.len(), candidates: next.into() }))
-            .unzip();
+        let scored = |(i, prompt): (usize, &Prompt)| {
+            let (from, candidates) = match prompt.scored? {
+                Part::Choices(next) => (prompt.ids.len(), Vec::from(next)),
+                Part::Continuation { from } => (from, Vec::new()),
+            };
+            Some((i, ScoreRequest { ids: prompt.ids.clone(), from, candidates }))
+        };
+        let (members, batch): (Vec<usize>, Vec<ScoreRequest>) = prompts.iter().enumerate().filter_map(scored).unzip();
         if batch.is_empty() {
             return Ok(());
         }
         let (scores, _) = self.generator().score(&batch)?;
-        for (i, scored) in members.into_iter().zip(scores) {
+        for ((i, asked), scored) in members.into_iter().zip(&batch).zip(scores) {
+            if scored.candidates.is_empty() {
+                answers[i] = Some(self.continuation(&asked.ids[asked.from..], &scored.logprobs)?);
+                self.count(asked.from, scored.logprobs.len());
+                continue;
+            }
+            self.count(asked.ids.len(), 1);
             let texts = requests[i].choices.iter().flatten().cloned();
             let mut top: Vec<(String, f32)> = texts.zip(scored.candidates).collect();
             top.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -113,7 +133,22 @@ impl LocalModel {
         Ok(())
     }
 
-    /// Generates the answers of the requests without choices.
+    /// Returns a text whose tokens were scored.
+    fn continuation(&self, ids: &[u32], logprobs: &[f32]) -> Result<Completion, LmError> {
+        let token = |(&id, &logprob): (&u32, &f32)| {
+            Ok(TokenLogprob { text: self.tokenizer.decode(&[id])?, logprob, top: Vec::new() })
+        };
+        let tokens = ids.iter().zip(logprobs).map(token).collect::<Result<_, LmError>>()?;
+        Ok(Completion { text: self.tokenizer.decode(ids)?, tokens, finish: FinishReason::Length })
+    }
+
+    /// Adds to the usage.
+    fn count(&self, prompt: usize, completion: usize) {
+        let usage = Usage { prompt_tokens: prompt as u64, completion_tokens: completion as u64 };
+        self.usage.set(self.usage.get().plus(usage));
+    }
+
+    /// Generates the answers of the requests that are not scored.
     fn generate(
         &self,
         requests: &[CompletionRequest],
@@ -123,7 +158,7 @@ impl LocalModel {
         // Requests with equal prompts and settings become samples of one request.
         let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
         let mut seen: HashMap<RequestKey<'_>, usize> = HashMap::new();
-        let generated = prompts.iter().zip(requests).enumerate().filter(|(_, (prompt, _))| prompt.choices.is_none());
+        let generated = prompts.iter().zip(requests).enumerate().filter(|(_, (prompt, _))| prompt.scored.is_none());
         for (i, (prompt, r)) in generated {
             let group = *seen.entry((&prompt.ids, settings(r))).or_insert_with(|| {
                 let request = Request {
@@ -149,6 +184,7 @@ impl LocalModel {
         let generated = self.generator().generate(&batch, hook)?;
         for ((_, members), samples) in groups.iter().zip(&generated) {
             for (&i, sample) in members.iter().zip(samples) {
+                self.count(prompts[i].ids.len(), sample.ids.len());
                 answers[i] = Some(self.completion(sample, &requests[i])?);
             }
         }
@@ -156,23 +192,40 @@ impl LocalModel {
     }
 }
 
+/// What is scored of a request.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The token that begins each choice.
+    Choices([u32; 2]),
+    /// The tokens from this index on.
+    Continuation { from: usize },
+}
+
 /// The tokens of a request.
 struct Prompt {
     ids: Vec<u32>,
-    /// The token that begins each choice, for a request with choices.
-    choices: Option<[u32; 2]>,
+    /// What is scored; `None` for a request to generate.
+    scored: Option<Part>,
 }
 
 impl Prompt {
     /// Tokenizes a request for a model with this context length.
     fn new(request: &CompletionRequest, tokenizer: &Tokenizer, context: usize) -> Result<Self, String> {
-        let CompletionRequest { messages, thinking, choices, .. } = request;
+        let CompletionRequest { messages, thinking, choices, continuation, .. } = request;
         let opening = tokenizer.template().open(messages, *thinking).map_err(|e| e.to_string())?;
-        let prompt = match choices {
-            None => Self { ids: tokenizer.encode(&opening).map_err(|e| e.to_string())?, choices: None },
-            Some(choices) => {
+        let prompt = match (choices, continuation) {
+            (None, None) => Self { ids: tokenizer.encode(&opening).map_err(|e| e.to_string())?, scored: None },
+            (Some(choices), _) => {
                 let (ids, next) = tokenizer.encode_choices(&opening, choices).map_err(|e| e.to_string())?;
-                Self { ids, choices: Some(next) }
+                Self { ids, scored: Some(Part::Choices(next)) }
+            }
+            (None, Some(text)) => {
+                let whole = format!("{opening}{text}");
+                let row = tokenizer.encode_after(&opening, &whole).map_err(|e| e.to_string())?;
+                if row.prompt_len == 0 || row.ids.len() == row.prompt_len {
+                    return Err("there is no text to score, or nothing before it".into());
+                }
+                Self { ids: row.ids, scored: Some(Part::Continuation { from: row.prompt_len }) }
             }
         };
         let n = prompt.ids.len();
@@ -211,12 +264,16 @@ impl Completer for LocalModel {
         let prompts: Vec<Prompt> = requests.par_iter().enumerate().map(prompt).collect::<Result<_, _>>()?;
         let model = |e: LmError| e.into_completer_error(&self.name);
         let mut answers: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
-        self.compare(requests, &prompts, &mut answers).map_err(model)?;
+        self.score(requests, &prompts, &mut answers).map_err(model)?;
         self.generate(requests, &prompts, &mut answers).map_err(model)?;
-        Ok(answers.into_iter().map(|a| a.expect("every request is compared or generated")).collect())
+        Ok(answers.into_iter().map(|a| a.expect("every request is scored or generated")).collect())
     }
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage.get()
     }
 }

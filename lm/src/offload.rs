@@ -1,6 +1,8 @@
 //! A model that is stored in host memory and runs on a device.
 
-use chat::completer::CompleterError;
+use std::cell::Cell;
+
+use chat::completer::{CompleterError, Usage};
 use chat::{Completer, Completion, CompletionRequest};
 use tch::Device;
 
@@ -11,6 +13,8 @@ use crate::{Decoder, LmError, LocalModel, Params};
 pub struct Offloaded {
     host: LocalModel,
     device: Device,
+    /// Of the copies on the device.
+    usage: Cell<Usage>,
 }
 
 impl Offloaded {
@@ -24,7 +28,7 @@ impl Offloaded {
             let flat = model.decoder.params.flat.f_pin_memory(device)?;
             model.decoder.params.flat = flat;
         }
-        Ok(Self { host: model, device })
+        Ok(Self { host: model, device, usage: Cell::default() })
     }
 
     fn on_device(&self) -> Result<LocalModel, LmError> {
@@ -42,11 +46,18 @@ impl Completer for Offloaded {
         if self.device == self.host.decoder.device() {
             return self.host.complete(requests);
         }
-        self.on_device().map_err(|e| e.into_completer_error(self.name()))?.complete(requests)
+        let model = self.on_device().map_err(|e| e.into_completer_error(self.name()))?;
+        let completions = model.complete(requests);
+        self.usage.set(self.usage.get().plus(model.usage()));
+        completions
     }
 
     fn name(&self) -> &str {
         self.host.name()
+    }
+
+    fn usage(&self) -> Usage {
+        self.host.usage().plus(self.usage.get())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Answers on disk: one JSON line each, keyed by a digest of the request.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -27,12 +27,16 @@ fn key(body: &Json) -> String {
 }
 
 impl Journal {
-    /// Opens or creates a journal. An incomplete last line, left by a process that was killed, is dropped.
+    /// Opens or creates a journal. An incomplete last line, left by a process that was killed, is dropped, unless another run has the
+    /// journal open and may be writing that line.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Several runs may share a journal: each line is appended by one write, after those of the others.
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        // A file system without locks is treated as one without other runs.
+        let alone = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
@@ -43,8 +47,11 @@ impl Journal {
             })?;
             answers.insert(line.asked, line.answer);
         }
-        file.set_len(whole as u64)?;
-        file.seek(SeekFrom::End(0))?;
+        if alone && whole < text.len() {
+            file.set_len(whole as u64)?;
+        }
+        // Shared as long as the journal is open.
+        let _ = file.unlock().and_then(|()| file.lock_shared());
         Ok(Self { file, answers })
     }
 
@@ -61,5 +68,30 @@ impl Journal {
         self.file.write_all(text.as_bytes())?;
         self.answers.insert(line.asked, line.answer);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_incomplete_line_is_dropped_only_if_no_other_run_may_be_writing_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("journal.jsonl");
+        let mut first = Journal::open(&path).unwrap();
+        first.put(&json!("asked"), &json!("answered")).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let cut = format!("{whole}{{\"asked\":");
+        std::fs::write(&path, &cut).unwrap();
+        let second = Journal::open(&path).unwrap();
+        assert_eq!(second.get(&json!("asked")), Some(json!("answered")));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), cut);
+        drop((first, second));
+        let third = Journal::open(&path).unwrap();
+        assert_eq!(third.get(&json!("asked")), Some(json!("answered")));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
     }
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use backon::{BlockingRetryable, ExponentialBuilder};
-use chat::completer::CompleterError;
+use chat::completer::{CompleterError, Usage};
 use chat::{Completer, Completion, CompletionRequest};
 use serde_json::Value as Json;
 
@@ -66,6 +66,8 @@ pub struct RemoteModel {
     journal: Option<Mutex<Journal>>,
     /// Whether a retry was reported.
     warned: AtomicBool,
+    /// Tokens of the answers that were sent over the network.
+    usage: Mutex<Usage>,
 }
 
 /// The error of a failed attempt.
@@ -85,7 +87,7 @@ impl RemoteModel {
             .max_idle_connections_per_host(settings.concurrency.max(1))
             .build()
             .new_agent();
-        Self { settings, agent, journal: None, warned: AtomicBool::new(false) }
+        Self { settings, agent, journal: None, warned: AtomicBool::new(false), usage: Mutex::default() }
     }
 
     /// Writes every answer to `file`, and reuses the answers that it already holds.
@@ -122,6 +124,11 @@ impl RemoteModel {
         };
         let sent = (|| self.send(&body)).retry(pauses).when(|failed: &Failed| failed.passing).notify(retried).call();
         let answer = sent.map_err(|failed| failed.message)?;
+        {
+            // The sum is complete even if a thread panicked while holding it.
+            let mut usage = self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *usage = usage.plus(wire::usage(&answer));
+        }
         let completion = wire::completion(&answer, request)?;
         if let Some(kept) = self.with_the_journal(|journal| journal.put(&body, &answer)) {
             kept.map_err(|e| format!("cannot write the journal: {e}; free disk space and restart"))?;
@@ -212,6 +219,10 @@ impl Completer for RemoteModel {
 
     fn name(&self) -> &str {
         &self.settings.model
+    }
+
+    fn usage(&self) -> Usage {
+        *self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

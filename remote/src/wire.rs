@@ -1,5 +1,6 @@
 //! The JSON of requests and responses.
 
+use chat::completer::Usage;
 use chat::{Completion, CompletionRequest, FinishReason, Role, TokenLogprob};
 use serde_json::{Value as Json, json};
 
@@ -12,6 +13,9 @@ pub fn body(request: &CompletionRequest, model: &str) -> Result<Json, String> {
     let s = &request.sampling;
     if request.top_logprobs > 20 {
         return Err(format!("top_logprobs is {}; expected at most 20 (the API limit)", request.top_logprobs));
+    }
+    if request.continuation.is_some() {
+        return Err("an endpoint does not return the likelihood of a given text; use a model in this process".into());
     }
     let mut body = json!({
         "model": model,
@@ -79,6 +83,12 @@ pub fn completion(answer: &Json, request: &CompletionRequest) -> Result<Completi
         }
     }
     Ok(Completion { text, tokens, finish })
+}
+
+/// Returns the numbers of tokens in a response; 0 where the endpoint does not report them.
+pub fn usage(answer: &Json) -> Usage {
+    let count = |field: &str| answer["usage"][field].as_u64().unwrap_or(0);
+    Usage { prompt_tokens: count("prompt_tokens"), completion_tokens: count("completion_tokens") }
 }
 
 fn token_logprob(token: &Json) -> Option<TokenLogprob> {

@@ -22,7 +22,7 @@ const fn known(key: &'static str, title: &'static str, unit: &'static str, form:
 }
 
 /// The known metrics, in the order of their charts.
-const KNOWN: [Known; 20] = [
+const KNOWN: [Known; 24] = [
     known("reward/", "Reward", "", Form::Lines, true),
     known("entropy", "Entropy", "nats per token", Form::Lines, true),
     known("length/", "Length", "tokens", Form::Lines, true),
@@ -31,7 +31,11 @@ const KNOWN: [Known; 20] = [
     known("credit/", "Streaming credit", "", Form::Lines, true),
     known("pass_rate", "Pass rate", "fraction of summaries", Form::Lines, true),
     known("validation/", "Held-out users", "", Form::Lines, true),
+    known("alarm/", "Training and held-out judge", "probability of the user's choice", Form::Lines, true),
+    known("alarm_signs/", "Signs of reward hacking", "", Form::Lines, true),
     known("reward by stage/", "Reward by stage", "", Form::Lines, true),
+    known("alarm_p_value/", "p-values of the alarm", "", Form::Lines, false),
+    known("alarm_raised", "Alarms", "", Form::Lines, false),
     known("truncated", "Truncated responses", "", Form::Lines, false),
     known("zero_variance", "Groups with zero reward variance", "", Form::Lines, false),
     known("clip/", "Clipped ratios", "", Form::Lines, false),

@@ -9,6 +9,7 @@
 //! | `eval-gains.json` | list of [`GainRow`]: paired differences between two models |
 //! | `examples.json` | list of [`Example`]: summaries before and after RL, with the user's true preferences |
 //! | `config.toml` | the resolved run config, shown verbatim |
+//! | `explain.json` | list of [`evals::ExplainedSummary`]: what each sentence of a summary earns, which shades the examples; optional |
 //! | `prompts.json` | list of [`PromptUse`]: the prompt set of each model, and the one it was trained on; optional |
 //!
 //! The page loads nothing from the network: styles and charts (SVG) are embedded. The template escapes all text written
@@ -16,9 +17,12 @@
 //!
 //! - [`records`], [`prompts`]: the rows of the JSON files; `metrics`: the step log; `run`: one folder, loaded and validated.
 //! - `lines`, `bars`, `axes`, `canvas`, `palette`, `smooth`: the drawing.
+//! - `ablation`: the page of an ablation ([`write_ablation()`]).
+//! - `sentences`: summaries shaded by what their sentences earn.
 //! - `curves`: which metrics share a chart; `tables`: evaluation rows as tables; `page`: the HTML; `figure`: the
 //!   figure.
 
+mod ablation;
 mod axes;
 mod bars;
 mod canvas;
@@ -32,15 +36,19 @@ mod palette;
 pub mod prompts;
 pub mod records;
 mod run;
+mod sentences;
 mod smooth;
 mod tables;
 
 use std::path::{Path, PathBuf};
 
+pub use ablation::{AblationReport, ReportTable, VariantLogs, write_ablation};
 pub use error::ReportError;
 pub use prompts::{PromptSetId, PromptUse};
 pub use records::{AccuracyRow, Example, GainRow, JudgeRole, Model};
+pub use sentences::EXPLAIN;
 
+use evals::ExplainedSummary;
 use run::RunRecord;
 
 /// Writes one HTML page about one or several runs, with one evaluation table per run and overlaid curves.
@@ -63,6 +71,14 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<(), ReportError> {
 /// cannot be written.
 pub fn figure(run: &Path, out: &Path) -> Result<(), ReportError> {
     replace(out, &figure::svg(&RunRecord::load(run)?)?)
+}
+
+/// Writes one HTML page with every summary of an attribution shaded by what its sentences earn, and a table by judge and domain.
+///
+/// # Errors
+/// Returns [`ReportError`] if `out` cannot be written.
+pub fn explained(explained: &[ExplainedSummary], out: &Path) -> Result<(), ReportError> {
+    replace(out, &sentences::html(explained)?)
 }
 
 fn replace(out: &Path, text: &str) -> Result<(), ReportError> {

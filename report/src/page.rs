@@ -8,8 +8,9 @@ use crate::curves::{self, Chart, Key};
 use crate::error::ReportError;
 use crate::palette;
 use crate::prompts::PromptUse;
-use crate::records::{Example, Model, targets_label};
+use crate::records::{Model, targets_label};
 use crate::run::{Missing, RunRecord};
+use crate::sentences::{self, ExamplePart};
 use crate::tables::{self, EvalTable, GainLine, Headline, PANELS, SETTINGS};
 
 /// The data of the template.
@@ -34,7 +35,9 @@ struct RunPart<'a> {
     headlines: Vec<Headline>,
     eval: Option<EvalPart>,
     gains: Vec<GainLine>,
-    examples: &'a [Example],
+    examples: Vec<ExamplePart<'a>>,
+    /// Whether `explain.json` shades examples.
+    explained: bool,
     config: Option<&'a str>,
     prompts: &'a [PromptUse],
     /// One for each model that was trained on another wording.
@@ -82,14 +85,21 @@ pub(crate) fn html(runs: &[RunRecord]) -> Result<String, ReportError> {
         page.supervised.main.extend(main.into_iter().map(named));
         page.supervised.more.extend(more.into_iter().map(named));
     }
+    Ok(templates()?.get_template("report.html")?.render(page)?)
+}
+
+/// Returns the templates of all pages.
+pub(crate) fn templates() -> Result<Environment<'static>, ReportError> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     templates.set_trim_blocks(true);
     templates.set_lstrip_blocks(true);
     // Escaping depends on the extension: on for .html, off for .css.
     templates.add_template("report.html", include_str!("../templates/report.html"))?;
+    templates.add_template("explain.html", include_str!("../templates/explain.html"))?;
+    templates.add_template("ablation.html", include_str!("../templates/ablation.html"))?;
     templates.add_template("report.css", include_str!("../templates/report.css"))?;
-    Ok(templates.get_template("report.html")?.render(page)?)
+    Ok(templates)
 }
 
 fn run_part(run: &RunRecord) -> Result<RunPart<'_>, ReportError> {
@@ -99,7 +109,8 @@ fn run_part(run: &RunRecord) -> Result<RunPart<'_>, ReportError> {
         headlines: tables::headlines(&run.eval, &run.gains),
         eval: if run.eval.is_empty() { None } else { Some(eval_part(run)?) },
         gains: tables::gains(&run.gains),
-        examples: &run.examples,
+        examples: sentences::examples(&run.examples, &run.explained),
+        explained: !run.explained.is_empty(),
         config: run.config.as_deref(),
         prompts: &run.prompts,
         warnings: run.prompts.iter().filter_map(PromptUse::warning).collect(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use evals::ExplainedSummary;
 use serde::de::DeserializeOwned;
 
 use crate::error::ReportError;
@@ -21,6 +22,9 @@ const FILES: [(&str, &str); 5] = [
 
 /// The file with the prompt sets. Nothing on the page needs it, so the page does not list it as missing.
 const PROMPTS: &str = "prompts.json";
+
+/// The file with the attribution of sentences, which is optional too.
+const EXPLAIN: &str = crate::sentences::EXPLAIN;
 
 /// A file that is not in the run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -49,6 +53,8 @@ pub(crate) struct RunRecord {
     pub config: Option<String>,
     /// The prompt sets; empty for a run that did not record them.
     pub prompts: Vec<PromptUse>,
+    /// What sentences of summaries earn; empty for a run that was not explained.
+    pub explained: Vec<ExplainedSummary>,
     /// The missing files.
     pub missing: Vec<Missing>,
 }
@@ -92,6 +98,7 @@ impl RunRecord {
             examples: list(&path.join("examples.json"), examples)?,
             config,
             prompts: list(&path.join(PROMPTS), read(&path.join(PROMPTS))?)?,
+            explained: list(&path.join(EXPLAIN), read(&path.join(EXPLAIN))?)?,
             missing: missing.map(|(&(file, content), _)| Missing { file, content }).collect(),
             path: path.into(),
         })

@@ -6,6 +6,7 @@ mod made_up;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use evals::{ExplainedSentence, ExplainedSummary, SentenceGain};
 use report::{PromptSetId, PromptUse, ReportError};
 
 /// Creates an empty folder under the target folder.
@@ -199,6 +200,63 @@ fn a_wording_that_a_model_was_not_trained_on_is_a_warning() {
     assert!(!same.contains("class=\"warning\"") && same.contains(&"b".repeat(64)));
 }
 
+/// Returns an explained summary of two sentences, of which the first earns and the second costs.
+fn explained(uid: &str, [first, second]: [&str; 2]) -> ExplainedSummary {
+    let sentence = |text: &str, gain: f64| ExplainedSentence {
+        text: text.into(),
+        gains: vec![SentenceGain {
+            judge: "second".into(),
+            domain: "news".into(),
+            targets: 2,
+            p_chosen: 0.75,
+            p_without: 0.75 - gain,
+            gain,
+        }],
+    };
+    let sentences = vec![sentence(first, 0.125), sentence(second, -0.0625)];
+    ExplainedSummary { uid: uid.into(), summary: format!("{first}{second}"), sentences }
+}
+
+#[test]
+fn examples_are_shaded_by_what_their_sentences_earn() {
+    let run = folder("explained");
+    made_up::run(&run, 0, 0.0);
+    let plain = page(std::slice::from_ref(&run), &run.join("report.html"));
+    assert!(!plain.contains("class=\"gain\"") && !plain.contains("Shading shows"));
+    // The second is not the summary of an example.
+    let list = [
+        explained("user-0412", ["The user likes science. ", "They prefer formal items."]),
+        explained("user-0412", ["Something else. ", "And more."]),
+    ];
+    fs::write(run.join(report::EXPLAIN), serde_json::to_string(&list).unwrap()).unwrap();
+    let html = page(std::slice::from_ref(&run), &run.join("report.html"));
+    assert_eq!(html.matches("class=\"gain\"").count(), 2);
+    for text in [
+        "rgba(47, 158, 110, 0.50)\" title=\"second, news: +12.5 points (2 targets)\">The user likes science. </span>",
+        "rgba(209, 77, 114, 0.25)\" title=\"second, news: −6.2 points (2 targets)\">They prefer formal items.</span>",
+        "Shading shows",
+    ] {
+        assert!(html.contains(text), "no {text:?} on the page");
+    }
+    fs::write(run.join(report::EXPLAIN), "[\n{\"uid\": 3}]").unwrap();
+    let error = report::write(std::slice::from_ref(&run), &run.join("report.html")).unwrap_err().to_string();
+    assert!(error.contains("explain.json:2: invalid type: integer `3`"), "{error}");
+}
+
+#[test]
+fn an_attribution_has_a_page_of_its_own() {
+    let out = folder("attribution").join("explain.html");
+    let list = [explained("<b>a</b>", ["Likes <i>space</i>. ", "Avoids jazz."])];
+    report::explained(&list, &out).unwrap();
+    let html = fs::read_to_string(&out).unwrap();
+    assert_eq!(html.matches("class=\"gain\"").count(), 2);
+    // (12.5 − 6.25) / 2 a sentence; one of two helps, and one hurts.
+    for text in ["<td>second</td><td>news</td>", "<strong>+3.1</strong>", "&lt;i&gt;space", "stands for 12.5 points"] {
+        assert!(html.contains(text), "no {text:?} on the page");
+    }
+    assert!(!html.contains("<i>") && !html.contains("<b>"));
+}
+
 #[test]
 fn several_runs_share_charts_and_keep_their_names_apart() {
     let folder = folder("several");
@@ -254,4 +312,22 @@ fn an_unwritable_place_is_named() {
     let file = folder.join("config.toml");
     let error = report::write(std::slice::from_ref(&folder), &file.join("report.html")).unwrap_err().to_string();
     assert!(error.contains("cannot write") && error.contains("report.html"), "{error}");
+}
+
+#[test]
+fn both_judges_of_the_alarm_share_a_chart() {
+    let folder = folder("alarm");
+    let line = |step: u64, training: f64, raised: u8| {
+        format!(
+            "{{\"phase\":\"rl\",\"step\":{step},\"reward/total\":{training},\"alarm/training\":{training},\"alarm/held_out\":0.5,\
+             \"alarm_signs/overlap\":0.1,\"alarm_signs/position_bias\":null,\"alarm_raised\":{raised}}}\n"
+        )
+    };
+    fs::write(folder.join("metrics.jsonl"), [line(10, 0.5, 0), line(20, 0.75, 1)].concat()).unwrap();
+    let html = page(std::slice::from_ref(&folder), &folder.join("report.html"));
+    let chart = html.split("<figcaption>Training and held-out judge").nth(1).expect("a chart of both judges");
+    let chart = &chart[..chart.find("</figure>").unwrap()];
+    assert!(chart.contains("</span>training</li>") && chart.contains("</span>held out</li>"), "{chart}");
+    assert!(chart.matches("<polyline").count() >= 2, "{chart}");
+    assert!(html.contains("Signs of reward hacking") && html.contains("Alarms"));
 }

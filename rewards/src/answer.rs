@@ -17,6 +17,27 @@ pub(crate) fn forced(completion: &Completion, texts: &[String; 2]) -> Option<f64
     first_choice(token, texts.each_ref().map(|text| text.trim()))
 }
 
+/// Returns the probability of the first of two answers, in any case and with any spaces around them, given that one of them is
+/// written: chat models answer `No` or ` no` to the same question. Returns `None` if the first token lists no alternative that is an
+/// answer.
+pub(crate) fn in_any_case(completion: &Completion, texts: &[String; 2]) -> Option<f64> {
+    let token = completion.tokens.first()?;
+    let [first, second] = texts.each_ref().map(|text| text.trim().to_lowercase());
+    if first == second {
+        return forced(completion, texts);
+    }
+    let of = |answer: &str| -> Vec<f64> {
+        let own = alternatives(token).filter(|(text, _)| text.trim().to_lowercase() == answer);
+        own.map(|(_, logprob)| f64::from(logprob)).collect()
+    };
+    let (first, second) = (of(&first), of(&second));
+    // Relative to the most likely one, so that not all of them vanish.
+    let highest = first.iter().chain(&second).copied().fold(f64::NEG_INFINITY, f64::max);
+    let mass = |logprobs: &[f64]| -> f64 { logprobs.iter().map(|logprob| (logprob - highest).exp()).sum() };
+    let p = mass(&first) / (mass(&first) + mass(&second));
+    p.is_finite().then_some(p)
+}
+
 /// Returns the probability of the first choice in a completion that reasons first: reads the first token that is one of the
 /// choices, after the last occurrence of `prefix`. Returns `None` for a completion without such an answer.
 ///
@@ -64,13 +85,17 @@ fn generated(completion: &Completion, choices: &[String; 2]) -> impl Iterator<It
     })
 }
 
-fn first_choice(token: &TokenLogprob, choices: [&str; 2]) -> Option<f64> {
+/// Returns the listed alternatives of a token, and the token itself if they leave it out, with their log-probabilities.
+fn alternatives(token: &TokenLogprob) -> impl Iterator<Item = (&str, f32)> {
     let unlisted = !token.top.iter().any(|(text, _)| *text == token.text);
     let own = unlisted.then_some((token.text.as_str(), token.logprob));
-    let alternatives = || token.top.iter().map(|(text, logprob)| (text.as_str(), *logprob)).chain(own);
+    token.top.iter().map(|(text, logprob)| (text.as_str(), *logprob)).chain(own)
+}
+
+fn first_choice(token: &TokenLogprob, choices: [&str; 2]) -> Option<f64> {
     // A letter may have several tokens ("A" and " A"); their probabilities add up.
     let mass = |choice: &str| -> f64 {
-        alternatives().filter(|(text, _)| is(text, choice)).map(|(_, lp)| f64::from(lp).exp()).sum()
+        alternatives(token).filter(|(text, _)| is(text, choice)).map(|(_, lp)| f64::from(lp).exp()).sum()
     };
     let (first, second) = (mass(choices[0]), mass(choices[1]));
     let p = first / (first + second);
@@ -135,6 +160,21 @@ mod tests {
         };
         close(forced(&completion(vec![tiny(-800.0, -800.0)]), &spaced), 0.5);
         close(forced(&completion(vec![tiny(-900.0, -2000.0)]), &spaced), 1.0);
+    }
+
+    #[test]
+    fn answers_in_any_case_add_up() {
+        let texts: [String; 2] = [" no".into(), " yes".into()];
+        let read = |top: &[(&str, f64)]| in_any_case(&completion(vec![token(top[0].0, top)]), &texts);
+        close(read(&[("No", 0.6), ("yes", 0.2)]), 0.75);
+        // 0.3 + 0.2 + 0.1 against 0.2; "not" is another word.
+        close(read(&[("No", 0.3), (" no", 0.2), ("NO", 0.1), (" Yes", 0.2), ("not", 0.2)]), 0.75);
+        close(read(&[("Maybe", 0.9), ("No", 0.1)]), 1.0);
+        assert_eq!(read(&[("Maybe", 1.0)]), None);
+        assert_eq!(in_any_case(&completion(vec![]), &texts), None);
+        let tiny = [("no".to_owned(), -800.0_f32), ("yes".to_owned(), -800.0)];
+        let tiny = TokenLogprob { text: "no".into(), logprob: -800.0, top: tiny.into() };
+        close(in_any_case(&completion(vec![tiny]), &texts), 0.5);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Inputs of reward terms.
 
-use chat::{Interaction, Question};
+use chat::Interaction;
+use chat::reasoning::Reasoned;
 use configs::rl::reward::FormatGate;
+use serde::Serialize;
 
 use crate::gate;
-use crate::judge::Verdict;
+use crate::panel::PanelVerdict;
+use crate::query::PanelRequest;
 
 /// A response and its context.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct RewardResponse<'a> {
     /// Full response, including the reasoning.
     pub text: &'a str,
@@ -21,43 +24,63 @@ pub struct RewardResponse<'a> {
     pub group: usize,
     /// ID of the user.
     pub uid: &'a str,
+    /// Domain of the stage's own target, if known.
+    pub domain: Option<&'a str>,
+    /// Task of the stage's own target, if known.
+    pub task: Option<&'a str>,
     /// Interactions that the prompt contains, oldest first.
     pub history: &'a [Interaction],
     /// Summary of the previous stage, which the prompt contains.
     pub past_summary: Option<&'a str>,
-    /// Later choices that the run's judge predicts from the summary; the stage's own target first.
+    /// Later choices that the run's judges predict from the summary; the stage's own target first.
     pub targets: &'a [Interaction],
-    /// The format gate of the run, which decides whether a response is malformed.
+    /// The panel's verdict on each of `targets`. Empty if the response failed the format gate and was therefore not judged, and
+    /// while terms ask their own questions ([`crate::RewardTerm::judgments`]).
+    pub verdicts: &'a [PanelVerdict],
+    /// Choices of the user in other domains, sampled from the row's `transfer`; the same for the whole group.
+    pub transfer: &'a [Interaction],
+    /// Targets of the stage whose summary is `past_summary`; empty in the first stage.
+    pub past_targets: &'a [Interaction],
+    /// Reference summary of the stage, such as a teacher's, if the row has one.
+    pub reference: Option<&'a str>,
+    /// The format gate of the run, by which the response is split into reasoning and summary.
     pub gate: FormatGate,
-    /// Probability that the run's judge picks the user's choices, mean over `targets`; `None` if the response failed the format
-    /// gate and was therefore not judged.
+    /// Whether the response passed the format gate.
+    pub well_formed: bool,
+    /// Probability that the run's judges pick the user's choices, mean over `verdicts`; `None` where they are empty.
     pub p_chosen: Option<f64>,
 }
 
 impl<'a> RewardResponse<'a> {
-    /// Returns whether the response passed the format gate.
-    pub fn well_formed(&self) -> bool {
-        self.p_chosen.is_some()
-    }
-
     /// Returns the reasoning, or `None` if the response is malformed.
     pub fn reasoning(&self) -> Option<&'a str> {
-        gate::split(self.gate, self.text).map(|parts| parts.reasoning)
+        self.parts().map(|parts| parts.reasoning)
     }
 
     /// Returns the summary, or `None` if the response is malformed. It is empty only if the gate accepts empty summaries.
     pub fn summary(&self) -> Option<&'a str> {
-        gate::split(self.gate, self.text).map(|parts| parts.summary)
+        self.parts().map(|parts| parts.summary)
+    }
+
+    fn parts(&self) -> Option<Reasoned<'a>> {
+        gate::split(self.gate, self.text)
     }
 }
 
-/// A question about a response that a term asks the run's judge.
-#[derive(Clone, Debug, PartialEq)]
+/// A question that a term asks the run's judges about a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeRequest {
     /// Index of the response in the batch.
     pub response: usize,
-    /// The question.
-    pub question: Question,
+    /// The query, and the judges that it goes to.
+    pub request: PanelRequest,
+}
+
+impl JudgeRequest {
+    /// Creates a request about the response at index `response` of the batch.
+    pub fn new(response: usize, request: PanelRequest) -> Self {
+        Self { response, request }
+    }
 }
 
 /// The responses of one stage of a training step.
@@ -65,8 +88,8 @@ pub struct JudgeRequest {
 pub struct RewardBatch<'a> {
     /// Index of the step, from 0.
     pub step: u64,
-    /// The responses.
+    /// The responses; those of a group are consecutive.
     pub responses: &'a [RewardResponse<'a>],
-    /// The judge's verdicts on the requests of [`crate::RewardTerm::judgments`], in the order of the requests.
-    pub verdicts: &'a [Verdict],
+    /// The answers to the requests of [`crate::RewardTerm::judgments`], in the order of the requests.
+    pub verdicts: &'a [PanelVerdict],
 }

@@ -15,8 +15,20 @@ pub enum RewardError {
     #[error("reward term `{0}` is already registered; choose another name")]
     Registered(String),
     /// The composition names a term twice.
-    #[error("reward term `{0}` is listed twice; list it once, with the sum of its weights")]
+    #[error(
+        "reward term `{0}` is listed twice; list it once, with the sum of its weights, or give it another name and set `term`"
+    )]
     Twice(String),
+    /// The gate of a term names a term that is not listed, or the term itself.
+    #[error("reward term `{term}` requires `{required}`; expected another listed term: {}", known.join(", "))]
+    Requires {
+        /// Name of the term.
+        term: String,
+        /// The required term.
+        required: String,
+        /// Names of the listed terms.
+        known: Vec<String>,
+    },
     /// The weight is not finite.
     #[error("reward term `{term}` has weight {weight}; expected a finite number")]
     Weight {
@@ -38,6 +50,16 @@ pub enum RewardError {
     Failed {
         /// Name of the term.
         term: String,
+        /// Reason of the failure.
+        message: String,
+    },
+    /// A program or an endpoint that computes a term failed.
+    #[error("reward term `{term}` ({origin}): {message}")]
+    External {
+        /// Name of the term.
+        term: String,
+        /// The command, or the URL.
+        origin: String,
         /// Reason of the failure.
         message: String,
     },

@@ -1,128 +1,22 @@
 //! The judge: a frozen language model that predicts a user's choice between two items, given a summary.
 
+mod settings;
+mod verdict;
+
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
-use chat::{Completer, Completion, CompletionRequest, Message, PromptSet, Question, Sampling};
+use chat::{Completer, Completion, CompletionRequest, Message, PromptSet, Question, Role, Sampling};
 use configs::judge::{ItemOrders, JudgeMode};
-use serde::{Deserialize, Serialize};
 
+pub use self::settings::JudgeSettings;
+use self::settings::separated;
+pub use self::verdict::{OrderVerdict, Verdict};
+use crate::query::JudgeQuery;
 use crate::{Draw, answer};
-
-/// Settings of a judge.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JudgeSettings {
-    /// Answering mode. A judge that reasons decodes greedily. If it gives no answer, it is asked once more as in
-    /// [`JudgeMode::Forced`], with the prefix appended to its reasoning.
-    pub mode: JudgeMode,
-    /// Maximum number of new tokens of a judge that reasons or samples, including the answer.
-    pub max_new_tokens: usize,
-    /// Sampling temperature of [`JudgeMode::Sampled`]; 0 is greedy decoding.
-    pub temperature: f64,
-    /// Number of most likely tokens that [`JudgeMode::Sampled`] samples from; 0 keeps all.
-    pub top_k: usize,
-    /// Nucleus sampling of [`JudgeMode::Sampled`]; 1 keeps all.
-    pub top_p: f64,
-    /// Order in which the two items are shown. Two orders remove the judge's position bias at twice the cost.
-    pub orders: ItemOrders,
-    /// Seed of [`ItemOrders::One`] and [`JudgeMode::Sampled`]. Order and sampled answer depend on the seed and the question only.
-    pub seed: u64,
-    /// Text directly before the answer letter, for example `{"selection": "Item ` or `answer`. A space at its end belongs to the
-    /// letter; if it ends in a letter or a digit, a space follows it.
-    pub answer_prefix: String,
-    /// Letters of the first and the second item shown.
-    pub choices: [String; 2],
-    /// Probability that stands for a missing answer.
-    pub no_answer: f64,
-}
-
-impl JudgeSettings {
-    /// Returns settings with the letters A and B, 64 new tokens, temperature 1 without truncation, seed 0, and probability 0.5 for
-    /// a missing answer.
-    pub fn new(mode: JudgeMode, orders: ItemOrders, answer_prefix: impl Into<String>) -> Self {
-        Self {
-            mode,
-            max_new_tokens: 64,
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            orders,
-            seed: 0,
-            answer_prefix: answer_prefix.into(),
-            choices: ["A".into(), "B".into()],
-            no_answer: 0.5,
-        }
-    }
-
-    /// Returns the answer prefix without the spaces at its end, and the choices with the spaces that separate them from it.
-    fn answers(&self) -> (&str, [String; 2]) {
-        let prefix = self.answer_prefix.trim_end();
-        let space = match &self.answer_prefix[prefix.len()..] {
-            "" if prefix.ends_with(char::is_alphanumeric) => " ",
-            space => space,
-        };
-        (prefix, self.choices.each_ref().map(|choice| format!("{space}{choice}")))
-    }
-
-    /// Returns the probability that the judge picks the user's choice, read from its answer as the mode says, or `None` without an
-    /// answer. `chosen_first` is whether the user's choice was shown first. In [`JudgeMode::Reasoned`], an answer that the judge was
-    /// forced to give after its reasoning is read as in [`JudgeMode::Forced`].
-    pub fn read(&self, completion: &Completion, chosen_first: bool) -> Option<f64> {
-        let of_chosen = |p: f64| if chosen_first { p } else { 1.0 - p };
-        match self.mode {
-            JudgeMode::Forced => answer::forced(completion, &self.answers().1).map(of_chosen),
-            JudgeMode::Reasoned => answer::reasoned(completion, &self.answer_prefix, &self.choices).map(of_chosen),
-            JudgeMode::Sampled => answer::sampled(completion, &self.choices, usize::from(!chosen_first)),
-        }
-    }
-
-    /// Returns the choice that an answer selects, or `None` without an answer: in [`JudgeMode::Sampled`] the last one that the judge
-    /// generated, otherwise the more likely one (`None` if both are equally likely).
-    pub fn selection(&self, completion: &Completion) -> Option<&str> {
-        let selected = match self.mode {
-            JudgeMode::Sampled => answer::last_generated(completion, &self.choices),
-            JudgeMode::Forced | JudgeMode::Reasoned => match self.read(completion, true)? {
-                p if p > 0.5 => Some(0),
-                p if p < 0.5 => Some(1),
-                _ => None,
-            },
-        };
-        selected.map(|choice| self.choices[choice].as_str())
-    }
-
-    fn sampling(&self) -> Sampling {
-        let &Self { temperature, top_k, top_p, max_new_tokens, .. } = self;
-        Sampling { temperature, top_k, top_p, ..Sampling::all(max_new_tokens) }
-    }
-
-    fn check(&self) -> Result<(), JudgeError> {
-        let bad = |what| Err(JudgeError::Settings(what));
-        let [first, second] = &self.choices;
-        if first.trim().is_empty() || second.trim().is_empty() || first == second {
-            return bad("the two choices must be different, non-empty strings, such as A and B");
-        }
-        if self.choices.iter().any(|c| c.trim() != c) {
-            return bad("the choices must have no leading or trailing spaces: tokens are trimmed before comparison");
-        }
-        if !(0.0..=1.0).contains(&self.no_answer) {
-            return bad("the probability that stands for a missing answer must be from 0 to 1");
-        }
-        if self.sampling().check().is_err() {
-            return bad("temperature must be 0 or more, and top_p above 0, at most 1");
-        }
-        match self.mode {
-            JudgeMode::Reasoned if self.answer_prefix.trim().is_empty() => {
-                bad("a reasoning judge needs a non-empty answer prefix, which locates its answer")
-            }
-            JudgeMode::Reasoned | JudgeMode::Sampled if self.max_new_tokens == 0 => {
-                bad("a judge that reasons or samples needs at least one new token")
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// An error of a judge.
 #[derive(Debug, thiserror::Error)]
@@ -156,44 +50,34 @@ pub enum JudgeError {
     /// The target has no rejected item and cannot be judged.
     #[error("target {index} has no `rejected` item; a judge compares two items: add one or remove the target")]
     NoRejected {
-        /// Index of the target in the call, from 0.
+        /// Index among the targets of its response, from 0.
         index: usize,
     },
-}
-
-/// The judge's verdict on one question, shown in one order.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OrderVerdict {
-    /// Whether the user's choice was shown first.
-    pub chosen_first: bool,
-    /// Probability that the judge picks the user's choice; [`JudgeSettings::no_answer`] if the judge gave no answer.
-    pub p_chosen: f64,
-    /// Whether the judge gave no answer.
-    pub malformed: bool,
-}
-
-/// The judge's verdict on one question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// Probability that the judge picks the user's choice, mean over `orders`.
-    pub p_chosen: f64,
-    /// Verdicts in the orders shown (one or two).
-    pub orders: Vec<OrderVerdict>,
-    /// Whether the judge gave no answer in at least one order.
-    pub malformed: bool,
-}
-
-impl Verdict {
-    /// Returns the verdict of a judge that shows no items, such as a function of the text.
-    pub fn new(p_chosen: f64) -> Self {
-        Self { p_chosen, orders: Vec::new(), malformed: false }
-    }
-
-    fn over(orders: Vec<OrderVerdict>) -> Self {
-        let p_chosen = orders.iter().map(|o| o.p_chosen).sum::<f64>() / orders.len() as f64;
-        let malformed = orders.iter().any(|o| o.malformed);
-        Self { p_chosen, orders, malformed }
-    }
+    /// No judge has this name.
+    #[error("no judge is named `{name}`; the judges of this run: {}; add one under [[judges]] or correct the name", known.join(", "))]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The judges of the run.
+        known: Vec<String>,
+    },
+    /// No judge of the panel serves the task.
+    #[error(
+        "no judge of the panel serves {}; add the task to `tasks` of a judge, or leave `tasks` of a judge with a weight above 0 empty",
+        served(task.as_deref())
+    )]
+    NoJudge {
+        /// The task of the choice.
+        task: Option<String>,
+    },
+    /// The verdict cache cannot be used.
+    #[error("{path}: {message}")]
+    Cache {
+        /// The file or folder.
+        path: String,
+        /// What failed, and the fix.
+        message: String,
+    },
 }
 
 /// Returns the question whether the user described by `preference` picks what they picked at `target`, or `None` for a target
@@ -237,64 +121,116 @@ impl<'a> Judge<'a> {
     /// Returns one verdict per question, in order. Equal questions are asked once. All requests go to the model in one call.
     ///
     /// # Errors
-    /// Returns a [`JudgeError`] if a prompt cannot be rendered or the model fails. A missing answer is not an error: its verdict is
-    /// [`JudgeSettings::no_answer`] and is marked as malformed.
+    /// Same as [`Self::answer`].
     pub fn score(&self, questions: &[Question]) -> Result<Vec<Verdict>, JudgeError> {
-        let mut places = HashMap::new();
-        let mut asked: Vec<(&Question, bool)> = Vec::new();
-        for question in questions {
-            if let Entry::Vacant(place) = places.entry(question) {
-                let start = asked.len();
-                asked.extend(self.orders(question).iter().map(|&chosen_first| (question, chosen_first)));
-                place.insert(start..asked.len());
-            }
-        }
-        let seen = self.verdicts(&asked)?;
-        Ok(questions.iter().map(|q| Verdict::over(seen[places[q].clone()].to_vec())).collect())
+        self.answer(&questions.iter().cloned().map(JudgeQuery::Choice).collect::<Vec<_>>())
     }
 
-    /// Returns one verdict per question, shown with the user's choice first or second.
-    fn verdicts(&self, asked: &[(&Question, bool)]) -> Result<Vec<OrderVerdict>, JudgeError> {
-        let requests = asked.iter().map(|&(q, first)| self.request(q, first)).collect::<Result<Vec<_>, _>>()?;
-        let of_chosen = |(p_first, &(_, first)): (Option<f64>, &(&Question, bool))| {
-            p_first.map(|p| if first { p } else { 1.0 - p })
-        };
-        let p_chosen: Vec<Option<f64>> = if self.settings.mode == JudgeMode::Forced {
-            self.forced_answers(&requests)?.into_iter().zip(asked).map(of_chosen).collect()
-        } else {
-            let completions = self.ask(&requests)?;
-            let read = |(c, &(_, first)): (&Completion, &(&Question, bool))| self.settings.read(c, first);
-            let mut p_chosen: Vec<Option<f64>> = completions.iter().zip(asked).map(read).collect();
-            if self.settings.mode == JudgeMode::Reasoned {
-                let silent: Vec<usize> = (0..p_chosen.len()).filter(|&i| p_chosen[i].is_none()).collect();
-                let forced = |&i: &usize| self.forced(requests[i].messages.clone(), &completions[i].text);
-                let forced: Vec<_> = silent.iter().map(forced).collect();
-                for (&i, p_first) in silent.iter().zip(self.forced_answers(&forced)?) {
-                    p_chosen[i] = of_chosen((p_first, &asked[i]));
+    /// Returns one verdict per query, in order. Equal queries are asked once. All requests go to the model in one call.
+    ///
+    /// # Errors
+    /// Returns a [`JudgeError`] if a prompt cannot be rendered or the model fails, as a model at an endpoint does when asked for a
+    /// likelihood. A missing answer is not an error: its verdict is [`JudgeSettings::no_answer`] and is marked as malformed.
+    pub fn answer<Q: Borrow<JudgeQuery>>(&self, queries: &[Q]) -> Result<Vec<Verdict>, JudgeError> {
+        let queries: Vec<&JudgeQuery> = queries.iter().map(Borrow::borrow).collect();
+        let mut ranges = HashMap::new();
+        let mut asked: Vec<JudgePrompt<'_>> = Vec::new();
+        for &query in &queries {
+            if let Entry::Vacant(range) = ranges.entry(query) {
+                let start = asked.len();
+                match query {
+                    JudgeQuery::Choice(question) => {
+                        let shown = |&chosen_first: &bool| JudgePrompt::Choice { question, chosen_first };
+                        asked.extend(self.orders(question).iter().map(shown));
+                    }
+                    JudgeQuery::Answer { messages, choices } => asked.push(JudgePrompt::Answer { messages, choices }),
+                    JudgeQuery::Likelihood { messages, text } => asked.push(JudgePrompt::Likelihood { messages, text }),
+                }
+                range.insert(start..asked.len());
+            }
+        }
+        let read = self.read(&asked)?;
+        let no_answer = self.settings.no_answer;
+        let verdict = |query: &JudgeQuery| {
+            let range = ranges[query].clone();
+            let orders =
+                asked[range.clone()].iter().zip(&read[range.clone()]).filter_map(|(asked, read)| match asked {
+                    JudgePrompt::Choice { chosen_first, .. } => Some(OrderVerdict {
+                        chosen_first: *chosen_first,
+                        p_chosen: read.p.unwrap_or(no_answer),
+                        malformed: read.p.is_none(),
+                    }),
+                    JudgePrompt::Answer { .. } | JudgePrompt::Likelihood { .. } => None,
+                });
+            match query {
+                JudgeQuery::Choice(_) => Verdict::over(orders.collect()),
+                JudgeQuery::Answer { .. } | JudgeQuery::Likelihood { .. } => {
+                    let ParsedAnswer { p, tokens } = read[range.start];
+                    Verdict { malformed: p.is_none(), tokens, ..Verdict::new(p.unwrap_or(no_answer)) }
                 }
             }
-            p_chosen
         };
-        let verdict = |(&(_, chosen_first), p): (&(&Question, bool), Option<f64>)| {
-            let p_chosen = p.unwrap_or(self.settings.no_answer);
-            OrderVerdict { chosen_first, p_chosen, malformed: p.is_none() }
+        Ok(queries.into_iter().map(verdict).collect())
+    }
+
+    /// Asks the model, and reads its answers.
+    fn read(&self, asked: &[JudgePrompt<'_>]) -> Result<Vec<ParsedAnswer>, JudgeError> {
+        let requests = asked.iter().map(|asked| self.request(asked)).collect::<Result<Vec<_>, _>>()?;
+        let completions = self.ask(&requests)?;
+        let forces = self.settings.mode == JudgeMode::Forced;
+        let read = |(asked, (request, completion)): (&JudgePrompt<'_>, (&CompletionRequest, &Completion))| match asked {
+            // `forced_answers` reads these below.
+            JudgePrompt::Choice { .. } if forces => ParsedAnswer { p: None, tokens: 0 },
+            JudgePrompt::Choice { chosen_first, .. } => {
+                ParsedAnswer { p: self.settings.read(completion, *chosen_first), tokens: 0 }
+            }
+            JudgePrompt::Answer { .. } => {
+                let p = request.choices.as_ref().and_then(|texts| answer::in_any_case(completion, texts));
+                ParsedAnswer { p, tokens: 0 }
+            }
+            JudgePrompt::Likelihood { .. } => {
+                let (sum, tokens) = completion
+                    .tokens
+                    .iter()
+                    .fold((0.0_f64, 0_usize), |(sum, n), t| (sum + f64::from(t.logprob), n + 1));
+                ParsedAnswer { p: (tokens > 0).then(|| (sum / tokens as f64).exp()), tokens }
+            }
         };
-        Ok(asked.iter().zip(p_chosen).map(verdict).collect())
+        let mut found: Vec<ParsedAnswer> = asked.iter().zip(requests.iter().zip(&completions)).map(read).collect();
+        if forces {
+            let is_choice = |&i: &usize| matches!(asked[i], JudgePrompt::Choice { .. });
+            let choices: Vec<usize> = (0..found.len()).filter(is_choice).collect();
+            let answered: Vec<_> = choices.iter().map(|&i| (&requests[i], &completions[i])).collect();
+            for (&i, p_first) in choices.iter().zip(self.forced_answers(&answered)?) {
+                found[i].p = of_chosen(&asked[i], p_first);
+            }
+        }
+        if self.settings.mode == JudgeMode::Reasoned {
+            let silent = |&i: &usize| found[i].p.is_none() && matches!(asked[i], JudgePrompt::Choice { .. });
+            let silent: Vec<usize> = (0..found.len()).filter(silent).collect();
+            let forced = |&i: &usize| self.forced(requests[i].messages.clone(), &completions[i].text);
+            let forced: Vec<_> = silent.iter().map(forced).collect();
+            let completions = self.ask(&forced)?;
+            let answered: Vec<_> = forced.iter().zip(&completions).collect();
+            for (&i, p_first) in silent.iter().zip(self.forced_answers(&answered)?) {
+                found[i].p = of_chosen(&asked[i], p_first);
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the probability of the first answer after the prefix that ends each conversation.
     ///
     /// A completer without the tokenizer ignores [`CompletionRequest::choices`]. If its next token is the space before the answer,
     /// it is asked again after that space.
-    fn forced_answers(&self, requests: &[CompletionRequest]) -> Result<Vec<Option<f64>>, JudgeError> {
+    fn forced_answers(&self, answered: &[(&CompletionRequest, &Completion)]) -> Result<Vec<Option<f64>>, JudgeError> {
         let (_, answers) = self.settings.answers();
-        let completions = self.ask(requests)?;
-        let mut p_first: Vec<Option<f64>> = completions.iter().map(|c| answer::forced(c, &answers)).collect();
+        let mut p_first: Vec<Option<f64>> = answered.iter().map(|(_, c)| answer::forced(c, &answers)).collect();
         let space = answers[0].strip_suffix(&self.settings.choices[0]).unwrap_or_default();
-        let goes_on = |&i: &usize| completions[i].tokens.first().is_some_and(|t| !space.is_empty() && t.text == space);
-        let members: Vec<usize> = (0..requests.len()).filter(goes_on).collect();
+        let goes_on = |&i: &usize| answered[i].1.tokens.first().is_some_and(|t| !space.is_empty() && t.text == space);
+        let members: Vec<usize> = (0..answered.len()).filter(goes_on).collect();
         let after_space = |&i: &usize| {
-            let mut messages = requests[i].messages.clone();
+            let mut messages = answered[i].0.messages.clone();
             if let Some(prefix) = messages.last_mut() {
                 prefix.content.push_str(space);
             }
@@ -336,7 +272,31 @@ impl<'a> Judge<'a> {
         draw.text(preference).text(chosen).text(rejected)
     }
 
-    fn request(&self, question: &Question, chosen_first: bool) -> Result<CompletionRequest, JudgeError> {
+    fn request(&self, asked: &JudgePrompt<'_>) -> Result<CompletionRequest, JudgeError> {
+        match *asked {
+            JudgePrompt::Choice { question, chosen_first } => self.request_of_choice(question, chosen_first),
+            JudgePrompt::Answer { messages, choices } => {
+                let mut messages = messages.to_vec();
+                let opened = messages.last_mut().filter(|last| last.role == Role::Assistant);
+                let choices = match opened {
+                    Some(last) => {
+                        let (prefix, choices) = separated(&last.content, choices);
+                        let prefix = prefix.to_owned();
+                        last.content = prefix;
+                        choices
+                    }
+                    None => choices.clone(),
+                };
+                Ok(compare(messages, choices))
+            }
+            JudgePrompt::Likelihood { messages, text } => {
+                let request = without_thinking(messages.to_vec(), Sampling::greedy(1), 1);
+                Ok(CompletionRequest { continuation: Some(text.into()), ..request })
+            }
+        }
+    }
+
+    fn request_of_choice(&self, question: &Question, chosen_first: bool) -> Result<CompletionRequest, JudgeError> {
         let messages = self.messages(question, chosen_first)?;
         Ok(match self.settings.mode {
             JudgeMode::Forced => self.compare_answers(messages),
@@ -357,11 +317,9 @@ impl<'a> Judge<'a> {
         self.compare_answers(messages)
     }
 
-    /// Requests the probabilities of the answers, or, of a completer that does not compare choices, the single next token. 20
-    /// alternatives are the maximum of OpenAI-compatible servers.
     fn compare_answers(&self, messages: Vec<Message>) -> CompletionRequest {
         let (_, answers) = self.settings.answers();
-        CompletionRequest { choices: Some(answers), ..without_thinking(messages, Sampling::greedy(1), 20) }
+        compare(messages, answers)
     }
 
     fn ask(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, JudgeError> {
@@ -378,7 +336,39 @@ impl<'a> Judge<'a> {
     }
 }
 
+fn served(task: Option<&str>) -> String {
+    task.map_or_else(|| "choices without a task".into(), |task| format!("the task `{task}`"))
+}
+
+/// Returns the probability of the user's choice, given that of the first item shown.
+fn of_chosen(asked: &JudgePrompt<'_>, p_first: Option<f64>) -> Option<f64> {
+    let chosen_first = matches!(asked, JudgePrompt::Choice { chosen_first: true, .. });
+    p_first.map(|p| if chosen_first { p } else { 1.0 - p })
+}
+
 /// Returns a request without thinking, as in AlignXplore+: a judge that reasons does so in its visible answer.
 fn without_thinking(messages: Vec<Message>, sampling: Sampling, top_logprobs: usize) -> CompletionRequest {
     CompletionRequest { top_logprobs, thinking: Some(false), ..CompletionRequest::new(messages, sampling) }
+}
+
+/// Requests the probabilities of the answers, or, of a completer that does not compare choices, the single next token. 20
+/// alternatives are the maximum of OpenAI-compatible servers.
+fn compare(messages: Vec<Message>, answers: [String; 2]) -> CompletionRequest {
+    CompletionRequest { choices: Some(answers), ..without_thinking(messages, Sampling::greedy(1), 20) }
+}
+
+/// A query as it is put to the model.
+enum JudgePrompt<'q> {
+    Choice { question: &'q Question, chosen_first: bool },
+    Answer { messages: &'q [Message], choices: &'q [String; 2] },
+    Likelihood { messages: &'q [Message], text: &'q str },
+}
+
+/// What was read from an answer of the model.
+#[derive(Clone, Copy)]
+struct ParsedAnswer {
+    /// The probability; `None` without an answer.
+    p: Option<f64>,
+    /// Number of scored tokens.
+    tokens: usize,
 }

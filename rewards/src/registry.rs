@@ -4,7 +4,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::RewardError;
-use crate::terms::{Accuracy, Brevity, Format, JudgeChoice, RewardTerm};
+use crate::terms::{
+    Accuracy, Brevity, Consistency, Copying, CrossJudge, CrossTask, Drift, Format, JudgeChoice, LengthBand, LogOdds,
+    Margin, Novelty, ResponseLikelihood, Retention, RewardTerm, TeacherSimilarity,
+};
 
 /// Builds a term from its `params`.
 type Constructor = Box<dyn Fn(&Value) -> Result<Box<dyn RewardTerm>, RewardError> + Send + Sync>;
@@ -51,8 +54,20 @@ impl Default for Registry {
         let mut registry = Self { terms: Vec::new() };
         registry.add::<JudgeChoice>("judge");
         registry.add::<Accuracy>("accuracy");
+        registry.add::<LogOdds>("log_odds");
+        registry.add::<Margin>("margin");
+        registry.add::<CrossTask>("cross_task");
+        registry.add::<CrossJudge>("cross_judge");
+        registry.add::<ResponseLikelihood>("response_likelihood");
+        registry.add::<Retention>("retention");
+        registry.add::<Consistency>("consistency");
+        registry.add::<Drift>("drift");
         registry.add::<Format>("format");
         registry.add::<Brevity>("brevity");
+        registry.add::<LengthBand>("length_band");
+        registry.add::<Copying>("copying");
+        registry.add::<Novelty>("novelty");
+        registry.add::<TeacherSimilarity>("teacher_similarity");
         registry
     }
 }
@@ -104,20 +119,15 @@ mod tests {
     #[test]
     fn a_misspelt_name_gets_the_nearest_and_the_list() {
         let message = |name| Registry::default().build(name, &json!({})).err().map(|e| e.to_string());
-        assert_eq!(
-            message("brevety").as_deref(),
-            Some(
-                "unknown reward term `brevety` (did you mean `brevity`?); known terms: judge, accuracy, format, brevity"
-            )
-        );
-        assert_eq!(
-            message("xyz").as_deref(),
-            Some("unknown reward term `xyz`; known terms: judge, accuracy, format, brevity")
-        );
+        let known = "known terms: judge, accuracy, log_odds, margin, cross_task, cross_judge, response_likelihood, retention, \
+                     consistency, drift, format, brevity, length_band, copying, novelty, teacher_similarity";
+        let of = |name: &str, meant: &str| Some(format!("unknown reward term `{name}`{meant}; {known}"));
+        assert_eq!(message("brevety"), of("brevety", " (did you mean `brevity`?)"));
+        assert_eq!(message("xyz"), of("xyz", ""));
     }
 
     #[test]
-    fn terms_without_parameters_refuse_any() {
+    fn terms_refuse_parameters_that_they_do_not_have() {
         for name in Registry::default().names() {
             let error = Registry::default().build(&name, &json!({"scale": 2})).err().unwrap().to_string();
             assert!(error.contains(&format!("reward term `{name}`: params")) && error.contains("scale"), "{error}");

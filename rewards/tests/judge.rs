@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use chat::completer::{CompleterError, Scripted};
 use chat::{
-    Completer, Completion, CompletionRequest, FinishReason, Interaction, PromptSet, Question, Role, TokenLogprob,
+    Completer, Completion, CompletionRequest, FinishReason, Interaction, Message, PromptSet, Question, Role,
+    TokenLogprob,
 };
 use configs::judge::{ItemOrders, JudgeMode};
 use configs::rl::reward::FormatGate;
-use rewards::gate::judge_responses;
-use rewards::{Judge, JudgeError, JudgeSettings, Response};
+use rewards::gate::{split, target_requests};
+use rewards::{Judge, JudgeError, JudgeQuery, JudgeSettings};
 use tolerance::assert_within;
 
 fn prompts() -> PromptSet {
@@ -287,51 +288,83 @@ fn equal_questions_are_asked_once_and_all_in_one_call() {
 }
 
 #[test]
-fn responses_that_fail_the_gate_are_not_judged_and_earn_nothing() {
+fn the_summary_is_judged_by_each_target_and_not_the_reasoning() {
     let prompts = prompts();
     let model = Counting(RefCell::default());
     let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
     let target = Interaction { chosen: "jazz".into(), rejected: Some("rock".into()), ..Interaction::default() };
-    let response = |text| Response { text, tokens: 10, target: &target };
+    let of_shop = Interaction {
+        task: Some("shop".into()),
+        chosen: "rock".into(),
+        rejected: Some("jazz".into()),
+        ..target.clone()
+    };
+    let targets = [target, of_shop];
+    let asked = |text: &str| target_requests(FormatGate::Strict, text, &targets).unwrap();
     // The judge does not see the reasoning: the second response names the choice in its reasoning only.
-    let responses = [
-        response("<think>t</think>Likes jazz."),
-        response("<think>jazz</think>Likes rock."),
-        response("<think>t</think>"),
-        response("Likes jazz."),
-    ];
-    let judged = judge_responses(&judge, FormatGate::Strict, &responses).unwrap();
-    assert_eq!(*model.0.borrow(), [4], "two well-formed responses, two orders each");
-    assert_eq!(judged.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false]);
-    for (got, want) in judged.iter().flatten().zip([0.9, 0.1]) {
+    let requests = [asked("<think>t</think>Likes jazz."), asked("<think>jazz</think>Likes rock.")].concat();
+    assert_eq!(
+        requests.iter().map(|r| r.task.as_deref()).collect::<Vec<_>>(),
+        [None, Some("shop"), None, Some("shop")]
+    );
+    let queries: Vec<JudgeQuery> = requests.into_iter().map(|request| request.query).collect();
+    let judged = judge.answer(&queries).unwrap();
+    assert_eq!(*model.0.borrow(), [8], "two responses, two targets and two orders each, in one call");
+    for (got, want) in judged.iter().zip([0.9, 0.1, 0.1, 0.9]) {
         assert_within!(got.p_chosen - want, 1e-6, "{judged:?}");
     }
-    let one_sided = Interaction { chosen: "jazz".into(), ..Interaction::default() };
-    let bad = [responses[0], Response { target: &one_sided, ..responses[0] }];
-    let error = judge_responses(&judge, FormatGate::Strict, &bad).unwrap_err().to_string();
+    let one_sided = [targets[0].clone(), Interaction { chosen: "jazz".into(), ..Interaction::default() }];
+    let error = target_requests(FormatGate::Strict, "<think>t</think>a", &one_sided).unwrap_err().to_string();
     assert_eq!(error, "target 1 has no `rejected` item; a judge compares two items: add one or remove the target");
 }
 
 #[test]
-fn the_published_gate_judges_an_empty_summary_and_rejects_what_does_not_begin_with_its_tag() {
+fn the_published_gate_keeps_an_empty_summary_and_rejects_what_does_not_begin_with_its_tag() {
+    let responses =
+        ["<think>t</think> \n", "<think>t</think>\nLikes jazz. ", " <think>t</think>Likes rock.", "<think></think>a"];
+    let summaries = |gate| responses.map(|text| split(gate, text).map(|parts| parts.summary));
+    assert_eq!(summaries(FormatGate::Published), [Some(""), Some("Likes jazz."), None, None]);
+    assert_eq!(summaries(FormatGate::Strict), [None, Some("Likes jazz."), Some("Likes rock."), Some("a")]);
+}
+
+#[test]
+fn answers_and_likelihoods_are_read_in_the_call_of_the_questions() {
     let prompts = prompts();
     let asked = RefCell::new(Vec::new());
-    let model = Scripted::new("records", |request: &CompletionRequest| {
-        asked.borrow_mut().push(request.messages[0].content.split('|').nth(1).unwrap().to_owned());
-        content_judge(request)
+    // The chosen text of a likelihood has two tokens; the first of two answers has probability 0.9.
+    let model = Scripted::new("scores", |request: &CompletionRequest| {
+        asked.borrow_mut().push((request.messages.clone(), request.choices.clone(), request.continuation.clone()));
+        let logprob = |p: f64| TokenLogprob { text: "t".into(), logprob: p.ln() as f32, top: vec![] };
+        match (&request.continuation, &request.choices) {
+            (Some(_), _) => say(vec![logprob(0.5), logprob(0.125)]),
+            (None, Some([first, second])) => {
+                let top = vec![(first.clone(), 0.9_f64.ln() as f32), (second.clone(), 0.1_f64.ln() as f32)];
+                say(vec![TokenLogprob { text: first.clone(), logprob: top[0].1, top }])
+            }
+            (None, None) => say(vec![]),
+        }
     });
-    let judge = Judge::new(&model, &prompts, one_order(1)).unwrap();
-    let target = Interaction { chosen: "jazz".into(), rejected: Some("rock".into()), ..Interaction::default() };
-    let responses =
-        ["<think>t</think> \n", "<think>t</think>\nLikes jazz. ", " <think>t</think>Likes rock.", "<think></think>a"]
-            .map(|text| Response { text, tokens: 10, target: &target });
-    let passed = |gate| -> Vec<bool> {
-        judge_responses(&judge, gate, &responses).unwrap().iter().map(Option::is_some).collect()
-    };
-    assert_eq!(passed(FormatGate::Published), [true, true, false, false]);
-    assert_eq!(asked.take(), ["", "Likes jazz."]);
-    assert_eq!(passed(FormatGate::Strict), [false, true, true, true]);
-    assert_eq!(asked.take(), ["Likes jazz.", "Likes rock.", "a"]);
+    let judge = Judge::new(&model, &prompts, forced(ItemOrders::Both)).unwrap();
+    let turn = [Message::user("Do they agree?")];
+    let opened = [turn[0].clone(), Message::assistant("Answer:")];
+    let choices = ["yes".to_string(), "no".to_string()];
+    let queries = [
+        JudgeQuery::Answer { messages: turn.to_vec(), choices: choices.clone() },
+        JudgeQuery::Answer { messages: opened.to_vec(), choices },
+        JudgeQuery::Likelihood { messages: turn.to_vec(), text: "They do.".into() },
+        JudgeQuery::Choice(question("", "x", "y")),
+    ];
+    let verdicts = judge.answer(&queries).unwrap();
+    for (verdict, want) in verdicts.iter().zip([0.9, 0.9, 0.25]) {
+        assert_within!(verdict.p_chosen - want, 1e-6);
+        assert!(verdict.orders.is_empty() && !verdict.malformed);
+    }
+    assert_eq!(verdicts.iter().map(|v| v.tokens).collect::<Vec<_>>(), [0, 0, 2, 0]);
+    assert_eq!(verdicts[3].orders.len(), 2);
+    let asked = asked.take();
+    assert_eq!(asked.len(), 5);
+    assert_eq!(asked[1].0, opened);
+    assert_eq!(asked[2].2.as_deref(), Some("They do."));
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Keeping<'a> {
     pub last: bool,
     /// Whether this is the last step of an epoch.
     pub ends_epoch: bool,
+    /// Whether the run pauses after this step, so that a checkpoint is due.
+    pub pause: bool,
     /// The metrics of the step.
     pub numbers: &'a [(String, f64)],
 }
@@ -42,7 +44,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Writes a checkpoint with `save` if one is due, removes checkpoints that are not kept, and ends the run if the user asked
-    /// to stop. `save` receives the folder and the best metric so far.
+    /// to stop. `save` receives the folder and the best metric so far. Returns the checkpoint, if one was written.
     ///
     /// # Errors
     /// If the folder cannot be written; [`TrainError::Interrupted`] after the user asked to stop.
@@ -50,19 +52,19 @@ impl<'a> Checkpoints<'a> {
         &mut self,
         done: Keeping<'_>,
         save: impl FnOnce(&Path, Option<f64>) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<Option<PathBuf>, TrainError> {
         // A signal reaches the ranks at different times; the reduction makes them stop after the same step.
         let mut asked = [f64::from(u8::from(STOP.load(Ordering::Relaxed)))];
         self.world.world_group().all_reduce_max("check for a stop request", &mut asked)?;
         let stop = asked[0] > 0.0 && !done.last;
         let step = done.step;
         let Some(folder) = self.folder.clone() else {
-            return if stop { Err(TrainError::Interrupted { step, checkpoint: None }) } else { Ok(()) };
+            return if stop { Err(TrainError::Interrupted { step, checkpoint: None }) } else { Ok(None) };
         };
         let improved = self.improves(done.numbers);
         let every = self.config.every as u64;
         let at_interval = every > 0 && step.is_multiple_of(every) || self.config.every_epoch && done.ends_epoch;
-        let due = stop || done.last && self.config.at_end || improved || at_interval;
+        let due = stop || done.pause || done.last && self.config.at_end || improved || at_interval;
         let path = folder.join(name(step));
         if due {
             std::fs::create_dir_all(&folder).map_err(|e| cannot(&folder, "create this folder", &e))?;
@@ -74,7 +76,7 @@ impl<'a> Checkpoints<'a> {
                 self.remove_old(&folder)?;
             }
         }
-        if stop { Err(TrainError::Interrupted { step, checkpoint: Some(path) }) } else { Ok(()) }
+        if stop { Err(TrainError::Interrupted { step, checkpoint: Some(path) }) } else { Ok(due.then_some(path)) }
     }
 
     /// Returns whether the metrics improve on the best so far, and updates the best.
@@ -155,17 +157,24 @@ mod tests {
 
     /// Returns what remains in the folder after ten steps, three per epoch, with loss 2, 1, 0, 1, 2, ….
     fn left(config: &CheckpointConfig) -> (Vec<u64>, Option<PathBuf>) {
+        left_after_pause(config, 0)
+    }
+
+    /// Returns the same for a run that pauses after step `pause`.
+    fn left_after_pause(config: &CheckpointConfig, pause: u64) -> (Vec<u64>, Option<PathBuf>) {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("checkpoints");
         let mut checkpoints = Checkpoints::new(World::single(), Some(folder.clone()), config, None);
         for step in 1..=10u64 {
             let numbers = [("validation/loss".to_owned(), (step as f64 - 3.0).abs())];
-            let done = Keeping { step, last: step == 10, ends_epoch: step.is_multiple_of(3), numbers: &numbers };
+            let (last, ends_epoch) = (step == 10, step.is_multiple_of(3));
+            let done = Keeping { step, last, ends_epoch, pause: step == pause, numbers: &numbers };
             let save = |path: &Path, _| {
                 std::fs::create_dir(path).unwrap();
                 Ok(())
             };
-            checkpoints.after(done, save).unwrap();
+            let written = checkpoints.after(done, save).unwrap();
+            assert!(step != pause || written.is_some());
         }
         let best = std::fs::read_link(folder.join("best")).ok();
         (all(&folder).unwrap().into_iter().map(|(step, _)| step).collect(), best)
@@ -182,6 +191,8 @@ mod tests {
         let epochs = CheckpointConfig { every_epoch: true, ..plain.clone() };
         assert_eq!(left(&CheckpointConfig { every: 0, ..epochs.clone() }).0, [9, 10]);
         assert_eq!(left(&CheckpointConfig { keep_last: 9, ..epochs }).0, [2, 3, 4, 6, 8, 9, 10]);
+        // A pause writes a checkpoint at any step.
+        assert_eq!(left_after_pause(&CheckpointConfig { keep_last: 9, ..plain.clone() }, 7).0, [2, 4, 6, 7, 8, 10]);
         // Steps 1, 2 and 3 each improve on the best; step 3 remains the best.
         let best = CheckpointConfig { best: Some(Best::Loss), ..plain };
         assert_eq!(left(&best), (vec![3, 8, 10], Some("step-000003".into())));

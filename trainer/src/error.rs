@@ -49,6 +49,14 @@ pub enum TrainError {
     /// Training diverged.
     #[error("{0}")]
     Diverged(String),
+    /// A reward hacking alarm ended the run.
+    #[error("{reason}; {}", resumable(checkpoint.as_deref()))]
+    Alarm {
+        /// What was found.
+        reason: String,
+        /// The checkpoint that the run paused at, if any.
+        checkpoint: Option<PathBuf>,
+    },
     /// The user asked to stop.
     #[error("stopped after step {step} as requested; {}", kept(checkpoint.as_deref()))]
     Interrupted {
@@ -61,6 +69,18 @@ pub enum TrainError {
 
 fn kept(checkpoint: Option<&Path>) -> String {
     checkpoint.map_or("this phase writes no checkpoints".into(), |path| format!("the checkpoint is {}", path.display()))
+}
+
+fn resumable(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => {
+            format!(
+                "paused at {}; see the report; resume with --resume, or change the reward and start a new run",
+                path.display()
+            )
+        }
+        None => "the run ends; see the report, change the reward and start a new run".into(),
+    }
 }
 
 impl From<tch::TchError> for TrainError {

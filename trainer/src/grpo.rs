@@ -11,8 +11,11 @@
 //! - [`policy_loss`]: the loss of a response; [`update`]: mini-batches ([`published_batches`] if configured) and optimizer
 //!   updates.
 //! - [`metrics`], `record`, [`replay`]: log, write, and replay a step.
+//! - [`alarm`]: tests for reward hacking by a held-out judge. [`term_gradients`]: the cosine similarity of the terms'
+//!   gradients.
 
 pub mod advantages;
+pub mod alarm;
 pub mod curriculum_sampler;
 mod generate_on_ranks;
 pub mod group;
@@ -24,9 +27,11 @@ pub mod published_batches;
 mod record;
 mod reference;
 pub mod replay;
+mod reward_state;
 pub mod rewarding;
 pub mod rollout;
 pub mod stages;
+pub mod term_gradients;
 pub mod update;
 
 use std::path::{Path, PathBuf};
@@ -35,10 +40,13 @@ use std::time::Instant;
 use chat::RlRow;
 use configs::RunConfig;
 use configs::rl::RlConfig;
+use configs::rl::alarm::AlarmConfig;
 use configs::rl::algorithm::{KlPlace, OldLogprobs, ZeroVariance};
 use lm::LmError;
+use rewards::{CompositionState, PanelRequest};
 
 use self::advantages::{StepAdvantages, is_trained};
+use self::alarm::Alarm;
 use self::curriculum_sampler::CurriculumSampler;
 use self::group::{Group, Sample};
 use self::importance_sampling::Mismatch;
@@ -48,7 +56,7 @@ pub use self::reference::Reference;
 use self::rollout::Rollouts;
 use self::update::MiniBatch;
 use crate::optimizer::Optimizer;
-use crate::train_loop::{Algorithm, Numbers, TrainLoop};
+use crate::train_loop::{Algorithm, Halt, Numbers, TrainLoop};
 use crate::trainable_model::{Measure, TrainableModel};
 use crate::{Output, TrainError};
 
@@ -89,8 +97,24 @@ pub fn train(
         checkpoint: &config.checkpoint,
         from: from.as_deref(),
     };
-    let mut grpo = Grpo { rollouts, users, reference, steps, peak_flops, last: None };
+    let alarm = alarm_of(config, steps, trainable.context.world.is_rank_zero());
+    let mut grpo = Grpo { rollouts, users, reference, steps, peak_flops, last: None, alarm, halt: None };
     train_loop.run(trainable, &mut grpo, measure, output)
+}
+
+/// Returns the alarm of a run of `steps` steps. Logs a warning, if `logs`, for a run that ends before the alarm can test anything.
+fn alarm_of(config: &RlConfig, steps: u64, logs: bool) -> Option<Alarm<'_>> {
+    let settings = config.alarm.as_ref()?;
+    let looks = AlarmConfig::looks(steps, config.validation.every as u64);
+    if logs && looks < settings.window as u64 {
+        tracing::warn!(
+            "[alarm] tests nothing: the run has {looks} looks ({steps} steps, validation.every = {}), fewer than alarm.window ({}); \
+             lower validation.every or alarm.window",
+            config.validation.every,
+            settings.window
+        );
+    }
+    Some(Alarm::new(settings, looks))
 }
 
 /// A GRPO run in progress.
@@ -102,10 +126,15 @@ struct Grpo<'a> {
     peak_flops: Option<f64>,
     /// The last step, until it is recorded.
     last: Option<StepResult>,
+    alarm: Option<Alarm<'a>>,
+    /// Why the run has to end, until the loop knows it.
+    halt: Option<Halt>,
 }
 
 /// A finished step.
 struct StepResult {
+    /// The state of the reward before the step.
+    reward_state: CompositionState,
     groups: Vec<Group>,
     advantages: StepAdvantages,
     updates: Vec<MiniBatch>,
@@ -120,8 +149,10 @@ impl Algorithm for Grpo<'_> {
     ) -> Result<Numbers, TrainError> {
         let begin = Instant::now();
         let config = self.rollouts.config;
+        let reward_state = self.rollouts.composition.save();
         let mut costs = Costs::default();
         let (mut groups, advantages, rounds) = self.roll_out(trainable, step, &mut costs)?;
+        let judges = self.rollouts.judge_stats(&trainable.context)?;
         let mut mismatch = self.compute_old_and_ref_logprobs(trainable, &mut groups, &advantages, &mut costs)?;
         let update_begin = Instant::now();
         let updates = update::update(trainable, optimizer, &groups, &advantages, config, (step, self.steps))?;
@@ -143,11 +174,12 @@ impl Algorithm for Grpo<'_> {
         metrics.extend(metrics::of_mismatch(&mismatch));
         metrics.extend(metrics::of_samples(&groups, &advantages, self.rollouts.composition));
         metrics.extend(costs.of_terms());
+        metrics.extend(metrics::of_judges(&judges));
         metrics.push(("epoch".into(), self.users.epochs()));
         metrics.push(("rollout_rounds".into(), rounds as f64));
         let model = &trainable.model.decoder;
         metrics.extend(metrics::of_costs(&costs, &groups, model, self.peak_flops));
-        self.last = Some(StepResult { groups, advantages, updates });
+        self.last = Some(StepResult { reward_state, groups, advantages, updates });
         Ok(metrics)
     }
 
@@ -156,7 +188,9 @@ impl Algorithm for Grpo<'_> {
         let config = self.rollouts.config;
         let every = config.log.rollouts_every as u64;
         let due = output.run.writes() && every > 0 && done.is_multiple_of(every);
-        let Some(StepResult { groups, advantages, updates }) = self.last.take().filter(|_| due) else { return Ok(()) };
+        let Some(StepResult { reward_state, groups, advantages, updates }) = self.last.take().filter(|_| due) else {
+            return Ok(());
+        };
         let run = output.run.folder();
         let decode = |ids: &[u32]| Ok(trainable.model.tokenizer.decode(ids)?);
         let names = self.rollouts.composition.names();
@@ -164,17 +198,38 @@ impl Algorithm for Grpo<'_> {
         if config.log.replay {
             let resolved = config.resolved().map_err(|e| TrainError::Data(e.to_string()))?;
             let path = record::path(run, done, "safetensors");
-            replay::RecordedStep::new(done, resolved, groups, updates).write(&path)?;
+            replay::RecordedStep::new(done, resolved, reward_state, groups, updates).write(&path)?;
         }
         Ok(())
     }
 
+    /// Looks at the summaries of the last step, if there is an alarm.
+    fn validate(&mut self, trainable: &TrainableModel, done: u64) -> Result<Numbers, TrainError> {
+        let (Some(alarm), Some(last)) = (&mut self.alarm, &self.last) else { return Ok(Numbers::new()) };
+        let rollouts = &self.rollouts;
+        let ask = |requests: &[PanelRequest]| rollouts.ask_on_ranks(&trainable.context, requests);
+        let Some(look) = alarm::look(&last.groups, done, (alarm.config(), rollouts.config), ask)? else {
+            return Ok(Numbers::new());
+        };
+        let (numbers, halt) = alarm.record(look, trainable.context.world.is_rank_zero());
+        self.halt = halt;
+        Ok(numbers)
+    }
+
+    fn halt(&mut self) -> Option<Halt> {
+        self.halt.take()
+    }
+
     fn write_state(&self, checkpoint: &Path) -> Result<(), LmError> {
         let written = self.users.write(checkpoint);
+        let written = written.and_then(|()| self.alarm.as_ref().map_or(Ok(()), |alarm| alarm.write(checkpoint)));
+        let written = written.and_then(|()| reward_state::write(self.rollouts.composition, checkpoint));
         written.map_err(|e| LmError::Write { path: checkpoint.into(), message: e.to_string() })
     }
 
     fn restore_state(&mut self, checkpoint: &Path) -> Result<(), TrainError> {
+        reward_state::restore(self.rollouts.composition, checkpoint)?;
+        self.alarm.as_mut().map_or(Ok(()), |alarm| alarm.restore(checkpoint))?;
         self.users.restore(checkpoint)
     }
 }

@@ -47,7 +47,7 @@ pub struct GrpoMemory {
     pub generating: f64,
     /// The key/value cache of the policy.
     pub cache: f64,
-    /// What the judge occupies permanently.
+    /// What the judges occupy permanently.
     pub judge: f64,
 }
 
@@ -68,8 +68,13 @@ impl GrpoMemory {
     }
 }
 
-/// Returns the memory of a GRPO run on `ranks` ranks, with `judge` on the policy's device.
-pub fn grpo(config: &RlConfig, spec: &ModelConfig, judge: Option<JudgeMemory>, ranks: usize) -> GrpoMemory {
+/// Returns the memory of a GRPO run on `ranks` ranks, with `judges` on the policy's device.
+pub fn grpo(
+    config: &RlConfig,
+    spec: &ModelConfig,
+    judges: impl IntoIterator<Item = JudgeMemory>,
+    ranks: usize,
+) -> GrpoMemory {
     let row = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens;
     let tokens = config.algorithm.micro_batch_tokens.max(row);
     let settings = (config.model.dtype, &config.optimizer, config.lora.as_ref());
@@ -83,7 +88,7 @@ pub fn grpo(config: &RlConfig, spec: &ModelConfig, judge: Option<JudgeMemory>, r
         reference: if config.algorithm.needs_reference() && !under_adapters { policy.weights } else { 0.0 },
         generating: merged(&policy, config.lora.is_some()),
         cache: config.model.kv_cache_gib * GIB,
-        judge: judge.filter(|judge| judge.resident).map_or(0.0, |judge| judge.weights + judge.cache),
+        judge: judges.into_iter().filter(|judge| judge.resident).map(|judge| judge.weights + judge.cache).sum(),
     }
 }
 

@@ -94,7 +94,7 @@ impl Algorithm for Sft<'_> {
     }
 
     /// Returns the loss on the validation rows, if there are any.
-    fn validate(&self, trainable: &TrainableModel) -> Result<Numbers, TrainError> {
+    fn validate(&mut self, trainable: &TrainableModel, _: u64) -> Result<Numbers, TrainError> {
         let Some(rows) = &self.corpus.validation else { return Ok(Numbers::new()) };
         let loss = micro_batches::mean_loss(trainable, rows, self.settings.train.micro_batch_tokens)?;
         Ok(vec![("validation/loss".into(), loss)])

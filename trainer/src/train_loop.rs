@@ -26,9 +26,14 @@ pub(crate) trait Algorithm {
         step: u64,
     ) -> Result<Numbers, TrainError>;
 
-    /// Returns the validation metrics of the algorithm itself. Default: none.
-    fn validate(&self, _trainable: &TrainableModel) -> Result<Numbers, TrainError> {
+    /// Returns the validation metrics of the algorithm itself after `done` steps. Default: none.
+    fn validate(&mut self, _trainable: &TrainableModel, _done: u64) -> Result<Numbers, TrainError> {
         Ok(Numbers::new())
+    }
+
+    /// Returns why the run has to end after the step that was validated last; the same on all ranks. Default: it does not.
+    fn halt(&mut self) -> Option<Halt> {
+        None
     }
 
     /// Writes further records of the step that was logged last; `done` steps are finished. Default: none.
@@ -52,6 +57,15 @@ pub(crate) trait Algorithm {
     }
 }
 
+/// Why a run ends before its last step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Halt {
+    /// The reason, for the user.
+    pub reason: String,
+    /// Whether a checkpoint is written, so that the run can be resumed.
+    pub checkpoint: bool,
+}
+
 /// The settings of the loop.
 pub(crate) struct TrainLoop<'a> {
     /// The number of steps of the whole run.
@@ -70,7 +84,8 @@ impl TrainLoop<'_> {
     /// Runs the steps that are left. `measure` adds to the validation.
     ///
     /// # Errors
-    /// Those of the algorithm; if a file cannot be read or written; [`TrainError::Interrupted`] after the user asked to stop.
+    /// Those of the algorithm; if a file cannot be read or written; [`TrainError::Interrupted`] after the user asked to stop;
+    /// [`TrainError::Alarm`] if the algorithm halts the run.
     pub fn run(
         &self,
         trainable: &mut TrainableModel,
@@ -96,7 +111,7 @@ impl TrainLoop<'_> {
             progress.best,
         );
         if progress.step == 0 && self.validation.at_start {
-            let numbers = validate(trainable, algorithm, measure.as_deref_mut())?;
+            let numbers = validate(trainable, algorithm, measure.as_deref_mut(), 0)?;
             output.step(0, self.steps, numbers)?;
         }
         for step in progress.step..self.steps {
@@ -106,13 +121,15 @@ impl TrainLoop<'_> {
                 trainable.apply_ema(&optimizer)?;
             }
             if self.validates_after(done) {
-                numbers.extend(validate(trainable, algorithm, measure.as_deref_mut())?);
+                numbers.extend(validate(trainable, algorithm, measure.as_deref_mut(), done)?);
             }
             output.step(done, self.steps, numbers.clone())?;
             algorithm.record(trainable, done, output)?;
             let (last, ends_epoch) = (done == self.steps, algorithm.ends_epoch(done));
-            let keeping = Keeping { step: done, last, ends_epoch, numbers: &numbers };
-            checkpoints.after(keeping, |folder, best| {
+            let halt = algorithm.halt();
+            let pause = halt.as_ref().is_some_and(|halt| halt.checkpoint);
+            let keeping = Keeping { step: done, last, ends_epoch, pause, numbers: &numbers };
+            let written = checkpoints.after(keeping, |folder, best| {
                 let state = self.checkpoint.state.then_some(&optimizer);
                 trainable.save(folder, |inside| {
                     resume::write(inside, trainable, state, TrainProgress { step: done, best })?;
@@ -120,7 +137,16 @@ impl TrainLoop<'_> {
                 })?;
                 tracing::debug!("wrote {}", folder.display());
                 Ok(())
-            })?;
+            });
+            if let Some(Halt { reason, .. }) = halt {
+                // The checkpoint no longer has the looks that raised the alarm, so a request to stop must not hide it.
+                let checkpoint = match written {
+                    Ok(checkpoint) | Err(TrainError::Interrupted { checkpoint, .. }) => checkpoint,
+                    Err(e) => return Err(e),
+                };
+                return Err(TrainError::Alarm { reason, checkpoint: checkpoint.filter(|_| pause) });
+            }
+            written?;
         }
         Ok(())
     }
@@ -133,10 +159,11 @@ impl TrainLoop<'_> {
 
 fn validate(
     trainable: &TrainableModel,
-    algorithm: &impl Algorithm,
+    algorithm: &mut impl Algorithm,
     measure: Option<&mut Measure<'_>>,
+    done: u64,
 ) -> Result<Numbers, TrainError> {
-    let mut numbers = algorithm.validate(trainable)?;
+    let mut numbers = algorithm.validate(trainable, done)?;
     if let Some(measure) = measure {
         numbers.extend(trainable.measured_by(measure)?);
     }

@@ -3,7 +3,7 @@
 //! [`certify`] reads run folders and evaluations; [`write()`] writes the certificate as JSON and as Markdown. Nothing is downloaded and
 //! no model is loaded.
 
-mod hashes;
+pub(crate) mod hashes;
 mod markdown;
 mod record;
 mod runs;

@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Data,
     /// The environment of the process: files, memory, network or ranks.
     Environment,
+    /// A reward hacking alarm ended the run.
+    Alarm,
     /// The user interrupted the process.
     Interrupted,
     /// A launched rank failed with this exit code.
@@ -27,13 +29,14 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Returns the exit code of the `xplore` program: 2 for usage or configuration, 3 for input data, 4 for the environment, 130
-    /// for an interrupt by the user, a rank's own exit code, and 1 for anything else.
+    /// Returns the exit code of the `xplore` program: 2 for usage or configuration, 3 for input data, 4 for the environment, 5
+    /// for a reward hacking alarm, 130 for an interrupt by the user, a rank's own exit code, and 1 for anything else.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Config => 2,
             Self::Data => 3,
             Self::Environment => 4,
+            Self::Alarm => 5,
             Self::Interrupted => 130,
             Self::Rank(code) => code,
             Self::Runtime => 1,
@@ -63,6 +66,16 @@ impl Error {
     /// Returns an error of kind [`ErrorKind::Environment`].
     pub fn environment(message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Environment, message: message.into() }
+    }
+
+    /// Returns an error of kind [`ErrorKind::Runtime`].
+    pub fn runtime(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Runtime, message: message.into() }
+    }
+
+    /// Returns an error of kind [`ErrorKind::Interrupted`].
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Interrupted, message: message.into() }
     }
 
     /// Returns the error of a launched rank that ended with exit code `code`.
@@ -95,9 +108,16 @@ impl From<chat::prompts::PromptError> for Error {
     }
 }
 
+fn of_reward(error: &rewards::RewardError) -> ErrorKind {
+    match error {
+        rewards::RewardError::External { .. } => ErrorKind::Environment,
+        _ => ErrorKind::Config,
+    }
+}
+
 impl From<rewards::RewardError> for Error {
     fn from(error: rewards::RewardError) -> Self {
-        Self::with(ErrorKind::Config, &error)
+        Self::with(of_reward(&error), &error)
     }
 }
 
@@ -146,9 +166,11 @@ impl From<TrainError> for Error {
             TrainError::Model(error) => return error.into(),
             TrainError::Corpus(error) => return error.into(),
             TrainError::Tokenizer(_) | TrainError::Data(_) | TrainError::Credit(_) => ErrorKind::Data,
-            TrainError::Prompt(_) | TrainError::Reward(_) => ErrorKind::Config,
+            TrainError::Prompt(_) => ErrorKind::Config,
+            TrainError::Reward(ref reward) => of_reward(reward),
             TrainError::File { .. } | TrainError::Environment(_) => ErrorKind::Environment,
             TrainError::Interrupted { .. } => ErrorKind::Interrupted,
+            TrainError::Alarm { .. } => ErrorKind::Alarm,
             TrainError::Ranks(distributed::DistError::Join { .. }) => ErrorKind::Environment,
             TrainError::Judge(ref judge) => of_judge(judge),
             TrainError::Diverged(_) | TrainError::Ranks(_) => ErrorKind::Runtime,
@@ -183,6 +205,8 @@ fn of_completer(error: &CompleterError) -> ErrorKind {
 fn of_judge(error: &JudgeError) -> ErrorKind {
     match error {
         JudgeError::Model { source, .. } => of_completer(source),
+        JudgeError::Cache { .. } => ErrorKind::Environment,
+        JudgeError::Unknown { .. } | JudgeError::NoJudge { .. } => ErrorKind::Config,
         _ => ErrorKind::Runtime,
     }
 }
@@ -252,6 +276,8 @@ mod tests {
     fn the_kind_follows_from_the_error_below() {
         let full: LmError = torch_ext::TorchError::OutOfMemory("out of memory: 9 bytes were asked for".into()).into();
         assert_eq!(Error::from(TrainError::from(full)).kind, ErrorKind::Environment);
+        let alarm = TrainError::Alarm { reason: "hacked".into(), checkpoint: None };
+        assert_eq!(Error::from(alarm).kind.exit_code(), 5);
         let judge = JudgeError::Model { judge: "j".into(), source: CompleterError::OutOfMemory("j: full".into()) };
         assert_eq!(Error::from(evals::EvalError::from(judge)).kind, ErrorKind::Environment);
         let shape: LmError = torch_ext::TorchError::Argument("linear: x is [2, 3]".into()).into();

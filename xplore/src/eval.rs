@@ -17,7 +17,11 @@ use crate::error::Error;
 use crate::reporter::Reporter;
 use crate::{model_paths, parts, wording};
 
-/// Runs the evaluation of `config`, and writes config.toml, prompts.json, eval.json and eval-gains.json into the run's folder.
+/// Name of the file in an evaluation's folder with one [`evals::UserScore`] per line.
+pub const USER_SCORES: &str = "eval-users.jsonl";
+
+/// Runs the evaluation of `config`, and writes config.toml, prompts.json, eval.json, eval-gains.json and eval-users.jsonl (the score of
+/// each user) into the run's folder.
 ///
 /// ```
 /// use std::path::Path;
@@ -65,11 +69,12 @@ pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, E
     wording::write(&folder, &prompts)?;
     let evaluation = measure(config, &users, reporter)?;
     write(&folder, &evaluation)?;
+    chat::jsonl::write(&folder.join(USER_SCORES), &evaluation.scores)?;
     Ok(evaluation)
 }
 
-/// Evaluates the models of `config` and the reference contenders: no summary, and, if all users' true preferences are known, the
-/// true preferences of another user (if there is more than one user) and the oracle.
+/// Evaluates the models of `config` and, with `references`, the reference contenders: no summary, and, if all users' true preferences are
+/// known, the true preferences of another user (if there is more than one user) and the oracle.
 ///
 /// # Errors
 /// Same as [`run`].
@@ -95,8 +100,11 @@ pub fn measure(config: &EvalConfig, users: &[EvalUser], reporter: &dyn Reporter)
         .collect::<Result<Vec<_>, _>>()?;
     let named: Vec<NamedJudge<'_>> =
         config.judges.iter().zip(&judges).map(|(j, judge)| NamedJudge { name: &j.name, judge, limit: None }).collect();
-    let mut contenders = vec![Contender::none()];
-    let truth_known = users.iter().all(|p| p.truth.is_some());
+    let mut contenders = Vec::new();
+    if config.references {
+        contenders.push(Contender::none());
+    }
+    let truth_known = config.references && users.iter().all(|p| p.truth.is_some());
     if truth_known && users.len() > 1 {
         contenders.push(Contender::random());
     }

@@ -2,22 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+use chat::RlRow;
 use chat::prompt_manifest::PromptTask;
-use chat::{Question, RlRow};
-use configs::rl::reward::FormatGate;
 use configs::{RlConfig, RunConfig};
 use corpus::Users;
 use lm::{LocalModel, ModelPrompts};
-use rewards::{Judge, Registry, Response, Verdict, gate};
+use rewards::{PanelRequest, Registry};
 use trainer::grpo::curriculum_sampler::{CurriculumSampler, usable};
+use trainer::grpo::rewarding::SubmitFn;
 use trainer::grpo::rollout::Rollouts;
 use trainer::trainable_model::{Lora, Measure, TrainableModel};
-use trainer::{Output, ParallelContext, Run, TrainError, flops, start};
+use trainer::{Output, ParallelContext, Run, flops, start};
 
 use crate::error::Error;
 use crate::parts;
 use crate::reporter::Reporter;
-use crate::{model_paths, run_start, validation, wording};
+use crate::{model_paths, panel, reward_checks, run_start, validation, wording};
 
 /// Trains with GRPO as one rank of `context`, and writes the run's folder. `registry` holds the reward terms that the configuration
 /// may name. With `resume`, training resumes from the newest checkpoint.
@@ -58,10 +58,13 @@ pub fn run(
 ) -> Result<TrainableModel, Error> {
     run_start::reporting_failure(&context.clone(), || {
         // Names that may be misspelled are checked before the weights are loaded.
-        parts::composition(&config.reward, registry)?;
+        let composition = parts::composition(&config.reward, registry)?;
+        reward_checks::check(config, &composition)?;
         let users = context.world.main_process_first("read the users", || parts::users(&config.data))?;
         if context.world.is_rank_zero() {
             warn(&users, config, reporter);
+            let advice = reward_checks::advice(config, &composition, Some(&users.rows));
+            advice.iter().for_each(|warning| reporter.warn(warning));
         }
         let folder = config.folder().join("checkpoints");
         let from = run_start::checkpoint_to_resume(&folder, resume)?;
@@ -108,17 +111,19 @@ pub fn train(
 ) -> Result<TrainableModel, Error> {
     let composition = parts::composition(&config.reward, registry)?;
     let prompts = wording::of_model(&config.prompts, &config.model.path, PromptTask::Summarize)?;
-    let judge_prompts = wording::of_judge(&config.judge)?;
     // Unusable rows end the run before the weights are loaded.
     CurriculumSampler::new(rows, config)?;
+    panel::check_tasks(config, &composition, rows)?;
+    if context.world.is_rank_zero() {
+        // Programs of reward terms that do not start end the run before the weights are loaded.
+        composition.start_external()?;
+    }
     let mut trainable = trainable(config, context)?;
     trainable.model.prompts = Some(ModelPrompts::new(prompts.clone()));
-    if !config.judge.endpoint.is_given() {
-        start::locate_on_ranks(&config.judge.model.path, &trainable.context)?;
+    for (_, judge) in config.panel_judges().iter().filter(|(_, judge)| !judge.judge.endpoint.is_given()) {
+        start::locate_on_ranks(&judge.judge.model.path, &trainable.context)?;
     }
-    let judge_model = parts::judge_model(&config.judge)?;
-    let judge = Judge::new(&*judge_model, &judge_prompts, parts::judge_settings(&config.judge, config.seed))?;
-    let judging = judged_by(&judge, config.reward.gate);
+    let judges = panel::panel(config)?;
     let held_out = config.validation.summaries.as_ref();
     let held_out = held_out.map(|s| validation::ValidationSet::new(s, Some(&prompts), config.seed)).transpose()?;
     let mut measure = held_out
@@ -135,25 +140,26 @@ pub fn train(
     let mut show = |step, steps, metrics: &trainer::metrics::Metrics| {
         last = line(metrics);
         progress.at(step, steps, &last);
+        composition.take_warnings().iter().for_each(|warning| reporter.warn(warning));
     };
-    let asking = |questions: &[Question]| Ok(judge.score(questions)?);
-    let rollouts =
-        Rollouts { prompts: &prompts, judging: &judging, asking: &asking, composition: &composition, config };
+    let ask = |requests: &[PanelRequest]| Ok(judges.verdicts(requests)?);
+    let submit = |requests: &[PanelRequest]| Ok(judges.submit(requests)?);
+    let stats = || judges.take_stats();
+    let rollouts = Rollouts {
+        prompts: &prompts,
+        ask: &ask,
+        submit: judges.has_remote().then_some(&submit as &SubmitFn<'_>),
+        stats: Some(&stats),
+        gate: None,
+        composition: &composition,
+        config,
+    };
     let mut output = Output { run, phase: "rl", checkpoints: checkpoints.map(Path::to_path_buf), progress: &mut show };
     trainer::grpo::train(&mut trainable, rows, rollouts, peak, from, measure, &mut output)?;
     if trainable.context.world.is_rank_zero() {
         progress.done(&last);
     }
     Ok(trainable)
-}
-
-/// Returns a function that scores responses with `judge`: its verdict on the user's choice, or `None` for a response that fails
-/// `gate`.
-pub fn judged_by<'a>(
-    judge: &'a Judge<'a>,
-    gate: FormatGate,
-) -> impl Fn(&[Response<'_>]) -> Result<Vec<Option<Verdict>>, TrainError> + 'a {
-    move |responses| Ok(gate::judge_responses(judge, gate, responses)?)
 }
 
 /// Reports rows that are in no step.

@@ -67,6 +67,8 @@ pub fn of_rl(config: &mut RlConfig) -> Vec<ModelPath<'_>> {
     let needs_reference = config.algorithm.needs_reference();
     let mut paths =
         vec![text("model.path", &mut config.model.path), text("judge.model.path", &mut config.judge.model.path)];
+    let judges = config.judges.iter_mut().enumerate();
+    paths.extend(judges.map(|(i, j)| text(format!("judges[{i}].judge.model.path"), &mut j.judge.model.path)));
     if needs_reference {
         paths.push(text("algorithm.kl.reference", &mut config.algorithm.kl.reference));
     }
@@ -217,7 +219,7 @@ pub fn record(folder: &Path, pinned: &PinnedModels) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use configs::{EvalJudge, EvalModel, LoraConfig, SummaryValidation};
+    use configs::{EvalJudge, EvalModel, LoraConfig, RlJudge, SummaryValidation};
 
     use super::*;
     use crate::Silent;
@@ -299,6 +301,9 @@ mod tests {
         (config.lora, config.validation) = (Some(lora.clone()), validation.clone());
         let judged = "validation.summaries.judge.model.path";
         assert_eq!(keys(&of_rl(&mut config)), ["model.path", "judge.model.path", "lora.start", judged]);
+        config.judges = vec![RlJudge::default(), RlJudge::default()];
+        config.judges[1].judge.model.path.clone_from(&run);
+        assert!(keys(&of_rl(&mut config)).contains(&"judges[1].judge.model.path".to_owned()));
         config.algorithm.kl.coefficient = 0.1;
         assert!(keys(&of_rl(&mut config)).contains(&"algorithm.kl.reference".to_owned()));
         pin(of_rl(&mut config), &World::single(), place.path(), false, &Silent).unwrap();

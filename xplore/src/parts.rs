@@ -10,7 +10,7 @@ use configs::rl::{RewardConfig, RlData};
 use configs::sampling::SamplingConfig;
 use corpus::Users;
 use remote::{ClientSettings, RemoteModel};
-use rewards::{Composition, JudgeSettings, Registry, TermSpec};
+use rewards::{Composition, JudgeSettings, Registry};
 use serde::de::DeserializeOwned;
 use trainer::start;
 
@@ -48,8 +48,7 @@ pub fn users(data: &RlData) -> Result<Users, Error> {
 /// # Errors
 /// Returns an error if the model cannot be loaded, the API key of the endpoint is missing, or its journal cannot be read.
 pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
-    let at = &config.endpoint;
-    if !at.is_given() {
+    if !config.endpoint.is_given() {
         return Ok(match config.placement {
             JudgePlacement::Resident => Box::new(start::load(&config.model)?),
             JudgePlacement::Offload => {
@@ -59,6 +58,15 @@ pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
             }
         });
     }
+    Ok(Box::new(remote_model(config)?))
+}
+
+/// Connects to the endpoint of a judge.
+///
+/// # Errors
+/// Returns an error if the API key of the endpoint is missing, or its journal cannot be read.
+pub fn remote_model(config: &JudgeConfig) -> Result<RemoteModel, Error> {
+    let at = &config.endpoint;
     let api_key = match at.api_key_env.as_str() {
         "" => None,
         name => Some(std::env::var(name).map_err(|_| {
@@ -74,10 +82,10 @@ pub fn judge_model(config: &JudgeConfig) -> Result<Box<dyn Completer>, Error> {
         ..ClientSettings::new(&at.url, &at.model)
     };
     let model = RemoteModel::new(settings);
-    Ok(Box::new(match at.journal.as_os_str().is_empty() {
-        true => model,
-        false => model.with_journal(&at.journal).map_err(|e| Error::data(e.to_string()))?,
-    }))
+    match at.journal.as_os_str().is_empty() {
+        true => Ok(model),
+        false => model.with_journal(&at.journal).map_err(|e| Error::data(e.to_string())),
+    }
 }
 
 /// Returns the sampling parameters that an endpoint chooses itself because the configuration does not set them.
@@ -114,15 +122,7 @@ pub fn judge_settings(config: &JudgeConfig, seed: u64) -> JudgeSettings {
 /// # Errors
 /// Returns an error if a term is not registered or does not accept its `params`.
 pub fn composition(config: &RewardConfig, registry: &Registry) -> Result<Composition, Error> {
-    let specs: Vec<TermSpec> = config
-        .terms
-        .iter()
-        .map(|t| {
-            let params = serde_json::to_value(&t.params).expect("a TOML table has strings as keys");
-            TermSpec { name: t.name.clone(), weight: t.weight, params }
-        })
-        .collect();
-    Ok(Composition::new(registry, &specs)?.with_malformed(config.malformed))
+    Ok(Composition::from_config(registry, config)?)
 }
 
 /// Returns the first local data file that does not exist.

@@ -104,7 +104,7 @@ fn numbers(rows: &[EvalRow]) -> Vec<(String, f64)> {
 }
 
 /// Returns an error of the validation as one of the training that it interrupts.
-fn of_training(error: Error) -> TrainError {
+pub(crate) fn of_training(error: Error) -> TrainError {
     match error.kind {
         ErrorKind::Environment => TrainError::Environment(error.to_string()),
         _ => TrainError::Data(error.to_string()),

@@ -132,7 +132,10 @@ pub fn of_rl(config: &RlConfig, from: Option<&Path>) -> Result<Vec<PromptUse>, E
     let model = start_of(&config.model.path, from);
     let trained = trained_on(&model)?;
     let policy = compared(("prompts", &config.prompts), &model, &used, trained.as_ref(), Some(PromptTask::Summarize));
-    let mut uses = vec![policy, use_of_judge("judge", &config.judge)?];
+    let mut uses = vec![policy];
+    for (key, judge) in config.panel_judges() {
+        uses.push(use_of_judge(&key, &judge.judge)?);
+    }
     uses.extend(of_validation(config.validation.summaries.as_ref(), Some(&used))?);
     Ok(uses)
 }
@@ -192,7 +195,8 @@ fn trained_on(model: &str) -> Result<Option<PromptManifest>, Error> {
     Ok(pretrained::prompts(model)?.map(|own| own.trained().clone()))
 }
 
-fn use_of_judge(table: &str, config: &JudgeConfig) -> Result<PromptUse, Error> {
+/// Returns how a judge is prompted. `table` is the key of its settings.
+pub(crate) fn use_of_judge(table: &str, config: &JudgeConfig) -> Result<PromptUse, Error> {
     let key = format!("{table}.prompts");
     if !config.endpoint.is_given() {
         return use_of_model(&key, &config.prompts, &config.model.path, PromptTask::Judge);

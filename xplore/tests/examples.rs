@@ -34,3 +34,16 @@ fn examples_fine_tune_train_with_a_term_of_their_own_and_generate() {
     let printed = run("generate_and_score", &[&model, Path::new("The user likes")]);
     assert_eq!(printed.matches("scored at").count(), 2, "{printed}");
 }
+
+/// The term that docs/extending.md shows is the one that the example builds.
+#[test]
+fn the_term_of_the_documentation_is_that_of_the_example() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (example, page) = (read("xplore/examples/custom_reward.rs"), read("docs/extending.md"));
+    let begin = example.find("/// 1 − words / limit").unwrap();
+    let term = example[begin..example.find("fn main()").unwrap()].trim_end();
+    let shown: Vec<String> =
+        term.lines().map(|line| if line.is_empty() { String::new() } else { format!("    {line}") }).collect();
+    assert!(page.contains(&shown.join("\n")), "docs/extending.md does not show the term of custom_reward.rs");
+    assert!(example.contains("registry.register::<FewWords>(\"few_words\")?;"));
+}

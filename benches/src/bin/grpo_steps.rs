@@ -141,7 +141,8 @@ fn sample(output: lm::generate::Generated) -> Sample {
         text: String::new(),
         truncated: false,
         p_chosen: None,
+        verdicts: Vec::new(),
         no_answer: 0.0,
-        reward: Reward { total, scores: Vec::new(), well_formed: true },
+        reward: Reward { total, scores: Vec::new(), parts: Vec::new(), well_formed: true },
     }
 }

@@ -2,24 +2,38 @@
 
 use std::path::Path;
 
-use configs::{EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
+use configs::{AblateConfig, EvalConfig, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
 use crate::Kind;
 use crate::commands::{checkpoints, data_free_plan, rl_plan, sft_plan, wording};
+use xplore::ablate::AblatePlan;
 use xplore::model_paths::{of_eval, of_rl, of_sft};
-use xplore::{Error, parts};
+use xplore::{Error, parts, reward_checks};
 
 fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Error> {
     Ok(match kind {
         Kind::Sft => configs::load::<SftConfig>(file, set)?.resolved()?,
         Kind::Rl => {
             let config: RlConfig = configs::load(file, set)?;
-            parts::composition(&config.reward, &rewards::Registry::default())?;
+            let composition = parts::composition(&config.reward, &rewards::Registry::default())?;
+            reward_checks::check(&config, &composition)?;
             config.resolved()?
         }
         Kind::Eval => configs::load::<EvalConfig>(file, set)?.resolved()?,
+        Kind::Ablate => {
+            let config: AblateConfig = configs::load(file, set)?;
+            ablation(file, set)?;
+            config.resolved()?
+        }
         Kind::Quickstart => configs::load::<QuickstartConfig>(file, set)?.resolved()?,
     })
+}
+
+/// Returns the plan of an ablation, whose runs are all valid.
+fn ablation(file: &Path, set: &[String]) -> Result<AblatePlan, Error> {
+    let plan = AblatePlan::new(file, configs::load(file, set)?)?;
+    plan.check_rewards(&rewards::Registry::default())?;
+    Ok(plan)
 }
 
 /// Prints the configuration with all defaults.
@@ -32,7 +46,7 @@ pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Error> {
 /// memory of each of `ranks` ranks, without loading weights; with `rows`, the batches of this many rows or users, without reading any.
 /// Warns of models that are prompted with another wording than that of their training.
 pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize, rows: Option<usize>) -> Result<(), Error> {
-    if rows.is_some() && matches!(kind, Kind::Eval | Kind::Quickstart) {
+    if rows.is_some() && matches!(kind, Kind::Eval | Kind::Ablate | Kind::Quickstart) {
         return Err(Error::usage("--rows plans a training run; use it with --kind sft or --kind rl"));
     }
     resolved(file, kind, set)?;
@@ -51,13 +65,17 @@ pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize, rows: Option
             let config: RlConfig = configs::load(file, set)?;
             print!("{}", checkpoints::describe(&of_rl(&mut config.clone())));
             let given = &config.data.train;
+            let mut read = None;
             if let Some(users) = rows {
                 print!("{}", rl_plan::of_users(&config, users, ranks));
             } else if given.exists() || given.starts_with("hf:") {
-                print!("{}", rl_plan::describe(&config, &parts::users(&config.data)?, ranks)?);
+                let users = parts::users(&config.data)?;
+                print!("{}", rl_plan::describe(&config, &users, ranks)?);
+                read = Some(users.rows);
             } else {
                 println!("  {} does not exist, so batches and memory are not estimated", given.display());
             }
+            print!("{}", rl_plan::reward_warnings(&config, &rewards::Registry::default(), read.as_deref())?);
             print!("{}", wording::describe(xplore::wording::of_rl(&config, None))?);
         }
         Kind::Eval => {
@@ -65,6 +83,7 @@ pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize, rows: Option
             print!("{}", checkpoints::describe(&of_eval(&mut config.clone())));
             print!("{}", wording::describe(xplore::wording::of_eval(&config))?);
         }
+        Kind::Ablate => print!("{}", ablation(file, set)?.describe()),
         Kind::Quickstart => {}
     }
     Ok(())

@@ -1,14 +1,17 @@
 //! The subcommands, one file each.
 
+pub mod ablate;
 pub mod certify;
 mod checkpoints;
 pub mod config;
 mod data_free_plan;
 pub mod eval;
+pub mod explain;
 pub mod export;
 pub mod generate;
 pub mod input;
 pub mod judge;
+mod judging;
 pub mod launch;
 pub mod model;
 pub mod prompts;

@@ -1,16 +1,19 @@
-//! `xplore replay`: recomputes the rewards, advantages and loss of a recorded step, with the recorded or with other settings.
+//! `xplore replay`: recomputes the rewards, advantages and loss of a recorded step, with the recorded or with other settings, and with
+//! the recorded verdicts or those of other judges.
 
 use std::path::PathBuf;
 
 use configs::rl::algorithm::ZeroVariance;
 use configs::rl::rollout::Carry;
 use configs::{RlConfig, RunConfig};
+use rewards::PanelRequest;
 use serde::Serialize;
-use trainer::grpo::replay::{RecordedStep, Replayed, replay};
+use trainer::grpo::replay::{RecordedStep, Replayed, rejudge, replay};
+use trainer::grpo::rewarding::apply_gate;
 use trainer::grpo::rollout_file;
 
-use xplore::Error;
-use xplore::parts;
+use xplore::reward::LazyPanel;
+use xplore::{Error, parts, runtime};
 
 /// Arguments of `xplore replay`.
 #[derive(clap::Args)]
@@ -21,9 +24,13 @@ pub struct Replay {
     /// Step to replay; every log.rollouts_every-th step is recorded.
     #[arg(long)]
     step: u64,
-    /// Override a value of the recorded configuration, under reward or algorithm; may be repeated.
+    /// Override a value of the recorded configuration, under reward or algorithm, and with --rejudge of the judges; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Load the judges of the changed configuration and ask them, in place of the recorded verdicts: other judges, wordings or gates,
+    /// and terms that ask the judges.
+    #[arg(long)]
+    rejudge: bool,
     /// Print a JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -55,12 +62,21 @@ struct OfUpdate {
 /// Runs the command.
 pub fn run(asked: &Replay) -> Result<(), Error> {
     let path = rollout_file(&asked.run, asked.step, "safetensors");
-    let step = RecordedStep::read(&path)?;
+    let mut step = RecordedStep::read(&path)?;
     let recorded: RlConfig = configs::parse(&path, &step.config, &[])?;
     let config: RlConfig = configs::parse(&path, &step.config, &asked.set)?;
-    replayable(&recorded, &config)?;
+    replayable(&recorded, &config, asked.rejudge)?;
     let composition = parts::composition(&config.reward, &rewards::Registry::default())?;
-    let found = replay(&step, &config, &composition)?;
+    let found = if asked.rejudge {
+        runtime::init(config.threads)?;
+        if config.reward.gate != recorded.reward.gate {
+            apply_gate(&mut step.groups, config.reward.gate);
+        }
+        let panel = LazyPanel::new(&config);
+        rejudge(&step, &config, &composition, &|requests: &[PanelRequest]| panel.ask(requests))?
+    } else {
+        replay(&step, &config, &composition)?
+    };
     let answer = answer(&step, &found);
     if asked.json {
         println!("{}", serde_json::to_string(&answer).map_err(|e| Error::data(e.to_string()))?);
@@ -70,12 +86,28 @@ pub fn run(asked: &Replay) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns an error for settings under which the run would have had other samples or other mini-batches.
-fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
+/// Returns an error for settings under which the run would have had other samples or other mini-batches, or that need verdicts which
+/// were not recorded, unless the step is judged again.
+fn replayable(recorded: &RlConfig, asked: &RlConfig, rejudges: bool) -> Result<(), Error> {
+    let carries_best = recorded.rollout.carry == Carry::Best && recorded.rollout.stages > 1;
     let mut same = recorded.clone();
     same.reward = asked.reward.clone();
-    // The judge was not asked about responses that failed the gate.
-    same.reward.gate = recorded.reward.gate;
+    // The targets are those that were drawn in the run.
+    same.reward.targets_per_stage = recorded.reward.targets_per_stage;
+    same.reward.transfer_per_stage = recorded.reward.transfer_per_stage;
+    if rejudges && !carries_best {
+        same.judge = asked.judge.clone();
+        same.judges.clone_from(&asked.judges);
+        (same.panel, same.panel_temperature) = (asked.panel, asked.panel_temperature);
+        same.judge_cache.clone_from(&asked.judge_cache);
+        // A gate decides which samples are carried if malformed ones are not.
+        if !recorded.rollout.carry_malformed && recorded.rollout.stages > 1 {
+            same.reward.gate = recorded.reward.gate;
+        }
+    } else {
+        // The judges were not asked about responses that failed the gate.
+        same.reward.gate = recorded.reward.gate;
+    }
     same.rollout.carry_malformed = asked.rollout.carry_malformed;
     let (old, new) = (&recorded.algorithm, &asked.algorithm);
     same.algorithm = new.clone();
@@ -90,7 +122,7 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
         same.algorithm.zero_variance = old.zero_variance;
     }
     same.algorithm.mask_truncated |= old.mask_truncated;
-    if recorded.rollout.carry == Carry::Best {
+    if carries_best {
         same.reward.terms.clone_from(&recorded.reward.terms);
         same.reward.malformed = recorded.reward.malformed;
     }
@@ -101,7 +133,8 @@ fn replayable(recorded: &RlConfig, asked: &RlConfig) -> Result<(), Error> {
     let mut differ = same.lines().zip(asked.lines()).filter(|(a, b)| a != b);
     let which = differ.next().map_or_else(String::new, |(_, b)| format!(" (`{b}`)"));
     Err(Error::usage(format!(
-        "a replay can change reward.* (not gate, and not terms or malformed if the run carried the best summary), \
+        "a replay can change reward.* (not targets_per_stage or transfer_per_stage, not gate without --rejudge, and not terms or \
+         malformed if the run carried the best summary), with --rejudge the judges (unless the run carried the best summary), \
          algorithm.* (not num_minibatches, minibatches, published_ranks, num_iterations or kl.reference, and it cannot \
          include samples that the run excluded) and rollout.carry_malformed (for credit only); any other change{which} \
          would have led to other samples or updates"

@@ -6,7 +6,7 @@ use configs::RlConfig;
 use rewards::Registry;
 use xplore::model_paths::of_rl;
 use xplore::protocols::batches;
-use xplore::{Error, grpo, parts, runtime};
+use xplore::{Error, grpo, parts, reward_checks, runtime};
 
 use super::input::{self, RowFiles};
 use super::{checkpoints, rl_plan, wording};
@@ -40,10 +40,12 @@ pub fn run(file: &Path, set: &[String], options: &Options) -> Result<(), Error> 
     let registry = Registry::default();
     if options.dry_run {
         runtime::init(config.threads)?;
-        parts::composition(&config.reward, &registry)?;
+        let composition = parts::composition(&config.reward, &registry)?;
+        reward_checks::check(&config, &composition)?;
         let users = parts::users(&config.data)?;
         print!("{}", checkpoints::describe(&of_rl(&mut config.clone())));
         print!("{}", rl_plan::describe(&config, &users, 1)?);
+        print!("{}", rl_plan::reward_warnings(&config, &registry, Some(&users.rows))?);
         print!("{}", wording::describe(xplore::wording::of_rl(&config, None))?);
         return rl_plan::try_one(&config, &registry, &users.rows);
     }

@@ -2,21 +2,22 @@
 
 use std::fmt::Write;
 
+use chat::RlRow;
 use chat::prompt_manifest::PromptTask;
-use chat::{Question, RlRow};
+use configs::judge::RlJudge;
 use configs::rl::algorithm::{Aggregation, Minibatches};
 use configs::rl::rollout::Carry;
-use configs::{RlConfig, Unusable};
+use configs::{AlarmConfig, JudgeConfig, RlConfig, Unusable};
 use corpus::Users;
 use lm::ModelConfig;
-use rewards::{Judge, Registry};
+use rewards::{PanelRequest, Registry};
 use trainer::ParallelContext;
 use trainer::grpo::curriculum_sampler::{CurriculumSampler, CurriculumUser, usable};
 use trainer::grpo::rollout::Rollouts;
 use trainer::memory_plan::{self, JudgeMemory};
 
-use xplore::grpo::{judged_by, trainable};
-use xplore::{Error, parts, wording};
+use xplore::grpo::trainable;
+use xplore::{Error, panel, parts, reward_checks, wording};
 
 use super::data_free_plan::checkpoints;
 use super::sft_plan::{fits, gib};
@@ -51,6 +52,16 @@ pub fn describe(config: &RlConfig, rows: &Users, ranks: usize) -> Result<String,
     }
     let folder = lm::pretrained::description(&config.model.path)?;
     memory(&mut out, config, &ModelConfig::load(&folder).map_err(trainer::TrainError::from)?, ranks);
+    Ok(out)
+}
+
+/// Returns warnings about reward terms that cannot have the effect that they are configured for; with `rows`, also for what the rows
+/// lack.
+pub fn reward_warnings(config: &RlConfig, registry: &Registry, rows: Option<&[RlRow]>) -> Result<String, Error> {
+    let mut out = String::new();
+    for warning in reward_checks::advice(config, &parts::composition(&config.reward, registry)?, rows) {
+        line(&mut out, "WARNING", &warning);
+    }
     Ok(out)
 }
 
@@ -144,13 +155,41 @@ fn batches(out: &mut String, config: &RlConfig, users: usize) {
         line(out, "loss", &format!("{words}{of_rank}"));
     }
     line(out, "micro-batch", &format!("at most {} tokens (packed for execution)", algorithm.micro_batch_tokens));
+    alarm(out, config, steps);
     // A step of RL ends no epoch: config.check refuses checkpoint.every_epoch.
     out.push_str(&checkpoints(&config.checkpoint, steps, |_| false));
 }
 
+/// Describes when the reward hacking alarm can be raised.
+fn alarm(out: &mut String, config: &RlConfig, steps: u64) {
+    let Some(alarm) = &config.alarm else { return };
+    let every = config.validation.every as u64;
+    let (looks, window) = (AlarmConfig::looks(steps, every), alarm.window as u64);
+    let words = if looks < window {
+        format!(
+            "tests nothing: {looks} looks, fewer than alarm.window ({window}); lower validation.every or alarm.window"
+        )
+    } else {
+        let tests = alarm.tests(looks);
+        let level = alarm.error_rate / tests as f64;
+        let first = (window * every).min(steps);
+        format!("{looks} looks by `{}`, {tests} tests at level {level:.1e}, the first after step {first}", alarm.judge)
+    };
+    line(out, "alarm", &words);
+}
+
 fn memory(out: &mut String, config: &RlConfig, spec: &ModelConfig, ranks: usize) {
-    let judge = judge(config);
-    let needed = memory_plan::grpo(config, spec, judge.as_ref().ok().copied(), ranks);
+    let judges = config.panel_judges().into_iter().map(|(key, own)| {
+        let needed = judge(&key, &own.judge);
+        (own, needed)
+    });
+    let judges: Vec<(RlJudge, Result<JudgeMemory, String>)> = judges.collect();
+    // Judges with the same model and placement share its weights (xplore::panel).
+    let model = |i: usize| (&judges[i].0.judge.model, judges[i].0.judge.placement);
+    let owner = |i: usize| (0..i).find(|&other| model(other) == model(i));
+    let loaded = (0..judges.len()).filter(|&i| owner(i).is_none());
+    let loaded = loaded.filter_map(|i| judges[i].1.as_ref().ok().copied());
+    let needed = memory_plan::grpo(config, spec, loaded, ranks);
     let policy = &needed.policy;
     line(
         out,
@@ -167,23 +206,26 @@ fn memory(out: &mut String, config: &RlConfig, spec: &ModelConfig, ranks: usize)
     );
     line(out, "rollout", &format!("{} with a full KV cache of {}", gib(needed.rollout()), gib(needed.cache)));
     line(out, "update", &gib(needed.update()));
-    let words = match judge {
-        Err(words) => words,
-        Ok(JudgeMemory { weights, cache, resident }) => {
-            let place = if resident { ", resident" } else { "; offloaded to host memory except while it judges" };
-            format!("weights {}, KV cache of up to {}{place}", gib(weights), gib(cache))
-        }
-    };
-    line(out, "judge", &words);
+    for (i, (own, judge)) in judges.iter().enumerate() {
+        let words = match (judge, owner(i)) {
+            (Err(words), _) => words.clone(),
+            (Ok(_), Some(owner)) => format!("shares the model of {}", judges[owner].0.name),
+            (&Ok(JudgeMemory { weights, cache, resident }), None) => {
+                let place = if resident { ", resident" } else { "; offloaded to host memory except while it judges" };
+                format!("weights {}, KV cache of up to {}{place}", gib(weights), gib(cache))
+            }
+        };
+        line(out, if config.judges.is_empty() { "judge" } else { &own.name }, &words);
+    }
     line(out, "fits", &fits(needed.peak(), config.model.device, ranks));
 }
 
-/// Returns the memory of the judge, or why it is not counted.
-fn judge(config: &RlConfig) -> Result<JudgeMemory, String> {
-    if config.judge.endpoint.is_given() {
-        return Err("not counted (served by judge.endpoint)".into());
+/// Returns the memory of a judge, or why it is not counted. `key` is the key of its settings.
+fn judge(key: &str, config: &JudgeConfig) -> Result<JudgeMemory, String> {
+    if config.endpoint.is_given() {
+        return Err(format!("not counted (served by {key}.endpoint)"));
     }
-    memory_plan::judge(&config.judge).map_err(|e| format!("not counted: {e}"))
+    memory_plan::judge(config).map_err(|e| format!("not counted: {e}"))
 }
 
 /// Prints one prompt and one judged sample of the first user.
@@ -192,18 +234,23 @@ pub fn try_one(config: &RlConfig, registry: &Registry, rows: &[RlRow]) -> Result
     let users = usable(rows, config);
     let user = users.first().expect("CurriculumSampler::new refuses rows without a user");
     let composition = parts::composition(&config.reward, registry)?;
+    panel::check_tasks(config, &composition, rows)?;
     let prompts = wording::of_model(&config.prompts, &config.model.path, PromptTask::Summarize)?;
-    let judge_prompts = wording::of_judge(&config.judge)?;
     let trainable = trainable(config, ParallelContext::single())?;
-    let judge_model = parts::judge_model(&config.judge)?;
-    let judge = Judge::new(&*judge_model, &judge_prompts, parts::judge_settings(&config.judge, config.seed))?;
-    let judging = judged_by(&judge, config.reward.gate);
+    let judges = panel::panel(config)?;
     let mut one = config.clone();
     one.rollout.stages = 1;
     (one.rollout.num_generations, one.rollout.num_generations_by_stage) = (1, Vec::new());
-    let asking = |questions: &[Question]| Ok(judge.score(questions)?);
-    let rollouts =
-        Rollouts { prompts: &prompts, judging: &judging, asking: &asking, composition: &composition, config: &one };
+    let ask = |requests: &[PanelRequest]| Ok(judges.verdicts(requests)?);
+    let rollouts = Rollouts {
+        prompts: &prompts,
+        ask: &ask,
+        submit: None,
+        stats: None,
+        gate: None,
+        composition: &composition,
+        config: &one,
+    };
     let user = CurriculumUser { row: user.row, stages: user.stages[..1].to_vec() };
     let rolled_out = trainable
         .as_one(|model| rollouts.roll_out((model, &trainable.context), std::slice::from_ref(&user), (0, 0)))?;
@@ -250,5 +297,21 @@ mod tests {
         ] {
             assert!(out.contains(words), "`{words}` is missing in\n{out}");
         }
+    }
+
+    #[test]
+    fn judges_with_the_same_model_are_loaded_once() {
+        let folder = fixtures::policy::model_and_rows();
+        let path = folder.path().join("model");
+        let judge = |name: &str| {
+            let mut judge = RlJudge { name: name.into(), ..RlJudge::default() };
+            judge.judge.model.path = path.display().to_string();
+            judge
+        };
+        let config = RlConfig { judges: vec![judge("near"), judge("far")], ..RlConfig::default() };
+        let mut out = String::new();
+        memory(&mut out, &config, &ModelConfig::load(&path).unwrap(), 1);
+        assert_eq!(out.matches("KV cache of up to").count(), 1, "{out}");
+        assert!(out.contains("shares the model of near"), "{out}");
     }
 }

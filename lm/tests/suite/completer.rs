@@ -105,6 +105,38 @@ fn choices_are_compared_by_the_first_tokens_in_which_the_whole_texts_differ() {
 }
 
 #[test]
+fn a_continuation_is_scored_token_by_token_and_counted() {
+    let model = model();
+    let messages = vec![Message::user("What?"), Message::assistant("She likes")];
+    let text = " warm stories about space";
+    let scored = |text: &str| CompletionRequest {
+        continuation: Some(text.into()),
+        ..CompletionRequest::new(messages.clone(), Sampling::greedy(1))
+    };
+    let answer = one(&model, scored(text));
+    let prompt = model.tokenizer.encode_chat(&messages, None).unwrap();
+    let whole = [messages[0].clone(), Message::assistant(format!("She likes{text}"))];
+    let ids = model.tokenizer.encode_chat(&whole, None).unwrap();
+    assert!(ids.starts_with(&prompt) && answer.tokens.len() > 1);
+    assert_eq!((answer.tokens.len(), answer.text.as_str()), (ids.len() - prompt.len(), text));
+    for (i, token) in answer.tokens.iter().enumerate() {
+        let at = prompt.len() + i;
+        let expected = next(&model, &ids[..at]).double_value(&[i64::from(ids[at])]);
+        assert_within!(f64::from(token.logprob) - expected, 1e-4);
+        assert!(token.top.is_empty());
+    }
+    let before = model.usage();
+    assert_eq!((before.prompt_tokens, before.completion_tokens), (prompt.len() as u64, answer.tokens.len() as u64));
+    let generated = sampled("likes space", 3, 9);
+    let asked = model.tokenizer.encode_chat(&generated.messages, None).unwrap().len() as u64;
+    one(&model, generated);
+    let since = model.usage().since(before);
+    assert!(since.prompt_tokens == asked && (1..=9).contains(&since.completion_tokens), "{since:?}");
+    let error = model.complete(&[scored("")]).unwrap_err();
+    assert!(error.to_string().contains("there is no text to score"), "{error}");
+}
+
+#[test]
 fn reported_log_probabilities_know_nothing_of_temperature() {
     let model = model();
     let first = |temperature: f64| {

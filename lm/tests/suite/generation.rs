@@ -227,6 +227,19 @@ fn the_hook_sees_every_new_token_of_its_request() {
 }
 
 #[test]
+fn finished_requests_are_handed_over_while_others_are_generated() {
+    let model = decoder(Family::Qwen3, true);
+    let requests = [request(ids(30, 4), vec![1, 2], sampling(1.0, 20)), request(ids(31, 4), vec![3], sampling(1.0, 4))];
+    let generator = Generator { model: &model, stop_ids: &[], limits: Limits::default() };
+    let mut handed_over: Vec<(usize, Vec<Vec<u32>>)> = Vec::new();
+    let mut hook = |request: usize, samples: &[Generated]| handed_over.push((request, tokens(samples)));
+    let samples = generator.generate_with(&requests, Some(&mut hook)).unwrap();
+    // The second request is shorter, and finished first.
+    assert_eq!(handed_over, [(1, tokens(&samples[1])), (0, tokens(&samples[0]))]);
+    assert_eq!(tokens(&samples[0]), tokens(&generator.generate_with(&requests, None).unwrap()[0]));
+}
+
+#[test]
 fn the_context_ends_a_row() {
     let model = decoder(Family::Qwen3, true);
     let ends = |length: usize, max_tokens| {

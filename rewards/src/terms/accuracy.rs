@@ -8,6 +8,9 @@ use crate::terms::RewardTerm;
 
 /// 1 if the judge, given the summary, assigns the user's choice a probability above 0.5, else 0: [`super::JudgeChoice`] rounded to
 /// a binary reward, as a verifier of right and wrong returns it.
+///
+/// Range: 0 or 1. A malformed response gets 0. An empty summary that passes the gate is judged like any other. Source: the judge
+/// reward of AlignXplore (arXiv 2505.18071).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {}

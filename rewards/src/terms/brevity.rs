@@ -7,6 +7,9 @@ use crate::error::RewardError;
 use crate::terms::RewardTerm;
 
 /// 1 − tokens / limit: 1 for an empty response, 0 for a response that reaches its limit. Tokens include the reasoning.
+///
+/// Range: 0 to 1. A malformed response and one with an empty summary are scored by their length like any other. Source: the linear
+/// length reward of Kimi k1.5 (arXiv 2501.12599), without its reference lengths.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Brevity {}

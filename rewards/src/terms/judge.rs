@@ -6,8 +6,10 @@ use crate::batch::RewardBatch;
 use crate::error::RewardError;
 use crate::terms::RewardTerm;
 
-/// The probability that the judge, given the summary, picks the user's choice; 0 for a response that fails the format gate. This is
-/// the reward of AlignXplore+.
+/// The probability p that the judges pick the user's choice given the summary, mean over the targets.
+///
+/// Range: 0 to 1. A malformed response gets 0. An empty summary that passes the gate is judged like any other. Source: AlignXplore+
+/// (arXiv 2601.04963).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeChoice {}

@@ -1,7 +1,7 @@
 //! Groups of sampled summaries.
 
 use chat::Interaction;
-use rewards::{Parent, Reward};
+use rewards::{PanelVerdict, Parent, Reward};
 use serde::{Deserialize, Serialize};
 
 /// A sampled summary and its reward.
@@ -23,13 +23,16 @@ pub struct Sample {
     pub text: String,
     /// Whether generation stopped at the length limit.
     pub truncated: bool,
-    /// Probability that the judge picks the user's choice, the mean over the targets; `None` if the summary failed the format
+    /// Probability that the judges pick the user's choice, the mean over the targets; `None` if the summary failed the format
     /// gate.
     pub p_chosen: Option<f64>,
-    /// Fraction of the targets to which the judge gave no answer; 0 if the summary was not judged.
+    /// The verdict of the run's panel on each target; empty if the summary failed the format gate.
+    #[serde(default)]
+    pub verdicts: Vec<PanelVerdict>,
+    /// Fraction of the targets to which a judge gave no answer; 0 if the summary was not judged.
     #[serde(default)]
     pub no_answer: f64,
-    /// The reward of the sample itself, without credit.
+    /// The reward of the sample itself, without credit. Whether the sample is well-formed is known before it is judged.
     pub reward: Reward,
 }
 
@@ -71,6 +74,15 @@ pub struct GroupInput {
     pub history: Vec<Interaction>,
     /// Past summary in the prompt.
     pub past_summary: Option<String>,
-    /// Later choices that the judge predicts from the summaries; the target of the stage first.
+    /// Later choices that the judges predict from the summaries; the target of the stage first.
     pub targets: Vec<Interaction>,
+    /// Choices in other domains, which reward terms may ask about.
+    #[serde(default)]
+    pub transfer: Vec<Interaction>,
+    /// The targets of the summary in the prompt.
+    #[serde(default)]
+    pub past_targets: Vec<Interaction>,
+    /// Reference summary of the stage.
+    #[serde(default)]
+    pub reference: Option<String>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lm::Decoder;
-use rewards::Composition;
+use rewards::{Composition, JudgeStats};
 
 use super::advantages::StepAdvantages;
 use super::group::{Group, Sample};
@@ -15,7 +15,8 @@ use crate::memory;
 
 type Metrics = Vec<(String, f64)>;
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+/// Returns the mean; NaN without values.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = values.fold((0.0, 0.0), |(sum, n), v| (sum + v, n + 1.0));
     sum / n
 }
@@ -105,6 +106,17 @@ pub fn of_updates(updates: &[MiniBatch]) -> Metrics {
     metrics.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
+/// Returns what each judge did in a step.
+pub fn of_judges(stats: &[JudgeStats]) -> Metrics {
+    let of_judge = |stats: &JudgeStats| {
+        let JudgeStats { judge, requests, hits, tokens, seconds, cost } = stats;
+        let counts = [("requests", *requests as f64), ("hits", *hits as f64), ("tokens", *tokens as f64)];
+        let all = counts.into_iter().chain([("seconds", *seconds)]).chain(cost.map(|cost| ("cost", cost)));
+        all.map(|(key, value)| (format!("judge/{judge}/{key}"), value)).collect::<Metrics>()
+    };
+    stats.iter().flat_map(of_judge).collect()
+}
+
 /// Returns the mismatch between the numerics of rollout and training.
 pub fn of_mismatch(mismatch: &Mismatch) -> Metrics {
     vec![("mismatch/kl".into(), mismatch.kl()), ("mismatch/max_ratio".into(), mismatch.max_ratio())]
@@ -147,7 +159,7 @@ impl Costs {
     }
 }
 
-/// Returns times, tokens per second by phase, model FLOP utilization of the updates, and memory.
+/// Returns times, tokens and tokens per second by phase, model FLOP utilization of the updates, and memory.
 pub fn of_costs(costs: &Costs, groups: &[Group], model: &Decoder, peak: Option<f64>) -> Metrics {
     let (spec, device) = (model.spec(), model.device());
     let new: usize = groups.iter().flat_map(|g| &g.samples).map(|s| s.ids.len()).sum();
@@ -159,6 +171,9 @@ pub fn of_costs(costs: &Costs, groups: &[Group], model: &Decoder, peak: Option<f
         ("time/logprobs", costs.logprob_seconds),
         ("time/update", costs.update_seconds),
         ("time/step", costs.step_seconds),
+        ("tokens/rollout", new as f64),
+        ("tokens/update", costs.work.tokens as f64),
+        ("judgments", judged as f64),
         ("tokens_per_second/rollout", new as f64 / costs.times.rollout),
         ("tokens_per_second/logprobs", costs.logprob_tokens as f64 / costs.logprob_seconds),
         ("tokens_per_second/update", costs.work.tokens as f64 / costs.update_seconds),

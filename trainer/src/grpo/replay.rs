@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use rewards::Composition;
+use rewards::{Composition, CompositionState};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ use super::advantages::{self, StepAdvantages, is_trained};
 use super::group::{Group, Sample};
 use super::micro_batches::TokenLogprobs;
 use super::policy_loss::LossStats;
-use super::rewarding::set_rewards;
+use super::rewarding::{self, AskFn, StageRequests, judge_and_reward, set_rewards};
 use super::update::{self, MiniBatch};
 use crate::TrainError;
 
@@ -48,6 +48,9 @@ pub struct RecordedStep {
     pub step: u64,
     /// The configuration of the run, as TOML.
     pub config: String,
+    /// The state of the reward before the step: running statistics of the terms.
+    #[serde(default)]
+    pub reward_state: CompositionState,
     /// The groups of the step.
     pub groups: Vec<Group>,
     /// The updates of the step, in order.
@@ -55,15 +58,22 @@ pub struct RecordedStep {
 }
 
 impl RecordedStep {
-    /// Creates the record of a finished step.
-    pub fn new(step: u64, config: String, groups: Vec<Group>, updates: Vec<MiniBatch>) -> Self {
+    /// Creates the record of a finished step. `reward_state` is the state of the reward before it.
+    pub fn new(
+        step: u64,
+        config: String,
+        reward_state: CompositionState,
+        groups: Vec<Group>,
+        updates: Vec<MiniBatch>,
+    ) -> Self {
         let recorded = |u: MiniBatch| RecordedUpdate {
             places: u.places,
             loss: u.sums.loss,
             grad_norm: u.update.grad_norm,
             seen: u.seen,
         };
-        Self { format: FORMAT, step, config, groups, updates: updates.into_iter().map(recorded).collect() }
+        let updates = updates.into_iter().map(recorded).collect();
+        Self { format: FORMAT, step, config, reward_state, groups, updates }
     }
 
     /// Writes the record atomically.
@@ -209,6 +219,29 @@ pub struct Replayed {
 /// # Errors
 /// [`TrainError::Data`] if the settings need values that were not recorded.
 pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition) -> Result<Replayed, TrainError> {
+    recompute(step, config, composition, None)
+}
+
+/// Recomputes a recorded step as [`replay`] does, with the verdicts of `ask` in place of the recorded ones. Samples keep whether they
+/// are well-formed; for another format gate, call [`rewarding::apply_gate`] on the groups of `step` first.
+///
+/// # Errors
+/// As [`replay`], and those of `ask`.
+pub fn rejudge(
+    step: &RecordedStep,
+    config: &RlConfig,
+    composition: &Composition,
+    ask: &AskFn<'_>,
+) -> Result<Replayed, TrainError> {
+    recompute(step, config, composition, Some(ask))
+}
+
+fn recompute(
+    step: &RecordedStep,
+    config: &RlConfig,
+    composition: &Composition,
+    ask: Option<&AskFn<'_>>,
+) -> Result<Replayed, TrainError> {
     let mut groups = step.groups.clone();
     let updated = || step.updates.iter().flat_map(|u| &u.places).map(|&(g, i)| -> &Sample { &groups[g].samples[i] });
     let without_reference = |s: &Sample| s.reference.is_empty() && !s.ids.is_empty();
@@ -233,14 +266,25 @@ pub fn replay(step: &RecordedStep, config: &RlConfig, composition: &Composition)
     if !recompute {
         groups.iter_mut().flat_map(|g| &mut g.samples).for_each(|s| s.old.clear());
     }
-    let no_judge = |questions: &[chat::Question]| match questions {
-        [] => Ok(Vec::new()),
-        _ => Err(TrainError::Data(
-            "a reward term queries the judge, which a replay does not load; remove the term".into(),
-        )),
-    };
+    composition.restore(step.reward_state.clone());
     // Recorded steps count from 1; steps of the reward count from 0.
-    set_rewards(&mut groups, composition, (step.step.saturating_sub(1), config), &no_judge)?;
+    let of_reward = (step.step.saturating_sub(1), config);
+    match ask {
+        Some(ask) => {
+            let ask = |asked: &StageRequests| ask(&asked.requests);
+            judge_and_reward(&mut groups, composition, of_reward, &ask)?;
+        }
+        None => {
+            let asked = composition.judgments(of_reward.0, &rewarding::responses(&groups, config, false))?;
+            if asked.iter().any(|requests| !requests.is_empty()) {
+                return Err(TrainError::Data(
+                    "a reward term queries the judges, which a replay does not load; add --rejudge, or remove the term"
+                        .into(),
+                ));
+            }
+            set_rewards(&mut groups, composition, of_reward, &[])?;
+        }
+    }
     let advantages = advantages::credit(&groups, config)?;
     let updates = step.updates.iter().map(|update| {
         let kept: Vec<usize> = (0..update.places.len())

@@ -54,6 +54,8 @@ mod tests {
             signal_gap: 0.0,
             distance_to_end: n - 1 - mid_position,
             targets: Vec::new(),
+            transfer: Vec::new(),
+            references: Vec::new(),
         }
     }
 

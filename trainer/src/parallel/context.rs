@@ -105,6 +105,28 @@ impl ParallelContext {
         Ok(placed.into_iter().map(|(_, result)| result).collect())
     }
 
+    /// Runs `f` on rank 0 and returns its result on every rank. If it fails, the other ranks end when rank 0 reports its failure
+    /// ([`World::report_failure`]).
+    ///
+    /// # Errors
+    /// The error of `f` on rank 0; on the other ranks, that rank 0 failed.
+    pub fn on_rank_zero<T: Serialize + DeserializeOwned>(
+        &self,
+        what: &str,
+        f: impl FnOnce() -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        if self.world.size() == 1 {
+            return f();
+        }
+        let unreadable = |e: postcard::Error| TrainError::Data(format!("{what}: {e}"));
+        let own = match self.world.is_rank_zero() {
+            true => postcard::to_stdvec(&f()?).map_err(unreadable)?,
+            false => Vec::new(),
+        };
+        let bytes = self.world.world_group().broadcast(what, &own)?;
+        postcard::from_bytes(&bytes).map_err(unreadable)
+    }
+
     /// Asserts that all ranks computed the same numbers in a step.
     ///
     /// # Errors

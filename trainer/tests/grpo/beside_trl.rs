@@ -67,8 +67,14 @@ fn groups(rollouts: &Json) -> Vec<Group> {
             text: String::new(),
             truncated: false,
             p_chosen: Some(0.5),
+            verdicts: Vec::new(),
             no_answer: 0.0,
-            reward: rewards::Reward { total: reward.as_f64().unwrap(), scores: Vec::new(), well_formed: true },
+            reward: rewards::Reward {
+                total: reward.as_f64().unwrap(),
+                scores: Vec::new(),
+                parts: Vec::new(),
+                well_formed: true,
+            },
         };
         Group {
             user,

@@ -13,7 +13,8 @@ use configs::rl::reward::{FormatGate, MalformedReward};
 use lm::LocalModel;
 use lm::generate::ScoreRequest;
 use rewards::{
-    Composition, Judge, JudgeSettings, Registry, Response, RewardBatch, RewardError, RewardTerm, TermSpec, Verdict,
+    Composition, CompositionState, Judge, JudgeQuery, JudgeSettings, PanelRequest, PanelVerdict, Registry, RewardBatch,
+    RewardError, RewardTerm, TermSpec,
 };
 use tolerance::assert_within;
 use trainer::TrainError;
@@ -182,20 +183,23 @@ fn the_share_without_an_answer_is_over_the_targets_of_judged_summaries() {
     let mut config = config();
     config.reward.targets_per_stage = 3;
     let (rows, trainable, told) = (rows(8), trainable(&config, None), RefCell::new(Vec::new()));
-    // Judges three of four summaries, and has no answer to one choice of two.
-    let judging = |responses: &[Response<'_>]| {
-        let one = |r: &Response<'_>| {
-            let silent = Draw::new(2).text(r.text).text(&r.target.chosen).below(2) == 0;
-            let judged = Draw::new(3).text(r.text).below(4) > 0;
-            judged.then(|| Verdict { malformed: silent, ..Verdict::new(0.25) })
+    // Three of four summaries are judged; the judge has no answer to one choice of two.
+    let gate = |text: &str| Draw::new(3).text(text).below(4) > 0;
+    let ask = |requests: &[PanelRequest]| {
+        let one = |request: &PanelRequest| match &request.query {
+            JudgeQuery::Choice(Question { preference, chosen, .. }) => {
+                let malformed = Draw::new(2).text(preference).text(chosen).below(2) == 0;
+                PanelVerdict { malformed, ..PanelVerdict::new(0.25) }
+            }
+            other => panic!("{other:?} is no question about a choice"),
         };
-        let verdicts: Vec<Option<Verdict>> = responses.iter().map(one).collect();
-        told.borrow_mut().extend(verdicts.iter().flatten().map(|v| f64::from(u8::from(v.malformed))));
+        let verdicts: Vec<PanelVerdict> = requests.iter().map(one).collect();
+        told.borrow_mut().extend(verdicts.iter().map(|v| f64::from(u8::from(v.malformed))));
         Ok::<_, TrainError>(verdicts)
     };
     let next = CurriculumSampler::new(&rows, &config).unwrap().next(config.rollout.users_per_step, (0, 0));
     let groups = with_rollouts(&config, |rollouts| {
-        let rollouts = Rollouts { judging: &judging, ..rollouts };
+        let rollouts = Rollouts { ask: &ask, gate: Some(&gate), ..rollouts };
         trainable.as_one(|model| rollouts.roll_out((model, &trainable.context), &next, (0, 0))).unwrap().groups
     });
     let told = told.into_inner();
@@ -263,7 +267,7 @@ fn reward_terms_read_summaries_by_the_run_s_gate() {
     for sample in groups.iter_mut().flat_map(|g| &mut g.samples) {
         (sample.text, sample.p_chosen) = ("<think>jazz</think> ".into(), Some(0.5));
     }
-    let step = RecordedStep::new(1, String::new(), groups, Vec::new());
+    let step = RecordedStep::new(1, String::new(), CompositionState::default(), groups, Vec::new());
     let mut registry = Registry::default();
     registry.register::<HasSummary>("has_summary").unwrap();
     let composition = Composition::new(&registry, &[TermSpec::new("has_summary", 1.0)]).unwrap();

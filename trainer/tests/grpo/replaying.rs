@@ -4,11 +4,13 @@ use configs::RlConfig;
 use configs::rl::algorithm::{
     Advantage, Aggregation, KlPlace, Minibatches, OldLogprobs, RolloutCorrection, ZeroVariance,
 };
-use trainer::grpo::replay::{RecordedStep, replay};
+use configs::rl::{Normalization, TermConfig};
+use rewards::{CompositionState, PanelRequest, PanelVerdict};
+use trainer::grpo::replay::{RecordedStep, rejudge, replay};
 use trainer::grpo::{rollout_file, train};
-use trainer::{Output, Run};
+use trainer::{Output, Run, TrainError};
 
-use fixtures::policy::{composition, config, rows, trainable, with_rollouts};
+use fixtures::policy::{composition, config, pseudorandom_judge, rows, trainable, with_rollouts};
 
 /// Returns the record of a run's second step.
 fn recorded(config: &RlConfig) -> RecordedStep {
@@ -46,8 +48,9 @@ fn the_same_settings_give_the_same_bits() {
     in_reward.algorithm.kl.coefficient = 0.1;
     in_reward.algorithm.kl.place = KlPlace::Reward;
     in_reward.algorithm.old_logprobs = OldLogprobs::Recompute;
-    // Pairs of samples that often both fail the gate: groups with zero variance, which the update and the record leave out.
+    // Pairs of samples that are often both right or both wrong: groups with zero variance, which the update and the record leave out.
     let mut dropping = much.clone();
+    dropping.reward.terms[0].name = "accuracy".into();
     (dropping.rollout.num_generations, dropping.rollout.users_per_step) = (2, 8);
     dropping.reward.carry_discount = 0.0;
     dropping.reward.overlong_band = 0;
@@ -70,6 +73,20 @@ fn the_same_settings_give_the_same_bits() {
         let found: Vec<u64> = losses(&step, &config).into_iter().map(f64::to_bits).collect();
         assert_eq!(found, expected);
     }
+}
+
+/// The second step is normalized by the statistics of the first one, which the record holds.
+#[test]
+fn running_statistics_are_part_of_the_record() {
+    let mut config = config();
+    config.reward.terms[0].normalize = Normalization::Running;
+    config.algorithm.advantage = Advantage::GroupMean;
+    let mut step = recorded(&config);
+    assert_eq!(step.reward_state.steps, 1);
+    let expected: Vec<f64> = step.updates.iter().map(|u| u.loss).collect();
+    assert_eq!(losses(&step, &config), expected);
+    step.reward_state = CompositionState::default();
+    assert_ne!(losses(&step, &config), expected);
 }
 
 #[test]
@@ -111,4 +128,42 @@ fn what_was_not_recorded_is_refused() {
     };
     assert!(refusal(|c| c.algorithm.kl.coefficient = 0.1).contains("no reference"));
     assert!(refusal(|c| c.algorithm.old_logprobs = OldLogprobs::Recompute).contains("none were recorded"));
+}
+
+#[test]
+fn other_judges_give_other_advantages_and_the_same_ones_the_same_bits() {
+    let config = config();
+    let step = recorded(&config);
+    let before = replay(&step, &config, &composition(&config)).unwrap();
+    let same = rejudge(&step, &config, &composition(&config), &pseudorandom_judge).unwrap();
+    assert_eq!(same.groups, before.groups);
+    assert_eq!(same.advantages, before.advantages);
+    let recorded: Vec<u64> = step.updates.iter().map(|u| u.loss.to_bits()).collect();
+    assert_eq!(same.updates.iter().map(|(_, sums)| sums.loss.to_bits()).collect::<Vec<_>>(), recorded);
+    // A judge that says the opposite.
+    let opposite = |requests: &[PanelRequest]| -> Result<Vec<PanelVerdict>, TrainError> {
+        let verdicts = pseudorandom_judge(requests)?;
+        Ok(verdicts.into_iter().map(|verdict| PanelVerdict::new(1.0 - verdict.p_chosen)).collect())
+    };
+    let other = rejudge(&step, &config, &composition(&config), &opposite).unwrap();
+    let samples = before.groups.iter().flat_map(|g| &g.samples).zip(other.groups.iter().flat_map(|g| &g.samples));
+    for (before, other) in samples {
+        assert_eq!(other.p_chosen, before.p_chosen.map(|p| 1.0 - p));
+    }
+    assert_ne!(other.advantages, before.advantages);
+    assert!(other.updates.iter().zip(&before.updates).any(|(other, before)| other.1.loss != before.1.loss));
+}
+
+#[test]
+fn a_term_that_asks_the_judges_needs_them() {
+    let config = config();
+    let step = recorded(&config);
+    let mut asking = config.clone();
+    asking.reward.terms.push(TermConfig { name: "margin".into(), ..TermConfig::default() });
+    let composition = composition(&asking);
+    let refused = replay(&step, &asking, &composition).unwrap_err().to_string();
+    assert!(refused.contains("--rejudge"), "{refused}");
+    let found = rejudge(&step, &asking, &composition, &pseudorandom_judge).unwrap();
+    let margins = found.groups.iter().flat_map(|g| &g.samples).map(|s| s.reward.scores[1]);
+    assert!(margins.into_iter().any(|margin| margin != 0.0));
 }

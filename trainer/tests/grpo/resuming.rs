@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use configs::RlConfig;
 use configs::lora::LoraConfig;
-use configs::rl::algorithm::ZeroVariance;
+use configs::rl::Normalization;
+use configs::rl::algorithm::{Advantage, ZeroVariance};
 use configs::rl::curriculum::CurriculumOrder;
+use configs::{AlarmConfig, RlConfig, RlJudge};
 use serde_json::Value as Json;
 use tch::Kind;
 use tolerance::{assert_within, largest};
@@ -51,7 +52,17 @@ fn the_same_numbers_to_the_last_bit() {
     sampled.curriculum.order = CurriculumOrder::Sample;
     sampled.algorithm.kl.coefficient = 0.1;
     let adapted = RlConfig { lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }), ..config() };
-    for mut config in [easy, sampled, adapted] {
+    let mut normalized = config();
+    normalized.reward.terms[0].normalize = Normalization::Running;
+    normalized.algorithm.advantage = Advantage::GroupMean;
+    let judge = |name: &str, weight| RlJudge { name: name.into(), weight, ..RlJudge::default() };
+    let mut watched = config();
+    (watched.reward.targets_per_stage, watched.reward.transfer_per_stage) = (2, 2);
+    watched.judges = vec![judge("training", 1.0), judge("held_out", 0.0)];
+    watched.validation.every = 1;
+    // The first window ends after the step at which the run is resumed.
+    watched.alarm = Some(AlarmConfig { judge: "held_out".into(), samples: 8, window: 3, ..AlarmConfig::default() });
+    for mut config in [easy, sampled, adapted, normalized, watched] {
         config.checkpoint.every = 2;
         config.checkpoint.keep_last = 9;
         // The learning rate is constant, so it does not depend on the length of the run.

@@ -8,18 +8,18 @@ use chat::Draw;
 use configs::rl::algorithm::{KlPlace, ZeroVariance};
 use configs::rl::rollout::{Carry, PromptOverflow};
 use configs::{RlConfig, Unusable};
-use rewards::{Response, Verdict};
+use rewards::{JudgeQuery, PanelRequest, PanelVerdict};
 use serde_json::Value as Json;
 use tolerance::assert_within;
 use trainer::grpo::curriculum_sampler::{CurriculumSampler, usable};
 use trainer::grpo::group::Group;
-use trainer::grpo::rewarding::JudgeFn;
+use trainer::grpo::rewarding::{AskFn, GateFn};
 use trainer::grpo::rollout::Rollouts;
 use trainer::grpo::{Reference, advantages, train};
 use trainer::trainable_model::Measure;
 use trainer::{Output, Run, TrainError};
 
-use fixtures::policy::{config, pseudorandom_judge, rolled_out, rows, trainable, with_rollouts};
+use fixtures::policy::{config, pseudorandom_gate, pseudorandom_judge, rolled_out, rows, trainable, with_rollouts};
 
 fn changed(change: impl FnOnce(&mut RlConfig)) -> RlConfig {
     let mut config = config();
@@ -27,12 +27,17 @@ fn changed(change: impl FnOnce(&mut RlConfig)) -> RlConfig {
     config
 }
 
-fn run_in(folder: &Path, config: &RlConfig, judging: &JudgeFn<'_>, measure: Option<&mut Measure<'_>>) -> Vec<Json> {
+fn run_in(
+    folder: &Path,
+    config: &RlConfig,
+    (ask, gate): (&AskFn<'_>, &GateFn<'_>),
+    measure: Option<&mut Measure<'_>>,
+) -> Vec<Json> {
     let mut run = Run::create(folder, "").unwrap();
     let mut trainable = trainable(config, None);
     let rows = rows(8);
     with_rollouts(config, |rollouts| {
-        let rollouts = Rollouts { judging, ..rollouts };
+        let rollouts = Rollouts { ask, gate: Some(gate), ..rollouts };
         let mut output = Output { run: &mut run, phase: "rl", checkpoints: None, progress: &mut |_, _, _| {} };
         train(&mut trainable, &rows, rollouts, Some(1e12), None, measure, &mut output).unwrap();
     });
@@ -42,7 +47,7 @@ fn run_in(folder: &Path, config: &RlConfig, judging: &JudgeFn<'_>, measure: Opti
 
 /// Returns the metrics of a run.
 fn run(config: &RlConfig) -> Vec<Json> {
-    run_in(tempfile::tempdir().unwrap().path(), config, &pseudorandom_judge, None)
+    run_in(tempfile::tempdir().unwrap().path(), config, (&pseudorandom_judge, &pseudorandom_gate), None)
 }
 
 fn number(line: &Json, key: &str) -> f64 {
@@ -110,16 +115,30 @@ type Asked = Vec<(String, String)>;
 
 fn judged_by_choice(config: &RlConfig) -> (Vec<Group>, Asked) {
     let (rows, trainable, asked) = (rows(8), trainable(config, None), RefCell::new(Asked::new()));
-    let judging = |responses: &[Response<'_>]| {
-        asked.borrow_mut().extend(responses.iter().map(|r| (r.text.to_owned(), r.target.chosen.clone())));
-        Ok::<_, TrainError>(responses.iter().map(|r| Some(Verdict::new(probability(&r.target.chosen)))).collect())
+    let ask = |requests: &[PanelRequest]| {
+        let choices: Vec<(String, String)> = requests.iter().map(of_choice).collect();
+        asked.borrow_mut().extend(choices.iter().cloned());
+        Ok::<_, TrainError>(choices.iter().map(|(_, choice)| PanelVerdict::new(probability(choice))).collect())
     };
     let next = CurriculumSampler::new(&rows, config).unwrap().next(config.rollout.users_per_step, (0, 0));
     let groups = with_rollouts(config, |rollouts| {
-        let rollouts = Rollouts { judging: &judging, ..rollouts };
+        let rollouts = Rollouts { ask: &ask, gate: Some(&every_response), ..rollouts };
         trainable.as_one(|model| rollouts.roll_out((model, &trainable.context), &next, (0, 0))).unwrap().groups
     });
     (groups, asked.into_inner())
+}
+
+/// A gate that every response passes.
+fn every_response(_: &str) -> bool {
+    true
+}
+
+/// Returns the summary and the choice that a request is about.
+fn of_choice(request: &PanelRequest) -> (String, String) {
+    match &request.query {
+        JudgeQuery::Choice(question) => (question.preference.clone(), question.chosen.clone()),
+        other => panic!("{other:?} is no question about a choice"),
+    }
 }
 
 fn probability(choice: &str) -> f64 {
@@ -140,6 +159,8 @@ fn a_summary_is_judged_by_as_many_choices_as_asked() {
             assert_eq!(choices.iter().collect::<HashSet<_>>().len(), 3, "each once");
             let mean = choices.iter().map(|choice| probability(choice)).sum::<f64>() / 3.0;
             assert_within!(sample.p_chosen.unwrap() - mean, 1e-12);
+            let of_targets: Vec<f64> = sample.verdicts.iter().map(|verdict| verdict.p_chosen).collect();
+            assert_eq!(of_targets, choices.iter().map(|choice| probability(choice)).collect::<Vec<_>>());
             of_groups.push((group.user, group.stage, choices));
             at += 3;
         }
@@ -242,14 +263,18 @@ fn lengths_of_a_run() {
 }
 
 /// A judge that gives all summaries of most users the same probability.
-fn mostly_flat(responses: &[Response<'_>]) -> Result<Vec<Option<Verdict>>, TrainError> {
-    let mut found = pseudorandom_judge(responses)?;
-    for (response, found) in responses.iter().zip(&mut found) {
-        if chat::Draw::new(2).text(&response.target.chosen).below(3) > 0 {
-            *found = Some(Verdict::new(0.25));
+fn mostly_flat(requests: &[PanelRequest]) -> Result<Vec<PanelVerdict>, TrainError> {
+    let mut found = pseudorandom_judge(requests)?;
+    for (request, found) in requests.iter().zip(&mut found) {
+        if flat(&of_choice(request).1) {
+            *found = PanelVerdict::new(0.25);
         }
     }
     Ok(found)
+}
+
+fn flat(choice: &str) -> bool {
+    Draw::new(2).text(choice).below(3) > 0
 }
 
 #[test]
@@ -258,7 +283,7 @@ fn groups_without_variance_are_kept_dropped_or_replaced() {
         let mut config = changed(|c| c.reward.carry_discount = 0.0);
         config.rollout.users_per_step = 3;
         (config.algorithm.zero_variance, config.algorithm.refill_rounds) = (zero_variance, refill_rounds);
-        run_in(tempfile::tempdir().unwrap().path(), &config, &mostly_flat, None).remove(0)
+        run_in(tempfile::tempdir().unwrap().path(), &config, (&mostly_flat, &every_response), None).remove(0)
     };
     let (keep, drop) = (of(ZeroVariance::Keep, 1), of(ZeroVariance::Drop, 1));
     let (flat, all) = (number(&keep, "zero_variance"), number(&keep, "responses/updated"));
@@ -330,7 +355,7 @@ fn what_is_measured_and_written_comes_when_asked() {
     let place = tempfile::tempdir().unwrap();
     let mut config = changed(|c| (c.validation.every, c.validation.at_start, c.train.steps) = (2, true, 3));
     (config.log.rollouts_every, config.log.rollouts_max) = (2, 5);
-    let lines = run_in(place.path(), &config, &pseudorandom_judge, Some(&mut measure));
+    let lines = run_in(place.path(), &config, (&pseudorandom_judge, &pseudorandom_gate), Some(&mut measure));
     assert_eq!(calls, 3);
     let measured: Vec<bool> = lines.iter().map(|l| l.get("validation/accuracy").is_some()).collect();
     assert_eq!(measured, [true, false, true, true]);
@@ -339,7 +364,7 @@ fn what_is_measured_and_written_comes_when_asked() {
     assert!(file("step-000002.safetensors").exists() && !file("step-000001.jsonl").exists());
     config.log.replay = false;
     let place = tempfile::tempdir().unwrap();
-    run_in(place.path(), &config, &pseudorandom_judge, None);
+    run_in(place.path(), &config, (&pseudorandom_judge, &pseudorandom_gate), None);
     let written = place.path().join("rollouts").read_dir().unwrap().count();
     assert_eq!(written, 1);
 }
@@ -402,6 +427,9 @@ fn every_number_that_is_promised_is_there() {
         "time/logprobs",
         "time/update",
         "time/step",
+        "tokens/rollout",
+        "tokens/update",
+        "judgments",
         "tokens_per_second/rollout",
         "tokens_per_second/update",
         "mfu",

@@ -2,19 +2,23 @@
 //!
 //! Each test starts this program several times, as the ranks of a job (the ignored test `rank`).
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use configs::lora::LoraConfig;
 use configs::rl::algorithm::{Aggregation, Minibatches};
-use configs::{ParallelConfig, RlConfig, Sharding};
+use configs::{AlarmConfig, ParallelConfig, RlConfig, RlJudge, Sharding, TermConfig};
 use distributed::launch::{LaunchError, launch};
 use fixtures::policy;
+use rewards::PanelRequest;
 use serde_json::Value as Json;
 use tolerance::assert_within;
 use trainer::grpo::replay::RecordedStep;
+use trainer::grpo::rollout::Rollouts;
 use trainer::grpo::{rollout_file, train};
 use trainer::trainable_model::{Lora, TrainableModel};
-use trainer::{Output, ParallelContext, Run, checkpoints, resume, start};
+use trainer::{Output, ParallelContext, Run, TrainError, checkpoints, resume, start};
 
 const CASE: &str = "XPLORE_TEST_CASE";
 const STEPS: usize = 20;
@@ -52,11 +56,35 @@ fn configured(case: &str) -> RlConfig {
         config.algorithm.minibatches = Minibatches::Published;
         (config.algorithm.published_ranks, config.algorithm.micro_batch_sequences) = (3, 2);
     }
+    if case.contains("alarm") {
+        let judge = |name: &str, weight| RlJudge { name: name.into(), weight, ..RlJudge::default() };
+        config.judges = vec![judge("training", 1.0), judge("held_out", 0.0)];
+        config.validation.every = 2;
+        // An alarm warns, so that the run has all its steps.
+        config.alarm = Some(AlarmConfig { judge: "held_out".into(), samples: 8, window: 4, ..AlarmConfig::default() });
+    }
+    if case.contains("program") {
+        config.reward.terms.push(program("(31 * len(r['text']) + request['step']) % 7 / 7"));
+    }
+    if case.contains("random") {
+        config.reward.terms.push(program("os.urandom(1)[0] / 256"));
+    }
     if case.contains("lora") {
         config.lora = Some(LoraConfig { rank: 4, dropout: 0.1, ..LoraConfig::default() });
         config.algorithm.kl.coefficient = 0.05;
     }
     config
+}
+
+/// Returns a reward term that a program computes; `score` is the score of a response `r` to a `request`.
+fn program(score: &str) -> TermConfig {
+    let script = format!(
+        "import json, os, sys\nsys.stdin.readline()\nprint('{{\"xplore_reward\": 1}}', flush=True)\n\
+         for line in sys.stdin:\n    request = json.loads(line)\n    scores = [{score} for r in request['responses']]\n    \
+         print(json.dumps({{'id': request['id'], 'scores': scores}}), flush=True)\n"
+    );
+    let command = vec![python_reference::any_python().display().to_string(), "-c".into(), script];
+    TermConfig { name: "mine".into(), command, batch_size: Some(4), workers: Some(2), ..TermConfig::default() }
 }
 
 fn trainable(config: &RlConfig, context: ParallelContext) -> TrainableModel {
@@ -76,7 +104,21 @@ fn run(folder: &Path, case: &str, context: ParallelContext) {
     };
     let rows = policy::rows(9);
     let mut trainable = trainable(&config, context);
+    // What a rank sends in advance is what it asks: its own samples.
+    let sent = RefCell::new(HashSet::new());
+    let submit = |requests: &[PanelRequest]| {
+        sent.borrow_mut().extend(requests.iter().cloned());
+        Ok::<_, TrainError>(())
+    };
+    let ask = |requests: &[PanelRequest]| {
+        assert!(requests.iter().all(|request| sent.borrow().contains(request)), "asked, but not sent");
+        policy::pseudorandom_judge(requests)
+    };
     policy::with_rollouts(&config, |rollouts| {
+        let rollouts = match case.contains("endpoint") {
+            true => Rollouts { ask: &ask, submit: Some(&submit), ..rollouts },
+            false => rollouts,
+        };
         let mut output = Output { run: &mut run, phase: "rl", checkpoints: kept, progress: &mut |_, _, _| {} };
         train(&mut trainable, &rows, rollouts, None, from, None, &mut output).unwrap();
     });
@@ -134,7 +176,10 @@ fn same_until_a_tie(folder: &Path, alone: &Path) -> (usize, bool) {
         if a != b {
             return (tokens, true);
         }
-        for key in ["loss", "grad_norm", "entropy", "reward/total", "length/mean", "zero_variance"] {
+        let looked = ["alarm/training", "alarm/held_out", "alarm_signs/overlap", "alarm_raised"];
+        let looked = looked.into_iter().filter(|key| expected[*key].is_number());
+        let keys = ["loss", "grad_norm", "entropy", "reward/total", "length/mean", "zero_variance"];
+        for key in keys.into_iter().chain(looked) {
             let (a, b) = (found[key].as_f64().unwrap(), expected[key].as_f64().unwrap());
             // A policy loss near zero is a difference of terms of the size of the advantages, 1.
             let allowed = 1e-5 * b.abs().max(if key == "loss" { 0.1 } else { 0.0 });
@@ -174,6 +219,31 @@ fn so_do_hybrid_sharding_references_and_adapters() {
     check(&[("full-hybrid", &[4]), ("full-kl", &[2]), ("full-lora", &[2]), ("replicate-lora", &[2])]);
 }
 
+#[test]
+fn so_do_judges_that_are_asked_while_summaries_are_generated() {
+    check(&[("replicate-endpoint", &[2, 4]), ("full-endpoint", &[2])]);
+}
+
+#[test]
+fn so_do_the_looks_of_the_alarm() {
+    check(&[("replicate-alarm", &[2]), ("full-alarm", &[2])]);
+}
+
+#[test]
+fn so_do_reward_terms_that_a_program_computes() {
+    check(&[("replicate-program", &[2, 4])]);
+}
+
+/// The ranks assert after every step that they computed the same numbers.
+#[test]
+fn one_rank_asks_a_program_whose_scores_differ_each_time() {
+    let place = tempfile::tempdir().unwrap();
+    let steps = metrics(&ranks(place.path(), "full-random", 2));
+    assert_eq!(steps.len(), STEPS);
+    let scores: Vec<f64> = steps.iter().map(|step| step["reward/mine"].as_f64().unwrap()).collect();
+    assert!(scores.iter().any(|score| *score != scores[0]), "{scores:?}");
+}
+
 /// A rank is killed during rollout, judging, or the backward pass; the job ends, and resumes from its newest checkpoint.
 #[test]
 fn the_death_of_a_rank_in_any_phase_loses_nothing_that_was_kept() {
@@ -182,7 +252,7 @@ fn the_death_of_a_rank_in_any_phase_loses_nothing_that_was_kept() {
     run(&alone, "plain", ParallelContext::single());
     for (name, case, fault) in [
         ("rollout", "full-kept", "XPLORE_FAULT=1:kill:25:rollouts"),
-        ("judgment", "replicate-kept", "XPLORE_FAULT=0:kill:31:judgments"),
+        ("judgment", "replicate-kept", "XPLORE_FAULT=0:kill:31:verdicts"),
         ("gradients", "optimizer-kept", "XPLORE_FAULT=1:kill:150:sum the gradients of Layer"),
     ] {
         let folder = place.path().join(name);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use configs::judge::JudgeConfig;
 use hub::HubSettings;
+use lm::{LmError, lora_files};
 use sha2::{Digest, Sha256};
 
 use super::record::{FileHash, FileRole};
@@ -60,11 +61,14 @@ impl Hasher {
         }
     }
 
-    /// Adds the hashes of a model in a folder, in a run, or in the hub's cache.
+    /// Adds the hashes of a model in a folder, in a run, or in the hub's cache; for an adapter, also those of its base model.
     pub(super) fn model(&mut self, role: FileRole, given: &str, out: &mut Found<'_>) {
-        let listed = hub::model(given, &offline())
-            .map_err(|e| e.to_string())
-            .and_then(|folder| model_files(&folder).map_err(|e| format!("{}: {e}", folder.display())));
+        let of_folder = |folder: PathBuf| model_files(&folder).map_err(|e| format!("{}: {e}", folder.display()));
+        let folders = model_folders(given, &offline()).map_err(|e| e.to_string());
+        let listed = folders.and_then(|folders| {
+            let files = folders.into_iter().map(of_folder).collect::<Result<Vec<_>, String>>()?;
+            Ok(files.concat())
+        });
         match listed {
             Ok(files) if files.is_empty() => out.skip(role, given, "the folder has no model files"),
             Ok(files) => files.iter().for_each(|file| self.file(role, file, out)),
@@ -106,7 +110,21 @@ fn offline() -> HubSettings {
     HubSettings { offline: true, ..HubSettings::from_environment() }
 }
 
-fn model_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Returns the folder of a model, and for a PEFT adapter that of its base model after it.
+///
+/// # Errors
+/// If the model, or the base model of an adapter, is not available.
+pub(crate) fn model_folders(given: &str, settings: &HubSettings) -> Result<Vec<PathBuf>, LmError> {
+    let folder = hub::model(given, settings)?;
+    if !lora_files::is_adapter(&folder) {
+        return Ok(vec![folder]);
+    }
+    let base = hub::model(&lora_files::read_config(&folder)?.base, settings)?;
+    Ok(vec![folder, base])
+}
+
+/// Returns the files of a model folder that determine its function, sorted.
+pub(crate) fn model_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -146,5 +164,27 @@ mod tests {
         assert_eq!(skipped.len(), 2, "{skipped:?}");
         assert!(skipped[0].starts_with("run: data not hashed: ") && skipped[0].contains("gone.jsonl: "), "{skipped:?}");
         assert!(skipped[1].starts_with("run: judge not hashed: "), "{skipped:?}");
+    }
+
+    #[test]
+    fn an_adapter_has_the_files_of_its_base_model() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        for name in ["base/config.json", "base/model.safetensors", "adapter/adapter_model.safetensors"] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "").unwrap();
+        }
+        let base = at("base").display().to_string();
+        let config = serde_json::json!({"base_model_name_or_path": base, "r": 4, "lora_alpha": 8});
+        fs::write(at("adapter/adapter_config.json"), config.to_string()).unwrap();
+        let mut skipped = Vec::new();
+        let mut found = Found { folder: "run".into(), files: Vec::new(), skipped: &mut skipped };
+        Hasher::default().model(FileRole::Model, at("adapter").to_str().unwrap(), &mut found);
+        let names: Vec<&str> = found.files.iter().map(|file| file.path.rsplit('/').next().unwrap()).collect();
+        let expected = ["adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"];
+        assert_eq!(names, expected);
+        fs::remove_dir_all(at("base")).unwrap();
+        Hasher::default().model(FileRole::Judge, at("adapter").to_str().unwrap(), &mut found);
+        assert_eq!((found.files.len(), skipped.len()), (4, 1));
     }
 }

@@ -97,7 +97,9 @@ impl CertifiedRun<'_, '_> {
         let (hasher, found) = (&mut *self.hasher, &mut self.found);
         hasher.rows(FileRole::Data, &config.data.train, found);
         hasher.model(FileRole::Model, &config.model.path, found);
-        hasher.judge(&config.judge, found);
+        for (_, judge) in config.panel_judges() {
+            hasher.judge(&judge.judge, found);
+        }
         self.prompts = prompt_sets(folder, || wording::of_rl(config, None), found)?;
         settings::compare(RecipeStage::Rl, config, reasons)
     }

@@ -124,8 +124,9 @@ fn group(row: &GroupRow, config: &RlConfig) -> Group {
         text: String::new(),
         truncated: row.truncated.get(i).copied().unwrap_or(false),
         p_chosen: None,
+        verdicts: Vec::new(),
         no_answer: 0.0,
-        reward: Reward { total: 0.0, scores: Vec::new(), well_formed: true },
+        reward: Reward { total: 0.0, scores: Vec::new(), parts: Vec::new(), well_formed: true },
     };
     Group {
         user: 0,

@@ -49,8 +49,9 @@ const READING_CURRICULUM: Curriculum = Curriculum { ramp: 0.9, skew: 0.3 };
 /// Histories are long enough that each third of a history can be read or predicted.
 const SYNTHESIS_LIFE: LifeSpan =
     LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
-/// Stages have about the length that the evaluations read.
-const RL_LIFE: LifeSpan = LifeSpan { least_interactions: 8, most_interactions: 10, ..SYNTHESIS_LIFE };
+/// Stages have about the length that the evaluations read. Reward terms can measure transfer by two choices in each other domain.
+const RL_LIFE: LifeSpan =
+    LifeSpan { least_interactions: 8, most_interactions: 10, transfer_targets: 2, ..SYNTHESIS_LIFE };
 
 /// Generates the users of the world and the rows of the judges and the base model, and writes them to `folder`/data.
 pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -> Result<Data, Error> {
