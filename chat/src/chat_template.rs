@@ -1,5 +1,7 @@
 //! Chat templates, which render a conversation as the text that a model was trained on, like transformers' `apply_chat_template`.
 
+use std::fmt::Write as _;
+
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde_json::Value as Json;
 
@@ -43,6 +45,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
         environment.add_template_owned(PLAIN, generation::rewrite(source, false))?;
         if generation::has_blocks(source) {
@@ -160,6 +163,16 @@ fn dump(json: &Json, out: &mut String) {
     }
 }
 
+/// Formats the local date and time, like the function of this name in transformers.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    // An unknown specifier is an error of `write!`, and a panic of `to_string`.
+    write!(text, "{}", chrono::Local::now().format(format)).map_err(|_| {
+        Error::new(ErrorKind::InvalidOperation, format!("strftime_now: \"{format}\" is not a format of dates"))
+    })?;
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +230,17 @@ mod tests {
         assert_eq!(template().render_marked(&chat).unwrap(), None);
         let refused = t.render_marked(&[Message::user("a\u{FDD0}")]).unwrap_err().to_string();
         assert!(refused.contains("U+FDD0"), "{refused}");
+    }
+
+    /// Templates of Llama 3 and gpt-oss put the date into the system turn.
+    #[test]
+    fn strftime_now_formats_the_date() {
+        let render = |source: &str| ChatTemplate::new(source, vec![]).unwrap().render(&[], false, None);
+        let date = render("{{ strftime_now('%d %b %Y') }}").unwrap();
+        assert!(chrono::NaiveDate::parse_from_str(&date, "%d %b %Y").is_ok(), "{date}");
+        assert_eq!(date.len(), "30 Nov 2026".len());
+        let refused = render("{{ strftime_now('%!') }}").unwrap_err().to_string();
+        assert!(refused.contains("\"%!\" is not a format of dates"), "{refused}");
     }
 
     #[test]

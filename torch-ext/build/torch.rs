@@ -14,8 +14,6 @@ pub fn build(include: &Path) -> cc::Build {
         .flag("-w")
         // Without OpenMP, `at::parallel_for` (a template) runs serially.
         .flag("-fopenmp")
-        // libtorch's headers take 1 GiB to parse; GCC, which would collect garbage many times on the way, is a fifth faster.
-        .flag_if_supported("--param=ggc-min-heapsize=1048576")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(include)
         .include(include.join("torch/csrc/api/include"));

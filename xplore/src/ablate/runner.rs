@@ -56,9 +56,14 @@ impl Active<'_> {
     fn needed_interrupts(&self) -> usize {
         if self.trains { 1 } else { INTERRUPTS }
     }
+
+    /// Returns what the process does.
+    fn phase(&self) -> &'static str {
+        if self.trains { "training" } else { "evaluation" }
+    }
 }
 
-/// What became of the start of a run.
+/// The result of starting a run.
 enum Started<'a> {
     Running(Active<'a>),
     /// The run was finished before.
@@ -150,6 +155,7 @@ impl<'a> Queue<'a> {
             let Some(run) = self.pending.pop_front() else { break };
             match self.start(run, device)? {
                 Some(Started::Running(active)) => {
+                    reporter.info(&format!("{}: {} (log: {})", run.label(), active.phase(), run.log().display()));
                     self.show(progress, &active);
                     return Ok(Some(active));
                 }
@@ -210,7 +216,7 @@ impl<'a> Queue<'a> {
         let run = active.run;
         if !status.success() {
             if !runtime::stop_requested() {
-                self.fail(run, format!("{} {}", if active.trains { "training" } else { "evaluation" }, ended(status)));
+                self.fail(run, format!("{} {}", active.phase(), ended(status)));
             }
         } else if active.trains {
             self.trained.push(run.label());
@@ -228,8 +234,7 @@ impl<'a> Queue<'a> {
     }
 
     fn show(&self, progress: &mut dyn Task, active: &Active<'_>) {
-        let what = if active.trains { "training" } else { "evaluation" };
-        progress.at(self.done as u64, self.total as u64, &format!("{}: {what}", active.run.label()));
+        progress.at(self.done as u64, self.total as u64, &format!("{}: {}", active.run.label(), active.phase()));
     }
 }
 
