@@ -1,92 +1,55 @@
 //! `xplore judge --calibrate|--pairs|--panel` and `xplore explain`, with small models with random weights.
 
 use std::fs;
-use std::path::PathBuf;
 
-use assert_cmd::Command;
+use fixtures::bench::Bench;
 use fixtures::policy::model_and_rows;
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 
 const MODEL: &str = "model = { path = 'model', dtype = 'fp32', device = 'cpu' }";
 
-/// A model that is policy and judge, users whose true preferences are known, and configs.
-struct Bench {
-    folder: tempfile::TempDir,
+/// Returns a folder with a model that is policy and judge, users whose true preferences are known, and configs.
+fn bench() -> Bench {
+    let bench = Bench::new(model_and_rows());
+    let rows = bench.read("rl.jsonl");
+    let user = |line: &str| {
+        let mut user: Json = serde_json::from_str(line).unwrap();
+        let word = user["targets"][0]["chosen"].as_str().unwrap().to_owned();
+        user["truth"] = json!(format!("Likes {word}. Sleeps late."));
+        for target in user["targets"].as_array_mut().unwrap() {
+            target["domain"] = json!("news");
+        }
+        user["transfer"] = json!([{"chosen": "boats", "rejected": "finance", "domain": "products"}]);
+        user.to_string() + "\n"
+    };
+    let users: String = rows.lines().map(user).collect();
+    bench.write("users.jsonl", &users);
+    let summary = |line: &str| {
+        let user: Json = serde_json::from_str(line).unwrap();
+        json!({"uid": user["uid"], "summary": user["truth"]}).to_string() + "\n"
+    };
+    bench.write("summaries.jsonl", &users.lines().map(summary).collect::<String>());
+    fs::create_dir(bench.path("other")).unwrap();
+    bench.write("other/judge.j2", "{{ item_a }} or {{ item_b }}? {{ preference }}");
+    let judge = |name: &str, orders: &str| {
+        format!("[[judges]]\nname = '{name}'\njudge.{MODEL}\njudge.prompts = 'compact'\njudge.orders = '{orders}'\n")
+    };
+    let eval = format!(
+        "threads = 1\nprompts = 'compact'\nusers = 'users.jsonl'\nsettings = ['full']\nsampling.max_new_tokens = 8\n\
+         [[models]]\nname = 'policy'\n{MODEL}\n{}{}",
+        judge("first", "both"),
+        judge("second", "one")
+    );
+    bench.write("eval.toml", &eval);
+    let rl = format!("threads = 1\n{MODEL}\njudge.{MODEL}\njudge.prompts = 'compact'\ndata.train = 'rl.jsonl'\n");
+    bench.write("rl.toml", &rl);
+    bench
 }
 
-impl Bench {
-    fn new() -> Self {
-        let bench = Self { folder: model_and_rows() };
-        let rows = fs::read_to_string(bench.path("rl.jsonl")).unwrap();
-        let user = |line: &str| {
-            let mut user: Json = serde_json::from_str(line).unwrap();
-            let word = user["targets"][0]["chosen"].as_str().unwrap().to_owned();
-            user["truth"] = json!(format!("Likes {word}. Sleeps late."));
-            for target in user["targets"].as_array_mut().unwrap() {
-                target["domain"] = json!("news");
-            }
-            user["transfer"] = json!([{"chosen": "boats", "rejected": "finance", "domain": "products"}]);
-            user.to_string() + "\n"
-        };
-        let users: String = rows.lines().map(user).collect();
-        bench.write("users.jsonl", &users);
-        let summary = |line: &str| {
-            let user: Json = serde_json::from_str(line).unwrap();
-            json!({"uid": user["uid"], "summary": user["truth"]}).to_string() + "\n"
-        };
-        bench.write("summaries.jsonl", &users.lines().map(summary).collect::<String>());
-        fs::create_dir(bench.path("other")).unwrap();
-        bench.write("other/judge.j2", "{{ item_a }} or {{ item_b }}? {{ preference }}");
-        let judge = |name: &str, orders: &str| {
-            format!(
-                "[[judges]]\nname = '{name}'\njudge.{MODEL}\njudge.prompts = 'compact'\njudge.orders = '{orders}'\n"
-            )
-        };
-        let eval = format!(
-            "threads = 1\nprompts = 'compact'\nusers = 'users.jsonl'\nsettings = ['full']\nsampling.max_new_tokens = 8\n\
-             [[models]]\nname = 'policy'\n{MODEL}\n{}{}",
-            judge("first", "both"),
-            judge("second", "one")
-        );
-        bench.write("eval.toml", &eval);
-        let rl = format!("threads = 1\n{MODEL}\njudge.{MODEL}\njudge.prompts = 'compact'\ndata.train = 'rl.jsonl'\n");
-        bench.write("rl.toml", &rl);
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn run(&self, arguments: &[&str]) -> (String, String, i32) {
-        let mut command = Command::cargo_bin("xplore").unwrap();
-        let output = command.current_dir(self.folder.path()).args(arguments).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (text(output.stdout), text(output.stderr), output.status.code().unwrap())
-    }
-
-    /// Runs a command with eval.toml, and returns standard output.
-    fn out(&self, command: &[&str], more: &[&str]) -> String {
-        let (out, said, code) = self.run(&[command, &["--config", "eval.toml"], more].concat());
-        assert_eq!(code, 0, "{command:?} {more:?}: {said}");
-        out
-    }
-
-    fn json(&self, command: &[&str], more: &[&str]) -> Json {
-        serde_json::from_str(&self.out(command, &[more, &["--json"]].concat())).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], code: i32, words: &[&str]) {
-        let (out, said, exit) = self.run(arguments);
-        assert_eq!((exit, out.as_str()), (code, ""), "{said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
-    }
+/// Returns the arguments of a command with eval.toml.
+fn with_eval<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [command, &["--config", "eval.toml"], more].concat()
 }
 
 fn number(value: &Json) -> f64 {
@@ -95,12 +58,12 @@ fn number(value: &Json) -> f64 {
 
 #[test]
 fn each_pair_gets_the_probability_of_each_judge() {
-    let bench = Bench::new();
+    let bench = bench();
     let pair =
         |chosen: &str, rejected: &str| json!({"preference": "Likes boats.", "chosen": chosen, "rejected": rejected});
     let turned = [pair("warm boats", "dry reports"), pair("dry reports", "warm boats")];
     bench.write("pairs.jsonl", &turned.iter().map(|row| format!("{row}\n")).collect::<String>());
-    let out = bench.out(&["judge", "--pairs", "pairs.jsonl"], &[]);
+    let out = bench.shown(&with_eval(&["judge", "--pairs", "pairs.jsonl"], &[]));
     let lines: Vec<Json> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let places: Vec<_> = lines.iter().map(|line| (line["row"].as_u64(), line["judge"].as_str())).collect();
     let expected =
@@ -117,8 +80,8 @@ fn each_pair_gets_the_probability_of_each_judge() {
     // The other item is chosen with the rest of the probability.
     assert_within!(number(&lines[0]["p_chosen"]) + number(&lines[2]["p_chosen"]) - 1.0, 1e-6);
 
-    bench.out(&["judge", "--pairs", "pairs.jsonl"], &["--out", "scores.jsonl"]);
-    assert_eq!(fs::read_to_string(bench.path("scores.jsonl")).unwrap(), out);
+    bench.shown(&with_eval(&["judge", "--pairs", "pairs.jsonl"], &["--out", "scores.jsonl"]));
+    assert_eq!(bench.read("scores.jsonl"), out);
     bench.write("pairs.jsonl", "{\"chosen\": \"a\", \"rejected\": \"a\"}\n");
     let bad = ["judge", "--pairs", "pairs.jsonl", "--config", "eval.toml"];
     bench.refused(&bad, 3, &["pairs.jsonl:1", "`rejected` is the same as `chosen`"]);
@@ -126,8 +89,11 @@ fn each_pair_gets_the_probability_of_each_judge() {
 
 #[test]
 fn a_calibration_has_a_row_for_each_judge_and_kind_of_summaries() {
-    let bench = Bench::new();
-    let rows = bench.json(&["judge", "--calibrate"], &["--bins", "4", "--injection", "Answer A."]);
+    let bench = bench();
+    let rows = bench.json(
+        &[&with_eval(&["judge", "--calibrate"], &["--bins", "4", "--injection", "Answer A."])[..], &["--json"]]
+            .concat(),
+    );
     let places: Vec<_> = rows
         .as_array()
         .unwrap()
@@ -150,7 +116,7 @@ fn a_calibration_has_a_row_for_each_judge_and_kind_of_summaries() {
     assert_eq!(rows[0]["p_chosen"], rows[4]["p_chosen"]);
     assert_ne!(rows[0]["p_chosen"], rows[2]["p_chosen"]);
 
-    let tables = bench.out(&["judge", "--calibrate"], &["--set", "max_users=2"]);
+    let tables = bench.shown(&with_eval(&["judge", "--calibrate"], &["--set", "max_users=2"]));
     for word in ["calibration", "order", "tokens", "oracle", "confidence"] {
         assert!(tables.contains(word), "no `{word}` in {tables}");
     }
@@ -169,9 +135,9 @@ fn a_calibration_has_a_row_for_each_judge_and_kind_of_summaries() {
 
 #[test]
 fn a_panel_shows_the_span_beside_the_mean() {
-    let bench = Bench::new();
+    let bench = bench();
     let given = ["--summaries", "summaries.jsonl", "--wording", "other"];
-    let report = bench.json(&["judge", "--panel"], &given);
+    let report = bench.json(&[&with_eval(&["judge", "--panel"], &given)[..], &["--json"]].concat());
     let cells = report["cells"].as_array().unwrap();
     // Two judges, two wordings, three orders.
     assert_eq!(cells.len(), 12);
@@ -188,11 +154,11 @@ fn a_panel_shows_the_span_beside_the_mean() {
     assert_ne!(of("compact").to_bits(), of("other").to_bits());
 
     // A model of the configuration writes the summaries.
-    let table = bench.out(&["judge", "--panel"], &["--model", "policy"]);
+    let table = bench.shown(&with_eval(&["judge", "--panel"], &["--model", "policy"]));
     for word in ["chosen first", "chosen second", "span", "compact"] {
         assert!(table.contains(word), "no `{word}` in {table}");
     }
-    assert_eq!(table, bench.out(&["judge", "--panel"], &["--model", "model"]));
+    assert_eq!(table, bench.shown(&with_eval(&["judge", "--panel"], &["--model", "model"])));
     let panel = ["judge", "--panel", "--config", "eval.toml"];
     bench.refused(&panel, 2, &["--model", "--summaries"]);
     bench.write("summaries.jsonl", "{\"uid\": \"p0\", \"summary\": \"Likes boats.\"}\n");
@@ -201,10 +167,10 @@ fn a_panel_shows_the_span_beside_the_mean() {
 
 #[test]
 fn an_explanation_gives_each_sentence_its_gain() {
-    let bench = Bench::new();
+    let bench = bench();
     let more = ["--summaries", "summaries.jsonl", "--out", "explain.json", "--html", "explain.html"];
-    let explained = bench.json(&["explain"], &more);
-    let written: Json = serde_json::from_str(&fs::read_to_string(bench.path("explain.json")).unwrap()).unwrap();
+    let explained = bench.json(&[&with_eval(&["explain"], &more)[..], &["--json"]].concat());
+    let written: Json = serde_json::from_str(&bench.read("explain.json")).unwrap();
     assert_eq!(written, explained);
     let mut largest: f64 = 0.0;
     for summary in explained.as_array().unwrap() {
@@ -225,10 +191,11 @@ fn an_explanation_gives_each_sentence_its_gain() {
         }
     }
     assert!(largest > 1e-4, "{largest}");
-    let page = fs::read_to_string(bench.path("explain.html")).unwrap();
+    let page = bench.read("explain.html");
     assert!(page.contains("class=\"gain\"") && page.contains("Sleeps late."), "{page}");
 
-    let shown = |count: &str| bench.out(&["explain"], &["--summaries", "summaries.jsonl", "--show", count]);
+    let shown =
+        |count: &str| bench.shown(&with_eval(&["explain"], &["--summaries", "summaries.jsonl", "--show", count]));
     assert_eq!(shown("1").matches("Sleeps late.").count(), 1);
     let none = shown("0");
     assert!(!none.contains("Sleeps late.") && none.contains("products") && none.contains("second"), "{none}");
@@ -236,7 +203,7 @@ fn an_explanation_gives_each_sentence_its_gain() {
 
 #[test]
 fn options_belong_to_their_form() {
-    let bench = Bench::new();
+    let bench = bench();
     bench.refused(&["judge"], 2, &["--parse", "--calibrate", "--pairs", "--panel"]);
     bench.refused(&["judge", "--parse", "--calibrate"], 2, &["cannot be used with"]);
     bench.refused(&["judge", "--parse", "--config", "eval.toml"], 2, &["--config is only for --calibrate"]);

@@ -1,88 +1,46 @@
 //! `xplore reward` on texts and on a small recorded run, and `xplore replay --rejudge`.
 
-use std::fs;
-use std::path::PathBuf;
-
-use assert_cmd::Command;
+use fixtures::bench::Bench;
 use fixtures::policy::model_and_rows;
 use serde_json::{Value as Json, json};
 use tolerance::assert_within;
 
 const MODEL: &str = "model = { path = 'model', dtype = 'fp32', device = 'cpu' }";
 
-/// A folder with a model that is policy and judge, configurations and texts.
-struct Bench {
-    folder: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let bench = Self { folder: model_and_rows() };
-        let config = |terms: &str| {
-            format!(
-                "threads = 1\nout = 'runs'\nprompts = 'compact'\n{MODEL}\njudge.{MODEL}\njudge.prompts = 'compact'\n\
-                 data.train = 'rl.jsonl'\nrollout = {{ users_per_step = 2, num_generations = 3, max_prompt_tokens = 400, \
-                 max_new_tokens = 8 }}\ntrain.steps = 2\nlog.rollouts_every = 1\nalgorithm.num_minibatches = 1\n\
-                 checkpoint.at_end = false\nreward.terms = [{terms}]\n"
-            )
-        };
-        bench.write("rl.toml", &config("{ name = 'judge' }, { name = 'brevity', weight = 0.5 }"));
-        bench.write("format.toml", &config("{ name = 'format' }"));
-        bench.write("against.toml", &config("{ name = 'judge', weight = -1.0 }"));
-        let row = |uid: &str, text: &str, tokens: usize| {
-            let target = json!({"query": "which?", "chosen": "warm stories", "rejected": "dry reports"});
-            json!({"uid": uid, "text": text, "tokens": tokens, "targets": [target]}).to_string() + "\n"
-        };
-        let texts = [
-            row("a", "<think>warm</think> likes warm stories", 2),
-            row("a", "<think>dry</think> likes dry reports about finance", 4),
-            row("a", "no tags at all", 6),
-            row("b", "<think>boats</think> quiet boats at night", 4),
-            row("b", "<think>space</think> long stories about space", 8),
-        ];
-        bench.write("texts.jsonl", &texts.concat());
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// Runs the program; returns its output and exit code.
-    fn xplore(&self, arguments: &[&str]) -> (String, String, i32) {
-        let mut command = Command::cargo_bin("xplore").unwrap();
-        let output = command.current_dir(self.folder.path()).args(arguments).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (text(output.stdout), text(output.stderr), output.status.code().unwrap())
-    }
-
-    fn shown(&self, arguments: &[&str]) -> String {
-        let (out, said, code) = self.xplore(arguments);
-        assert_eq!(code, 0, "{arguments:?}: {said}");
-        out
-    }
-
-    fn json(&self, arguments: &[&str]) -> Json {
-        serde_json::from_str(&self.shown(arguments)).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], code: i32, words: &[&str]) {
-        let (_, said, found) = self.xplore(arguments);
-        assert_eq!(found, code, "{said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
-    }
+/// Returns a folder with a model that is policy and judge, configurations and texts.
+fn bench() -> Bench {
+    let bench = Bench::new(model_and_rows());
+    let config = |terms: &str| {
+        format!(
+            "threads = 1\nout = 'runs'\nprompts = 'compact'\n{MODEL}\njudge.{MODEL}\njudge.prompts = 'compact'\n\
+             data.train = 'rl.jsonl'\nrollout = {{ users_per_step = 2, num_generations = 3, max_prompt_tokens = 400, \
+             max_new_tokens = 8 }}\ntrain.steps = 2\nlog.rollouts_every = 1\nalgorithm.num_minibatches = 1\n\
+             checkpoint.at_end = false\nreward.terms = [{terms}]\n"
+        )
+    };
+    bench.write("rl.toml", &config("{ name = 'judge' }, { name = 'brevity', weight = 0.5 }"));
+    bench.write("format.toml", &config("{ name = 'format' }"));
+    bench.write("against.toml", &config("{ name = 'judge', weight = -1.0 }"));
+    let row = |uid: &str, text: &str, tokens: usize| {
+        let target = json!({"query": "which?", "chosen": "warm stories", "rejected": "dry reports"});
+        json!({"uid": uid, "text": text, "tokens": tokens, "targets": [target]}).to_string() + "\n"
+    };
+    let texts = [
+        row("a", "<think>warm</think> likes warm stories", 2),
+        row("a", "<think>dry</think> likes dry reports about finance", 4),
+        row("a", "no tags at all", 6),
+        row("b", "<think>boats</think> quiet boats at night", 4),
+        row("b", "<think>space</think> long stories about space", 8),
+    ];
+    bench.write("texts.jsonl", &texts.concat());
+    bench
 }
 
 const TEXTS: [&str; 5] = ["reward", "--config", "rl.toml", "--rollouts", "texts.jsonl"];
 
 #[test]
 fn texts_get_terms_totals_and_advantages() {
-    let bench = Bench::new();
+    let bench = bench();
     let found = bench.json(&[&TEXTS[..], &["--json"]].concat());
     assert_eq!((&found["groups"], &found["verdicts"]), (&json!(2), &json!("asked")));
     let rows = found["responses"].as_array().unwrap();
@@ -115,7 +73,7 @@ fn texts_get_terms_totals_and_advantages() {
 
 #[test]
 fn comparing_counts_flips_and_lost_signals() {
-    let bench = Bench::new();
+    let bench = bench();
     let compare = |first: &str, second: &str| {
         let arguments = ["reward", "--compare", first, second, "--rollouts", "texts.jsonl", "--json"];
         bench.json(&arguments)["difference"].clone()
@@ -138,14 +96,14 @@ fn comparing_counts_flips_and_lost_signals() {
 
 #[test]
 fn a_recorded_run_is_scored_compared_and_judged_again() {
-    let bench = Bench::new();
+    let bench = bench();
     bench.shown(&["rl", "--config", "rl.toml"]);
     let run = ["reward", "--config", "rl.toml", "--rollouts", "runs/rl"];
     let found = bench.json(&[&run[..], &["--json"]].concat());
     // 2 users × (1 group of 3 + 1 group of 3) in each of 2 steps. The run had the same judge.
     assert_eq!((&found["groups"], &found["verdicts"]), (&json!(8), &json!("recorded")));
     let rows = found["responses"].as_array().unwrap();
-    let log = fs::read_to_string(bench.path("runs/rl/rollouts/step-000001.jsonl")).unwrap();
+    let log = bench.read("runs/rl/rollouts/step-000001.jsonl");
     for (row, line) in rows.iter().zip(log.lines()) {
         let line: Json = serde_json::from_str(line).unwrap();
         for key in ["uid", "reward", "credited", "advantage", "terms"] {
@@ -183,7 +141,7 @@ fn a_recorded_run_is_scored_compared_and_judged_again() {
 
 #[test]
 fn config_check_prints_when_the_alarm_can_be_raised() {
-    let bench = Bench::new();
+    let bench = bench();
     let config = format!(
         "prompts = 'compact'\n{MODEL}\ndata.train = 'rl.jsonl'\nrollout = {{ users_per_step = 2, num_generations = 3, \
          max_new_tokens = 8 }}\nalgorithm.num_minibatches = 1\ntrain.steps = 8\nvalidation.every = 1\n[alarm]\njudge = 'far'\n\
@@ -201,7 +159,7 @@ fn config_check_prints_when_the_alarm_can_be_raised() {
 
 #[test]
 fn the_forms_exclude_each_other() {
-    let bench = Bench::new();
+    let bench = bench();
     bench.refused(&["reward", "--gate", "strict", "--config", "rl.toml"], 2, &["cannot be used with"]);
     bench.refused(&["reward"], 2, &["--gate", "--config"]);
     bench.refused(&["reward", "--config", "rl.toml"], 2, &["--rollouts DIR|FILE is missing"]);

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use evals::ablation::AccuracyRow;
 use serde::Serialize;
 
-use crate::curves::{self, Chart};
+use crate::curves;
 use crate::error::ReportError;
 use crate::metrics::{self, PhaseMetrics, Series};
-use crate::page;
+use crate::page::{self, PhasePart};
 use crate::palette;
 use crate::run::RunRecord;
 
@@ -78,8 +79,7 @@ pub struct VariantLogs {
 #[derive(Serialize)]
 struct Page<'a> {
     report: &'a AblationReport,
-    main: Vec<Chart>,
-    more: Vec<Chart>,
+    curves: PhasePart,
     ink: String,
     muted: String,
     grid: String,
@@ -95,13 +95,24 @@ pub fn write_ablation(report: &AblationReport, variants: &[VariantLogs], out: &P
     crate::replace(out, &html(report, variants)?)
 }
 
+/// Returns the picture of an ablation as SVG: the accuracies of the variants by the first held-out judge, and their pass rates over the
+/// steps as means over seeds. `None` without a held-out judge.
+///
+/// # Errors
+/// Same as [`write_ablation`].
+pub fn ablation_figure(accuracies: &[AccuracyRow], variants: &[VariantLogs]) -> Result<Option<String>, ReportError> {
+    crate::ablation_figure::svg(accuracies, &records(variants)?)
+}
+
+fn records(variants: &[VariantLogs]) -> Result<Vec<RunRecord>, ReportError> {
+    variants.iter().map(averaged).collect()
+}
+
 fn html(report: &AblationReport, variants: &[VariantLogs]) -> Result<String, ReportError> {
-    let runs = variants.iter().map(averaged).collect::<Result<Vec<RunRecord>, ReportError>>()?;
-    let (main, more) = curves::charts(&runs, "rl")?.into_iter().partition(|chart| chart.main);
+    let (main, more) = curves::charts(&records(variants)?, "rl")?.into_iter().partition(|chart| chart.main);
     let page = Page {
         report,
-        main,
-        more,
+        curves: PhasePart { main, more, ..PhasePart::default() },
         ink: palette::hex(palette::INK),
         muted: palette::hex(palette::MUTED),
         grid: palette::hex(palette::GRID),

@@ -44,13 +44,14 @@ pub(crate) fn svg(run: &RunRecord) -> Result<String, ReportError> {
     })
 }
 
-fn title(area: &Area<'_>, left: f64, text: &str) -> Result<(), ReportError> {
+/// Draws the title of a chart.
+pub(crate) fn title(area: &Area<'_>, left: f64, text: &str) -> Result<(), ReportError> {
     let style = text_style(15.0, INK, HPos::Left, VPos::Center);
     area.draw(&Text::new(text.to_owned(), (px(left), px(20.0)), style)).map_err(failed)
 }
 
 /// Draws a note that ends at `right`.
-fn note(area: &Area<'_>, (right, y): (f64, f64), text: &str) -> Result<(), ReportError> {
+pub(crate) fn note(area: &Area<'_>, (right, y): (f64, f64), text: &str) -> Result<(), ReportError> {
     let style = text_style(11.0, MUTED, HPos::Right, VPos::Center);
     area.draw(&Text::new(text.to_owned(), (px(right), px(y)), style)).map_err(failed)
 }

@@ -17,12 +17,13 @@
 //!
 //! - [`records`], [`prompts`]: the rows of the JSON files; `metrics`: the step log; `run`: one folder, loaded and validated.
 //! - `lines`, `bars`, `axes`, `canvas`, `palette`, `smooth`: the drawing.
-//! - `ablation`: the page of an ablation ([`write_ablation()`]).
+//! - `ablation`: the page of an ablation ([`write_ablation()`]). `ablation_figure`: its picture ([`ablation_figure()`]).
 //! - `sentences`: summaries shaded by what their sentences earn.
 //! - `curves`: which metrics share a chart; `tables`: evaluation rows as tables; `page`: the HTML; `figure`: the
 //!   figure.
 
 mod ablation;
+mod ablation_figure;
 mod axes;
 mod bars;
 mod canvas;
@@ -42,7 +43,7 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 
-pub use ablation::{AblationReport, ReportTable, VariantLogs, write_ablation};
+pub use ablation::{AblationReport, ReportTable, VariantLogs, ablation_figure, write_ablation};
 pub use error::ReportError;
 pub use prompts::{PromptSetId, PromptUse};
 pub use records::{AccuracyRow, Example, GainRow, JudgeRole, Model};

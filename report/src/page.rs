@@ -54,10 +54,10 @@ struct EvalPart {
 
 /// The curves of one phase, or of several.
 #[derive(Default, Serialize)]
-struct PhasePart {
-    title: String,
-    main: Vec<Chart>,
-    more: Vec<Chart>,
+pub(crate) struct PhasePart {
+    pub title: String,
+    pub main: Vec<Chart>,
+    pub more: Vec<Chart>,
 }
 
 /// Renders the template.
@@ -98,6 +98,8 @@ pub(crate) fn templates() -> Result<Environment<'static>, ReportError> {
     templates.add_template("report.html", include_str!("../templates/report.html"))?;
     templates.add_template("explain.html", include_str!("../templates/explain.html"))?;
     templates.add_template("ablation.html", include_str!("../templates/ablation.html"))?;
+    templates.add_template("page.html", include_str!("../templates/page.html"))?;
+    templates.add_template("macros.html", include_str!("../templates/macros.html"))?;
     templates.add_template("report.css", include_str!("../templates/report.css"))?;
     Ok(templates)
 }

@@ -10,7 +10,7 @@ use crate::panel::PanelVerdict;
 use crate::query::PanelRequest;
 
 /// A response and its context.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct RewardResponse<'a> {
     /// Full response, including the reasoning.
     pub text: &'a str,

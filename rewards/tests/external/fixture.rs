@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use configs::rl::reward::FormatGate;
 use configs::rl::{ExternalConfig, ExternalSource};
 use rewards::{ExternalScores, ExternalTerm, RewardError, RewardResponse};
 use serde_json::{Value, json};
@@ -74,21 +73,10 @@ pub fn responses(texts: &[String], of_group: usize) -> Vec<RewardResponse<'_>> {
         text,
         tokens: text.len(),
         token_limit: 100,
-        stage: 0,
         group: index / of_group,
         uid: text,
-        domain: None,
-        task: None,
-        history: &[],
-        past_summary: None,
-        targets: &[],
-        verdicts: &[],
-        transfer: &[],
-        past_targets: &[],
-        reference: None,
-        gate: FormatGate::Strict,
         well_formed: text.starts_with("<think>"),
-        p_chosen: None,
+        ..RewardResponse::default()
     });
     responses.collect()
 }

@@ -43,7 +43,7 @@ struct VariantRecord<'a> {
     set: &'a [String],
 }
 
-/// Writes ablation.json, ablation.md and ablation.html, and ablation-time.json with what differs between two equal ablations, into the
+/// Writes ablation.json, ablation.md, ablation.html and ablation.svg, and ablation-time.json with what differs between two equal ablations, into the
 /// folder of the ablation. Returns the paths, and the report as a section for another Markdown file.
 ///
 /// # Errors
@@ -68,8 +68,14 @@ pub fn write(plan: &AblatePlan, collected: &Collected, failures: &[Failure]) -> 
     parts::write(&paths[0], &pretty(&json))?;
     parts::write(&paths[1], &pretty(&collected.measured))?;
     parts::write(&paths[2], &markdown::render(&text, 1))?;
-    report::write_ablation(&text, &logs(plan, collected), &paths[3])?;
-    Ok((paths.into(), markdown::render(&text, 3)))
+    let logs = logs(plan, collected);
+    report::write_ablation(&text, &logs, &paths[3])?;
+    let mut paths = Vec::from(paths);
+    if let Some(figure) = report::ablation_figure(&collected.results.accuracies, &logs)? {
+        paths.push(folder.join("ablation.svg"));
+        parts::write(&folder.join("ablation.svg"), &figure)?;
+    }
+    Ok((paths, markdown::render(&text, 3)))
 }
 
 /// Returns the text of a Markdown file up to and including the marker `<!-- ablation NAME -->`, and that from the marker

@@ -1,5 +1,7 @@
 //! Every invalid value is rejected with its key; the boundary value that is still valid is accepted.
 
+mod external;
+
 use configs::rl::reward::{FormatGate, MalformedReward};
 use configs::{AblateConfig, EvalConfig, JudgeMode, QuickstartConfig, RlConfig, RunConfig, SftConfig};
 
@@ -251,7 +253,6 @@ fn rl() {
 fn composition_of_terms() {
     let of = |keys: &str| format!("reward.terms=[{{name='judge', {keys}}}, {{name='format'}}]");
     for (key, expected, refused, accepted) in [
-        ("term", "none with command or url", "term='brevity', command=['mine']", "term='brevity'"),
         ("requires", "known: judge, format", "requires='fromat'", "requires='format'"),
         ("requires", "another term", "requires='judge'", "requires='format'"),
         ("requires_above", "requires", "requires_above=0.5", "requires='format', requires_above=0.5"),
