@@ -53,13 +53,16 @@ pub(crate) fn svg(accuracies: &[AccuracyRow], runs: &[RunRecord]) -> Result<Opti
         let found = &accuracy.accuracy;
         let ends = found.over_both.map(|range| (100.0 * range.low, 100.0 * range.high));
         let dot = Dot { value: 100.0 * found.mean, ends, targets: accuracy.targets };
-        rows.last_mut().into_iter().for_each(|row| row.dots.push(dot));
+        if let Some(row) = rows.last_mut() {
+            row.dots.push(dot);
+        }
     }
     let height = (TOP + 40.0 + ROW * rows.len() as f64).max(300.0);
     canvas::svg((WIDTH, height), Size::Fixed, |area| {
         area.fill(&WHITE).map_err(failed)?;
         let (left, right) = area.split_horizontally(px(MIDDLE));
-        title(&left, 14.0, &format!("Accuracy by the held-out judge `{}` ({}), %", first.judge))?;
+        let heading = format!("Accuracy by the held-out judge `{}` ({}), %", first.judge, setting_label(first.setting));
+        title(&left, 14.0, &heading)?;
         note(&left, (MIDDLE - 30.0, 46.0), "filled: in-domain, open: transfer; whiskers: 95 % over users and seeds")?;
         accuracy_chart(&left.margin(px(TOP), 0, 0, 0), &rows)?;
         title(&right, 26.0, "Pass rate over RL steps, mean over seeds")?;
