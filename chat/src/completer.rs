@@ -3,6 +3,7 @@
 //! Teacher, judge, and downstream model all implement [`Completer`]. The local implementation is in `lm`, so crates that only query
 //! a model (synthesis, rewards, evals) build and test without libtorch.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -188,6 +189,29 @@ impl Usage {
     }
 }
 
+/// How a completer with a journal answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStats {
+    /// Requests that the model answered.
+    pub sent: u64,
+    /// Requests that the journal answered.
+    pub reused: u64,
+    /// The tokens that the journal records for `reused`; 0 where it records none.
+    pub reused_usage: Usage,
+}
+
+/// What a request that fails does to the others of its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// The call fails.
+    Stop,
+    /// The others are completed.
+    Keep,
+}
+
+/// Receives the completion of the request with this index.
+pub type Done<'a> = dyn FnMut(usize, &Completion) -> Result<(), CompleterError> + 'a;
+
 /// A model or program that continues chats.
 pub trait Completer {
     /// Completes every request, in order.
@@ -196,12 +220,68 @@ pub trait Completer {
     /// [`CompleterError`] if any request fails; no partial result is returned.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError>;
 
+    /// Completes every request, in order. A request that fails does not keep the others from being completed: its place has the
+    /// message.
+    ///
+    /// # Errors
+    /// [`CompleterError`] if the model itself fails, as one that cannot be reached does.
+    fn complete_each(&self, requests: &[CompletionRequest]) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        let mut failures: BTreeMap<usize, String> = BTreeMap::new();
+        let (mut places, mut left): (Vec<usize>, Vec<CompletionRequest>) = requests.iter().cloned().enumerate().unzip();
+        loop {
+            match self.complete(&left) {
+                Ok(completions) => {
+                    let mut completions = completions.into_iter();
+                    let answer = |place: usize| match failures.remove(&place) {
+                        Some(message) => Some(Err(message)),
+                        None => completions.next().map(Ok),
+                    };
+                    return Ok((0..requests.len()).filter_map(answer).collect());
+                }
+                Err(CompleterError::Request { index, message }) if index < left.len() => {
+                    left.remove(index);
+                    failures.insert(places.remove(index), message);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Completes every request, as [`Self::complete`] or [`Self::complete_each`], and calls `done` with the index and the completion of
+    /// each request as soon as it is finished, so that a caller can keep it. An error of `done` is that of the call.
+    ///
+    /// # Errors
+    /// Same as those methods; with [`Failures::Stop`], every place of the result has a completion.
+    fn complete_with(
+        &self,
+        requests: &[CompletionRequest],
+        failures: Failures,
+        done: &mut Done<'_>,
+    ) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        let answers = match failures {
+            Failures::Stop => self.complete(requests)?.into_iter().map(Ok).collect(),
+            Failures::Keep => self.complete_each(requests)?,
+        };
+        for (index, answer) in answers.iter().enumerate() {
+            if let Ok(completion) = answer {
+                done(index, completion)?;
+            }
+        }
+        Ok(answers)
+    }
+
     /// Returns a name for logs and tables.
     fn name(&self) -> &str;
 
     /// Returns the tokens processed since the completer was created; 0 for a completer that does not count them.
     fn usage(&self) -> Usage {
         Usage::default()
+    }
+
+    /// Returns how many requests the model and its journal answered since the completer was created; 0 for a completer without a
+    /// journal.
+    fn journal_stats(&self) -> JournalStats {
+        JournalStats::default()
     }
 }
 
@@ -210,12 +290,29 @@ impl<T: Completer + ?Sized> Completer for Rc<T> {
         (**self).complete(requests)
     }
 
+    fn complete_each(&self, requests: &[CompletionRequest]) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        (**self).complete_each(requests)
+    }
+
+    fn complete_with(
+        &self,
+        requests: &[CompletionRequest],
+        failures: Failures,
+        done: &mut Done<'_>,
+    ) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        (**self).complete_with(requests, failures, done)
+    }
+
     fn name(&self) -> &str {
         (**self).name()
     }
 
     fn usage(&self) -> Usage {
         (**self).usage()
+    }
+
+    fn journal_stats(&self) -> JournalStats {
+        (**self).journal_stats()
     }
 }
 
@@ -238,7 +335,24 @@ impl<F: Fn(&CompletionRequest) -> Completion> Completer for Scripted<F> {
         Ok(requests.iter().map(&self.answer).collect())
     }
 
+    fn complete_with(
+        &self,
+        requests: &[CompletionRequest],
+        _failures: Failures,
+        done: &mut Done<'_>,
+    ) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        let answer = |(index, request): (usize, &CompletionRequest)| {
+            let completion = (self.answer)(request);
+            done(index, &completion)?;
+            Ok(Ok(completion))
+        };
+        requests.iter().enumerate().map(answer).collect()
+    }
+
     fn name(&self) -> &str {
         &self.name
     }
 }
+
+#[cfg(test)]
+mod tests;

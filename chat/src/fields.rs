@@ -30,6 +30,36 @@ pub fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> R
     from.deserialize_any(OneOrMore(PhantomData))
 }
 
+/// Deserializes a list as [`one_or_more`] does; `null` is an empty list.
+///
+/// # Errors
+/// Same as [`one_or_more`].
+pub fn none_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    from.deserialize_any(NoneOrMore(PhantomData))
+}
+
+struct NoneOrMore<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for NoneOrMore<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object, a list of objects or null")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Vec<T>, A::Error> {
+        OneOrMore::<T>(PhantomData).visit_map(fields)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, objects: A) -> Result<Vec<T>, A::Error> {
+        OneOrMore::<T>(PhantomData).visit_seq(objects)
+    }
+}
+
 struct OneOrMore<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMore<T> {

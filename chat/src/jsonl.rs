@@ -1,7 +1,7 @@
 //! Reading and writing of JSON Lines. An error reports the file, line, and field of a bad row, and the fix.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -64,29 +64,62 @@ pub fn read_numbered<T: DeserializeOwned + Checked>(
         if line.trim().is_empty() {
             continue;
         }
-        let at = |message| JsonlError::Line { path: name.into(), line: index + 1, message };
-        let row: T = parse(&line).map_err(at)?;
-        if let Some(defect) = row.defect() {
-            return Err(at(format!("field `{}` {}", defect.field, defect.message)));
-        }
-        rows.push((index + 1, row));
+        rows.push((index + 1, checked(&line, index + 1, name)?));
     }
     if rows.is_empty() { Err(JsonlError::Empty { path: name.into() }) } else { Ok(rows) }
 }
 
-/// Parses one line. The message names the field where parsing failed, unless that is the row itself.
-fn parse<T: DeserializeOwned>(line: &str) -> Result<T, String> {
+/// Returns an iterator over the rows of a file, each with its line number, from 1, that holds one row at a time; blank lines are
+/// skipped. It ends after the first error; a file without rows is not an error.
+///
+/// # Errors
+/// [`JsonlError::Io`] if the file cannot be opened. The items are errors as those of [`read`].
+pub fn stream<T: DeserializeOwned + Checked>(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<(usize, T), JsonlError>> + use<T>, JsonlError> {
+    let file = File::open(path).map_err(|source| JsonlError::Io { action: "read", path: path.into(), source })?;
+    let (mut lines, name, mut failed) = (BufReader::new(file).lines().enumerate(), path.to_owned(), false);
+    Ok(std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let (index, line) = lines.by_ref().find(|(_, line)| !line.as_ref().is_ok_and(|text| text.trim().is_empty()))?;
+        let row = line
+            .map_err(|source| JsonlError::Io { action: "read", path: name.clone(), source })
+            .and_then(|line| checked(&line, index + 1, &name));
+        failed = row.is_err();
+        Some(row.map(|row| (index + 1, row)))
+    }))
+}
+
+/// Parses one line and checks the row.
+fn checked<T: DeserializeOwned + Checked>(line: &str, number: usize, name: &Path) -> Result<T, JsonlError> {
+    let at = |message| JsonlError::Line { path: name.into(), line: number, message };
+    let row: T = parse(line)
+        .map_err(|(field, cause)| at(if field.is_empty() { cause } else { format!("field `{field}`: {cause}") }))?;
+    match row.defect() {
+        None => Ok(row),
+        Some(defect) => Err(at(format!("field `{}` {}", defect.field, defect.message))),
+    }
+}
+
+/// Parses one line.
+///
+/// # Errors
+/// The field where parsing failed, empty for the row itself, and the cause.
+pub fn parse<T: DeserializeOwned>(line: &str) -> Result<T, (String, String)> {
     let mut json = serde_json::Deserializer::from_str(line);
-    let row = serde_path_to_error::deserialize(&mut json).map_err(|e| match e.path().to_string().as_str() {
-        "." => in_words(e.inner()),
-        field => format!("field `{field}`: {}", in_words(e.inner())),
+    let row = serde_path_to_error::deserialize(&mut json).map_err(|e| match e.path().to_string() {
+        // "?" is a key that could not be read.
+        path if path == "." || path == "?" => (String::new(), in_words(e.inner())),
+        field => (field, in_words(e.inner())),
     })?;
-    json.end().map_err(|e| in_words(&e))?;
+    json.end().map_err(|e| (String::new(), in_words(&e)))?;
     Ok(row)
 }
 
 /// Returns serde_json's message, with its position (the line is always 1 here) reduced to the column.
-fn in_words(error: &serde_json::Error) -> String {
+pub fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
     format!("{cause} (column {})", error.column())
@@ -98,13 +131,55 @@ fn in_words(error: &serde_json::Error) -> String {
 /// [`JsonlError::Io`] if the folder cannot be written.
 pub fn write<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), JsonlError> {
     let io = |source| JsonlError::Io { action: "write", path: path.into(), source };
-    let lines = |out: &mut dyn Write| {
-        rows.iter().try_for_each(|row| {
-            serde_json::to_writer(&mut *out, row)?;
-            out.write_all(b"\n")
+    files::replace(path, |out| rows.iter().try_for_each(|row| write_row(out, row))).map_err(io)
+}
+
+/// Writes one object and the end of its line.
+///
+/// # Errors
+/// Any error of `out`.
+pub fn write_row(out: &mut dyn Write, row: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, row)?;
+    out.write_all(b"\n")
+}
+
+/// Writes one object per line and replaces the file atomically, one row at a time: `fill` is called with the function that writes a
+/// row. If it fails, the file stays what it was.
+///
+/// # Errors
+/// The error of `fill`, or [`JsonlError::Io`] if the folder cannot be written.
+pub fn write_with<T: Serialize, E: From<JsonlError>>(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn FnMut(&T) -> Result<(), E>) -> Result<(), E>,
+) -> Result<(), E> {
+    let cannot = |source: io::Error| E::from(JsonlError::Io { action: "write", path: path.into(), source });
+    let mut failed = None;
+    let written = files::replace(path, |out| {
+        let mut write = |row: &T| write_row(&mut *out, row).map_err(cannot);
+        fill(&mut write).map_err(|error| {
+            failed = Some(error);
+            io::Error::other("the rows end early")
         })
-    };
-    files::replace(path, lines).map_err(io)
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => written.map_err(cannot),
+    }
+}
+
+/// Returns the number of rows of a file, which is read to the end: the lines that are not blank.
+///
+/// # Errors
+/// [`JsonlError::Io`] if the file cannot be read, as a folder cannot.
+pub fn count(path: &Path) -> Result<usize, JsonlError> {
+    let cannot = |source| JsonlError::Io { action: "read", path: path.into(), source };
+    let mut lines = BufReader::new(File::open(path).map_err(cannot)?);
+    let (mut rows, mut line) = (0, Vec::new());
+    while lines.read_until(b'\n', &mut line).map_err(cannot)? > 0 {
+        rows += usize::from(!line.trim_ascii().is_empty());
+        line.clear();
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -122,14 +197,60 @@ mod tests {
         let rows = read_text(&format!("{row}\n\n{row}\n")).unwrap();
         assert_eq!(rows.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 3]);
         let interaction = Interaction { chosen: "x".into(), ..Interaction::default() };
-        assert_eq!(rows[1].1, History { uid: "a".into(), interactions: vec![interaction], transfer: vec![] });
+        assert_eq!(rows[1].1, History { uid: "a".into(), interactions: vec![interaction], ..History::default() });
+    }
+
+    #[test]
+    fn a_stream_gives_the_rows_before_the_first_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        let row = r#"{"uid":"a","interactions":[{"chosen":"x"}]}"#;
+        std::fs::write(&path, format!("{row}\n\n{row}\n{{\"uid\":1}}\n{row}\n")).unwrap();
+        let rows: Vec<Result<(usize, History), JsonlError>> = stream(&path).unwrap().collect();
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[..2].iter().map(|row| row.as_ref().unwrap().0).collect::<Vec<_>>(), [1, 3]);
+        let error = rows[2].as_ref().unwrap_err().to_string();
+        assert!(error.contains("rows.jsonl:4: "), "{error}");
+        assert!(stream::<History>(&folder.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn rows_are_counted_and_a_folder_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, "{}\n\n  \n{}\n{}").unwrap();
+        assert_eq!(count(&path).unwrap(), 3);
+        let error = count(folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read "), "{error}");
+    }
+
+    #[test]
+    fn rows_are_written_one_by_one_and_a_failure_keeps_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        let written = write_with::<u32, JsonlError>(&path, |write| {
+            write(&1)?;
+            write(&2)
+        });
+        written.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n");
+        let failed = write_with::<u32, JsonlError>(&path, |write| {
+            write(&3)?;
+            Err(JsonlError::Empty { path: "input.jsonl".into() })
+        });
+        assert!(failed.unwrap_err().to_string().starts_with("input.jsonl has no rows"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n");
     }
 
     #[test]
     fn errors_name_line_and_field() {
         for (bad, message) in [
-            (r#"{"uid":"a","interactions":[]}"#, "field `interactions` is empty"),
-            (r#"{"uid":"a"}"#, "rows.jsonl:2: missing field `interactions`"),
+            (r#"{"uid":"a","interactions":[]}"#, "field `interactions` is missing or empty"),
+            (r#"{"interactions":[{"chosen":"x"}]}"#, "rows.jsonl:2: missing field `uid`"),
+            (
+                r#"{"uid":"a"}"#,
+                "field `interactions` is missing or empty; expected at least one interaction, or at least one message",
+            ),
             (
                 r#"{"uid":"a","interactions":[{"chosen":1}]}"#,
                 "field `interactions[0].chosen`: invalid type: integer `1`",

@@ -27,6 +27,15 @@ impl PromptTask {
             Self::History => &["history.j2"],
         }
     }
+
+    /// Returns the file names of the task's templates for histories of messages. A set may lack them.
+    pub fn message_templates(self) -> &'static [&'static str] {
+        match self {
+            Self::Summarize => &["summarize_messages.j2", "summarize_messages.system.j2"],
+            Self::Judge => &[],
+            Self::History => &["history_messages.j2"],
+        }
+    }
 }
 
 /// The name and the hashes of a prompt set.
@@ -47,17 +56,27 @@ impl PromptManifest {
     }
 
     /// Returns the file names of the templates that differ between two sets, or that only one of them has. With a `task`, only its
-    /// templates are compared.
+    /// templates are compared. Those for messages are compared only if both sets have some of the same task: a set without them prompts
+    /// with interactions only.
     pub fn differing(&self, other: &Self, task: Option<PromptTask>) -> Vec<String> {
         let more = other.templates.keys().filter(|name| !self.templates.contains_key(*name));
         let mut names: Vec<&String> = self.templates.keys().chain(more).collect();
         names.sort();
+        let of_task =
+            |task: PromptTask, name: &str| task.templates().contains(&name) || task.message_templates().contains(&name);
         names
             .into_iter()
-            .filter(|name| task.is_none_or(|task| task.templates().contains(&name.as_str())))
+            .filter(|name| task.is_none_or(|task| of_task(task, name)))
+            .filter(|name| self.has_kind_of(name) && other.has_kind_of(name))
             .filter(|name| self.templates.get(*name) != other.templates.get(*name))
             .cloned()
             .collect()
+    }
+
+    /// Returns whether the set has templates for messages of the task of `name`, if that is one of them.
+    fn has_kind_of(&self, name: &str) -> bool {
+        let Some((task, _)) = name.split_once("_messages.") else { return true };
+        self.templates.keys().any(|own| own.split_once("_messages.").is_some_and(|(of, _)| of == task))
     }
 }
 
@@ -65,6 +84,11 @@ impl PromptSet {
     /// Returns whether the set has a template for `task`.
     pub fn has(&self, task: PromptTask) -> bool {
         self.sources().contains_key(task.templates()[0])
+    }
+
+    /// Returns whether the set has a template for `task` with histories of messages.
+    pub fn has_for_messages(&self, task: PromptTask) -> bool {
+        task.message_templates().first().is_some_and(|name| self.sources().contains_key(*name))
     }
 
     /// Returns the SHA-256 hash of the set's templates, in hexadecimal. In the folder of a set, this command prints the same:
@@ -120,5 +144,30 @@ mod tests {
         assert_eq!(plain.differing(&other, Some(PromptTask::Summarize)), ["summarize.j2", "summarize.system.j2"]);
         assert!(plain.differing(&other, Some(PromptTask::Judge)).is_empty());
         assert!(plain.has(PromptTask::Judge) && !plain.has(PromptTask::History));
+    }
+
+    #[test]
+    fn a_set_may_lack_templates_for_messages() {
+        let words =
+            set(&[("summarize.j2", "a"), ("summarize_messages.j2", "m"), ("history.j2", "h"), ("judge.j2", "j")]);
+        let has = |task| (words.has(task), words.has_for_messages(task));
+        assert_eq!(has(PromptTask::Summarize), (true, true));
+        assert_eq!(has(PromptTask::History), (true, false));
+        assert_eq!(has(PromptTask::Judge), (true, false));
+    }
+
+    #[test]
+    fn templates_for_messages_are_compared_if_both_sets_have_them() {
+        let old = set(&[("summarize.j2", "a")]).manifest();
+        let new = set(&[("summarize.j2", "a"), ("summarize_messages.j2", "m")]).manifest();
+        let system = "summarize_messages.system.j2";
+        let edited = set(&[("summarize.j2", "a"), ("summarize_messages.j2", "M"), (system, "s")]).manifest();
+        for task in [Some(PromptTask::Summarize), None] {
+            assert!(old.differing(&new, task).is_empty() && new.differing(&old, task).is_empty());
+            assert_eq!(new.differing(&edited, task), ["summarize_messages.j2", system]);
+            assert_eq!(edited.differing(&new, task), ["summarize_messages.j2", system]);
+        }
+        let taught = set(&[("summarize.j2", "b"), ("teach_messages.j2", "t")]).manifest();
+        assert_eq!(new.differing(&taught, None), ["summarize.j2"]);
     }
 }

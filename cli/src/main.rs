@@ -88,7 +88,7 @@ enum Command {
         /// Model folder, adapter folder, run (runs/rl, runs/rl@best, runs/rl@30), or hub ID.
         #[arg(long, value_name = "DIR|RUN|ID")]
         model: PathBuf,
-        /// File of JSON lines {uid, interactions}.
+        /// File of JSON lines {uid, interactions} or {uid, messages}.
         #[arg(long, value_name = "FILE")]
         history: PathBuf,
         /// Read each history in two halves, with the first summary in the second prompt.
@@ -129,6 +129,8 @@ enum Command {
         #[command(subcommand)]
         action: commands::prompts::PromptsAction,
     },
+    /// Synthesizes training rows: from raw interaction logs to SFT and RL rows.
+    Synth(commands::synth::SynthArgs),
     /// Serves a model to OpenAI clients: chat completions, streaming, log-probabilities.
     Serve(commands::serve::ServeArgs),
     /// Prints or checks a configuration.
@@ -159,6 +161,7 @@ enum Kind {
     Rl,
     Eval,
     Ablate,
+    Synth,
     Quickstart,
 }
 
@@ -240,6 +243,7 @@ fn run(command: Command, level: LogLevel) -> Result<(), Error> {
         Command::Score { asked } => commands::score::score(&asked),
         Command::Export(export) => commands::export::run(&export),
         Command::Prompts { action } => commands::prompts::run(&action),
+        Command::Synth(args) => commands::synth::run(args),
         Command::Serve(place) => commands::serve::run(place),
         Command::Config { action: ConfigAction::Show(c) } => commands::config::show(&c.file, c.kind, &c.set),
         Command::Config { action: ConfigAction::Check { file: c, ranks, rows } } => {

@@ -147,6 +147,23 @@ fn a_missing_field_on_line_7_is_named() {
 }
 
 #[test]
+fn the_format_of_a_synthesis_is_checked_with_its_config() {
+    let bench = Bench::new();
+    bench.write("synth.toml", "steps = ['import']\n[import]\nformat = 'mind'\ninput = ['raw']\n");
+    let check = ["config", "check", "synth.toml", "--kind", "synth"];
+    let output = bench.xplore(&check);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    says(&bench.fails(2, &[&check[..], &["--set", "import.format=mindd"]].concat()), &["`mindd`", "`mind`?"]);
+    let unused = [&check[..], &["--set", "import.message_users=user"]].concat();
+    says(&bench.fails(2, &unused), &["message_users", "mind"]);
+    let shown = bench.xplore(&["config", "show", "synth.toml", "--kind", "synth"]);
+    says(&String::from_utf8(shown.stdout).unwrap(), &["[teach.thresholds]", "retest = 0.8"]);
+    says(&bench.fails(2, &[&check[..], &["--rows", "5"]].concat()), &["--kind sft or --kind rl"]);
+    // A step that is not listed requires its keys when a command runs it.
+    says(&bench.fails(2, &["synth", "teach", "--config", "synth.toml"]), &["`teacher.model.path` is not set"]);
+}
+
+#[test]
 fn unusable_rows_end_the_run_or_are_counted() {
     let bench = Bench::new();
     let bad = RL_ROW.replace(r#""uid":"u""#, r#""uid":null"#);

@@ -222,6 +222,23 @@ fn the_plan_of_an_evaluation_drops_the_older_half_of_an_over_long_history() {
     let thirds = plan(10, &["--split", "thirds"]);
     assert_eq!(thirds["full"], json!([round([0, 6], [0, 6], 9)]));
     assert_eq!(thirds["streaming"], json!([round([0, 3], [0, 3], 6), round([3, 6], [3, 6], 7)]));
+    // Messages are split and dropped alike.
+    fs::write(
+        place.path().join("summarize_messages.j2"),
+        "{{ past }}{% for m in messages %} {{ m.content }}{% endfor %}",
+    )
+    .unwrap();
+    fs::write(place.path().join("history_messages.j2"), "{% for m in messages %} {{ m.content }}{% endfor %}").unwrap();
+    let messages: Vec<Json> = (0..9).map(|i| json!({"role": "user", "content": i.to_string()})).collect();
+    let user = json!({"uid": "u", "messages": messages, "targets": [interaction("t")], "past": "likes warm stories"});
+    let arguments = ["eval", "--plan", "--prompts", ".", "--limit", "7"];
+    let (out, said, code) = run_in(place.path(), &arguments, &user.to_string());
+    assert_eq!(code, 0, "{said}");
+    let of_messages: Json = serde_json::from_str(&out).unwrap();
+    // No system turn here, so the limit is one word less.
+    assert_eq!(of_messages["full"], json!([round([0, 9], [5, 9], 6)]));
+    assert_eq!(of_messages["streaming"], json!([round([0, 4], [0, 4], 6), round([4, 9], [7, 9], 5)]));
+    assert_eq!(of_messages["targets"][0]["direct"], json!(round([0, 9], [5, 9], 7)));
     let none = plan(4, &["--limit", "3"]);
     assert_eq!(none["full"], json!([{"part": [0, 4], "read": null, "dropped": 4, "length": null}]));
 }
@@ -273,6 +290,48 @@ fn rows_are_rendered_for_every_kind() {
 }
 
 #[test]
+fn rows_of_messages_are_rendered_with_templates_of_their_own() {
+    let place = tempfile::tempdir().unwrap();
+    let said = "{% for m in messages %} {{ m.role }}:{{ m.content }}{% endfor %}";
+    for (file, text) in [
+        ("summarize_messages.j2", format!("{{{{ past }}}}{said}")),
+        ("history_messages.j2", said.to_owned()),
+        ("judge.j2", "{{ preference }} {{ query }} {{ item_a }} {{ item_b }}".to_owned()),
+        ("teach_messages.j2", format!("{{{{ past }}}}{said} {{{{ query }}}} {{{{ item_a }}}} {{{{ item_b }}}}")),
+    ] {
+        fs::write(place.path().join(file), text).unwrap();
+    }
+    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+    let messages = json!([turn("user", "a"), turn("assistant", "b"), turn("user", "c")]);
+    let render = |kind: &str, mut row: Json| {
+        row["messages"] = messages.clone();
+        let arguments = ["prompts", "render", "--prompts", ".", "--kind", kind];
+        let (out, said, code) = run_in(place.path(), &arguments, &row.to_string());
+        assert_eq!(code, 0, "{said}");
+        serde_json::from_str::<Json>(&out).unwrap()
+    };
+    let all = "user:a assistant:b user:c";
+    let sft = render("sft", json!({"reasoning": "why", "preference": "what"}));
+    assert_eq!(sft["messages"][0], turn("user", &format!("Not Provided. {all}")));
+    let targets = json!([interaction("t"), interaction("s")]);
+    let rl = render("rl", json!({"uid": "u", "stage_targets": targets, "mid_position": 1, "past": "old"}));
+    let stage =
+        |content: &str, target: &str| json!({"messages": [turn("user", content)], "target": interaction(target)});
+    let want = [stage("Not Provided. user:a", "t"), stage("old assistant:b user:c", "s")];
+    assert_eq!(rl["stages"], json!(want));
+    let teach = render("teach", json!({"past": "old", "query": "q", "item_a": "x", "item_b": "y"}));
+    assert_eq!(teach["messages"][0], turn("user", &format!("old {all} q x y")));
+    let direct = render("eval", json!({"setting": "direct", "query": "q", "item_a": "x", "item_b": "y"}));
+    assert_eq!(direct["messages"][0], turn("user", &format!(" {all} q x y")));
+    let both = json!({"interactions": [interaction("a")], "messages": messages}).to_string();
+    let arguments = ["prompts", "render", "--prompts", "plain", "--kind", "eval"];
+    refused(&arguments, &both, 3, &["standard input:1", "`messages` is given beside `interactions`"]);
+    let late = json!({"uid": "u", "messages": messages, "stage_targets": targets, "mid_position": 3}).to_string();
+    let arguments = ["prompts", "render", "--prompts", "plain", "--kind", "rl"];
+    refused(&arguments, &late, 3, &["standard input:1", "`messages` is too short for two stages"]);
+}
+
+#[test]
 fn invalid_rows_are_named_by_line_and_field() {
     let parse = ["judge", "--parse"];
     refused(&parse, "{\"text\": \"A\"}\n\n{\"txt\": \"A\"}\n", 3, &["standard input:3", "`txt`", "expected one of"]);
@@ -286,7 +345,7 @@ fn invalid_rows_are_named_by_line_and_field() {
     let eval = ["prompts", "render", "--prompts", "plain", "--kind", "eval"];
     let row = "{\"interactions\": [{\"chosen\": \"a\"}], \"past\": \"old\"}";
     refused(&eval, row, 3, &["standard input:1", "`past`", "`streaming`"]);
-    refused(&eval, "{\"interactions\": []}", 3, &["`interactions` is empty"]);
+    refused(&eval, "{\"interactions\": []}", 3, &["`interactions` is missing or empty"]);
     let short = json!({"uid": "u", "history": [interaction("a")], "targets": [interaction("t")]}).to_string();
     refused(&["eval", "--plan"], &short, 3, &["standard input:1", "`history` has 1 interactions", "at least 2"]);
     refused(&["eval", "--limit", "3", "--config", "eval.toml"], "", 2, &["--plan"]);

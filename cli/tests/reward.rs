@@ -72,6 +72,21 @@ fn texts_get_terms_totals_and_advantages() {
 }
 
 #[test]
+fn the_messages_of_a_text_are_what_it_was_written_from() {
+    let bench = bench();
+    let terms = "reward.terms=[{name='copying', params={n=2}}]";
+    let target = json!({"query": "which?", "chosen": "warm stories", "rejected": "dry reports"});
+    let messages =
+        json!([{"role": "user", "content": "warm stories"}, {"role": "assistant", "content": "about space"}]);
+    let text = "<think>warm</think> warm stories about space";
+    let row = json!({"uid": "m", "text": text, "messages": messages, "targets": [target]});
+    bench.write("said.jsonl", &format!("{row}\n{row}\n"));
+    let found = bench.json(&["reward", "--config", "rl.toml", "--set", terms, "--rollouts", "said.jsonl", "--json"]);
+    // Of the pairs of words, `stories about` is in no message.
+    assert_within!(found["responses"][0]["terms"]["copying"].as_f64().unwrap() - 2.0 / 3.0, 1e-12);
+}
+
+#[test]
 fn comparing_counts_flips_and_lost_signals() {
     let bench = bench();
     let compare = |first: &str, second: &str| {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use assert_cmd::Command;
 use chat::PromptSet;
-use fixtures::policy::model_and_rows;
+use fixtures::policy::{message_rows, model_and_rows};
 use fixtures::rows::row;
 use lm::ModelPrompts;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// A model that was trained on the set `own`, two sets that differ from it in one template each, rows and configs.
 struct Bench {
@@ -69,6 +69,24 @@ impl Bench {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{arguments:?} {set:?}: {said}");
         (String::from_utf8(output.stdout).unwrap(), said)
+    }
+
+    /// Runs the program in the folder, which fails, and returns exit status and standard error.
+    fn fails(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::cargo_bin("xplore").unwrap();
+        let output = command.current_dir(self.folder.path()).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// Writes RL rows of messages to messages.jsonl, and the same users with held-out choices to users.jsonl.
+    fn write_messages(&self) {
+        let rows = message_rows(4);
+        chat::jsonl::write(&self.path("messages.jsonl"), &rows).unwrap();
+        let user = |row: &chat::RlRow| {
+            json!({"uid": row.uid, "messages": row.messages, "targets": row.stage_targets}).to_string() + "\n"
+        };
+        fs::write(self.path("users.jsonl"), rows.iter().map(user).collect::<String>()).unwrap();
     }
 
     /// Runs a training of one step; returns the path of its checkpoint and standard error.
@@ -238,4 +256,117 @@ fn each_model_of_an_evaluation_has_its_own_wording() {
     says(&said, &["warning: prompts: the wording is not the one that model was trained on"]);
     assert!(!said.contains("the one that second was trained on"), "{said}");
     says(&bench.check("eval", &named), &["WARNING      prompts: the wording is not the one that model"]);
+}
+
+#[test]
+fn a_set_without_templates_for_messages_is_refused_with_the_fix() {
+    let bench = Bench::new();
+    bench.write_messages();
+    let missing = |arguments: &[&str], file: &str| {
+        let (code, said) = bench.fails(arguments);
+        assert_eq!(code, Some(2), "{said}");
+        says(
+            &said,
+            &[&format!("prompt set `own` has no template `{file}`"), "a history of messages", "such as `plain`"],
+        );
+    };
+    missing(&["summarize", "--model", "model", "--history", "users.jsonl"], "summarize_messages.j2");
+    let render = ["prompts", "render", "--prompts", "own", "--kind", "eval", "--input", "row.jsonl"];
+    let row =
+        json!({"setting": "direct", "messages": [{"role": "user", "content": "q"}], "item_a": "x", "item_b": "y"});
+    fs::write(bench.path("row.jsonl"), row.to_string()).unwrap();
+    missing(&render, "history_messages.j2");
+}
+
+#[test]
+fn a_template_that_is_missing_for_some_users_ends_a_run_before_it_begins() {
+    let bench = Bench::new();
+    bench.write_messages();
+    let text = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    fs::write(bench.path("mixed.jsonl"), text("rl.jsonl") + &text("messages.jsonl")).unwrap();
+    fs::write(bench.path("mixed-users.jsonl"), text("rl.jsonl") + &text("users.jsonl")).unwrap();
+    let refused = |arguments: &[&str], set: &[&str], file: &str| {
+        let set = set.iter().flat_map(|value| ["--set", *value]);
+        let (code, said) = bench.fails(&arguments.iter().copied().chain(set).collect::<Vec<_>>());
+        assert_eq!(code, Some(2), "{said}");
+        says(&said, &[&format!("prompt set `own` has no template `{file}`")]);
+    };
+    let rl = ["rl", "--config", "rl.toml"];
+    let mixed = ["name=mixed", "data.train=mixed.jsonl", "log.rollouts_every=1"];
+    refused(&rl, &mixed, "summarize_messages.j2");
+    refused(&[&rl[..], &["--dry-run"]].concat(), &mixed, "summarize_messages.j2");
+    refused(&["config", "check", "rl.toml", "--kind", "rl"], &mixed, "summarize_messages.j2");
+    let summaries = format!("validation.summaries={{users='users.jsonl', judge={{{MODEL}}}}}");
+    let validated = ["name=validated", "validation.every=1", "log.rollouts_every=1", summaries.as_str()];
+    refused(&rl, &validated, "summarize_messages.j2");
+    for name in ["mixed", "validated"] {
+        for folder in ["checkpoints", "rollouts"] {
+            assert!(!bench.path(&format!("runs/{name}/{folder}")).exists(), "{name}/{folder}");
+        }
+    }
+
+    let eval = format!(
+        "out = 'runs'\nthreads = 1\nusers = 'mixed-users.jsonl'\nsampling.max_new_tokens = 8\n\
+         [[models]]\nname = 'policy'\n{MODEL}\n[[judges]]\nname = 'judge'\njudge.{MODEL}\n"
+    );
+    fs::write(bench.path("eval.toml"), eval).unwrap();
+    let eval = ["eval", "--config", "eval.toml"];
+    refused(&eval, &["settings=['full']"], "summarize_messages.j2");
+    refused(&eval, &["settings=['direct']", "prompts=own"], "history_messages.j2");
+    let explain = ["explain", "--config", "eval.toml", "--model", "policy"];
+    refused(&explain, &[], "summarize_messages.j2");
+}
+
+#[test]
+fn histories_of_messages_are_summarized_evaluated_explained_and_trained_on() {
+    let bench = Bench::new();
+    bench.write_messages();
+    let summarize = ["summarize", "--model", "model", "--history", "users.jsonl", "--prompts", "compact"];
+    let summaries = |more: &[&str]| {
+        let arguments = [&summarize[..], &["--max-new-tokens", "8"], more].concat();
+        let lines: Vec<Json> =
+            bench.run(&arguments, &[]).0.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            lines.iter().map(|line| line["uid"].as_str().unwrap()).collect::<Vec<_>>(),
+            ["m0", "m1", "m2", "m3"]
+        );
+        lines
+    };
+    assert_ne!(summaries(&["--streaming"]), summaries(&[]));
+    bench.run(&[&summarize[..], &["--max-new-tokens", "8", "--out", "summaries.jsonl"]].concat(), &[]);
+
+    let eval = format!(
+        "out = 'runs'\nthreads = 1\nprompts = 'compact'\nusers = 'users.jsonl'\nsampling.max_new_tokens = 8\n\
+         [[models]]\nname = 'policy'\n{MODEL}\n[[judges]]\nname = 'judge'\njudge.prompts = 'compact'\njudge.{MODEL}\n"
+    );
+    fs::write(bench.path("eval.toml"), eval).unwrap();
+    bench.run(&["eval", "--config", "eval.toml"], &[]);
+    let rows: Vec<Json> =
+        serde_json::from_str(&fs::read_to_string(bench.path("runs/eval/eval.json")).unwrap()).unwrap();
+    for (model, setting) in [("none", "direct"), ("policy", "full"), ("policy", "streaming")] {
+        let row = rows.iter().find(|row| row["model"] == model && row["setting"] == setting);
+        let row = row.unwrap_or_else(|| panic!("no row for {model}, {setting}"));
+        assert_eq!((row["users"].as_u64(), row["targets_judged"].as_u64()), (Some(4), Some(8)), "{row}");
+    }
+    let (explained, _) =
+        bench.run(&["explain", "--config", "eval.toml", "--summaries", "summaries.jsonl", "--json"], &[]);
+    assert_eq!(serde_json::from_str::<Vec<Json>>(&explained).unwrap().len(), 4);
+
+    let set = ["data.train=messages.jsonl", "prompts=compact", "judge.prompts=compact", "log.rollouts_every=1"];
+    let (shown, _) = bench.run(&["rl", "--config", "rl.toml", "--dry-run"], &set);
+    // Of 6 to 9 messages, the first stage reads 3.
+    says(&shown, &["3.0 messages (mean)", "4.5 messages (mean)"]);
+    let judge = format!("judge={{prompts='compact', {MODEL}}}");
+    let summaries = format!("validation.summaries={{users='users.jsonl', sampling={{max_new_tokens=8}}, {judge}}}");
+    let (checkpoint, _) =
+        bench.train("rl", "messages", &[&set[..], &["validation.every=1", summaries.as_str()]].concat());
+    let metrics = fs::read_to_string(bench.path("runs/messages/metrics.jsonl")).unwrap();
+    let last: Json = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let accuracy = last["validation/accuracy"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&accuracy), "{last}");
+    assert!(bench.path(&checkpoint).join("prompts/summarize_messages.j2").exists());
+    let rollouts = fs::read_to_string(bench.path("runs/messages/rollouts/step-000001.jsonl")).unwrap();
+    // Two users, two stages, two responses.
+    assert_eq!(rollouts.lines().count(), 8);
+    says(&rollouts, &["user: ", "assistant: "]);
 }

@@ -77,8 +77,9 @@ pub struct JudgeConfig {
     /// The order in which the items are shown. Default: both. Published: one.
     pub orders: ItemOrders,
     /// The text right before the answer. `forced` prefills it in the judge's turn (if empty, the answer is the judge's first
-    /// token); `reasoned` searches for it; `sampled` does not use it. If it ends in a letter or a digit, a space separates it from
-    /// the answer. Default: `{"selection": "Item `, the published answer format; the small judges of the quickstart use `answer`.
+    /// token); `reasoned` searches for it; `sampled` does not use it, except that `teach.verify = "answer"` takes the field and the
+    /// name of an item from it. If it ends in a letter or a digit, a space separates it from the answer. Default:
+    /// `{"selection": "Item `, the published answer format; the small judges of the quickstart use `answer`.
     pub answer_prefix: String,
     /// The answers for the first and the second item, without surrounding spaces, because tokens are compared without theirs.
     /// Default: ["A", "B"].

@@ -2,8 +2,8 @@
 //!
 //! One TOML file and command-line overrides describe a run. The sources, in increasing order of precedence:
 //!
-//! 1. the defaults of the type ([`SftConfig`], [`RlConfig`], [`EvalConfig`], [`AblateConfig`], [`QuickstartConfig`]), which follow the
-//!    published AlignXplore+ recipe wherever it gives a value;
+//! 1. the defaults of the type ([`SftConfig`], [`RlConfig`], [`EvalConfig`], [`AblateConfig`], [`SynthConfig`],
+//!    [`QuickstartConfig`]), which follow the published AlignXplore+ recipe wherever it gives a value;
 //! 2. the file named by `extends = "other.toml"` (relative to the file that contains the key; chains are allowed);
 //! 3. the file itself;
 //! 4. `--set a.b.c=value`, in order.
@@ -52,6 +52,7 @@ pub mod run;
 pub mod sampling;
 pub mod sft;
 mod source;
+pub mod synth;
 pub mod validation;
 pub mod world;
 
@@ -62,7 +63,7 @@ pub use checkpoint::{Best, CheckpointConfig};
 pub use error::{ConfigError, Origin};
 pub use eval::{EvalConfig, EvalJudge, EvalModel, Setting};
 pub use judge::{ItemOrders, JudgeConfig, JudgeMode, JudgePlacement, JudgePrices, PanelRule, RlJudge};
-pub use load::{load, parse};
+pub use load::{load, parse, refuse};
 pub use lora::{LoraConfig, Projection};
 pub use metrics::MetricsConfig;
 pub use model::{Device, Dtype, Family, ModelShape, ModelSource, ModelStart, Start, TokenizerConfig};
@@ -76,5 +77,6 @@ pub use rl::{
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;
 pub use sft::{LossOn, SftConfig, SftData, SftSet, SftTrain, Truncation, Unusable};
+pub use synth::{PruningConfig, PruningRule, SynthConfig, SynthStep, SynthesisConfig};
 pub use validation::{SummaryValidation, ValidationConfig};
-pub use world::{PruningConfig, SynthesisConfig, WorldConfig};
+pub use world::WorldConfig;

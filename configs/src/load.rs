@@ -32,6 +32,17 @@ pub fn parse<T: RunConfig>(path: impl AsRef<Path>, text: &str, overrides: &[Stri
     parse_over(&T::default(), path.as_ref(), text, overrides)
 }
 
+/// Returns the error of a key of the config at `path` whose value a check after loading refuses; it names file and line of the key.
+/// `problem` follows the key.
+pub fn refuse<T: RunConfig>(path: &Path, overrides: &[String], key: &str, problem: impl Into<String>) -> ConfigError {
+    let read = || {
+        let text = fs::read_to_string(path).ok()?;
+        layers(Table::try_from(T::default()).ok()?, path, &text, overrides).ok()
+    };
+    let origin = read().map_or(Origin::Code, |layers| layers.origin(key));
+    ConfigError::Value { origin, key: key.into(), problem: problem.into(), example: None }
+}
+
 /// Parses a config like [`parse`], with the given defaults in place of the type's own.
 pub(crate) fn parse_over<T: RunConfig>(
     defaults: &T,
@@ -42,13 +53,7 @@ pub(crate) fn parse_over<T: RunConfig>(
     // Defaults are a separate layer because the defaults of a nested table depend on the config that contains it: the learning rate
     // of SFT is not that of RL.
     let defaults = Table::try_from(defaults)?;
-    let mut layers = Layers::new(defaults.clone());
-    for source in chain(path, text)?.iter().rev() {
-        layers.overlay(source);
-    }
-    for text in overrides {
-        overrides::apply(&mut layers, text)?;
-    }
+    let layers = layers(defaults.clone(), path, text, overrides)?;
     let config: T = serde_path_to_error::deserialize(toml::Value::Table(layers.table.clone()))
         .map_err(|refused| keys::explain(&refused, &layers, &defaults))?;
     match config.defect() {
@@ -60,6 +65,18 @@ pub(crate) fn parse_over<T: RunConfig>(
             Err(defect.into_error(origin, example))
         }
     }
+}
+
+/// Returns the defaults with the files and the overrides on top.
+fn layers(defaults: Table, path: &Path, text: &str, overrides: &[String]) -> Result<Layers, ConfigError> {
+    let mut layers = Layers::new(defaults);
+    for source in chain(path, text)?.iter().rev() {
+        layers.overlay(source);
+    }
+    for text in overrides {
+        overrides::apply(&mut layers, text)?;
+    }
+    Ok(layers)
 }
 
 /// Returns the file and the files that it extends, the file first.

@@ -60,7 +60,18 @@ mod tests {
     use super::*;
 
     /// The tasks for which the program prompts models.
-    const TASKS: [&str; 7] = ["summarize", "judge", "teach", "merge", "history", "contradict", "respond"];
+    const TASKS: [&str; 10] = [
+        "summarize",
+        "judge",
+        "teach",
+        "merge",
+        "history",
+        "contradict",
+        "respond",
+        "summarize_messages",
+        "teach_messages",
+        "history_messages",
+    ];
 
     #[test]
     fn every_built_in_set_has_every_task_and_compiles() {

@@ -17,7 +17,8 @@ use crate::rl::{
 use crate::run::{RunConfig, check_name};
 use crate::sampling::SamplingConfig;
 use crate::sft::{SftConfig, SftData, SftTrain};
-use crate::world::{PruningConfig, SynthesisConfig, WorldConfig};
+use crate::synth::{PruningConfig, SynthesisConfig};
+use crate::world::WorldConfig;
 
 /// The text of `configs/quickstart.toml`, which holds the defaults.
 pub const EMBEDDED: &str = include_str!("../quickstart.toml");

@@ -7,7 +7,8 @@ use configs::rl::algorithm::{Aggregation, AlgorithmConfig, Minibatches};
 use configs::rl::reward::{FormatGate, MalformedReward};
 use configs::{
     AblateConfig, BatchSize, Dtype, EvalConfig, EvalJudge, EvalModel, ItemOrders, JudgeConfig, JudgeMode, ModelShape,
-    ModelSource, ModelStart, QuickstartConfig, RlConfig, RunConfig, SftConfig, StateDtype, TokenizerConfig, Unusable,
+    ModelSource, ModelStart, QuickstartConfig, RlConfig, RunConfig, SftConfig, StateDtype, SynthConfig,
+    TokenizerConfig, Unusable,
 };
 
 fn round_trip<T: RunConfig + PartialEq + std::fmt::Debug>(config: &T) {
@@ -34,12 +35,42 @@ fn every_file_loads_and_survives_being_written_out() {
             "sft.toml" | "sft-alignxplore-plus.toml" | "examples-sft.toml" => load::<SftConfig>(&path),
             "rl.toml" | "rl-alignxplore-plus.toml" | "examples-rl.toml" => load::<RlConfig>(&path),
             "ablate-hacking.toml" | "ablate-world.toml" => load::<AblateConfig>(&path),
+            "synth.toml" | "synth-alignxplore-plus.toml" => load::<SynthConfig>(&path),
             "quickstart.toml" | "quickstart-tiny.toml" => load::<QuickstartConfig>(&path),
             _ => panic!("{name}: say here which config this is"),
         }
         count += 1;
     }
-    assert_eq!(count, 10);
+    assert_eq!(count, 12);
+}
+
+/// Each file of the offline example loads, and reads what the one before it writes.
+#[test]
+fn the_files_of_the_offline_example_follow_one_another() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/offline");
+    let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+    names.sort();
+    assert_eq!(names, ["eval.toml", "rl.toml", "sft.toml", "synth.toml"]);
+    let [eval, rl, sft, synth] = ["eval", "rl", "sft", "synth"].map(|name| folder.join(format!("{name}.toml")));
+    load::<SynthConfig>(&synth);
+    load::<SftConfig>(&sft);
+    load::<RlConfig>(&rl);
+    load::<EvalConfig>(&eval);
+    let synth: SynthConfig = configs::load(&synth, &[]).unwrap();
+    let sft: SftConfig = configs::load(&sft, &[]).unwrap();
+    let rl: RlConfig = configs::load(&rl, &[]).unwrap();
+    let eval: EvalConfig = configs::load(&eval, &[]).unwrap();
+    let export = synth.folder().join("export");
+    assert_eq!((&sft.data.train, &sft.prompts), (&export.join("sft/train.jsonl"), &synth.prompts));
+    assert_eq!((&rl.data.train, &rl.judge.prompts), (&export.join("rl/train.jsonl"), &synth.prompts));
+    assert_eq!(rl.judge, synth.verifier);
+    assert_eq!(synth.signal.summaries, synth.folder().join("summaries.jsonl"));
+    assert_eq!(eval.users, export.join("eval/users.jsonl"));
+    let models: Vec<&str> = eval.models.iter().map(|model| model.model.path.as_str()).collect();
+    assert_eq!(models, [sft.folder(), rl.folder()].map(|folder| folder.display().to_string()));
+    assert_eq!(rl.model.path, models[0]);
+    assert_eq!(eval.judges[0].judge, rl.judge);
 }
 
 /// The published values are both in the defaults and spelled out in the files.

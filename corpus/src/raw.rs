@@ -8,8 +8,11 @@ use crate::CorpusError;
 use crate::json_array::Elements;
 use crate::raw_row::{RawRow, RawRows, RowLocation, text, unread};
 
+/// What some programs write at the start of a UTF-8 file.
+pub const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
 /// Opens a data file: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array (`.json`) or Parquet, by its extension.
-/// Blank lines are skipped.
+/// Blank lines and a byte order mark are skipped.
 ///
 /// # Errors
 /// Returns [`CorpusError::Kind`] for another extension, and [`CorpusError::Io`] for a file that cannot be read. Each
@@ -17,18 +20,27 @@ use crate::raw_row::{RawRow, RawRows, RowLocation, text, unread};
 pub fn open(path: &Path) -> Result<RawRows, CorpusError> {
     let reader = || {
         let file = File::open(path).map_err(|e| unread(path, e))?;
-        Ok::<_, CorpusError>(BufReader::with_capacity(1 << 20, file))
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let marked = reader.fill_buf().map_err(|e| unread(path, e))?.starts_with(&BYTE_ORDER_MARK);
+        let mark = if marked { BYTE_ORDER_MARK.len() } else { 0 };
+        reader.consume(mark);
+        Ok::<_, CorpusError>((reader, mark as u64))
     };
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl" | "ndjson") => Ok(Box::new(Lines::new(reader()?, path))),
+    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    match ending.as_deref() {
+        Some("jsonl" | "ndjson") => {
+            let (reader, read) = reader()?;
+            Ok(Box::new(Lines { read, ..Lines::new(reader, path) }))
+        }
         Some("json") => {
-            let mut reader = reader()?;
+            let (mut reader, mark) = reader()?;
             let (skipped, first) = first_sign(&mut reader).map_err(|e| unread(path, e))?;
+            let read = mark + skipped.bytes;
             if first == Some(b'[') {
                 reader.consume(1);
-                return Ok(Box::new(Elements::new(reader, path, skipped.bytes + 1)));
+                return Ok(Box::new(Elements::new(reader, path, read + 1)));
             }
-            Ok(Box::new(Lines { line: skipped.lines, read: skipped.bytes, ..Lines::new(reader, path) }))
+            Ok(Box::new(Lines { line: skipped.lines, read, ..Lines::new(reader, path) }))
         }
         Some("parquet") => crate::parquet::open(path),
         _ => Err(CorpusError::Kind { path: path.into() }),
@@ -116,6 +128,33 @@ mod tests {
         assert_eq!(texts("x.json", " \n"), []);
         let read: Vec<u64> = rows("x.json", b"\n{}\n{}\n").into_iter().map(|r| r.unwrap().read).collect();
         assert_eq!(read, [4, 7]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_row() {
+        assert_eq!(texts("x.jsonl", "\u{feff}{\"a\":1}\r\n"), [(RowLocation::Line(1), "{\"a\":1}".into())]);
+        assert_eq!(
+            texts("x.json", "\u{feff}[{}, 2]"),
+            [(RowLocation::Row(1), "{}".into()), (RowLocation::Row(2), "2".into())]
+        );
+    }
+
+    #[test]
+    fn the_bytes_read_are_those_of_the_file() {
+        let read = |name: &str, content: &str| -> Vec<u64> {
+            rows(name, content.as_bytes()).into_iter().map(|row| row.unwrap().read).collect()
+        };
+        assert_eq!(read("x.jsonl", "{}\n{}\n"), [3, 6]);
+        for (name, content) in [
+            ("x.jsonl", "\u{feff}{}\n{}\n"),
+            ("X.JSONL", "\u{feff}{}\n{}\n"),
+            ("x.json", "\u{feff}{}\n{}\n"),
+            // An element ends with the sign behind it.
+            ("x.json", "\u{feff}[1,2]"),
+        ] {
+            let expected = if content.contains('[') { [6, 8] } else { [6, 9] };
+            assert_eq!(read(name, content), expected, "{name}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::rows::in_words;
 use crate::source::files;
 
 /// The expected fields, for error messages.
-const FORMS: &str = "expected {uid, history, mid_position}";
+const FORMS: &str = "expected {uid, history, mid_position} or {uid, messages, stage_targets, mid_position}";
 
 /// The maximum number of skipped rows that are described.
 const DESCRIBED: usize = 3;
@@ -74,11 +74,11 @@ enum UnusableRow {
 }
 
 /// Loads the rows of `given`: a file, a folder or a dataset of the hub, in JSON lines, JSON arrays or Parquet. Rows
-/// have the format `{uid, history, mid_position, …}` or the one published for verl. A field that is null counts as
-/// absent.
+/// have the format `{uid, history, mid_position, …}` or the one published for verl; users whose histories are messages
+/// have `messages` and `stage_targets` in place of `history`. A field that is null counts as absent.
 ///
 /// A row is unusable if it lacks a field, a field has another type, it has fewer than three interactions, or
-/// `mid_position` is not between the first and the last interaction. `unusable` selects whether such rows are errors.
+/// `mid_position` is not between the first and the last interaction ([`RlRow`]'s `defect`). `unusable` selects whether such rows are errors.
 ///
 /// # Errors
 /// Returns an error if `given` is not available, has no usable row, a row is not JSON, or a row is unusable and
@@ -135,12 +135,10 @@ fn of_published(extra_info: Json) -> Result<RlRow, String> {
         distance_to_end: history.len().saturating_sub(mid_position).saturating_sub(1),
         history,
         mid_position,
-        mid_record: Default::default(),
-        last_record: Default::default(),
-        signal_gap: 0.0,
         targets,
         transfer,
         references,
+        ..RlRow::default()
     })
 }
 
@@ -208,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_may_hold_messages_with_targets_of_their_own() {
+        let messages = r#""messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]"#;
+        let row = |fields: &str| read("a.jsonl", &format!(r#"{{"uid": 7, "history": null, {messages}, {fields}}}"#));
+        let targets = r#""stage_targets": [{"chosen": "a", "rejected": "b"}]"#;
+        let user = &row(&format!(r#"{targets}, "mid_position": 1"#)).unwrap()[0];
+        assert_eq!((user.messages.len(), user.stage_targets.len(), user.history.len()), (2, 1, 0));
+        let refusal = row(targets).unwrap_err();
+        assert!(refusal.contains("`mid_position` is 0 or missing; expected 1 to 2 for 2 messages"), "{refusal}");
+        let refusal = row(r#""mid_position": 1"#).unwrap_err();
+        assert!(refusal.contains("field `stage_targets` is missing or empty"), "{refusal}");
+    }
+
+    #[test]
     fn ids_may_be_numbers_and_records_null() {
         let records = r#""mid_record": null, "last_record": {"logprob1": null, "signal": 0.5}, "signal_gap": null"#;
         let own = row(&format!(
@@ -241,11 +252,11 @@ mod tests {
             (row(r#""mid_position": 1"#), "missing field `uid`"),
             (row(r#""uid": null, "mid_position": 1"#), "missing field `uid`"),
             (row(r#""uid": true, "mid_position": 1"#), "field `uid`: invalid type: boolean `true`, expected a user id"),
-            (row(r#""uid": 7"#), "missing field `mid_position`"),
-            (row(r#""uid": 7, "mid_position": 0"#), "field `mid_position` is 0; expected 1 to 1"),
+            (row(r#""uid": 7"#), "field `mid_position` is 0 or missing; expected 1 to 1"),
+            (row(r#""uid": 7, "mid_position": 0"#), "field `mid_position` is 0 or missing; expected 1 to 1"),
             (row(r#""uid": 7, "mid_position": -1"#), "field `mid_position`: invalid value"),
-            (r#"{"uid": 7, "history": null, "mid_position": 1}"#.into(), "missing field `history`"),
-            (r#"{"uid": 7, "history": [], "mid_position": 1}"#.into(), "field `history` has 0 interactions"),
+            (r#"{"uid": 7, "history": null, "mid_position": 1}"#.into(), "field `history` is missing or empty"),
+            (r#"{"uid": 7, "history": [], "mid_position": 1}"#.into(), "field `history` is missing or empty"),
             (good.replace("\"c\"", "null"), "field `history[1].chosen`: invalid type: null, expected a string"),
             (good.replace("\"chosen\": \"c\", ", ""), "field `history[1]`: missing field `chosen`"),
             (r#"{"extra_info": {"userid": 7, "mid_position": 1}}"#.into(), "missing field `history`"),

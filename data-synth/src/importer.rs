@@ -43,5 +43,11 @@ pub fn rl(path: &Path) -> Result<Vec<RlRow>, JsonlError> {
 
 /// Returns the history of an RL row up to and including its last target, for custom scoring or synthesis.
 pub fn history_of(row: &RlRow) -> History {
-    History { uid: row.uid.clone(), interactions: row.history.clone(), transfer: row.transfer.clone() }
+    History {
+        uid: row.uid.clone(),
+        interactions: row.history.clone(),
+        messages: row.messages.clone(),
+        targets: row.stage_targets.clone(),
+        transfer: row.transfer.clone(),
+    }
 }

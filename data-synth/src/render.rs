@@ -14,7 +14,7 @@ const ERRANDS: [&str; 8] =
     ["taxes", "gardening", "homework", "packing", "repairs", "lunch", "homesickness", "insurance"];
 
 /// Returns the kinds of items in each domain.
-fn heads(domain: Domain) -> &'static [&'static str] {
+pub(crate) fn heads(domain: Domain) -> &'static [&'static str] {
     match domain {
         Domain::News => &["article", "report", "piece"],
         Domain::Product => &["kit", "book", "course"],

@@ -2,13 +2,13 @@
 //! user.
 //!
 //! The rules are those of AlignXplore+'s pruning, which calls its thresholds a (`most_signal`), b (`least_probability`)
-//! and c (`band_end`) and publishes no values for them.
+//! and c (`band_end`) and publishes no values for them. [`mod@crate::prune`] applies them to files of any size.
 
 use chat::RlRow;
-use chat::records::SignalRecord;
-use configs::world::PruningConfig;
+use configs::PruningConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::prune::{row, rule};
 use crate::signal::ScoredHistory;
 
 /// The numbers of choices and users left after each rule.
@@ -16,7 +16,13 @@ use crate::signal::ScoredHistory;
 pub struct PruningReport {
     /// The number of users.
     pub users: usize,
-    /// The number of choices between two items.
+    /// The number of users whose history consists of messages.
+    #[serde(default)]
+    pub message_users: usize,
+    /// The number of choices between two items that have no record.
+    #[serde(default)]
+    pub unscored: usize,
+    /// The number of scored choices between two items; with a policy, of those that were measured.
     pub choices: usize,
     /// The number of choices left by the signal rule.
     pub with_signal: usize,
@@ -26,74 +32,58 @@ pub struct PruningReport {
     pub in_band: usize,
     /// The number of users with two usable targets, which is the number of rows.
     pub rows: usize,
+    /// The counts of pruning by the pass rate of a policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyCounts>,
 }
 
-struct ScoredChoice {
-    user: usize,
-    position: usize,
-    record: SignalRecord,
+/// The counts of pruning by the pass rate of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyCounts {
+    /// The number of summaries that the policy wrote.
+    pub summaries: usize,
+    /// The number of those without exactly one `<think>…</think>` and text after it, which predict nothing.
+    pub malformed: usize,
+    /// The number of drawn choices that were not measured, because no prompt of the policy fits into its context.
+    #[serde(default)]
+    pub too_long: usize,
+    /// The number of choices that too few summaries predict.
+    pub too_hard: usize,
+    /// The number of choices that too many summaries predict.
+    pub too_easy: usize,
+    /// The number of choices by the number of summaries that predict them, from none to all.
+    pub by_passes: Vec<usize>,
+}
+
+impl PruningReport {
+    /// Counts the kind of a history, and its choices without a record.
+    pub(crate) fn count(&mut self, history: &ScoredHistory) {
+        self.users += 1;
+        self.message_users += usize::from(!history.messages.is_empty());
+        self.unscored +=
+            history.choices().filter(|(choice, record)| choice.rejected.is_some() && record.is_none()).count();
+    }
 }
 
 /// Selects two targets per user where the rules allow it, and cuts the history after the later one.
 pub fn rl_rows(histories: &[ScoredHistory], pruning: &PruningConfig) -> (Vec<RlRow>, PruningReport) {
-    let mut choices: Vec<ScoredChoice> = Vec::new();
-    for (user, history) in histories.iter().enumerate() {
-        let records = history.signals.iter().enumerate();
-        choices.extend(records.filter_map(|(position, r)| r.map(|record| ScoredChoice { user, position, record })));
+    let (mut report, mut choices) = (PruningReport::default(), Vec::new());
+    for (user, history) in (0_u32..).zip(histories) {
+        rule::push_choices(&mut choices, user, history, pruning.rule);
+        report.count(history);
     }
-    let mut report = PruningReport { users: histories.len(), choices: choices.len(), ..PruningReport::default() };
-    let part = |n: usize, fraction: f64| (n as f64 * fraction.clamp(0.0, 1.0)) as usize;
-
-    choices.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal));
-    choices.truncate(part(choices.len(), pruning.most_signal).max(1));
-    report.with_signal = choices.len();
-
-    choices.retain(|c| c.record.logprob1 >= pruning.least_probability.ln());
-    report.solvable = choices.len();
-
-    choices.sort_by(|a, b| b.record.logprob1.total_cmp(&a.record.logprob1));
-    let end = part(choices.len(), pruning.band_end).max(1).min(choices.len());
-    let start = part(choices.len(), pruning.band_end - pruning.band_width).min(end);
-    let mut of_user: Vec<Vec<ScoredChoice>> = histories.iter().map(|_| Vec::new()).collect();
-    for choice in choices.into_iter().take(end).skip(start) {
-        report.in_band += 1;
-        of_user[choice.user].push(choice);
-    }
-
-    let rows: Vec<RlRow> =
-        histories.iter().zip(of_user).filter_map(|(h, mine)| row(h, mine, pruning.least_window)).collect();
-    report.rows = rows.len();
-    (rows, report)
-}
-
-/// Returns a row with the first pair of candidates, highest signal first, that leaves enough interactions before the
-/// first target and between the two, with at least four interactions up to the later one.
-fn row(history: &ScoredHistory, mut candidates: Vec<ScoredChoice>, least_window: usize) -> Option<RlRow> {
-    candidates.sort_by(|a, b| b.record.signal.total_cmp(&a.record.signal).then(a.position.cmp(&b.position)));
-    let pairs = candidates.iter().enumerate().flat_map(|(i, a)| candidates[i + 1..].iter().map(move |b| (a, b)));
-    let ordered = pairs.map(|(a, b)| if a.position < b.position { (a, b) } else { (b, a) });
-    let (first, between) = (least_window.max(1), least_window.max(2));
-    let (mid, last) = ordered.into_iter().find(|(mid, last)| {
-        last.position + 1 >= 4 && mid.position >= first && last.position - mid.position >= between
-    })?;
-    Some(RlRow {
-        uid: history.uid.clone(),
-        history: history.interactions[..=last.position].to_vec(),
-        mid_position: mid.position,
-        mid_record: mid.record,
-        last_record: last.record,
-        signal_gap: last.record.signal - mid.record.signal,
-        distance_to_end: last.position - mid.position,
-        targets: Vec::new(),
-        transfer: history.transfer.clone(),
-        references: Vec::new(),
-    })
+    let band = rule::select(choices, pruning, &mut report);
+    let pairs = rule::pairs(band, pruning, |user| !histories[user as usize].messages.is_empty());
+    report.rows = pairs.len();
+    let row = |pair: &rule::Pair| row::of_history(histories[pair.user() as usize].clone(), pair);
+    (pairs.iter().map(row).collect(), report)
 }
 
 #[cfg(test)]
 mod tests {
     use chat::Interaction;
-    use chat::records::Checked;
+    use chat::records::{Checked, SignalRecord};
+    use configs::PruningRule;
     use tolerance::assert_within;
 
     use super::*;
@@ -110,12 +100,18 @@ mod tests {
             uid: uid.into(),
             interactions,
             signals: signals.iter().map(record).collect(),
-            transfer: Vec::new(),
+            ..ScoredHistory::default()
         }
     }
 
-    const ALL: PruningConfig =
-        PruningConfig { most_signal: 1.0, least_probability: 0.1, band_end: 1.0, band_width: 1.0, least_window: 1 };
+    const ALL: PruningConfig = PruningConfig {
+        most_signal: 1.0,
+        least_probability: 0.1,
+        band_end: 1.0,
+        band_width: 1.0,
+        rule: PruningRule::Windowed,
+        least_window: 1,
+    };
 
     #[test]
     fn the_pair_of_most_signal_that_leaves_room_is_taken() {

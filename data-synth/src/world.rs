@@ -93,7 +93,12 @@ pub struct Subject {
 impl Subject {
     /// Returns the history as a record of the pipeline.
     pub fn history(&self) -> History {
-        History { uid: self.uid.clone(), interactions: self.history.clone(), transfer: self.transfer.clone() }
+        History {
+            uid: self.uid.clone(),
+            interactions: self.history.clone(),
+            transfer: self.transfer.clone(),
+            ..History::default()
+        }
     }
 }
 

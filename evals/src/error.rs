@@ -31,9 +31,9 @@ pub enum EvalError {
     /// `random` with a single user; it needs at least two.
     #[error("the bound `random` uses the summary of another user, so it needs at least two users; got one")]
     Alone,
-    /// A history that does not fit even when cut to its last interaction.
+    /// A history that does not fit even when cut to its last interaction or message.
     #[error(
-        "user `{uid}`: the last interaction alone exceeds the limit of {tokens} tokens of `{reader}`; raise the \
+        "user `{uid}`: the last interaction or message alone exceeds the limit of {tokens} tokens of `{reader}`; raise the \
          limit, shorten the texts or remove the user"
     )]
     TooLong {

@@ -93,7 +93,7 @@ fn check(
         if let Some(defect) = user.defect() {
             return refuse(defect.field, defect.message);
         }
-        if let Some(defect) = plan.split.defect(&user.history).filter(|_| divided) {
+        if let Some(defect) = plan.split.defect(user.items()).filter(|_| divided) {
             return refuse(defect.field, defect.message);
         }
         if contenders.iter().any(bounds) {

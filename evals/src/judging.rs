@@ -1,6 +1,6 @@
 //! Asks a judge about the targets of all users.
 
-use chat::{Interaction, PromptSet, Question};
+use chat::{HistoryItems, Interaction, PromptSet, Question};
 use rewards::judge::question;
 use rewards::{Judge, JudgeError, Verdict};
 
@@ -72,7 +72,7 @@ fn about_history(
     judge: &NamedJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Question, EvalError> {
-    let fitted = fitted_history(target, &user.history, judge, prompts)?.ok_or_else(|| EvalError::TooLong {
+    let fitted = fitted_history(target, user.items(), judge, prompts)?.ok_or_else(|| EvalError::TooLong {
         uid: user.uid.clone(),
         reader: judge.name.into(),
         tokens: judge.limit.map_or(0, |l| l.tokens),
@@ -80,14 +80,14 @@ fn about_history(
     about(target, &prompts.history(fitted.kept)?)
 }
 
-/// Returns as many of the latest interactions as fit the judge's prompt about a target, or `None` if not even the last one does.
+/// Returns as many of the latest interactions or messages as fit the judge's prompt about a target, or `None` if not even the last one does.
 pub(crate) fn fitted_history<'h>(
     target: &Interaction,
-    history: &'h [Interaction],
+    history: HistoryItems<'h>,
     judge: &NamedJudge<'_>,
     prompts: &PromptSet,
 ) -> Result<Option<Fitted<'h>>, EvalError> {
-    let question = |kept: &[Interaction]| about(target, &prompts.history(kept)?);
+    let question = |kept: HistoryItems<'h>| about(target, &prompts.history(kept)?);
     fit(history, judge.limit, |kept| Ok::<_, EvalError>(judge.judge.messages(&question(kept)?, true)?))
 }
 

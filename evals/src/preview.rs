@@ -1,7 +1,7 @@
 //! What each round of an evaluation reads about a user, computed without a model by the functions that [`crate::evaluate`] uses.
 
 use chat::records::RowDefect;
-use chat::{Interaction, PromptSet};
+use chat::{HistoryItems, Interaction, PromptSet};
 use serde::Serialize;
 
 use crate::fit::Fitted;
@@ -9,14 +9,15 @@ use crate::judging::fitted_history;
 use crate::summarize::fitted;
 use crate::{EvalError, EvalUser, HistorySplit, NamedJudge, PromptLimit, Setting, TargetKind};
 
-/// What one round reads. Ranges are of indices into the history, as slices: from the first to before the second.
+/// What one round reads. Ranges are of indices into the history, whose items are interactions or messages, as slices: from the first
+/// to before the second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RoundPreview {
     /// The part of the history that the setting assigns to the round.
     pub part: [usize; 2],
-    /// What the prompt contains; `None` if not even the last interaction fits, which ends an evaluation with an error.
+    /// What the prompt contains; `None` if not even the last interaction or message fits, which ends an evaluation with an error.
     pub read: Option<[usize; 2]>,
-    /// The number of oldest interactions of the part that are left out.
+    /// The number of oldest interactions or messages of the part that are left out.
     pub dropped: usize,
     /// The length of the prompt, in the unit of the limit; `None` if nothing fits.
     pub length: Option<usize>,
@@ -64,13 +65,13 @@ pub fn preview(
     limit: PromptLimit<'_>,
     judge: &NamedJudge<'_>,
 ) -> Result<UserPreview, EvalError> {
-    if let Some(RowDefect { field, message }) = split.defect(&user.history) {
+    if let Some(RowDefect { field, message }) = split.defect(user.items()) {
         return Err(EvalError::User { uid: user.uid.clone(), field, message });
     }
     let rounds = |setting: Setting| -> Result<Vec<RoundPreview>, EvalError> {
         let mut start = 0;
         let mut found = Vec::new();
-        for (round, part) in split.rounds(setting, &user.history).into_iter().enumerate() {
+        for (round, part) in split.rounds(setting, user.items()).into_iter().enumerate() {
             let kept = fitted(prompts, past.filter(|_| round > 0), part, Some(limit))?;
             found.push(round_of(start, part, kept, limit));
             start += part.len();
@@ -79,13 +80,13 @@ pub fn preview(
     };
     let judge_limit = judge.limit.unwrap_or(PromptLimit { tokens: usize::MAX, ..limit });
     let target = |(kind, target): (TargetKind, &Interaction)| -> Result<TargetPreview, EvalError> {
-        let kept = fitted_history(target, &user.history, judge, prompts)?;
+        let kept = fitted_history(target, user.items(), judge, prompts)?;
         Ok(TargetPreview {
             kind,
             query: target.query.clone(),
             chosen: target.chosen.clone(),
             rejected: target.rejected.clone(),
-            direct: round_of(0, &user.history, kept, judge_limit),
+            direct: round_of(0, user.items(), kept, judge_limit),
         })
     };
     let targets = TargetKind::ALL.into_iter().flat_map(|kind| user.targets_of(kind).iter().map(move |t| (kind, t)));
@@ -98,7 +99,7 @@ pub fn preview(
 }
 
 /// Returns the preview of a round whose part begins at index `start` of the history.
-fn round_of(start: usize, part: &[Interaction], kept: Option<Fitted<'_>>, limit: PromptLimit<'_>) -> RoundPreview {
+fn round_of(start: usize, part: HistoryItems<'_>, kept: Option<Fitted<'_>>, limit: PromptLimit<'_>) -> RoundPreview {
     let end = start + part.len();
     let read = kept.as_ref().map(|fitted| [end - fitted.kept.len(), end]);
     RoundPreview {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chat::Interaction;
+use chat::HistoryItems;
 use chat::records::RowDefect;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// How a history of n interactions is split. Both ways are published (AlignXplore+).
+/// How a history of n interactions, or n messages, is split. Both ways are published (AlignXplore+).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HistorySplit {
@@ -46,26 +46,26 @@ pub enum HistorySplit {
 }
 
 impl HistorySplit {
-    /// Returns the interactions that the setting `full` reads.
-    pub fn full(self, history: &[Interaction]) -> &[Interaction] {
+    /// Returns the items that the setting `full` reads.
+    pub fn full(self, history: HistoryItems<'_>) -> HistoryItems<'_> {
         match self {
             HistorySplit::Halves => history,
-            HistorySplit::Thirds => &history[..2 * (history.len() / 3)],
+            HistorySplit::Thirds => history.slice(0, 2 * (history.len() / 3)),
         }
     }
 
-    /// Returns the interactions that the two stages of the setting `streaming` read.
-    pub fn stages(self, history: &[Interaction]) -> [&[Interaction]; 2] {
+    /// Returns the items that the two stages of the setting `streaming` read.
+    pub fn stages(self, history: HistoryItems<'_>) -> [HistoryItems<'_>; 2] {
         let middle = match self {
             HistorySplit::Halves => history.len() / 2,
             HistorySplit::Thirds => history.len() / 3,
         };
-        let (first, second) = self.full(history).split_at(middle);
-        [first, second]
+        let full = self.full(history);
+        [full.slice(0, middle), full.slice(middle, full.len())]
     }
 
-    /// Returns the interactions that each round of a setting reads. `direct` reads the whole history, whatever the split.
-    pub fn rounds(self, setting: Setting, history: &[Interaction]) -> Vec<&[Interaction]> {
+    /// Returns the items that each round of a setting reads. `direct` reads the whole history, whatever the split.
+    pub fn rounds(self, setting: Setting, history: HistoryItems<'_>) -> Vec<HistoryItems<'_>> {
         match setting {
             Setting::Direct => vec![history],
             Setting::Full => vec![self.full(history)],
@@ -82,24 +82,44 @@ impl HistorySplit {
     }
 
     /// Returns the defect of a history that leaves a stage nothing to read.
-    pub fn defect(self, history: &[Interaction]) -> Option<RowDefect> {
+    pub fn defect(self, history: HistoryItems<'_>) -> Option<RowDefect> {
         let (n, least) = (history.len(), self.least());
-        let message = format!("has {n} interactions; the split {self:?} needs at least {least}");
-        (n < least).then_some(RowDefect { field: "history", message })
+        let message = format!("has {n} {}; the split {self:?} needs at least {least}", history.noun());
+        let field = match history {
+            HistoryItems::Interactions(_) => "history",
+            HistoryItems::Messages(_) => "messages",
+        };
+        (n < least).then_some(RowDefect { field, message })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chat::{Interaction, Message};
+
     use super::*;
 
     #[test]
     fn histories_divide_as_published() {
         let history: Vec<_> = (0..8).map(|i| Interaction { chosen: i.to_string(), ..Interaction::default() }).collect();
+        divide_as_published(HistoryItems::from(&history));
+        let messages: Vec<_> = (0..8).map(|i| Message::user(i.to_string())).collect();
+        divide_as_published(HistoryItems::from(&messages));
+        let defect = HistorySplit::Thirds.defect(HistoryItems::from(&messages[..2])).unwrap();
+        assert_eq!(
+            (defect.field, defect.message.as_str()),
+            ("messages", "has 2 messages; the split Thirds needs at least 3")
+        );
+    }
+
+    fn divide_as_published(history: HistoryItems<'_>) {
+        let texts =
+            |parts: &[HistoryItems<'_>]| parts.iter().flat_map(|part| part.texts()).collect::<Vec<_>>().concat();
         let lengths = |split: HistorySplit, n: usize| {
-            let [first, second] = split.stages(&history[..n]);
-            assert_eq!([first, second].concat(), split.full(&history[..n]), "the stages together are what full reads");
-            (first.len(), second.len())
+            let history = history.slice(0, n);
+            let stages = split.stages(history);
+            assert_eq!(texts(&stages), texts(&[split.full(history)]), "the stages together are what full reads");
+            (stages[0].len(), stages[1].len())
         };
         assert_eq!(lengths(HistorySplit::Halves, 8), (4, 4));
         assert_eq!(lengths(HistorySplit::Halves, 7), (3, 4));

@@ -3,7 +3,7 @@
 use chat::prompts::PromptError;
 use chat::reasoning;
 use chat::records::RowDefect;
-use chat::{Completer, CompletionRequest, Interaction, PromptSet};
+use chat::{Completer, CompletionRequest, HistoryItems, PromptSet};
 use rewards::Draw;
 
 use crate::evaluation::SummaryRecord;
@@ -20,14 +20,14 @@ pub(crate) struct Summarizer<'a> {
     pub plan: &'a EvalPlan,
 }
 
-/// Returns as many of the latest interactions as fit a summary prompt, or `None` if not even the last one does.
+/// Returns as many of the latest interactions or messages as fit a summary prompt, or `None` if not even the last one does.
 pub(crate) fn fitted<'h>(
     prompts: &PromptSet,
     past: Option<&str>,
-    interactions: &'h [Interaction],
+    items: HistoryItems<'h>,
     limit: Option<PromptLimit<'_>>,
 ) -> Result<Option<Fitted<'h>>, PromptError> {
-    fit(interactions, limit, |kept| prompts.summarize(past, kept))
+    fit(items, limit, |kept| prompts.summarize(past, kept))
 }
 
 /// Returns a model's summary of each user, in order, as an evaluation of the model in `setting` reads it. There are none in
@@ -44,7 +44,7 @@ pub fn model_summaries(
 ) -> Result<Vec<SummaryRecord>, EvalError> {
     let divided = setting == Setting::Streaming || plan.split == HistorySplit::Thirds;
     for user in users {
-        if let Some(RowDefect { field, message }) = plan.split.defect(&user.history).filter(|_| divided) {
+        if let Some(RowDefect { field, message }) = plan.split.defect(user.items()).filter(|_| divided) {
             return Err(EvalError::User { uid: user.uid.clone(), field, message });
         }
     }
@@ -56,7 +56,7 @@ struct Input<'p> {
     uid: &'p str,
     past: Option<String>,
     dropped_before: usize,
-    interactions: &'p [Interaction],
+    items: HistoryItems<'p>,
 }
 
 impl Summarizer<'_> {
@@ -67,12 +67,12 @@ impl Summarizer<'_> {
         users: &'u [EvalUser],
         progress: EvalProgress<'_>,
     ) -> Result<Vec<SummaryRecord>, EvalError> {
-        let rounds = |user: &'u EvalUser| self.plan.split.rounds(setting, &user.history);
+        let rounds = |user: &'u EvalUser| self.plan.split.rounds(setting, user.items());
         if setting == Setting::Direct {
             return Ok(Vec::new());
         }
         let fresh =
-            |user: &'u EvalUser| Input { uid: &user.uid, past: None, dropped_before: 0, interactions: rounds(user)[0] };
+            |user: &'u EvalUser| Input { uid: &user.uid, past: None, dropped_before: 0, items: rounds(user)[0] };
         let first = self.stage(setting, 0, users.iter().map(fresh).collect(), progress)?;
         if setting == Setting::Full {
             return Ok(first);
@@ -81,7 +81,7 @@ impl Summarizer<'_> {
             uid: &user.uid,
             past: Some(summary.summary),
             dropped_before: summary.dropped,
-            interactions: rounds(user)[1],
+            items: rounds(user)[1],
         };
         self.stage(setting, 1, users.iter().zip(first).map(next).collect(), progress)
     }
@@ -127,14 +127,14 @@ impl Summarizer<'_> {
         Ok(summaries)
     }
 
-    /// Returns the request, and the number of interactions it leaves out because they do not fit.
+    /// Returns the request, and the number of interactions or messages it leaves out because they do not fit.
     fn request(
         &self,
         setting: Setting,
         stage: u64,
         input: &Input<'_>,
     ) -> Result<(CompletionRequest, usize), EvalError> {
-        let fitted = fitted(self.prompts, input.past.as_deref(), input.interactions, self.limit)?;
+        let fitted = fitted(self.prompts, input.past.as_deref(), input.items, self.limit)?;
         let fitted = fitted.ok_or_else(|| EvalError::TooLong {
             uid: input.uid.into(),
             reader: self.name.into(),
@@ -146,6 +146,6 @@ impl Summarizer<'_> {
             seed: seed.bits(),
             ..CompletionRequest::new(fitted.messages, self.plan.sampling.clone())
         };
-        Ok((request, input.interactions.len() - fitted.kept.len()))
+        Ok((request, input.items.len() - fitted.kept.len()))
     }
 }

@@ -17,9 +17,12 @@ use rewards::{Judge, JudgeSettings};
 
 fn prompts() -> PromptSet {
     let list = "{% for i in interactions %}{{ i.chosen }} {% endfor %}";
+    let said = "{% for m in messages %}{{ m.content }} {% endfor %}";
     let sources = [
         ("summarize.j2", format!("past: {{{{ past }}}} new: {list}")),
+        ("summarize_messages.j2", format!("past: {{{{ past }}}} new: {said}")),
         ("history.j2", list.to_string()),
+        ("history_messages.j2", said.to_string()),
         ("judge.j2", "{{ preference }}|{{ item_a }}|{{ item_b }}".to_string()),
     ];
     PromptSet::new("test", &BTreeMap::from(sources.map(|(file, text)| (file.to_string(), text)))).unwrap()
@@ -39,6 +42,7 @@ fn user(i: usize) -> EvalUser {
         targets: (0..4).map(|k| choice(&word(k), "other")).collect(),
         transfer: vec![choice(&word(0), "elsewhere")],
         truth: Some((0..4).map(word).collect::<Vec<_>>().join(" ")),
+        ..EvalUser::default()
     }
 }
 
@@ -147,6 +151,42 @@ fn every_contender_gets_what_its_summaries_are_worth() {
     assert_eq!(gains.len(), 4);
     assert_eq!((gain(S::Full, T::InDomain), gain(S::Streaming, T::InDomain)), (0.0, 0.25));
     assert_eq!(gain(S::Streaming, T::Transfer), 0.5);
+}
+
+/// Returns user `i`, who states the same words in the messages of conversations.
+fn user_of_messages(i: usize) -> EvalUser {
+    let user = user(i);
+    let messages = user.history.iter().map(|choice| Message::user(choice.chosen.clone())).collect();
+    EvalUser { history: Vec::new(), messages, ..user }
+}
+
+#[test]
+fn messages_are_read_in_every_setting_as_interactions_are() {
+    let model = Scripted::new("bad", forgetful);
+    let contenders = [Contender::none(), Contender::model("sft", &model)];
+    let of_choices = run(&(0..3).map(user).collect::<Vec<_>>(), &contenders, &plan(&ALL)).unwrap();
+    let mut users: Vec<_> = (0..3).map(user_of_messages).collect();
+    let of_messages = run(&users, &contenders, &plan(&ALL)).unwrap();
+    // The scripted models see the words alone.
+    assert_eq!(of_messages.summaries, of_choices.summaries);
+    for (setting, targets, want) in [
+        (Setting::Full, TargetKind::InDomain, 1.0),
+        (Setting::Streaming, TargetKind::InDomain, 0.75),
+        (Setting::Streaming, TargetKind::Transfer, 0.5),
+    ] {
+        assert_eq!(accuracy(&of_messages, "sft", setting, targets), want, "{setting}, {targets}");
+    }
+    assert_eq!(accuracy(&of_messages, "none", Setting::Direct, TargetKind::InDomain), 1.0);
+    // Users of both kinds may stand in one file.
+    users.push(user(9));
+    assert_eq!(run(&users, &contenders, &plan(&ALL)).unwrap().summaries.len(), 2 * users.len());
+
+    users[1].messages.truncate(1);
+    let error = run(&users, &contenders, &plan(&ALL)).unwrap_err().to_string();
+    assert!(error.contains("p1") && error.contains("has 1 messages; the split Halves needs at least 2"), "{error}");
+    users[1].messages.clear();
+    let error = run(&users, &contenders, &plan(&ALL)).unwrap_err().to_string();
+    assert!(error.contains("at least one message in `messages`"), "{error}");
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn user(i: usize) -> EvalUser {
         targets: vec![choice(&word, "other", Some("news")), choice(&word, "another", Some("news"))],
         transfer: vec![choice(&word, "elsewhere", Some("products"))],
         truth: Some(format!("Likes {word} .")),
+        ..EvalUser::default()
     }
 }
 

@@ -85,6 +85,20 @@ pub enum HubError {
     },
 }
 
+/// The advice for a hub that does not answer.
+const NO_ANSWER: &str = "; check the network, or set HF_HUB_OFFLINE=1 to use cached files";
+
+impl HubError {
+    /// Returns whether the hub did not answer, or was not asked because offline mode is on.
+    pub fn is_offline(&self) -> bool {
+        match self {
+            Self::NotCached { .. } => true,
+            Self::Network { cause, .. } => cause.ends_with(NO_ANSWER),
+            _ => false,
+        }
+    }
+}
+
 /// Settings of the access to the hub.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
@@ -249,7 +263,7 @@ fn in_words(error: &ApiError) -> String {
             "; the repository is private or gated: accept its terms on its page and set HF_TOKEN"
         }
         () if status("404") => "; check the spelling of the id and the revision",
-        _ => "; check the network, or set HF_HUB_OFFLINE=1 to use cached files",
+        _ => NO_ANSWER,
     };
     text + advice
 }

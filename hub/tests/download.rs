@@ -182,8 +182,10 @@ fn what_is_not_there_is_said_with_what_to_do() {
     let error = |given: &str, settings: &HubSettings| model(given, settings).unwrap_err();
     assert!(matches!(error("no/such/folder", &online), HubError::NoSuchPlace { .. }));
     assert!(matches!(error("me/tiny", &offline), HubError::NotCached { .. }));
-    let missing = error("me/other", &online).to_string();
-    assert!(missing.contains("404") && missing.contains("spelling"), "{missing}");
+    let missing = error("me/other", &online);
+    assert!(!missing.is_offline() && !error("no/such/folder", &online).is_offline());
+    assert!(missing.to_string().contains("404") && missing.to_string().contains("spelling"), "{missing}");
     let nobody = HubSettings { endpoint: "http://127.0.0.1:1".into(), ..online };
     assert!(error("me/tiny", &nobody).to_string().contains("HF_HUB_OFFLINE"));
+    assert!(error("me/tiny", &nobody).is_offline() && error("me/tiny", &offline).is_offline());
 }

@@ -1,6 +1,7 @@
 //! Generates for, or scores, a list of requests to completion: [`Engine`] for callers that need only the results.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 pub use crate::engine::{Alternative, Generated, Limits, Request, RequestId, ScoreRequest, Scored};
 use crate::engine::{Engine, EngineStats, SampledToken};
@@ -63,7 +64,16 @@ impl<'a> Generator<'a> {
         requests: &[Request],
         done: Option<&mut DoneHook<'_>>,
     ) -> Result<Vec<Vec<Generated>>, LmError> {
-        Ok(self.run(requests, None, done)?.0)
+        match done {
+            None => self.generate(requests, None),
+            Some(done) => {
+                let mut goes_on = |index: usize, samples: &[Generated]| {
+                    done(index, samples);
+                    ControlFlow::Continue(())
+                };
+                Ok(self.run(requests, None, &mut goes_on)?.0)
+            }
+        }
     }
 
     /// Generates as [`Self::generate`], and also returns the engine's statistics.
@@ -75,14 +85,15 @@ impl<'a> Generator<'a> {
         requests: &[Request],
         stop: Option<&mut StopHook<'_>>,
     ) -> Result<(Vec<Vec<Generated>>, EngineStats), LmError> {
-        self.run(requests, stop, None)
+        self.run(requests, stop, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    fn run(
+    /// Generates with both hooks. Once `done` breaks, nothing further is computed; requests that are not finished have no samples.
+    pub(crate) fn run(
         &self,
         requests: &[Request],
         mut stop: Option<&mut StopHook<'_>>,
-        mut done: Option<&mut DoneHook<'_>>,
+        done: &mut dyn FnMut(usize, &[Generated]) -> ControlFlow<()>,
     ) -> Result<(Vec<Vec<Generated>>, EngineStats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
@@ -102,8 +113,8 @@ impl<'a> Generator<'a> {
             for id in output.done {
                 let index = places[&id];
                 results[index] = engine.take(id).unwrap_or_default();
-                if let Some(done) = done.as_mut() {
-                    done(index, &results[index]);
+                if done(index, &results[index]).is_break() {
+                    return Ok((results, engine.stats()));
                 }
             }
         }
@@ -115,6 +126,16 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// If a request is invalid (see [`Engine::submit_score`]), or if libtorch fails.
     pub fn score(&self, requests: &[ScoreRequest]) -> Result<(Vec<Scored>, EngineStats), LmError> {
+        self.run_scores(requests, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// Scores as [`Self::score`], and calls `done` after each request, while others are still scored. Once it breaks, nothing further is
+    /// computed.
+    pub(crate) fn run_scores(
+        &self,
+        requests: &[ScoreRequest],
+        done: &mut dyn FnMut(usize, &Scored) -> ControlFlow<()>,
+    ) -> Result<(Vec<Scored>, EngineStats), LmError> {
         let mut engine = self.engine();
         let mut places = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
@@ -123,7 +144,11 @@ impl<'a> Generator<'a> {
         let mut results: Vec<Scored> = requests.iter().map(|_| Scored::default()).collect();
         while !engine.is_idle() {
             for id in engine.step()?.done {
-                results[places[&id]] = engine.take_scored(id).unwrap_or_default();
+                let index = places[&id];
+                results[index] = engine.take_scored(id).unwrap_or_default();
+                if done(index, &results[index]).is_break() {
+                    return Ok((results, engine.stats()));
+                }
             }
         }
         Ok((results, engine.stats()))

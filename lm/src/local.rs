@@ -1,17 +1,18 @@
 //! A model in this process as a [`chat::Completer`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use chat::completer::{CompleterError, Usage};
+use chat::completer::{CompleterError, Done, Failures, Usage};
 use chat::text_stream::StopText;
 use chat::tokenizer::Tokenizer;
 use chat::{Completer, Completion, CompletionRequest, FinishReason, TokenLogprob};
 use rayon::prelude::*;
 use tch::{Device, Kind};
 
-use crate::generate::{Generated, Generator, Limits, Request, ScoreRequest, StopHook};
+use crate::generate::{Generated, Generator, Limits, Request, ScoreRequest, Scored, StopHook};
 use crate::{Decoder, LmError, ModelPrompts, checkpoint};
 
 /// A model with its tokenizer.
@@ -101,10 +102,12 @@ impl LocalModel {
     fn score(
         &self,
         requests: &[CompletionRequest],
-        prompts: &[Prompt],
+        prompts: &[Result<Prompt, String>],
         answers: &mut [Option<Completion>],
+        finished: &mut Finished<'_>,
     ) -> Result<(), LmError> {
-        let scored = |(i, prompt): (usize, &Prompt)| {
+        let scored = |(i, prompt): (usize, &Result<Prompt, String>)| {
+            let prompt = prompt.as_ref().ok()?;
             let (from, candidates) = match prompt.scored? {
                 Part::Choices(next) => (prompt.ids.len(), Vec::from(next)),
                 Part::Continuation { from } => (from, Vec::new()),
@@ -115,22 +118,20 @@ impl LocalModel {
         if batch.is_empty() {
             return Ok(());
         }
-        let (scores, _) = self.generator().score(&batch)?;
-        for ((i, asked), scored) in members.into_iter().zip(&batch).zip(scores) {
-            if scored.candidates.is_empty() {
-                answers[i] = Some(self.continuation(&asked.ids[asked.from..], &scored.logprobs)?);
+        let mut failed = None;
+        let mut done = |place: usize, scored: &Scored| {
+            let (i, asked) = (members[place], &batch[place]);
+            let completion = if scored.candidates.is_empty() {
                 self.count(asked.from, scored.logprobs.len());
-                continue;
-            }
-            self.count(asked.ids.len(), 1);
-            let texts = requests[i].choices.iter().flatten().cloned();
-            let mut top: Vec<(String, f32)> = texts.zip(scored.candidates).collect();
-            top.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let (text, logprob) = top[0].clone();
-            let tokens = vec![TokenLogprob { text: text.clone(), logprob, top }];
-            answers[i] = Some(Completion { text, tokens, finish: FinishReason::Length });
-        }
-        Ok(())
+                self.continuation(&asked.ids[asked.from..], &scored.logprobs)
+            } else {
+                self.count(asked.ids.len(), 1);
+                Ok(compared(&requests[i], &scored.candidates))
+            };
+            keep(i, completion, answers, finished, &mut failed)
+        };
+        self.generator().run_scores(&batch, &mut done)?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Returns a text whose tokens were scored.
@@ -152,14 +153,16 @@ impl LocalModel {
     fn generate(
         &self,
         requests: &[CompletionRequest],
-        prompts: &[Prompt],
+        prompts: &[Result<Prompt, String>],
         answers: &mut [Option<Completion>],
+        finished: &mut Finished<'_>,
     ) -> Result<(), LmError> {
         // Requests with equal prompts and settings become samples of one request.
         let mut groups: Vec<(Request, Vec<usize>)> = Vec::new();
         let mut seen: HashMap<RequestKey<'_>, usize> = HashMap::new();
-        let generated = prompts.iter().zip(requests).enumerate().filter(|(_, (prompt, _))| prompt.scored.is_none());
-        for (i, (prompt, r)) in generated {
+        let sound = prompts.iter().zip(requests).enumerate();
+        let sound = sound.filter_map(|(i, (prompt, r))| Some((i, prompt.as_ref().ok()?, r)));
+        for (i, prompt, r) in sound.filter(|(_, prompt, _)| prompt.scored.is_none()) {
             let group = *seen.entry((&prompt.ids, settings(r))).or_insert_with(|| {
                 let request = Request {
                     prompt: prompt.ids.clone(),
@@ -181,15 +184,51 @@ impl LocalModel {
         let mut hook = |group: usize, sample: usize, id: u32| texts[groups[group].1[sample]].push(id);
         let stops = requests.iter().any(|r| !r.stop.is_empty());
         let hook = stops.then_some(&mut hook as &mut StopHook<'_>);
-        let generated = self.generator().generate(&batch, hook)?;
-        for ((_, members), samples) in groups.iter().zip(&generated) {
-            for (&i, sample) in members.iter().zip(samples) {
-                self.count(prompts[i].ids.len(), sample.ids.len());
-                answers[i] = Some(self.completion(sample, &requests[i])?);
-            }
-        }
-        Ok(())
+        let mut failed = None;
+        let mut done = |group: usize, samples: &[Generated]| {
+            let (request, members) = &groups[group];
+            members.iter().zip(samples).try_for_each(|(&i, sample)| {
+                self.count(request.prompt.len(), sample.ids.len());
+                keep(i, self.completion(sample, &requests[i]), answers, finished, &mut failed)
+            })
+        };
+        self.generator().run(&batch, hook, &mut done)?;
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// Receives a completion; breaks if the others are no longer needed.
+type Finished<'a> = dyn FnMut(usize, &Completion) -> ControlFlow<()> + 'a;
+
+/// Passes a completion on to the caller and to its place.
+fn keep(
+    index: usize,
+    completion: Result<Completion, LmError>,
+    answers: &mut [Option<Completion>],
+    finished: &mut Finished<'_>,
+    failed: &mut Option<LmError>,
+) -> ControlFlow<()> {
+    match completion {
+        Ok(completion) => {
+            let goes_on = finished(index, &completion);
+            answers[index] = Some(completion);
+            goes_on
+        }
+        Err(error) => {
+            *failed = Some(error);
+            ControlFlow::Break(())
+        }
+    }
+}
+
+/// Returns the answer to a request with choices, given the log-probability of each.
+fn compared(request: &CompletionRequest, logprobs: &[f32]) -> Completion {
+    let texts = request.choices.iter().flatten().cloned();
+    let mut top: Vec<(String, f32)> = texts.zip(logprobs.iter().copied()).collect();
+    top.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (text, logprob) = top[0].clone();
+    let tokens = vec![TokenLogprob { text: text.clone(), logprob, top }];
+    Completion { text, tokens, finish: FinishReason::Length }
 }
 
 /// What is scored of a request.
@@ -256,17 +295,51 @@ fn settings(r: &CompletionRequest) -> [u64; 8] {
 
 impl Completer for LocalModel {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
+        let answers = self.complete_with(requests, Failures::Stop, &mut |_, _| Ok(()))?;
+        answers.into_iter().map(|answer| answer.map_err(CompleterError::Model)).collect()
+    }
+
+    fn complete_each(&self, requests: &[CompletionRequest]) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        self.complete_with(requests, Failures::Keep, &mut |_, _| Ok(()))
+    }
+
+    fn complete_with(
+        &self,
+        requests: &[CompletionRequest],
+        failures: Failures,
+        done: &mut Done<'_>,
+    ) -> Result<Vec<Result<Completion, String>>, CompleterError> {
         // The closure must not capture the decoder, whose tensors belong to one thread.
         let (tokenizer, context) = (&self.tokenizer, self.decoder.spec().context());
-        let prompt = |(index, request): (usize, &CompletionRequest)| {
-            Prompt::new(request, tokenizer, context).map_err(|message| CompleterError::Request { index, message })
-        };
-        let prompts: Vec<Prompt> = requests.par_iter().enumerate().map(prompt).collect::<Result<_, _>>()?;
-        let model = |e: LmError| e.into_completer_error(&self.name);
+        let prompt = |request: &CompletionRequest| Prompt::new(request, tokenizer, context);
+        let mut prompts: Vec<Result<Prompt, String>> = requests.par_iter().map(prompt).collect();
+        if failures == Failures::Stop
+            && let Some(index) = prompts.iter().position(Result::is_err)
+            && let Err(message) = prompts.swap_remove(index)
+        {
+            return Err(CompleterError::Request { index, message });
+        }
         let mut answers: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
-        self.score(requests, &prompts, &mut answers).map_err(model)?;
-        self.generate(requests, &prompts, &mut answers).map_err(model)?;
-        Ok(answers.into_iter().map(|a| a.expect("every request is scored or generated")).collect())
+        let failed = RefCell::new(None);
+        let mut finished = |index: usize, completion: &Completion| match done(index, completion) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed.replace(Some(error));
+                ControlFlow::Break(())
+            }
+        };
+        let model = |e: LmError| e.into_completer_error(&self.name);
+        self.score(requests, &prompts, &mut answers, &mut finished).map_err(model)?;
+        if failed.borrow().is_none() {
+            self.generate(requests, &prompts, &mut answers, &mut finished).map_err(model)?;
+        }
+        if let Some(error) = failed.into_inner() {
+            return Err(error);
+        }
+        let answer = |(prompt, answer): (Result<Prompt, String>, Option<Completion>)| {
+            prompt.map(|_| answer.expect("every request is scored or generated"))
+        };
+        Ok(prompts.into_iter().zip(answers).map(answer).collect())
     }
 
     fn name(&self) -> &str {

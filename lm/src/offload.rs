@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use chat::completer::{CompleterError, Usage};
+use chat::completer::{CompleterError, Done, Failures, Usage};
 use chat::{Completer, Completion, CompletionRequest};
 use tch::Device;
 
@@ -39,17 +39,35 @@ impl Offloaded {
         model.limits = self.host.limits;
         Ok(model)
     }
+
+    /// Calls the model on the device.
+    fn run<T>(&self, call: impl FnOnce(&LocalModel) -> Result<T, CompleterError>) -> Result<T, CompleterError> {
+        if self.device == self.host.decoder.device() {
+            return call(&self.host);
+        }
+        let model = self.on_device().map_err(|e| e.into_completer_error(self.name()))?;
+        let result = call(&model);
+        self.usage.set(self.usage.get().plus(model.usage()));
+        result
+    }
 }
 
 impl Completer for Offloaded {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, CompleterError> {
-        if self.device == self.host.decoder.device() {
-            return self.host.complete(requests);
-        }
-        let model = self.on_device().map_err(|e| e.into_completer_error(self.name()))?;
-        let completions = model.complete(requests);
-        self.usage.set(self.usage.get().plus(model.usage()));
-        completions
+        self.run(|model| model.complete(requests))
+    }
+
+    fn complete_each(&self, requests: &[CompletionRequest]) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        self.complete_with(requests, Failures::Keep, &mut |_, _| Ok(()))
+    }
+
+    fn complete_with(
+        &self,
+        requests: &[CompletionRequest],
+        failures: Failures,
+        done: &mut Done<'_>,
+    ) -> Result<Vec<Result<Completion, String>>, CompleterError> {
+        self.run(|model| model.complete_with(requests, failures, done))
     }
 
     fn name(&self) -> &str {

@@ -45,9 +45,11 @@ pub fn locate(path: &str) -> Result<Located, LmError> {
         return Ok(Located { folder, adapter: None });
     }
     let base = lora_files::read_config(&folder)?.base;
-    let found = hub::model(&base, &settings).map_err(|e| LmError::File {
-        path: folder.join(lora_files::CONFIG),
-        message: format!("`base_model_name_or_path`: {e}"),
+    let found = hub::model(&base, &settings).map_err(|e| match e.is_offline() {
+        true => LmError::Hub(e),
+        false => {
+            LmError::File { path: folder.join(lora_files::CONFIG), message: format!("`base_model_name_or_path`: {e}") }
+        }
     })?;
     Ok(Located { folder: found, adapter: Some(folder) })
 }

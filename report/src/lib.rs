@@ -18,6 +18,7 @@
 //! - [`records`], [`prompts`]: the rows of the JSON files; `metrics`: the step log; `run`: one folder, loaded and validated.
 //! - `lines`, `bars`, `axes`, `canvas`, `palette`, `smooth`: the drawing.
 //! - `ablation`: the page of an ablation ([`write_ablation()`]). `ablation_figure`: its picture ([`ablation_figure()`]).
+//! - `data`: the page of data files ([`data_html()`]).
 //! - `sentences`: summaries shaded by what their sentences earn.
 //! - `curves`: which metrics share a chart; `tables`: evaluation rows as tables; `page`: the HTML; `figure`: the
 //!   figure.
@@ -28,6 +29,7 @@ mod axes;
 mod bars;
 mod canvas;
 mod curves;
+mod data;
 mod error;
 mod figure;
 mod lines;
@@ -44,6 +46,7 @@ mod tables;
 use std::path::{Path, PathBuf};
 
 pub use ablation::{AblationReport, ReportTable, VariantLogs, ablation_figure, write_ablation};
+pub use data::{DataHistogram, DataPage, DataSection, data_html};
 pub use error::ReportError;
 pub use prompts::{PromptSetId, PromptUse};
 pub use records::{AccuracyRow, Example, GainRow, JudgeRole, Model};

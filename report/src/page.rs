@@ -100,6 +100,7 @@ pub(crate) fn templates() -> Result<Environment<'static>, ReportError> {
     templates.add_template("ablation.html", include_str!("../templates/ablation.html"))?;
     templates.add_template("page.html", include_str!("../templates/page.html"))?;
     templates.add_template("macros.html", include_str!("../templates/macros.html"))?;
+    templates.add_template("data.html", include_str!("../templates/data.html"))?;
     templates.add_template("report.css", include_str!("../templates/report.css"))?;
     Ok(templates)
 }

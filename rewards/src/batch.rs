@@ -1,7 +1,7 @@
 //! Inputs of reward terms.
 
-use chat::Interaction;
 use chat::reasoning::Reasoned;
+use chat::{HistoryItems, Interaction, Message};
 use configs::rl::reward::FormatGate;
 use serde::Serialize;
 
@@ -30,6 +30,9 @@ pub struct RewardResponse<'a> {
     pub task: Option<&'a str>,
     /// Interactions that the prompt contains, oldest first.
     pub history: &'a [Interaction],
+    /// Messages that the prompt contains, oldest first, if the user's history is one of messages.
+    #[serde(skip_serializing_if = "<[Message]>::is_empty")]
+    pub messages: &'a [Message],
     /// Summary of the previous stage, which the prompt contains.
     pub past_summary: Option<&'a str>,
     /// Later choices that the run's judges predict from the summary; the stage's own target first.
@@ -52,6 +55,11 @@ pub struct RewardResponse<'a> {
 }
 
 impl<'a> RewardResponse<'a> {
+    /// Returns what the prompt contains of the history.
+    pub fn items(&self) -> HistoryItems<'a> {
+        HistoryItems::of(self.history, self.messages)
+    }
+
     /// Returns the reasoning, or `None` if the response is malformed.
     pub fn reasoning(&self) -> Option<&'a str> {
         self.parts().map(|parts| parts.reasoning)

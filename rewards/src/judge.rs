@@ -1,5 +1,7 @@
 //! The judge: a frozen language model that predicts a user's choice between two items, given a summary.
 
+mod asking;
+mod choice;
 mod settings;
 mod verdict;
 
@@ -9,14 +11,15 @@ use std::collections::hash_map::Entry;
 
 use chat::completer::CompleterError;
 use chat::prompts::PromptError;
-use chat::{Completer, Completion, CompletionRequest, Message, PromptSet, Question, Role, Sampling};
-use configs::judge::{ItemOrders, JudgeMode};
+use chat::{Completer, Completion, CompletionRequest, Message, PromptSet, Question, Sampling};
+use configs::judge::JudgeMode;
+use rayon::prelude::*;
 
+use self::asking::{Asking, JudgePrompt, without_thinking};
 pub use self::settings::JudgeSettings;
-use self::settings::separated;
 pub use self::verdict::{OrderVerdict, Verdict};
+use crate::answer;
 use crate::query::JudgeQuery;
-use crate::{Draw, answer};
 
 /// An error of a judge.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +136,7 @@ impl<'a> Judge<'a> {
     /// likelihood. A missing answer is not an error: its verdict is [`JudgeSettings::no_answer`] and is marked as malformed.
     pub fn answer<Q: Borrow<JudgeQuery>>(&self, queries: &[Q]) -> Result<Vec<Verdict>, JudgeError> {
         let queries: Vec<&JudgeQuery> = queries.iter().map(Borrow::borrow).collect();
+        let asking = self.asking();
         let mut ranges = HashMap::new();
         let mut asked: Vec<JudgePrompt<'_>> = Vec::new();
         for &query in &queries {
@@ -141,7 +145,7 @@ impl<'a> Judge<'a> {
                 match query {
                     JudgeQuery::Choice(question) => {
                         let shown = |&chosen_first: &bool| JudgePrompt::Choice { question, chosen_first };
-                        asked.extend(self.orders(question).iter().map(shown));
+                        asked.extend(asking.orders(question).iter().map(shown));
                     }
                     JudgeQuery::Answer { messages, choices } => asked.push(JudgePrompt::Answer { messages, choices }),
                     JudgeQuery::Likelihood { messages, text } => asked.push(JudgePrompt::Likelihood { messages, text }),
@@ -175,7 +179,8 @@ impl<'a> Judge<'a> {
 
     /// Asks the model, and reads its answers.
     fn read(&self, asked: &[JudgePrompt<'_>]) -> Result<Vec<ParsedAnswer>, JudgeError> {
-        let requests = asked.iter().map(|asked| self.request(asked)).collect::<Result<Vec<_>, _>>()?;
+        let asking = self.asking();
+        let requests = asked.par_iter().map(|asked| asking.request(asked)).collect::<Result<Vec<_>, _>>()?;
         let completions = self.ask(&requests)?;
         let forces = self.settings.mode == JudgeMode::Forced;
         let read = |(asked, (request, completion)): (&JudgePrompt<'_>, (&CompletionRequest, &Completion))| match asked {
@@ -248,65 +253,11 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// Returns [`JudgeError::Prompt`] if the template cannot be rendered.
     pub fn messages(&self, question: &Question, chosen_first: bool) -> Result<Vec<Message>, JudgeError> {
-        let (chosen, rejected) = (question.chosen.as_str(), question.rejected.as_str());
-        let (a, b) = if chosen_first { (chosen, rejected) } else { (rejected, chosen) };
-        let mut messages = self.prompts.judge(question.query.as_deref(), &question.preference, a, b)?;
-        let (prefix, _) = self.settings.answers();
-        if self.settings.mode == JudgeMode::Forced && !prefix.is_empty() {
-            messages.push(Message::assistant(prefix));
-        }
-        Ok(messages)
+        self.asking().messages(question, chosen_first)
     }
 
-    fn orders(&self, question: &Question) -> &'static [bool] {
-        if self.settings.orders == ItemOrders::Both {
-            return &[true, false];
-        }
-        if self.draw("item order", question).below(2) == 0 { &[true] } else { &[false] }
-    }
-
-    /// Returns a draw that depends on the seed and the question only, so that a question that is asked again gets the same one.
-    fn draw(&self, purpose: &str, question: &Question) -> Draw {
-        let Question { query, preference, chosen, rejected } = question;
-        let draw = Draw::new(self.settings.seed).text(purpose).text(query.as_deref().unwrap_or_default());
-        draw.text(preference).text(chosen).text(rejected)
-    }
-
-    fn request(&self, asked: &JudgePrompt<'_>) -> Result<CompletionRequest, JudgeError> {
-        match *asked {
-            JudgePrompt::Choice { question, chosen_first } => self.request_of_choice(question, chosen_first),
-            JudgePrompt::Answer { messages, choices } => {
-                let mut messages = messages.to_vec();
-                let opened = messages.last_mut().filter(|last| last.role == Role::Assistant);
-                let choices = match opened {
-                    Some(last) => {
-                        let (prefix, choices) = separated(&last.content, choices);
-                        let prefix = prefix.to_owned();
-                        last.content = prefix;
-                        choices
-                    }
-                    None => choices.clone(),
-                };
-                Ok(compare(messages, choices))
-            }
-            JudgePrompt::Likelihood { messages, text } => {
-                let request = without_thinking(messages.to_vec(), Sampling::greedy(1), 1);
-                Ok(CompletionRequest { continuation: Some(text.into()), ..request })
-            }
-        }
-    }
-
-    fn request_of_choice(&self, question: &Question, chosen_first: bool) -> Result<CompletionRequest, JudgeError> {
-        let messages = self.messages(question, chosen_first)?;
-        Ok(match self.settings.mode {
-            JudgeMode::Forced => self.compare_answers(messages),
-            // When the letter itself is generated, five alternatives include the other letter.
-            JudgeMode::Reasoned => without_thinking(messages, Sampling::greedy(self.settings.max_new_tokens), 5),
-            JudgeMode::Sampled => {
-                let seed = self.draw("judge's answer", question).with(u64::from(chosen_first)).bits();
-                CompletionRequest { seed, ..without_thinking(messages, self.settings.sampling(), 1) }
-            }
-        })
+    fn asking(&self) -> Asking<'_> {
+        Asking { prompts: self.prompts, settings: &self.settings }
     }
 
     /// Appends the judge's reasoning and the answer prefix to the question.
@@ -314,25 +265,28 @@ impl<'a> Judge<'a> {
         let separator = if written.is_empty() || written.ends_with(char::is_whitespace) { "" } else { " " };
         let (prefix, _) = self.settings.answers();
         messages.push(Message::assistant(format!("{written}{separator}{prefix}")));
-        self.compare_answers(messages)
-    }
-
-    fn compare_answers(&self, messages: Vec<Message>) -> CompletionRequest {
-        let (_, answers) = self.settings.answers();
-        compare(messages, answers)
+        self.asking().compare_answers(messages)
     }
 
     fn ask(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, JudgeError> {
+        self.answered(requests, |requests| self.model.complete(requests))
+    }
+
+    /// Returns what `send` answers, one for each request.
+    fn answered<T>(
+        &self,
+        requests: &[CompletionRequest],
+        send: impl FnOnce(&[CompletionRequest]) -> Result<Vec<T>, CompleterError>,
+    ) -> Result<Vec<T>, JudgeError> {
         let judge = || self.name().to_owned();
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let completions =
-            self.model.complete(requests).map_err(|source| JudgeError::Model { judge: judge(), source })?;
-        if completions.len() != requests.len() {
-            return Err(JudgeError::Answers { judge: judge(), asked: requests.len(), answered: completions.len() });
+        let answers = send(requests).map_err(|source| JudgeError::Model { judge: judge(), source })?;
+        if answers.len() != requests.len() {
+            return Err(JudgeError::Answers { judge: judge(), asked: requests.len(), answered: answers.len() });
         }
-        Ok(completions)
+        Ok(answers)
     }
 }
 
@@ -344,24 +298,6 @@ fn served(task: Option<&str>) -> String {
 fn of_chosen(asked: &JudgePrompt<'_>, p_first: Option<f64>) -> Option<f64> {
     let chosen_first = matches!(asked, JudgePrompt::Choice { chosen_first: true, .. });
     p_first.map(|p| if chosen_first { p } else { 1.0 - p })
-}
-
-/// Returns a request without thinking, as in AlignXplore+: a judge that reasons does so in its visible answer.
-fn without_thinking(messages: Vec<Message>, sampling: Sampling, top_logprobs: usize) -> CompletionRequest {
-    CompletionRequest { top_logprobs, thinking: Some(false), ..CompletionRequest::new(messages, sampling) }
-}
-
-/// Requests the probabilities of the answers, or, of a completer that does not compare choices, the single next token. 20
-/// alternatives are the maximum of OpenAI-compatible servers.
-fn compare(messages: Vec<Message>, answers: [String; 2]) -> CompletionRequest {
-    CompletionRequest { choices: Some(answers), ..without_thinking(messages, Sampling::greedy(1), 20) }
-}
-
-/// A query as it is put to the model.
-enum JudgePrompt<'q> {
-    Choice { question: &'q Question, chosen_first: bool },
-    Answer { messages: &'q [Message], choices: &'q [String; 2] },
-    Likelihood { messages: &'q [Message], text: &'q str },
 }
 
 /// What was read from an answer of the model.

@@ -83,6 +83,11 @@ impl Error {
         Self { kind: ErrorKind::Rank(code), message }
     }
 
+    /// Returns the error with a further fix at the end of its message.
+    pub(crate) fn with_fix(self, fix: &str) -> Self {
+        Self { message: format!("{}; {fix}", self.message), ..self }
+    }
+
     fn with(kind: ErrorKind, error: &dyn fmt::Display) -> Self {
         Self { kind, message: error.to_string() }
     }
@@ -144,7 +149,8 @@ impl From<HubError> for Error {
             | HubError::NoRows { .. } => ErrorKind::Data,
             HubError::NotCached { .. } | HubError::Network { .. } => ErrorKind::Environment,
         };
-        Self::with(kind, &error)
+        let known = Self::with(kind, &error);
+        if error.is_offline() { known.with_fix("examples/offline needs no network") } else { known }
     }
 }
 
@@ -261,8 +267,114 @@ impl From<data_synth::signal::VerifyError> for Error {
 impl From<data_synth::synthesis::SynthesisError> for Error {
     fn from(error: data_synth::synthesis::SynthesisError) -> Self {
         let kind = match &error {
-            data_synth::synthesis::SynthesisError::Teacher(teacher) => of_completer(teacher),
+            data_synth::synthesis::SynthesisError::Teacher(model)
+            | data_synth::synthesis::SynthesisError::Verifier(model) => of_completer(model),
             _ => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<data_synth::scorer::ScorerError> for Error {
+    fn from(error: data_synth::scorer::ScorerError) -> Self {
+        let kind = match error {
+            data_synth::scorer::ScorerError::Tokenizer(_) => ErrorKind::Data,
+            data_synth::scorer::ScorerError::Failed(_) | data_synth::scorer::ScorerError::Letters { .. } => {
+                ErrorKind::Runtime
+            }
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<data_synth::prune::PruneError> for Error {
+    fn from(error: data_synth::prune::PruneError) -> Self {
+        match error {
+            data_synth::prune::PruneError::Rows(error) => error.into(),
+            data_synth::prune::PruneError::Verify(error) => error.into(),
+            data_synth::prune::PruneError::Policy(ref policy) => Self::with(of_completer(policy), &error),
+            data_synth::prune::PruneError::Prompt(error) => error.into(),
+            data_synth::prune::PruneError::NoSignals { .. } | data_synth::prune::PruneError::Unknown { .. } => {
+                Self::with(ErrorKind::Data, &error)
+            }
+        }
+    }
+}
+
+impl From<data_synth::import::ImportError> for Error {
+    fn from(error: data_synth::import::ImportError) -> Self {
+        use data_synth::import::ImportError;
+        let kind = match &error {
+            ImportError::Io { action: "write", .. } => ErrorKind::Environment,
+            ImportError::UnknownFormat { .. } | ImportError::Unused { .. } => ErrorKind::Config,
+            ImportError::Interrupted => ErrorKind::Interrupted,
+            _ => ErrorKind::Data,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<data_synth::teach::TeachRunError> for Error {
+    fn from(error: data_synth::teach::TeachRunError) -> Self {
+        let kind = match error {
+            data_synth::teach::TeachRunError::Rows(error) => return error.into(),
+            data_synth::teach::TeachRunError::Synthesis(error) => return error.into(),
+            data_synth::teach::TeachRunError::Write { .. } => ErrorKind::Environment,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<data_synth::any_row::AnyRowError> for Error {
+    fn from(error: data_synth::any_row::AnyRowError) -> Self {
+        match error {
+            data_synth::any_row::AnyRowError::File(error) => error.into(),
+            data_synth::any_row::AnyRowError::Row { .. } => Self::with(ErrorKind::Data, &error),
+        }
+    }
+}
+
+impl From<data_synth::export::ExportError> for Error {
+    fn from(error: data_synth::export::ExportError) -> Self {
+        use data_synth::export::ExportError;
+        let kind = match error {
+            ExportError::Rows(error) => return error.into(),
+            ExportError::Row(error) => return error.into(),
+            ExportError::Nothing { .. } | ExportError::Counts { .. } => ErrorKind::Data,
+            ExportError::Share { .. } => ErrorKind::Config,
+            ExportError::Write { .. } => ErrorKind::Environment,
+            ExportError::Parquet { .. } => ErrorKind::Runtime,
+        };
+        Self::with(kind, &error)
+    }
+}
+
+impl From<data_synth::stats::StatsError> for Error {
+    fn from(error: data_synth::stats::StatsError) -> Self {
+        match error {
+            data_synth::stats::StatsError::Row(error) => error.into(),
+            _ => Self::with(ErrorKind::Data, &error),
+        }
+    }
+}
+
+impl From<data_synth::inspect::InspectError> for Error {
+    fn from(error: data_synth::inspect::InspectError) -> Self {
+        match error {
+            data_synth::inspect::InspectError::Rows(error) => error.into(),
+            _ => Self::with(ErrorKind::Data, &error),
+        }
+    }
+}
+
+impl From<data_synth::audit::AuditError> for Error {
+    fn from(error: data_synth::audit::AuditError) -> Self {
+        use data_synth::audit::AuditError;
+        let kind = match error {
+            AuditError::Rows(error) => return error.into(),
+            AuditError::Row(error) => return error.into(),
+            AuditError::Option { .. } => ErrorKind::Config,
+            AuditError::Nothing { .. } | AuditError::NoTrainingData { .. } => ErrorKind::Data,
         };
         Self::with(kind, &error)
     }
@@ -280,6 +392,9 @@ mod tests {
         assert_eq!(Error::from(alarm).kind.exit_code(), 5);
         let judge = JudgeError::Model { judge: "j".into(), source: CompleterError::OutOfMemory("j: full".into()) };
         assert_eq!(Error::from(evals::EvalError::from(judge)).kind, ErrorKind::Environment);
+        let gone = LmError::from(HubError::NotCached { given: "a/b".into(), cache: "cache".into() });
+        let gone = Error::from(TrainError::from(gone));
+        assert!(gone.to_string().ends_with("use a local folder; examples/offline needs no network"), "{gone}");
         let shape: LmError = torch_ext::TorchError::Argument("linear: x is [2, 3]".into()).into();
         assert_eq!(Error::from(shape).kind, ErrorKind::Runtime);
     }

@@ -8,7 +8,7 @@ use configs::{EvalConfig, EvalModel, RunConfig};
 use distributed::World;
 use evals::evaluate::evaluate;
 use evals::evaluation::Evaluation;
-use evals::{Contender, EvalPlan, EvalUser, Gain, HistorySplit, NamedJudge, files, table};
+use evals::{Contender, EvalPlan, EvalUser, Gain, HistorySplit, NamedJudge, Setting, files, table};
 use lm::LocalModel;
 use rewards::Judge;
 use trainer::start;
@@ -81,7 +81,15 @@ pub fn run(config: &EvalConfig, reporter: &dyn Reporter) -> Result<Evaluation, E
 pub fn measure(config: &EvalConfig, users: &[EvalUser], reporter: &dyn Reporter) -> Result<Evaluation, Error> {
     let set_of = |m: &EvalModel| wording::of_model(&config.prompts, &m.model.path, PromptTask::Summarize);
     let sets = config.models.iter().map(set_of).collect::<Result<Vec<PromptSet>, Error>>()?;
-    let prompts = wording::of_histories(&config.prompts, &sets)?;
+    let of_messages = users.iter().any(|user| !user.messages.is_empty());
+    let prompts = wording::of_histories(&config.prompts, &sets, of_messages)?;
+    let histories = || users.iter().map(EvalUser::items);
+    if config.settings.iter().any(|setting| *setting != Setting::Direct) {
+        sets.iter().try_for_each(|set| set.check_summaries(histories()))?;
+    }
+    if config.references && config.settings.contains(&Setting::Direct) {
+        prompts.check_histories(histories())?;
+    }
     let models = config
         .models
         .iter()

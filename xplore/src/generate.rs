@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chat::{Completer, Completion, CompletionRequest, History, Interaction, PromptSet, Sampling, reasoning};
+use chat::{Completer, Completion, CompletionRequest, History, HistoryItems, PromptSet, Sampling, reasoning};
 use configs::ModelSource;
 use lm::{LocalModel, device, pretrained};
 use rewards::Draw;
@@ -99,7 +99,7 @@ pub fn summarize(
             .iter()
             .zip(&pasts)
             .map(|(user, past)| {
-                let messages = prompts.summarize(past.as_deref(), window(&user.interactions, stage, stages))?;
+                let messages = prompts.summarize(past.as_deref(), window(user.items(), stage, stages))?;
                 let sampling = Sampling {
                     temperature: how.temperature,
                     top_k: 20,
@@ -127,8 +127,8 @@ pub fn summarize(
     Ok(users.iter().zip(&responses).map(summary).collect())
 }
 
-/// Returns the interactions of a stage; two stages are halves, as in the published streaming setting.
-fn window(interactions: &[Interaction], stage: usize, stages: usize) -> &[Interaction] {
-    let n = interactions.len();
-    &interactions[n * stage / stages..n * (stage + 1) / stages]
+/// Returns the interactions or messages of a stage; two stages are halves, as in the published streaming setting.
+fn window(items: HistoryItems<'_>, stage: usize, stages: usize) -> HistoryItems<'_> {
+    let n = items.len();
+    items.slice(n * stage / stages, n * (stage + 1) / stages)
 }

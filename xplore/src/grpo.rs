@@ -111,8 +111,9 @@ pub fn train(
 ) -> Result<TrainableModel, Error> {
     let composition = parts::composition(&config.reward, registry)?;
     let prompts = wording::of_model(&config.prompts, &config.model.path, PromptTask::Summarize)?;
-    // Unusable rows end the run before the weights are loaded.
+    // Unusable rows, and a set without a template for some of them, end the run before the weights are loaded.
     CurriculumSampler::new(rows, config)?;
+    prompts.check_summaries(usable(rows, config).iter().map(|user| user.stages[0].window))?;
     panel::check_tasks(config, &composition, rows)?;
     if context.world.is_rank_zero() {
         // Programs of reward terms that do not start end the run before the weights are loaded.

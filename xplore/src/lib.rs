@@ -15,6 +15,7 @@
 //! - [`parts`]: construction of the components that a configuration names: prompts, rows, judges, rewards.
 //! - [`reward`]: rewards of recorded or given responses, without training.
 //! - [`reward_checks`]: the judges that reward terms ask, and terms that cannot have an effect.
+//! - [`synth`]: training rows from raw interaction logs, as a resumable pipeline.
 //! - [`wording`]: the prompt sets of a run, and whether its models were trained on them.
 //!
 //! This crate does not print: a [`Reporter`] receives progress and warnings. See `examples/` for complete programs.
@@ -38,6 +39,7 @@ pub mod reward_checks;
 pub mod run_start;
 pub mod runtime;
 pub mod sft;
+pub mod synth;
 pub mod validation;
 pub mod wording;
 

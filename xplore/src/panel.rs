@@ -150,13 +150,10 @@ mod tests {
             uid: "u".into(),
             history: vec![item("shop"); 4],
             mid_position: 1,
-            mid_record: Default::default(),
-            last_record: Default::default(),
-            signal_gap: 0.0,
             distance_to_end: 2,
             targets: vec![item("news")],
             transfer: vec![item("books")],
-            references: Vec::new(),
+            ..RlRow::default()
         };
         let text = "[model]\npath='p'\n[data]\ntrain='r'\n\
                     [[judges]]\nname='near'\ntasks=['shop']\njudge.model.path='j'\n";

@@ -1,6 +1,6 @@
 //! Construction of the components that a configuration names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chat::records::Checked;
@@ -26,13 +26,20 @@ pub fn prompts(set: &str) -> Result<PromptSet, Error> {
     Ok(PromptSet::new(set, &configs::prompts::sources(set)?)?)
 }
 
+/// Returns the path of a file on this machine: `path` itself, or the downloaded file of a dataset on the hub (`hf://datasets/…`).
+///
+/// # Errors
+/// Returns an error if the file on the hub is not available.
+pub fn local(path: &Path) -> Result<PathBuf, Error> {
+    Ok(hub::data(path, &hub::HubSettings::from_environment())?)
+}
+
 /// Reads the rows of a local file or a file on the hub.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or a row is not valid.
 pub fn rows<T: DeserializeOwned + Checked>(path: &Path) -> Result<Vec<T>, Error> {
-    let local = hub::data(path, &hub::HubSettings::from_environment())?;
-    Ok(jsonl::read(&local)?)
+    Ok(jsonl::read(&local(path)?)?)
 }
 
 /// Reads the users of reinforcement learning from a file, a folder or a dataset on the hub.

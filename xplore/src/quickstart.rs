@@ -48,7 +48,7 @@ pub fn run(config: &QuickstartConfig, reporter: &dyn Reporter) -> Result<Evaluat
         || {
             let judge = train_judge(config, "judge", &tokenizer, &mut judges_run, reporter)?;
             let second = train_judge(config, "second_judge", &tokenizer, &mut judges_run, reporter)?;
-            let rl_rows = world::synthesize(config, &data, &judge.model, &folder, reporter)?;
+            let rl_rows = world::synthesize(config, &judge.model, &folder, reporter)?;
             Ok::<_, Error>((rl_rows, judge.reused || second.reused))
         },
         || {

@@ -1,14 +1,13 @@
 //! Rewards of recorded or given responses, without training: term by term, with advantages, correlations and comparisons.
 //!
 //! - [`rollouts`]: the responses, recorded by a run or given as texts.
-//! - [`scored`]: rewards and their statistics; [`rank_correlation`], [`histogram`]: what they are made of.
+//! - [`scored`]: rewards and their statistics; [`rank_correlation`]: how their terms relate.
 //! - [`compare`]: two rewards on the same responses.
 //! - [`gradients`]: the cosine similarity of the terms' gradients under a model.
 //! - [`tables`]: all of it as text.
 
 pub mod compare;
 pub mod gradients;
-pub mod histogram;
 pub mod rank_correlation;
 pub mod rollouts;
 pub mod scored;

@@ -56,7 +56,9 @@ pub fn advice(config: &RlConfig, composition: &Composition, rows: Option<&[RlRow
     let judges = config.panel_judges();
     let facts = RunFacts {
         stages: config.rollout.stages,
-        rereads_target: config.rollout.reread_target,
+        // The targets of messages are not among them.
+        rereads_target: config.rollout.reread_target
+            && rows.is_none_or(|rows| rows.iter().any(|row| row.messages.is_empty())),
         baseline_credit: config.reward.carry_baseline > 0.0
             && config.reward.carry_discount > 0.0
             && config.rollout.carry != Carry::Each,
@@ -83,7 +85,7 @@ pub fn advice(config: &RlConfig, composition: &Composition, rows: Option<&[RlRow
 }
 
 fn facts(config: &RlConfig, rows: &[RlRow]) -> RowFacts {
-    let interactions = rows.iter().flat_map(|row| row.history.iter().chain(&row.targets));
+    let interactions = rows.iter().flat_map(|row| row.history.iter().chain(&row.stage_targets).chain(&row.targets));
     let tasks: BTreeSet<String> = interactions.filter_map(|i| i.task.clone()).collect();
     RowFacts {
         transfer: config.reward.transfer_per_stage > 0
@@ -141,13 +143,8 @@ mod tests {
             uid: "u".into(),
             history: vec![item(None), item(Some("news")), item(None), item(None)],
             mid_position: 1,
-            mid_record: Default::default(),
-            last_record: Default::default(),
-            signal_gap: 0.0,
             distance_to_end: 2,
-            targets: Vec::new(),
-            transfer: Vec::new(),
-            references: Vec::new(),
+            ..RlRow::default()
         };
         let terms = "{name='judge', task_weights={news=2.0, shop=3.0}}, {name='cross_task'}, {name='teacher_similarity'}, \
                      {name='format', schedule={kind='linear', begin=4, steps=9}}";
@@ -189,5 +186,16 @@ mod tests {
         assert_eq!(said(ONE, "{name='judge', normalize='group'}", &eps), "");
         assert!(said(ONE, "{name='judge', normalize='group'}", &[]).contains("set carry_baseline = 0"));
         assert!(said(ONE, "{name='retention'}", &[]).contains("rollout.reread_target = false"));
+    }
+
+    #[test]
+    fn only_rows_of_interactions_read_a_target_again() {
+        let (config, composition) = loaded(ONE, "{name='retention'}", &["train.epochs=9"]);
+        let said = |rows: &[RlRow]| advice(&config, &composition, Some(rows)).join("\n");
+        let (of_messages, of_interactions) = (fixtures::policy::message_rows(2), fixtures::policy::rows(2));
+        let words = "rollout.reread_target = false";
+        assert!(!said(&of_messages).contains(words));
+        assert!(said(&of_interactions).contains(words));
+        assert!(said(&[of_messages, of_interactions].concat()).contains(words));
     }
 }

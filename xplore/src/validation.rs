@@ -5,7 +5,7 @@ use chat::{Completer, PromptSet};
 use configs::validation::SummaryValidation;
 use evals::evaluate::evaluate;
 use evals::evaluation::Evaluation;
-use evals::{Contender, EvalPlan, EvalRow, EvalUser, HistorySplit, NamedJudge, SummarySource, TargetKind};
+use evals::{Contender, EvalPlan, EvalRow, EvalUser, HistorySplit, NamedJudge, Setting, SummarySource, TargetKind};
 use lm::LocalModel;
 use rewards::Judge;
 use trainer::{ParallelContext, TrainError};
@@ -33,9 +33,13 @@ impl ValidationSet {
         if config.max_users > 0 {
             users.truncate(config.max_users);
         }
+        let prompts = wording::of_training(&config.prompts, trained)?;
+        if config.settings.iter().any(|setting| *setting != Setting::Direct) {
+            prompts.check_summaries(users.iter().map(EvalUser::items))?;
+        }
         Ok(Self {
             users,
-            prompts: wording::of_training(&config.prompts, trained)?,
+            prompts,
             judge_prompts: wording::of_judge(&config.judge)?,
             judge: parts::judge_model(&config.judge)?,
             config: config.clone(),
@@ -50,7 +54,7 @@ impl ValidationSet {
     /// # Errors
     /// Returns an error if generation, the judge or another rank fails.
     pub fn measure(&self, model: &LocalModel, context: &ParallelContext) -> Result<Vec<(String, f64)>, TrainError> {
-        let costs: Vec<f64> = self.users.iter().map(|user| user.history.len() as f64).collect();
+        let costs: Vec<f64> = self.users.iter().map(|user| user.items().len() as f64).collect();
         let spread = context.spread(&costs);
         let own: Vec<EvalUser> = spread[context.world.rank()].iter().map(|&i| self.users[i].clone()).collect();
         let found = match own.is_empty() {

@@ -84,12 +84,14 @@ pub fn of_training(set: &str, trained: Option<&PromptSet>) -> Result<PromptSet, 
 }
 
 /// Returns the prompt set that words the raw histories of an evaluation: the set that `prompts` names, or, if it is empty, the first
-/// of `sets` that has a template for histories, or else the built-in default.
+/// of `sets` that has a template for histories (with `of_messages`, also for those of messages), or else the built-in default.
 ///
 /// # Errors
 /// Same as [`of_training`].
-pub fn of_histories(prompts: &str, sets: &[PromptSet]) -> Result<PromptSet, Error> {
-    match sets.iter().find(|set| prompts.is_empty() && set.has(PromptTask::History)) {
+pub fn of_histories(prompts: &str, sets: &[PromptSet], of_messages: bool) -> Result<PromptSet, Error> {
+    let words =
+        |set: &PromptSet| set.has(PromptTask::History) && (!of_messages || set.has_for_messages(PromptTask::History));
+    match sets.iter().find(|set| prompts.is_empty() && words(set)) {
         Some(own) => Ok(own.clone()),
         None => parts::prompts(prompts),
     }
@@ -234,5 +236,24 @@ fn compared(
         used: id(&used),
         trained: trained.map(id),
         differ: trained.map_or_else(Vec::new, |trained| used.differing(trained, task)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_histories_are_worded_by_a_set_with_templates_for_their_kinds() {
+        let set = |name: &str, files: &[&str]| {
+            let sources = files.iter().map(|&file| (file.to_owned(), "text".to_owned())).collect();
+            PromptSet::new(name, &sources).unwrap()
+        };
+        let sets = [set("first", &["history.j2"]), set("second", &["history.j2", "history_messages.j2"])];
+        let name = |prompts: &str, sets: &[PromptSet], of_messages: bool| {
+            of_histories(prompts, sets, of_messages).unwrap().name().to_owned()
+        };
+        assert_eq!([name("", &sets, false), name("", &sets, true)], ["first", "second"]);
+        assert_eq!([name("", &sets[..1], true), name("compact", &sets, true)], ["plain", "compact"]);
     }
 }

@@ -49,6 +49,12 @@ struct BenchArguments {
     /// Length of the longest summary of the step, in tokens.
     #[arg(long, default_value_t = 192)]
     max_new_tokens: usize,
+    /// Width of the judge's model.
+    #[arg(long, default_value_t = 128)]
+    hidden_size: usize,
+    /// Number of layers of the judge's model.
+    #[arg(long, default_value_t = 3)]
+    layers: usize,
     /// Number of measurements; the fastest counts.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
@@ -61,16 +67,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (free, endpoint) = step(&arguments)?;
     println!(
         "{}",
-        json!({"pairs": arguments.pairs, "judging": judging, "forward": forward, "judging_to_forward": judging / forward,
+        json!({"pairs": arguments.pairs, "hidden_size": arguments.hidden_size, "layers": arguments.layers, "latency_ms": arguments.latency,
+               "judging": judging, "forward": forward, "judging_to_forward": judging / forward,
                "step_free": free, "step_endpoint": endpoint, "endpoint_to_free": endpoint / free})
     );
     Ok(())
 }
 
-fn model(name: &str) -> Result<LocalModel, Box<dyn Error>> {
+fn model(name: &str, hidden_size: usize, layers: usize) -> Result<LocalModel, Box<dyn Error>> {
     let text = format!("{} A B answer: likes avoids", WORDS.join(" "));
     let tokenizer = Tokenizer::train([text.as_str(); 8].into_iter(), 400)?;
-    let shape = ModelShape { init_std: 0.1, ..ModelShape::default() };
+    let heads = (hidden_size / 32).max(1);
+    let size = ModelShape { hidden_size, intermediate_size: 3 * hidden_size, layers, ..ModelShape::default() };
+    let shape = ModelShape { heads, kv_heads: heads, head_dim: 32, init_std: 0.1, ..size };
     Ok(start::random(name, &shape, tokenizer, 5, (Device::Cpu, Dtype::Fp32))?)
 }
 
@@ -92,7 +101,7 @@ fn interaction(i: usize) -> Interaction {
 
 /// Returns the seconds of judging, and of the forward passes alone.
 fn pairs(arguments: &BenchArguments) -> Result<(f64, f64), Box<dyn Error>> {
-    let (model, prompts) = (Rc::new(model("judge")?), prompts()?);
+    let (model, prompts) = (Rc::new(model("judge", arguments.hidden_size, arguments.layers)?), prompts()?);
     let requests: Vec<PanelRequest> = (0..arguments.pairs)
         .map(|i| PanelRequest::choice(&interaction(i), &format!("{} {}", i / 8, phrase(i / 8, arguments.words))))
         .collect::<Option<_>>()
@@ -157,16 +166,11 @@ fn step(arguments: &BenchArguments) -> Result<(f64, f64), Box<dyn Error>> {
         uid: user.to_string(),
         history: (0..8).map(|i| interaction(user + i)).collect(),
         mid_position: 3,
-        mid_record: Default::default(),
-        last_record: Default::default(),
-        signal_gap: 0.0,
         distance_to_end: 4,
-        targets: Vec::new(),
-        transfer: Vec::new(),
-        references: Vec::new(),
+        ..RlRow::default()
     };
     let rows: Vec<RlRow> = (0..32).map(row).collect();
-    let trainable = TrainableModel::new(model("policy")?, None, &config.optimizer)?;
+    let trainable = TrainableModel::new(model("policy", 128, 3)?, None, &config.optimizer)?;
     let composition = Composition::new(&Registry::default(), &[TermSpec::new("judge", 1.0)])?;
     let prompts = prompts()?;
     let seconds = |latency: Option<u64>| -> Result<f64, Box<dyn Error>> {

@@ -25,6 +25,7 @@ fn resolved(file: &Path, kind: Kind, set: &[String]) -> Result<String, Error> {
             ablation(file, set)?;
             config.resolved()?
         }
+        Kind::Synth => xplore::synth::import::load(file, set)?.resolved()?,
         Kind::Quickstart => configs::load::<QuickstartConfig>(file, set)?.resolved()?,
     })
 }
@@ -46,7 +47,7 @@ pub fn show(file: &Path, kind: Kind, set: &[String]) -> Result<(), Error> {
 /// memory of each of `ranks` ranks, without loading weights; with `rows`, the batches of this many rows or users, without reading any.
 /// Warns of models that are prompted with another wording than that of their training.
 pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize, rows: Option<usize>) -> Result<(), Error> {
-    if rows.is_some() && matches!(kind, Kind::Eval | Kind::Ablate | Kind::Quickstart) {
+    if rows.is_some() && matches!(kind, Kind::Eval | Kind::Ablate | Kind::Synth | Kind::Quickstart) {
         return Err(Error::usage("--rows plans a training run; use it with --kind sft or --kind rl"));
     }
     resolved(file, kind, set)?;
@@ -84,7 +85,7 @@ pub fn check(file: &Path, kind: Kind, set: &[String], ranks: usize, rows: Option
             print!("{}", wording::describe(xplore::wording::of_eval(&config))?);
         }
         Kind::Ablate => print!("{}", ablation(file, set)?.describe()),
-        Kind::Quickstart => {}
+        Kind::Synth | Kind::Quickstart => {}
     }
     Ok(())
 }

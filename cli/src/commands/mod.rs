@@ -28,4 +28,5 @@ pub mod sft;
 mod sft_plan;
 pub mod stats;
 pub mod summarize;
+pub mod synth;
 mod wording;

@@ -23,7 +23,7 @@ pub struct RewardArgs {
     #[command(flatten)]
     form: Form,
     /// For --config and --compare: the responses: a run, a recorded step (step-N.safetensors), or JSON lines {text, targets}, uid,
-    /// stage, group, tokens, history, past_summary, transfer, past_targets, reference.
+    /// stage, group, tokens, history or messages, past_summary, transfer, past_targets, reference.
     #[arg(long, value_name = "DIR|FILE")]
     rollouts: Option<PathBuf>,
     /// For --config and --compare: the recorded step. Default: all recorded steps.

@@ -51,6 +51,8 @@ pub fn describe(config: &RlConfig, rows: &Users, ranks: usize) -> Result<String,
         return Ok(out);
     }
     let folder = lm::pretrained::description(&config.model.path)?;
+    let prompts = wording::of_model(&config.prompts, &config.model.path, PromptTask::Summarize)?;
+    prompts.check_summaries(users.iter().map(|user| user.stages[0].window))?;
     memory(&mut out, config, &ModelConfig::load(&folder).map_err(trainer::TrainError::from)?, ranks);
     Ok(out)
 }
@@ -89,11 +91,17 @@ fn plan(out: &mut String, config: &RlConfig, users: &[CurriculumUser<'_>]) {
         Carry::Best => "carries the best summary",
         Carry::Each => "carries each summary",
     };
+    let of_messages = users.iter().filter(|user| !user.row.messages.is_empty()).count();
+    let noun = match of_messages {
+        0 => "interactions",
+        all if all == users.len() => "messages",
+        _ => "interactions or messages",
+    };
     for stage in 0..rollout.stages {
         let mean = users.iter().map(|p| p.stages[stage].window.len()).sum::<usize>() as f64 / users.len() as f64;
         let last = stage + 1 == rollout.stages;
         let words = format!(
-            "{mean:.1} interactions (mean), {} groups per user of {} samples{}{}",
+            "{mean:.1} {noun} (mean), {} groups per user of {} samples{}{}",
             rollout.groups_of(stage),
             rollout.num_generations_of(stage),
             if last { "" } else { "; " },

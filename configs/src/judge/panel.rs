@@ -43,7 +43,7 @@ impl JudgePrices {
         self.prompt > 0.0 || self.completion > 0.0
     }
 
-    fn check(&self) -> CheckResult {
+    pub(crate) fn check(&self) -> CheckResult {
         not_negative("prompt", self.prompt)?;
         not_negative("completion", self.completion)
     }

@@ -26,7 +26,7 @@ pub enum PromptOverflow {
     /// Remove its first tokens, including instructions and past summary, as published.
     #[default]
     CutLeft,
-    /// Remove its oldest interactions until the rest fits.
+    /// Remove its oldest interactions or messages until the rest fits.
     DropOldest,
     /// End the run with an error.
     Error,
@@ -38,17 +38,18 @@ pub enum PromptOverflow {
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutConfig {
     /// Number of streaming stages: the parts of a history that are read in sequence, each with the summary of the previous part. 1
-    /// reads the whole history at once. Default: 2.
+    /// reads the whole history at once. The stages of a row of messages read consecutive parts of the messages. Default: 2.
     pub stages: usize,
-    /// End of each stage but the last, as fractions of the history in ascending order. Empty (the default): the first stage ends at
-    /// the row's `mid_position`, the others evenly between it and the end.
+    /// End of each stage but the last, as fractions of the history (of its interactions or messages) in ascending order. Empty (the
+    /// default): the first stage ends at the row's `mid_position`, the others evenly between it and the end.
     pub cut_at: Vec<f64>,
     /// Which summaries are carried into the next stage. Default: random.
     pub carry: Carry,
     /// Whether a summary that failed the format gate may be carried and earns credit, as published. If false, only summaries that
     /// passed are carried, if there is one, and the others earn no credit. Default: true.
     pub carry_malformed: bool,
-    /// Whether a stage's window begins with the target of the previous stage, as published, or after it. Default: true.
+    /// Whether a stage's window begins with the target of the previous stage, as published, or after it. It has no effect on rows of
+    /// messages, whose targets are not among the messages. Default: true.
     pub reread_target: bool,
     /// Number of summaries per prompt: the size of a GRPO group. Default: 4.
     pub num_generations: usize,

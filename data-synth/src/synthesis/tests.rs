@@ -1,6 +1,8 @@
 use std::cell::RefCell;
 
-use chat::{Completion, FinishReason, Question};
+use chat::completer::Scripted;
+use chat::records::SignalRecord;
+use chat::{Completion, CompletionRequest, FinishReason, Interaction, Question};
 
 use super::*;
 use crate::ideal;
@@ -115,4 +117,49 @@ fn a_failing_judge_stops_the_run() {
     let users = scored(10, 15, 15);
     let error = synthesize(&users, &Teacher::default(), &testing::compact(), &fail, &SynthesisSettings::default());
     assert!(error.unwrap_err().to_string().contains("out of memory"));
+}
+
+/// Five choices are ahead of the first stage. By default the first two are decidable: e^-0.1 = 0.9048, and e^-0.11 = 0.8958.
+#[test]
+fn each_threshold_decides_about_a_user_of_fifteen_interactions() {
+    let signal = |logprob1: f64| Some(SignalRecord { logprob1, logprob2: -0.7, signal: 0.1 });
+    let interaction = |i: usize| Interaction {
+        chosen: format!("good {i}"),
+        rejected: Some(format!("bad {i}")),
+        ..Interaction::default()
+    };
+    let mut signals = vec![None; 15];
+    signals[5..10].copy_from_slice(&[signal(-0.05), signal(-0.1), signal(-0.11), signal(-0.2), None]);
+    let interactions = (0..15).map(interaction).collect();
+    let user = ScoredHistory { uid: "u".into(), interactions, signals, ..ScoredHistory::default() };
+    let teacher = Scripted::new("fixed", |request: &CompletionRequest| {
+        let merges = request.thinking == Some(false);
+        let text = if merges { "all |PREFERENCE| likes good ones" } else { "<think>t</think>likes good ones" };
+        Completion { text: text.into(), tokens: Vec::new(), finish: FinishReason::Stop }
+    });
+    // One of the choices is predicted.
+    let verify = |questions: &[Question]| -> Result<Vec<f64>, String> {
+        Ok(questions.iter().map(|question| if question.chosen == "good 5" { 0.9 } else { 0.1 }).collect())
+    };
+    let report = |thresholds: &SynthesisConfig, least_third: usize| {
+        let config = SynthesisSettings { thresholds: thresholds.clone(), least_third, ..SynthesisSettings::default() };
+        synthesize(std::slice::from_ref(&user), &teacher, &testing::compact(), &verify, &config).unwrap().1
+    };
+    let base = SynthesisConfig { least_targets: 1, least_correct: 1, ..SynthesisConfig::default() };
+    let candidates = |thresholds: &SynthesisConfig| report(thresholds, 3).first.candidates;
+    assert_eq!(candidates(&base), 2);
+    for (target_probability, expected) in [(0.96, 0), (0.91, 1), (0.89, 3), (0.8, 4), (0.0, 4)] {
+        let changed = SynthesisConfig { target_probability, ..base.clone() };
+        assert_eq!(candidates(&changed), expected, "{target_probability}");
+    }
+    assert_eq!(candidates(&SynthesisConfig { most_targets: 1, ..base.clone() }), 1);
+    for (least_targets, lost) in [(2, 0), (3, 1)] {
+        let changed = SynthesisConfig { least_targets, ..base.clone() };
+        assert_eq!(report(&changed, 3).first.few_targets, lost, "{least_targets}");
+    }
+    for (least_correct, lost) in [(1, 0), (2, 1)] {
+        let first = report(&SynthesisConfig { least_correct, ..base.clone() }, 3).first;
+        assert_eq!((first.few_correct, first.passed), (lost, 1 - lost), "{least_correct}");
+    }
+    assert_eq!([5, 6].map(|least_third| report(&base, least_third).too_short), [0, 1]);
 }

@@ -1,6 +1,6 @@
 //! The model as a `Completer`: text in, text out.
 
-use chat::completer::CompleterError;
+use chat::completer::{CompleterError, Failures};
 use chat::{Completer, Completion, CompletionRequest, FinishReason, Message, Sampling};
 use lm::{Decoder, Family, LocalModel, Packed};
 use tch::{Device, Kind, Tensor};
@@ -247,6 +247,41 @@ fn answers_do_not_depend_on_the_batch() {
     for (answer, other) in together.iter().zip(&cut) {
         assert_eq!((&answer.text, answer.finish), (&other.text, other.finish));
     }
+}
+
+#[test]
+fn each_answer_is_handed_over_as_it_is_finished_and_a_request_that_fails_leaves_the_others() {
+    let mut model = model();
+    model.limits = lm::generate::Limits { max_num_seqs: 2, ..model.limits };
+    let long = "space ".repeat(CONTEXT);
+    let scored = CompletionRequest { continuation: Some(" space".into()), ..sampled("likes", 0, 1) };
+    let requests: Vec<CompletionRequest> =
+        [sampled("likes space", 1, 30), sampled(&long, 0, 1), scored, sampled("rivers", 2, 5), sampled("likes", 3, 9)]
+            .into();
+    let sound = |i: usize| i != 1;
+    let mut done = Vec::new();
+    let mut keep = |index: usize, completion: &Completion| {
+        done.push((index, completion.clone()));
+        Ok(())
+    };
+    let answers = model.complete_with(&requests, Failures::Keep, &mut keep).unwrap();
+    assert!(answers.iter().enumerate().all(|(i, answer)| answer.is_ok() == sound(i)));
+    assert!(answers[1].as_ref().unwrap_err().contains(&CONTEXT.to_string()));
+    for (i, answer) in answers.iter().enumerate().filter(|(i, _)| sound(*i)) {
+        assert_eq!(answer.as_ref().unwrap(), &one(&model, requests[i].clone()));
+    }
+    done.sort_by_key(|(index, _)| *index);
+    let expected = answers.into_iter().enumerate().filter_map(|(i, answer)| Some((i, answer.ok()?)));
+    assert_eq!(done, expected.collect::<Vec<_>>());
+
+    // A caller that cannot keep an answer ends the generation: nothing further is handed over.
+    let mut calls = 0;
+    let mut full = |_: usize, _: &Completion| {
+        calls += 1;
+        if calls == 2 { Err(CompleterError::Model("the disk is full".into())) } else { Ok(()) }
+    };
+    let error = model.complete_with(&requests, Failures::Keep, &mut full).unwrap_err();
+    assert_eq!((error.to_string().as_str(), calls), ("the disk is full", 2));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
-use chat::Interaction;
+use chat::HistoryItems;
 use serde::Deserialize;
 
 use crate::batch::{RewardBatch, RewardResponse};
@@ -11,7 +11,7 @@ use crate::error::RewardError;
 use crate::terms::RewardTerm;
 use crate::words::words;
 
-/// The fraction of the summary's word n-grams that occur verbatim in the items read (chosen and rejected), with n of 4 by default. A
+/// The fraction of the summary's word n-grams that occur verbatim in the items or messages read (chosen and rejected items), with n of 4 by default. A
 /// summary that lists what the user read, in place of what they prefer, has a high score: give the term a negative weight.
 ///
 /// Range: 0 to 1. A malformed response, an empty summary, and one of fewer than n words get 0. Source: extractive coverage of
@@ -36,7 +36,7 @@ impl RewardTerm for Copying {
         let mut scores = Vec::with_capacity(batch.responses.len());
         for group in batch.responses.chunk_by(|a, b| a.group == b.group) {
             // The responses of a group have read the same items.
-            let read = ngrams_of_items(group[0].history, self.n);
+            let read = ngrams_of_items(group[0].items(), self.n);
             let score = |r: &RewardResponse<'_>| r.summary().map_or(0.0, |summary| fraction_of(summary, &read, self.n));
             scores.extend(group.iter().map(score));
         }
@@ -48,9 +48,9 @@ impl RewardTerm for Copying {
     }
 }
 
-/// Returns the fraction of the word n-grams of `summary` that occur in the items of `interactions`, from 0 to 1.
-pub fn overlap(summary: &str, interactions: &[Interaction], n: NonZeroUsize) -> f64 {
-    fraction_of(summary, &ngrams_of_items(interactions, n), n)
+/// Returns the fraction of the word n-grams of `summary` that occur in the texts of `items`, from 0 to 1.
+pub fn overlap(summary: &str, items: HistoryItems<'_>, n: NonZeroUsize) -> f64 {
+    fraction_of(summary, &ngrams_of_items(items, n), n)
 }
 
 fn fraction_of(summary: &str, read: &HashSet<Vec<String>>, n: NonZeroUsize) -> f64 {
@@ -63,12 +63,11 @@ fn fraction_of(summary: &str, read: &HashSet<Vec<String>>, n: NonZeroUsize) -> f
     grams.filter(|gram| read.contains(*gram)).count() as f64 / count as f64
 }
 
-/// Returns the word n-grams of the items; none spans two items.
-fn ngrams_of_items(interactions: &[Interaction], n: NonZeroUsize) -> HashSet<Vec<String>> {
-    let items = interactions.iter().flat_map(|i| [Some(&i.chosen), i.rejected.as_ref()]).flatten();
+/// Returns the word n-grams of the texts of items; none spans two texts.
+fn ngrams_of_items(items: HistoryItems<'_>, n: NonZeroUsize) -> HashSet<Vec<String>> {
     let mut grams = HashSet::new();
-    for item in items {
-        grams.extend(words(item).windows(n.get()).map(<[String]>::to_vec));
+    for text in items.texts() {
+        grams.extend(words(text).windows(n.get()).map(<[String]>::to_vec));
     }
     grams
 }

@@ -238,7 +238,7 @@ pub fn look(
     }
     let orders = || sampled.iter().flat_map(|(_, sample, ..)| orders(sample));
     let words = NonZeroUsize::new(alarm.overlap_words).unwrap_or(NonZeroUsize::MIN);
-    let overlap = |&(g, _, summary, _): &Judged<'_>| copying::overlap(summary, &groups[g].input.history, words);
+    let overlap = |&(g, _, summary, _): &Judged<'_>| copying::overlap(summary, groups[g].input.items(), words);
     Ok(Some(Look {
         step,
         training: mean(sampled.iter().map(|&(.., p_chosen)| p_chosen)),

@@ -1,6 +1,6 @@
 //! Groups of sampled summaries.
 
-use chat::Interaction;
+use chat::{HistoryItems, Interaction, Message};
 use rewards::{PanelVerdict, Parent, Reward};
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +70,11 @@ pub struct Group {
 /// The contents of a group's prompt and the targets of its summaries, for reward terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupInput {
-    /// Interactions in the prompt, oldest first.
+    /// Interactions that the stage reads, oldest first, also those that `prompt_overflow` left out of the prompt.
     pub history: Vec<Interaction>,
+    /// Messages in the prompt, oldest first, if the user's history is one of messages; with `cut_left`, those before the cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
     /// Past summary in the prompt.
     pub past_summary: Option<String>,
     /// Later choices that the judges predict from the summaries; the target of the stage first.
@@ -85,4 +88,11 @@ pub struct GroupInput {
     /// Reference summary of the stage.
     #[serde(default)]
     pub reference: Option<String>,
+}
+
+impl GroupInput {
+    /// Returns the part of the user's history that the summaries are about.
+    pub fn items(&self) -> HistoryItems<'_> {
+        HistoryItems::of(&self.history, &self.messages)
+    }
 }

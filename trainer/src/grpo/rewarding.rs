@@ -180,6 +180,7 @@ pub fn responses<'a>(groups: &'a [Group], config: &RlConfig, judged: bool) -> Ve
             domain: target.and_then(|target| target.domain.as_deref()),
             task: target.and_then(|target| target.task.as_deref()),
             history: &group.input.history,
+            messages: &group.input.messages,
             past_summary: group.input.past_summary.as_deref(),
             targets: &group.input.targets,
             verdicts: if judged { &s.verdicts } else { &[] },

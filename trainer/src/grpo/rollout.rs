@@ -1,6 +1,6 @@
 //! Rollout: n summaries per prompt; some are carried into the prompts of the next stage.
 
-use chat::{Interaction, PromptSet, Sampling, reasoning};
+use chat::{HistoryItems, Interaction, PromptSet, Sampling, reasoning};
 use configs::rl::rollout::PromptOverflow;
 use configs::rl::{RlConfig, RolloutConfig};
 use lm::LocalModel;
@@ -120,7 +120,7 @@ impl Rollouts<'_> {
         let mut sampled = Vec::with_capacity(wanted.len());
         for WantedGroup { user, of, parent } in wanted {
             let past = parent.map(|p| past_summary(groups, p));
-            let prompt = self.prompt(model, past, of.stages[stage], &of.row.uid)?;
+            let (prompt, shown) = self.prompt(model, past, of.stages[stage], &of.row.uid)?;
             let draw = Draw::new(self.config.seed).text("rollout").with(step).text(&of.row.uid).with(*user as u64);
             let (group, sample) = parent.map_or((0, 0), |p| (p.group as u64, p.sample as u64));
             let draw = draw.with(stage as u64).with(group).with(sample);
@@ -135,7 +135,7 @@ impl Rollouts<'_> {
                 prompt,
                 samples: Vec::new(),
                 carried: Vec::new(),
-                input: self.input(of, parent.map(|p| (&groups[..], p)), (step, stage)),
+                input: self.input(of, shown, parent.map(|p| (&groups[..], p)), (step, stage)),
             });
         }
         let mut failed = None;
@@ -160,10 +160,11 @@ impl Rollouts<'_> {
         Ok(ranks)
     }
 
-    /// Returns what the prompt of a group contains, and what its summaries are judged by.
+    /// Returns what the prompt of a group contains, which `shown` is of the user's history, and what its summaries are judged by.
     fn input(
         &self,
         of: &CurriculumUser<'_>,
+        shown: HistoryItems<'_>,
         parent: Option<(&[Group], Parent)>,
         (step, stage): (u64, usize),
     ) -> GroupInput {
@@ -175,7 +176,8 @@ impl Rollouts<'_> {
         let transfer = of.row.transfer.iter().filter(|target| target.rejected.is_some()).collect();
         let transfer = drawn(transfer, config.transfer_per_stage, draw("transfer targets"));
         GroupInput {
-            history: of.stages[stage].window.to_vec(),
+            history: of.stages[stage].window.interactions().to_vec(),
+            messages: shown.messages().to_vec(),
             past_summary: parent.map(|(groups, p)| past_summary(groups, p).to_owned()),
             targets: std::iter::once(of.stages[stage].target).chain(further).cloned().collect(),
             transfer: transfer.into_iter().cloned().collect(),
@@ -220,41 +222,59 @@ impl Rollouts<'_> {
         submit(&asked.requests)
     }
 
-    /// Returns the prompt of one group, at most `max_prompt_tokens` long.
+    /// Returns the prompt of one group, at most `max_prompt_tokens` long, and the part of the stage's window that it was rendered
+    /// with.
     ///
     /// # Errors
     /// If it does not render, or does not fit and may not be truncated.
-    pub fn prompt(
+    pub fn prompt<'h>(
         &self,
         model: &LocalModel,
         past: Option<&str>,
-        stage: Stage<'_>,
+        stage: Stage<'h>,
         uid: &str,
-    ) -> Result<Vec<u32>, TrainError> {
-        let config = &self.config.rollout;
-        let mut window = stage.window;
-        loop {
-            let mut ids = model.tokenizer.encode_chat(&self.prompts.summarize(past, window)?, None)?;
-            let over = ids.len().saturating_sub(config.max_prompt_tokens);
-            match config.prompt_overflow {
-                _ if over == 0 => return Ok(ids),
-                PromptOverflow::CutLeft => {
-                    ids.drain(..over);
-                    return Ok(ids);
-                }
-                PromptOverflow::DropOldest if window.len() > 1 => window = &window[1..],
-                overflow => {
-                    let others = if overflow == PromptOverflow::Error { "cut_left or drop_oldest" } else { "cut_left" };
-                    return Err(TrainError::Data(format!(
-                        "user {uid}: the prompt has {} tokens with {} interactions, more than \
-                         rollout.max_prompt_tokens ({}); raise it, or set rollout.prompt_overflow to {others}",
-                        ids.len(),
-                        window.len(),
-                        config.max_prompt_tokens
-                    )));
-                }
-            }
+    ) -> Result<(Vec<u32>, HistoryItems<'h>), TrainError> {
+        let (whole, most) = (stage.window, self.config.rollout.max_prompt_tokens);
+        let encoded = |window: HistoryItems<'_>| -> Result<Vec<u32>, TrainError> {
+            Ok(model.tokenizer.encode_chat(&self.prompts.summarize(past, window)?, None)?)
+        };
+        let mut ids = encoded(whole)?;
+        let over = ids.len().saturating_sub(most);
+        if over == 0 {
+            return Ok((ids, whole));
         }
+        let (mut tokens, mut shortest) = (ids.len(), whole);
+        let others = match self.config.rollout.prompt_overflow {
+            PromptOverflow::CutLeft => {
+                ids.drain(..over);
+                return Ok((ids, whole));
+            }
+            PromptOverflow::Error => "cut_left or drop_oldest",
+            PromptOverflow::DropOldest => {
+                // A prompt with more items is longer, so the most that fit are found by bisection: a conversation may have thousands.
+                let (mut fitting, mut low, mut high) = (None, 1_usize, whole.len());
+                while low < high {
+                    let middle = low.midpoint(high);
+                    let window = whole.latest(middle);
+                    let ids = encoded(window)?;
+                    if ids.len() <= most {
+                        (fitting, low) = (Some((ids, window)), middle + 1);
+                    } else {
+                        (tokens, shortest, high) = (ids.len(), window, middle);
+                    }
+                }
+                if let Some(fitting) = fitting {
+                    return Ok(fitting);
+                }
+                "cut_left"
+            }
+        };
+        Err(TrainError::Data(format!(
+            "user {uid}: the prompt has {tokens} tokens with {} {}, more than rollout.max_prompt_tokens ({most}); raise it, or set \
+             rollout.prompt_overflow to {others}",
+            shortest.len(),
+            shortest.noun()
+        )))
     }
 
     /// Asks the judges the requests of a stage; the ranks divide them, and each makes one call. `ranks` is the rank that generated

@@ -5,6 +5,7 @@ mod beside_trl;
 mod curriculum;
 mod judging;
 mod losses;
+mod messages;
 mod on_policy;
 mod panel;
 mod published;

@@ -220,6 +220,9 @@ fn a_prompt_that_is_too_long_is_cut_shortened_or_refused() {
     assert_eq!(dropped[long].prompt[..3], begins, "its beginning is there");
     let config = short(PromptOverflow::Error);
     let trainable = trainable(&config, None);
+    let newest = &dropped[long].input.history.last().unwrap().chosen;
+    let shown = trainable.model.tokenizer.decode(&dropped[long].prompt).unwrap();
+    assert!(shown.contains(newest.as_str()), "{shown}");
     let rows = rows(8);
     let users = usable(&rows, &config);
     let refused = with_rollouts(&config, |r| r.roll_out((&trainable.model, &trainable.context), &users, (0, 0)));

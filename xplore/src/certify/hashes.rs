@@ -1,14 +1,13 @@
 //! SHA-256 hashes of files.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use configs::judge::JudgeConfig;
 use hub::HubSettings;
 use lm::{LmError, lora_files};
-use sha2::{Digest, Sha256};
 
 use super::record::{FileHash, FileRole};
 
@@ -35,10 +34,8 @@ impl Hasher {
         if let Some(found) = self.known.get(&whole) {
             return Ok(found.clone());
         }
-        let mut hash = Sha256::new();
-        let bytes = io::copy(&mut File::open(&whole)?, &mut hash)?;
-        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(self.known.entry(whole).or_insert((bytes, digest)).clone())
+        let hash = files::sha256(&whole)?;
+        Ok(self.known.entry(whole).or_insert(hash).clone())
     }
 
     /// Adds the hash of a file; a file that cannot be read is skipped.

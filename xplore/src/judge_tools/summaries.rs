@@ -75,6 +75,7 @@ fn written(setup: &JudgeSetup, users: &[EvalUser], model: &str, reporter: &dyn R
     let prompts = wording::of_model(&setup.prompts, &source.path, PromptTask::Summarize)?;
     let used = wording::use_of_model("prompts", &setup.prompts, &source.path, PromptTask::Summarize)?;
     wording::announce(&[used], reporter);
+    prompts.check_summaries(users.iter().map(EvalUser::items))?;
     let local = generate::load(&source)?;
     let plan = EvalPlan {
         settings: vec![setup.setting],

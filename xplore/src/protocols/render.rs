@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use chat::history_items::kind_defect;
 use chat::prompts::Candidate;
 use chat::records::{Checked, RowDefect};
-use chat::{Interaction, Message, PromptSet, RlRow};
+use chat::{HistoryItems, Interaction, Message, PromptSet, RlRow};
 use configs::{RolloutConfig, Setting};
 use data_synth::synthesis;
 use serde::de::DeserializeOwned;
@@ -38,7 +39,11 @@ pub struct SftInput {
     /// Past summary. Default: none.
     pub past: Option<String>,
     /// Interactions to summarize, oldest first.
+    #[serde(default)]
     pub interactions: Vec<Interaction>,
+    /// Messages to summarize, oldest first, in place of `interactions`. Default: none.
+    #[serde(default)]
+    pub messages: Vec<Message>,
     /// Reasoning of the completion.
     pub reasoning: String,
     /// Summary of the completion.
@@ -70,14 +75,18 @@ pub struct JudgeInput {
     pub item_b: String,
 }
 
-/// The interactions that the teacher summarizes, and the later choice that it sees.
+/// The interactions or messages that the teacher summarizes, and the later choice that it sees.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeachInput {
     /// Past summary. Default: none.
     pub past: Option<String>,
     /// Interactions to summarize, oldest first.
+    #[serde(default)]
     pub interactions: Vec<Interaction>,
+    /// Messages to summarize, oldest first, in place of `interactions`. Default: none.
+    #[serde(default)]
+    pub messages: Vec<Message>,
     /// Query of the later choice. Default: none.
     pub query: Option<String>,
     /// First item of the later choice.
@@ -105,7 +114,11 @@ pub struct EvalInput {
     /// For `streaming`: the past summary. Default: none, as in the first round.
     pub past: Option<String>,
     /// Interactions, oldest first.
+    #[serde(default)]
     pub interactions: Vec<Interaction>,
+    /// Messages, oldest first, in place of `interactions`. Default: none.
+    #[serde(default)]
+    pub messages: Vec<Message>,
     /// For `direct`: the query of the choice. Default: none.
     pub query: Option<String>,
     /// For `direct`: the first item.
@@ -154,7 +167,8 @@ pub fn rows(kind: PromptKind, prompts: &PromptSet, input: Option<&Path>) -> Resu
         }),
         PromptKind::Teach => each(input, |row: &TeachInput| {
             let (past, query) = (row.past.as_deref(), row.query.as_deref());
-            Ok(conversation(prompts.teach(past, &row.interactions, query, &row.item_a, &row.item_b)?))
+            let items = HistoryItems::of(&row.interactions, &row.messages);
+            Ok(conversation(prompts.teach(past, items, query, &row.item_a, &row.item_b)?))
         }),
         PromptKind::Merge => {
             each(input, |row: &MergeInput| Ok(conversation(prompts.merge(row.past.as_deref(), &row.candidates)?)))
@@ -172,15 +186,17 @@ fn each<T: DeserializeOwned + Checked>(
 
 /// Returns prompt and completion.
 fn sft(prompts: &PromptSet, row: &SftInput) -> Result<Vec<Message>, Refusal> {
-    let SftInput { past, interactions, reasoning, preference } = row;
-    let row = synthesis::sft_row(prompts, past.as_deref(), interactions, reasoning, preference)?;
+    let SftInput { past, interactions, messages, reasoning, preference } = row;
+    let items = HistoryItems::of(interactions, messages);
+    let row = synthesis::sft_row(prompts, past.as_deref(), items, reasoning, preference)?;
     Ok([row.prompt, row.completion].concat())
 }
 
 /// Returns the prompts of the two published stages.
 fn rl(prompts: &PromptSet, input: &RlInput) -> Result<Vec<StagePrompt>, Refusal> {
     let stages = stages::cut(&input.row, &RolloutConfig::default());
-    let stages = stages.ok_or_else(|| Refusal::row("history", "is too short for two stages"))?;
+    let field = if input.row.messages.is_empty() { "history" } else { "messages" };
+    let stages = stages.ok_or_else(|| Refusal::row(field, "is too short for two stages"))?;
     let prompt = |(stage, cut): (usize, stages::Stage<'_>)| -> Result<StagePrompt, Refusal> {
         let past = input.past.as_deref().filter(|_| stage > 0);
         Ok(StagePrompt { messages: prompts.summarize(past, cut.window)?, target: cut.target.clone() })
@@ -192,6 +208,7 @@ fn rl(prompts: &PromptSet, input: &RlInput) -> Result<Vec<StagePrompt>, Refusal>
 fn eval(prompts: &PromptSet, row: &EvalInput) -> Result<Vec<Message>, Refusal> {
     let setting = row.setting.unwrap_or(Setting::Full);
     let past = row.past.as_deref();
+    let items = HistoryItems::of(&row.interactions, &row.messages);
     if past.is_some() && setting != Setting::Streaming {
         return Err(Refusal::row("past", format!("is only for the setting `streaming`; this row has `{setting}`")));
     }
@@ -199,24 +216,19 @@ fn eval(prompts: &PromptSet, row: &EvalInput) -> Result<Vec<Message>, Refusal> {
         let missing = |field| Refusal::row(field, "is missing; the setting `direct` asks about two items");
         let item_a = row.item_a.as_deref().ok_or_else(|| missing("item_a"))?;
         let item_b = row.item_b.as_deref().ok_or_else(|| missing("item_b"))?;
-        let history = prompts.history(&row.interactions)?;
+        let history = prompts.history(items)?;
         return Ok(prompts.judge(row.query.as_deref(), &history, item_a, item_b)?);
     }
-    let items = [("query", &row.query), ("item_a", &row.item_a), ("item_b", &row.item_b)];
-    if let Some((field, _)) = items.into_iter().find(|(_, given)| given.is_some()) {
+    let of_direct = [("query", &row.query), ("item_a", &row.item_a), ("item_b", &row.item_b)];
+    if let Some((field, _)) = of_direct.into_iter().find(|(_, given)| given.is_some()) {
         return Err(Refusal::row(field, format!("is only for the setting `direct`; this row has `{setting}`")));
     }
-    Ok(prompts.summarize(past, &row.interactions)?)
-}
-
-fn no_interactions(interactions: &[Interaction]) -> Option<RowDefect> {
-    let message = "is empty; expected at least one interaction".to_owned();
-    interactions.is_empty().then_some(RowDefect { field: "interactions", message })
+    Ok(prompts.summarize(past, items)?)
 }
 
 impl Checked for SftInput {
     fn defect(&self) -> Option<RowDefect> {
-        no_interactions(&self.interactions)
+        kind_defect("interactions", &self.interactions, &self.messages)
     }
 }
 
@@ -234,7 +246,7 @@ impl Checked for JudgeInput {
 
 impl Checked for TeachInput {
     fn defect(&self) -> Option<RowDefect> {
-        no_interactions(&self.interactions)
+        kind_defect("interactions", &self.interactions, &self.messages)
     }
 }
 
@@ -247,6 +259,6 @@ impl Checked for MergeInput {
 
 impl Checked for EvalInput {
     fn defect(&self) -> Option<RowDefect> {
-        no_interactions(&self.interactions)
+        kind_defect("interactions", &self.interactions, &self.messages)
     }
 }

@@ -1,20 +1,21 @@
 //! The data of the quickstart: rows for the judges and the base model, synthesized SFT rows, RL rows, and held-out users.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use chat::prompts::NO_PAST;
-use chat::{History, Interaction, PromptSet, Question, RlRow, SftRow, jsonl};
+use chat::{History, PromptSet, RlRow, SftRow, jsonl};
 use configs::QuickstartConfig;
 use configs::judge::ItemOrders;
+use configs::synth::{WorldImport, WorldPopulation};
 use data_synth::curriculum::Curriculum;
+use data_synth::import::world::{history, subjects};
 use data_synth::judge_rows::judge_rows;
 use data_synth::policy_rows::reading_rows;
 use data_synth::rl_rows::rl_rows;
 use data_synth::signal::{ScoredHistory, score};
 use data_synth::synthesis::{SynthesisSettings, synthesize as run_synthesis};
 use data_synth::teacher::Teacher;
-use data_synth::world::{LifeSpan, Population, Subject, WorldParams, users};
+use data_synth::world::{Population, Subject, WorldParams};
 use evals::EvalUser;
 use lm::LocalModel;
 use rewards::{Judge, JudgeSettings};
@@ -22,6 +23,7 @@ use rewards::{Judge, JudgeSettings};
 use crate::error::Error;
 use crate::parts;
 use crate::reporter::Reporter;
+use crate::synth::models;
 
 /// Data of the built-in world that requires no model.
 pub struct Data {
@@ -33,7 +35,6 @@ pub struct Data {
     pub probe: Vec<SftRow>,
     /// Held-out users for the evaluation.
     pub users: Vec<EvalUser>,
-    world: WorldParams,
 }
 
 /// Number of histories for measuring reading accuracy: standard error 2 points at 90 %.
@@ -46,12 +47,42 @@ const HELD_OUT_SEED: u64 = 0;
 /// Slower than the judges' curriculum: counting is easiest to learn on rows with little to count, and such rows are short.
 const READING_CURRICULUM: Curriculum = Curriculum { ramp: 0.9, skew: 0.3 };
 
-/// Histories are long enough that each third of a history can be read or predicted.
-const SYNTHESIS_LIFE: LifeSpan =
-    LifeSpan { least_interactions: 9, most_interactions: 18, targets: 0, transfer_targets: 0 };
-/// Stages have about the length that the evaluations read. Reward terms can measure transfer by two choices in each other domain.
-const RL_LIFE: LifeSpan =
-    LifeSpan { least_interactions: 8, most_interactions: 10, transfer_targets: 2, ..SYNTHESIS_LIFE };
+/// Returns the users of the SFT rows. Their histories are long enough that each third of a history can be read or predicted.
+fn synthesis_users(config: &QuickstartConfig) -> WorldImport {
+    WorldImport {
+        population: WorldPopulation::Synthesis,
+        users: config.world.synthesis_users,
+        least_interactions: 9,
+        most_interactions: 18,
+        targets: 0,
+        transfer_targets: 0,
+    }
+}
+
+/// Returns the users of the RL rows. Stages have about the length that the evaluations read. Reward terms can measure transfer by two
+/// choices in each other domain.
+fn rl_users(config: &QuickstartConfig) -> WorldImport {
+    WorldImport {
+        population: WorldPopulation::Reinforcement,
+        users: config.world.rl_users,
+        least_interactions: 8,
+        most_interactions: 10,
+        targets: config.world.rl_targets,
+        transfer_targets: 2,
+    }
+}
+
+/// Returns the users of the evaluation.
+fn eval_users(config: &QuickstartConfig) -> WorldImport {
+    WorldImport {
+        population: WorldPopulation::HeldOut,
+        users: config.world.eval_users,
+        least_interactions: 6,
+        most_interactions: 6,
+        targets: config.world.eval_targets,
+        transfer_targets: config.world.eval_transfer_targets,
+    }
+}
 
 /// Generates the users of the world and the rows of the judges and the base model, and writes them to `folder`/data.
 pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -> Result<Data, Error> {
@@ -70,10 +101,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
     let held_out = WorldParams { seed: HELD_OUT_SEED, ..world.clone() };
     let probe = Curriculum { ramp: 0.0, skew: 0.0 };
     let probe = reading_rows(&held_out, Population::HeldOut, &policy_prompts, PROBES, &probe)?;
-    let (targets, transfer_targets) = (config.world.eval_targets, config.world.eval_transfer_targets);
-    let span = LifeSpan { targets, transfer_targets, ..LifeSpan::default() };
-    let users: Vec<EvalUser> =
-        users(&held_out, Population::HeldOut, config.world.eval_users, &span).into_iter().map(user).collect();
+    let users: Vec<EvalUser> = subjects(&eval_users(config), HELD_OUT_SEED).into_iter().map(user).collect();
 
     let data = folder.join("data");
     jsonl::write(&data.join("judge.jsonl"), &judge)?;
@@ -85,7 +113,7 @@ pub fn make(config: &QuickstartConfig, folder: &Path, reporter: &dyn Reporter) -
         judge.len() + second_judge.len(),
         users.len()
     ));
-    Ok(Data { judge, reading, probe, users, world })
+    Ok(Data { judge, reading, probe, users })
 }
 
 fn user(subject: Subject) -> EvalUser {
@@ -95,13 +123,13 @@ fn user(subject: Subject) -> EvalUser {
         targets: subject.targets,
         transfer: subject.transfer,
         truth: Some(subject.oracle),
+        ..EvalUser::default()
     }
 }
 
 /// Scores, synthesizes and prunes rows with the trained judge, and writes sft.jsonl and rl.jsonl to `folder`/data.
 pub fn synthesize(
     config: &QuickstartConfig,
-    data: &Data,
     judge_model: &LocalModel,
     folder: &Path,
     reporter: &dyn Reporter,
@@ -111,18 +139,15 @@ pub fn synthesize(
     // One random order per question, as published: synthesis asks many questions and averages over many targets.
     let settings = JudgeSettings { orders: ItemOrders::One, ..parts::judge_settings(&config.judge.ask, config.seed) };
     let judge = Judge::new(judge_model, &judge_prompts, settings)?;
-    let verify = |questions: &[Question]| {
-        let verdicts = judge.score(questions).map_err(|e| e.to_string())?;
-        Ok(verdicts.into_iter().map(|v| v.p_chosen).collect())
-    };
-    let scored = |subjects: &[Subject]| -> Result<Vec<ScoredHistory>, Error> {
-        let histories: Vec<History> = subjects.iter().map(Subject::history).collect();
+    let verify = models::probabilities(&judge);
+    let scored = |users: &WorldImport| -> Result<Vec<ScoredHistory>, Error> {
+        let subjects = subjects(users, config.seed);
+        let histories: Vec<History> = subjects.iter().map(history).collect();
         let informed: Vec<String> = subjects.iter().map(|s| s.oracle.clone()).collect();
         Ok(score(&histories, &informed, NO_PAST, &verify)?)
     };
     let prompts: PromptSet = parts::prompts(&config.prompts)?;
-    let count = config.world.synthesis_users;
-    let students = scored(&users(&data.world, Population::Synthesis, count, &SYNTHESIS_LIFE))?;
+    let students = scored(&synthesis_users(config))?;
     progress.at(1, 3, "histories scored");
     let synthesis =
         SynthesisSettings { thresholds: config.synthesis.clone(), seed: config.seed, ..SynthesisSettings::default() };
@@ -134,14 +159,8 @@ pub fn synthesize(
         )));
     }
     progress.at(2, 3, "rows synthesized");
-    let life = LifeSpan { targets: config.world.rl_targets, ..RL_LIFE };
-    let tuned = users(&data.world, Population::Reinforcement, config.world.rl_users, &life);
-    let candidates = scored(&tuned)?;
-    let (mut rl, pruned) = rl_rows(&candidates, &config.pruning);
-    let mut further: HashMap<String, Vec<Interaction>> = tuned.into_iter().map(|s| (s.uid, s.targets)).collect();
-    for row in &mut rl {
-        row.targets = further.remove(&row.uid).unwrap_or_default();
-    }
+    let candidates = scored(&rl_users(config))?;
+    let (rl, pruned) = rl_rows(&candidates, &config.pruning);
     if rl.is_empty() {
         return Err(Error::data(format!("no user remains after pruning ({pruned:?}); train the judge longer")));
     }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use chat::Interaction;
+use chat::history_items::both_kinds_defect;
 use chat::records::{Checked, RowDefect};
+use chat::{Interaction, Message};
 use configs::RlConfig;
 use rewards::{CompositionState, Reward};
 use serde::Deserialize;
@@ -58,6 +59,9 @@ pub struct TextRow {
     /// Interactions that the prompt contains, oldest first. Default: none.
     #[serde(default)]
     pub history: Vec<Interaction>,
+    /// Messages that the prompt contains, oldest first, in place of `history`. Default: none.
+    #[serde(default)]
+    pub messages: Vec<Message>,
     /// Summary of the previous stage. Default: none.
     #[serde(default)]
     pub past_summary: Option<String>,
@@ -80,6 +84,9 @@ impl Checked for TextRow {
         let defect = |field, message: &str| Some(RowDefect { field, message: message.into() });
         if self.tokens.is_some_and(|tokens| tokens > MOST_TOKENS) {
             return defect("tokens", "is larger than 16777216; expected the number of tokens of the response");
+        }
+        if let Some(both) = both_kinds_defect("history", &self.history, &self.messages) {
+            return Some(both);
         }
         if self.targets.is_empty() {
             return defect("targets", "is empty; add at least one choice {chosen, rejected} to judge the summary by");
@@ -210,8 +217,20 @@ fn of_texts(path: &Path) -> Result<Vec<Group>, Error> {
 
 /// Returns the sample of a row, what identifies its group, and the group without samples.
 fn parts_of(row: TextRow, user: usize) -> (Sample, (Option<String>, String, usize), Group) {
-    let TextRow { text, targets, uid, stage, group, tokens, history, past_summary, transfer, past_targets, reference } =
-        row;
+    let TextRow {
+        text,
+        targets,
+        uid,
+        stage,
+        group,
+        tokens,
+        history,
+        messages,
+        past_summary,
+        transfer,
+        past_targets,
+        reference,
+    } = row;
     let key = match group {
         Some(name) => (Some(name), String::new(), 0),
         None => (None, uid.clone(), stage),
@@ -230,7 +249,7 @@ fn parts_of(row: TextRow, user: usize) -> (Sample, (Option<String>, String, usiz
         no_answer: 0.0,
         reward: Reward { total: 0.0, scores: Vec::new(), parts: Vec::new(), well_formed: false },
     };
-    let input = GroupInput { history, past_summary, targets, transfer, past_targets, reference };
+    let input = GroupInput { history, messages, past_summary, targets, transfer, past_targets, reference };
     let group = Group {
         user,
         uid,
@@ -292,6 +311,10 @@ mod tests {
         let staged = |stage: usize| format!("{{\"text\":\"t\",{TARGETS},\"group\":\"g\",\"stage\":{stage}}}");
         let message = said(&[staged(0), staged(1)]);
         assert!(message.contains("row 2: differs from its group in the stage"), "{message}");
+        let both = format!(
+            "{{\"text\":\"t\",{TARGETS},\"history\":[{{\"chosen\":\"a\"}}],\"messages\":[{{\"role\":\"user\",\"content\":\"q\"}}]}}"
+        );
+        assert!(said(&[both]).contains("field `messages` is given beside `history`"));
         let endless = format!("{{\"text\":\"t\",{TARGETS},\"tokens\":{}}}", usize::MAX);
         assert!(said(&[endless]).contains("field `tokens` is larger than 16777216"));
     }

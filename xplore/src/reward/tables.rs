@@ -1,11 +1,11 @@
 //! Rewards as text.
 
+use data_synth::histogram::Histogram;
 use evals::table::{finish, start};
 use trainer::grpo::term_gradients::GradientSimilarity;
 
 use super::OfflineRewards;
 use super::compare::Difference;
-use super::histogram::Histogram;
 use super::scored::{Scored, ScoredResponse};
 
 /// Number of intervals of a histogram.
@@ -13,6 +13,9 @@ const BINS: usize = 10;
 
 /// Maximum length of a bar of a histogram, in characters.
 const BAR: usize = 40;
+
+/// Decimals of the bounds of an interval.
+const DECIMALS: usize = 3;
 
 /// Returns the statistics of the terms, the rank correlations, and the first `list` responses with all terms.
 pub fn rewards(found: &OfflineRewards, list: usize) -> String {
@@ -76,7 +79,7 @@ fn responses(scored: &Scored, list: usize) -> String {
 pub fn histograms(scored: &Scored) -> String {
     let advantages = ("advantage".to_owned(), scored.responses.iter().map(|r| r.advantage).collect());
     let drawn = scored.columns().into_iter().chain([advantages]).filter_map(|(name, values): (String, Vec<f64>)| {
-        Some(format!("{name}\n{}\n", Histogram::new(&values, BINS)?.lines(BAR).join("\n")))
+        Some(format!("{name}\n{}\n", Histogram::new(&values, BINS)?.lines(BAR, DECIMALS).join("\n")))
     });
     drawn.collect::<Vec<_>>().join("\n")
 }

@@ -51,6 +51,10 @@ fn verbatim_text_of_the_items_is_copied() {
     close(&scores("copying", json!({"n": 3}), &[other, spanning]), &[0.0, 0.0]);
     let first = RewardResponse { group: 0, ..with("<think>t</think>The quiet harbour", Some(0.5)) };
     close(&scores("copying", json!({"n": 3}), &[first, other]), &[1.0, 0.0]);
+    // What a prompt shows of a conversation counts alike.
+    let messages = [chat::Message::user("Warm stories about space"), chat::Message::assistant("Try the quiet harbour")];
+    let read = RewardResponse { messages: &messages, ..said("<think>t</think>likes stories about space", Some(0.5)) };
+    close(&scores("copying", json!({"n": 3}), &[read]), &[0.5]);
     assert!(built("copying", json!({})).penalizes() && !built("judge", json!({})).penalizes());
 }
 
