@@ -13,6 +13,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::digest::{from_hex, hex};
+
 /// The digest (SHA-256) of a request.
 pub type Key = [u8; 32];
 
@@ -165,22 +167,6 @@ impl Journal {
 fn is_torn(text: &[u8]) -> bool {
     const BEGIN: &[u8] = b"{\"asked\":\"";
     text.starts_with(BEGIN) || BEGIN.starts_with(text) || text.iter().all(|&byte| byte == 0)
-}
-
-fn hex(key: &Key) -> String {
-    key.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Key> {
-    let digits = text.as_bytes();
-    let mut key = Key::default();
-    if digits.len() != 2 * key.len() {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(key)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! - [`tokenizer`], [`chat_template`]: tokenization and rendering of conversations.
 //! - [`completer`]: the interface between the code that queries a model and the implementations that answer. [`journal`]: answers on
 //!   disk; [`journaled`]: a model with such a journal.
+//! - [`digest`]: digests as text.
 //! - [`draw`]: random choices that depend on their purpose and not on time or place, so that a run that resumes, or is split over
 //!   more processes, reproduces its choices.
 //!
@@ -19,6 +20,7 @@ mod anchors;
 mod border;
 pub mod chat_template;
 pub mod completer;
+pub mod digest;
 pub mod draw;
 pub mod fields;
 mod generation;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chat::digest::hex;
 use configs::ablate::{START, Variant};
 use configs::{AblateConfig, EvalConfig, EvalModel, ModelSource, RlConfig, RunConfig};
 use rewards::Registry;
@@ -183,10 +184,6 @@ impl PlannedRun {
     fn file(&self, folder: &str, ending: &str) -> PathBuf {
         self.root.join(folder).join(format!("{}-seed-{}.{ending}", slug(&self.variant), self.seed))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the name of a folder for a variant. Where characters are replaced or left out, a hash keeps names apart.
